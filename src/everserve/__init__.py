@@ -1,0 +1,23 @@
+"""Python's ``socketserver``, rebuilt for production and for speed.
+
+``import everserve as socketserver`` is a drop-in; ``everserve.serve(Handler, "tcp://...")`` is the
+short way. Each public name is written once, in the ``__all__`` of the room that makes it.
+"""
+
+from everserve import combos as _combos
+from everserve import concurrency as _concurrency
+from everserve import handlers as _handlers
+from everserve import server as _server
+from everserve.combos import *
+from everserve.concurrency import *
+from everserve.handlers import *
+from everserve.server import *
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *_combos.__all__,
+    *_concurrency.__all__,
+    *_handlers.__all__,
+    *_server.__all__,
+]

@@ -1,0 +1,229 @@
+"""``ForkingMixIn``: a process for each request."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from everserve.concurrency.sharedword import SharedWord
+
+if TYPE_CHECKING:
+    from everserve.server.base import BaseServer as _Base
+    from everserve.server.inflight import Connection
+    from everserve.server.stopping import StopReport
+else:
+    _Base = object
+
+__all__ = ["ForkingMixIn"]
+
+_LAST_WORDS = 0.25
+"""Seconds between SIGTERM and SIGKILL for a child that a stop cuts."""
+
+
+class ForkingMixIn(_Base):
+    """Handle each request in a new process.
+
+    ``max_children`` (default 40): more requests wait. ``timeout`` (seconds, default 300): as in
+    ``BaseServer``; ``handle_timeout`` collects children. ``block_on_close`` (default ``True``):
+    ``server_close`` waits for the children. ``active_children``: their process ids.
+
+    A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the
+    parent, other changes do not. Only children that were started here are waited for.
+    """
+
+    timeout: float | None = 300
+    max_children: int = 40
+    block_on_close: bool = True
+    active_children: set[int] | None = None
+    _descriptors: dict[int, int]
+    _word: SharedWord | None = None
+    _is_child: bool = False
+
+    # -- on the accept loop --------------------------------------------------------------------
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Fork a child for the request; the parent closes its copy of it."""
+        if self.active_children is None:
+            self.active_children = set()
+            self._descriptors = {}
+            self._word = SharedWord()
+        _flush_output()
+        pid = os.fork()
+        if pid == 0:
+            self._is_child = True
+            self._run_child(request, client_address)
+        self.active_children.add(pid)
+        self._keep_track(pid, request)
+        self.close_request(request)
+
+    def _run_child(self, request: Any, client_address: Any) -> NoReturn:
+        status = 1
+        try:
+            self.finish_request(request, client_address)
+            status = 0
+        except Exception:
+            self.handle_error(request, client_address)
+        finally:
+            try:
+                self.shutdown_request(request)
+                _flush_output()
+            finally:
+                os._exit(status)
+
+    def _keep_track(self, pid: int, request: Any) -> None:
+        """Let our own servers see the child; the standard library's have no such hooks."""
+        if not _is_ours(self):
+            return
+        self.request_moved(request, pid)
+        if hasattr(os, "pidfd_open"):
+            with suppress(OSError):  # none left: the next poll_interval collects it
+                descriptor = os.pidfd_open(pid)
+                self._descriptors[pid] = descriptor
+                self.watch(descriptor, lambda: self._collect(pid, os.WNOHANG))
+
+    def service_actions(self) -> None:
+        """Collect the children that have ended, and do what a child asked for."""
+        super().service_actions()
+        self.collect_children()
+        self._obey()
+
+    def needs_service(self) -> bool:
+        """Children are looked for every ``poll_interval``, while there are any."""
+        return bool(self.active_children) or super().needs_service()
+
+    def has_room(self) -> bool:
+        """No more than ``max_children`` at a time."""
+        return len(self.active_children or ()) < self.max_children and super().has_room()
+
+    def handle_timeout(self) -> None:
+        """Collect the children that have ended."""
+        self.collect_children()
+
+    def collect_children(self, *, blocking: bool = False) -> None:
+        """Take note of the children that have ended; of all, waiting for them, if ``blocking``."""
+        if not (_is_ours(self) and hasattr(os, "pidfd_open")):  # has_room() cannot hold it back
+            while len(self.active_children or ()) >= self.max_children:
+                _wait_for_any(self.active_children or (), None)
+                self._collect_ended()
+        for pid in tuple(self.active_children or ()):
+            self._collect(pid, 0 if blocking else os.WNOHANG)
+
+    def _collect_ended(self) -> None:
+        for pid in tuple(self.active_children or ()):
+            self._collect(pid, os.WNOHANG)
+
+    def _collect(self, pid: int, flags: int) -> None:
+        try:
+            ended, _ = os.waitpid(pid, flags)
+        except ChildProcessError:
+            ended = pid  # somebody else has waited for it
+        if not ended or self.active_children is None:
+            return
+        self.active_children.discard(pid)
+        descriptor = self._descriptors.pop(pid, None)
+        if descriptor is not None:
+            self.unwatch(descriptor)
+            os.close(descriptor)
+        if _is_ours(self):
+            self.request_returned(pid)
+
+    # -- the life cycle ------------------------------------------------------------------------
+
+    def server_close(self) -> None:
+        """Close the server, then wait for the children."""
+        super().server_close()
+        if not self._is_child:
+            self.collect_children(blocking=self.block_on_close)
+
+    @property
+    def draining(self) -> bool:
+        """True once a stop has begun, in the children too."""
+        return super().draining or (self._word is not None and self._word.draining)
+
+    def shutdown(self) -> None:
+        """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
+        if self._is_child and self._word is not None:
+            self._word.ask(None)
+            self._life.wake()
+        else:
+            super().shutdown()
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
+        if self._word is not None:
+            self._word.draining = True
+            if self._is_child:
+                self._word.ask(grace)
+                self._life.wake()
+                return self._report_of_others()
+        return super().stop(grace)
+
+    def _obey(self) -> None:
+        request = self._word.take() if self._word is not None else None
+        if request is not None:
+            if request.grace is None:
+                self.shutdown()
+            else:
+                self.stop(request.grace)
+
+    def _await_requests(
+        self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
+    ) -> bool:
+        while self.active_children and not quiet():
+            end = deadline()
+            if end is not None and monotonic() >= end:
+                return False
+            _wait_for_any(self.active_children, end, self._life.wakeup().fileno())
+            self._life.wakeup().clear()
+            self._collect_ended()
+        return super()._await_requests(quiet, deadline)
+
+    def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
+        super()._cut_requests(connections)
+        end = monotonic() + _LAST_WORDS
+        self._signal_children(signal.SIGTERM)
+        while self.active_children and monotonic() < end:
+            _wait_for_any(self.active_children, end)
+            self._collect_ended()
+        self._signal_children(signal.SIGKILL)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        for pid in tuple(self.active_children or ()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _is_ours(server: Any) -> bool:
+    return hasattr(server, "request_moved")
+
+
+def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> None:
+    """Wait until one of those processes has ended, or ``also`` is readable, or for a while."""
+    if not hasattr(os, "pidfd_open"):
+        sleep(0.01)  # no way to wait for one of several on this system
+        return
+    poll = select.poll()
+    with ExitStack() as stack:
+        for pid in tuple(pids):
+            try:
+                descriptor = os.pidfd_open(pid)
+            except OSError:
+                return  # ended, and collected by somebody else
+            stack.callback(os.close, descriptor)
+            poll.register(descriptor, select.POLLIN)
+        for descriptor in also:
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(None if deadline is None else max(0.0, deadline - monotonic()) * 1000)
+
+
+def _flush_output() -> None:
+    """What is buffered is to be written once: before the fork, and by the child at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()

@@ -1,0 +1,218 @@
+"""``ThreadPoolMixIn``: a bounded number of threads, which are kept and used again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from everserve.concurrency.requestthread import RequestThreadMixIn
+
+if TYPE_CHECKING:
+    from everserve.server.inflight import Connection
+
+__all__ = ["ThreadPoolMixIn", "WorkerPool"]
+
+logger = logging.getLogger("everserve")
+
+Task = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+class ThreadPoolMixIn(RequestThreadMixIn):
+    """Handle requests in at most ``max_workers`` threads.
+
+    A place is taken before a connection is accepted, so that what is too much waits in the kernel's
+    queue. Class attributes:
+
+    - ``max_workers`` (threads, default 64): started when needed
+    - ``max_connections`` (default ``None``: as many as workers): above ``max_workers``, accepted
+      connections wait here for a worker
+    - ``worker_idle_timeout`` (seconds, default 10): a worker without work goes after that
+    - ``daemon_threads`` (default ``True``): an idle worker does not hold the interpreter back
+    - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
+
+    On the standard library's servers, which cannot leave a connection in the kernel's queue, the
+    accept loop waits for a place instead.
+    """
+
+    max_workers: int = 64
+    max_connections: int | None = None
+    worker_idle_timeout: float = 10.0
+    daemon_threads: bool = True
+    block_on_close: bool = True
+    _pool: WorkerPool | None = None
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give the request to a worker, which runs ``process_request_thread``."""
+        self._workers().run(self.process_request_thread, request, client_address)
+
+    def has_room(self) -> bool:
+        """True if a place is free."""
+        return self._workers().has_room and super().has_room()
+
+    def server_close(self) -> None:
+        """Close the server, then wait for the workers to end what they have begun."""
+        super().server_close()
+        if self._pool is not None:
+            self._pool.close(wait=self.block_on_close)
+
+    def _workers(self) -> WorkerPool:
+        if self._pool is None or self._pool.closed:
+            self._pool = WorkerPool(
+                self.max_workers,
+                limit=self.max_connections,
+                idle_timeout=self.worker_idle_timeout,
+                daemon=self.daemon_threads,
+                on_room=self._wake_accept_loop,
+                name=type(self).__name__,
+            )
+        return self._pool
+
+    def _wake_accept_loop(self) -> None:
+        if hasattr(self, "_life"):
+            self._life.wake()
+
+    def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
+        super()._cut_requests(connections)
+        if self._pool is not None:
+            for request, _ in self._pool.drop_waiting():
+                self.shutdown_request(request)
+
+
+class WorkerPool:
+    """Threads that run tasks: grown when needed, kept for a while, replaced when one dies.
+
+    At most ``size`` threads; at most ``limit`` tasks at a time, running or waiting (default: ``size``).
+    ``on_room()`` is called when a place has become free after there was none. All methods may be
+    called from any thread.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        limit: int | None = None,
+        idle_timeout: float = 10.0,
+        daemon: bool = True,
+        on_room: Callable[[], None] = lambda: None,
+        name: str = "worker",
+    ) -> None:
+        self._size = size
+        self._limit = size if limit is None else limit
+        self._idle_timeout = idle_timeout
+        self._daemon = daemon
+        self._on_room = on_room
+        self._name = name
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._changed = threading.Condition(threading.RLock())
+        self._workers: set[threading.Thread] = set()
+        self._busy = 0
+        self._number = 0
+        self.closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """True if another task would be taken at once."""
+        return self._busy < self._limit
+
+    def __len__(self) -> int:
+        """The number of threads."""
+        return len(self._workers)
+
+    def run(self, function: Callable[..., None], *args: Any) -> None:
+        """Let a worker call ``function(*args)``; waits for a place if there is none.
+
+        Raises ``RuntimeError`` where the system has no thread left and no worker is there.
+        """
+        with self._changed:
+            while not self.has_room:
+                self._changed.wait()
+            self._busy += 1
+            self._tasks.put((function, args))
+            try:
+                self._grow()
+            except RuntimeError:
+                if not self._workers:
+                    self._tasks.get_nowait()
+                    self._busy -= 1
+                    raise
+                logger.warning("no thread left, going on with %d workers", len(self._workers))
+
+    def drop_waiting(self) -> list[tuple[Any, ...]]:
+        """Take back the tasks that no worker has begun: their arguments."""
+        dropped = []
+        with self._changed:
+            try:
+                while True:
+                    task = self._tasks.get_nowait()
+                    if task is not None:
+                        dropped.append(task[1])
+            except Empty:
+                pass
+        for _ in dropped:
+            self._give_place()
+        return dropped
+
+    def close(self, *, wait: bool) -> None:
+        """Let the workers end when nothing is left to do; ``wait`` for that."""
+        with self._changed:
+            self.closed = True
+            for _ in self._workers:
+                self._tasks.put(None)
+            workers = tuple(self._workers)
+        if wait:
+            for worker in workers:
+                if worker is not threading.current_thread():
+                    worker.join()
+
+    def _grow(self) -> None:
+        """Start a worker if there are more tasks than workers, and not too many already."""
+        if self._busy > len(self._workers) < self._size:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        self._number += 1
+        worker = threading.Thread(
+            target=self._work, name=f"{self._name}-{self._number}", daemon=self._daemon
+        )
+        self._workers.add(worker)
+        try:
+            worker.start()
+        except BaseException:
+            self._workers.discard(worker)
+            raise
+
+    def _work(self) -> None:
+        try:
+            while (task := self._next_task()) is not None:
+                function, args = task
+                del task
+                try:
+                    function(*args)
+                finally:
+                    del args
+                    self._give_place()
+        finally:
+            self._retire()
+
+    def _next_task(self) -> Task | None:
+        try:
+            return self._tasks.get(timeout=self._idle_timeout)
+        except Empty:
+            return None
+
+    def _give_place(self) -> None:
+        with self._changed:
+            was_full = not self.has_room
+            self._busy -= 1
+            self._changed.notify()
+        if was_full:
+            self._on_room()
+
+    def _retire(self) -> None:
+        """Leave; whoever died with work waiting is replaced."""
+        with self._changed:
+            self._workers.discard(threading.current_thread())
+            self._grow()

@@ -1,0 +1,43 @@
+"""The whole tree of everserve's own exceptions.
+
+Each also inherits the built-in that a caller of ``socketserver`` would catch. Errors of the operating
+system (a port in use, no permission) stay the ``OSError`` they are, with the address in ``filename``.
+"""
+
+__all__ = [
+    "AddressError",
+    "AlreadyServingError",
+    "EverserveError",
+    "HandlerError",
+    "NoReplyAddressError",
+    "OptionError",
+    "ServerClosedError",
+]
+
+
+class EverserveError(Exception):
+    """The root of every error that everserve raises by itself."""
+
+
+class AddressError(EverserveError, ValueError):
+    """An address that cannot be read: the message quotes it and shows the form that would do."""
+
+
+class OptionError(EverserveError, ValueError):
+    """An option with a name or a value that does not exist: the message says what does."""
+
+
+class HandlerError(EverserveError, ValueError):
+    """A handler that cannot be found, or that is none: the message says where it was looked for."""
+
+
+class AlreadyServingError(EverserveError, RuntimeError):
+    """``serve_forever`` was called while it runs already, in this thread or in another."""
+
+
+class ServerClosedError(EverserveError, ValueError):
+    """The server was closed or stopped: its listening socket is gone, make a new server."""
+
+
+class NoReplyAddressError(EverserveError, BrokenPipeError):
+    """A datagram's sender has no address (an unbound Unix socket), so that nothing can be replied."""

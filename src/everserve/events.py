@@ -1,0 +1,171 @@
+"""What happened: one frozen object for each arrow of the flow.
+
+The server emits them to whoever subscribed (``server.subscribe(callable)``); logs, metrics and the
+console are only subscribers. Their order for one connection is ``Accepted``, then either ``Refused``,
+or ``Opened`` and at the end exactly one of ``Finished`` and ``Failed``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+__all__ = [
+    "Accepted",
+    "BackedOff",
+    "Draining",
+    "Event",
+    "Failed",
+    "Finished",
+    "Opened",
+    "Refused",
+    "Serving",
+    "Stopped",
+    "Subscriber",
+    "Truncated",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events.
+
+    ``level`` is the level at which a log tells it. ``logged`` is true where the server itself writes
+    the line, because an operator must see it even if nobody subscribed.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
+    logged: ClassVar[bool] = False
+
+
+Subscriber: TypeAlias = Callable[[Event], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving(Event):
+    """``serve_forever`` has begun to accept. ``address`` is the bound ``server_address``."""
+
+    address: Any
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"serving on {self.address!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Event):
+    """The kernel handed a connection, or a datagram, to the server."""
+
+    connection: int
+    peer: Any
+
+    def __str__(self) -> str:
+        return f"accepted #{self.connection} from {self.peer!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Event):
+    """A request was turned away before its handler ran. ``reason`` is a short word, for counting."""
+
+    connection: int
+    peer: Any
+    reason: str
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"refused #{self.connection} from {self.peer!r}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """The handler begins, in the thread, process or fiber where it runs."""
+
+    connection: int
+    peer: Any
+
+    def __str__(self) -> str:
+        return f"opened #{self.connection} from {self.peer!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The request ended without an error, ``seconds`` after it was accepted, and was closed."""
+
+    connection: int
+    peer: Any
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"finished #{self.connection} from {self.peer!r} after {self.seconds:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """The request ended with ``error``. ``peer_gone`` is true where the peer went away.
+
+    ``handle_error`` writes the log line of a failure, so that overriding it replaces that line.
+    """
+
+    connection: int
+    peer: Any
+    error: BaseException
+    peer_gone: bool
+    level: ClassVar[int] = logging.ERROR
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"failed #{self.connection} from {self.peer!r}: {self.error!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackedOff(Event):
+    """The system is out of descriptors or memory: nothing is accepted for ``delay`` seconds.
+
+    Told once a second at most; ``failures`` counts the failed attempts since the last one told.
+    """
+
+    error: OSError
+    delay: float
+    failures: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"cannot accept, waiting {self.delay * 1000:.0f} ms: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated(Event):
+    """A datagram was longer than ``max_packet_size`` (``size`` bytes): its end is lost."""
+
+    peer: Any
+    size: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Draining(Event):
+    """A stop has begun: requests in progress have ``grace`` seconds to end."""
+
+    grace: float
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"draining, at most {self.grace:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The stop is complete. ``report`` is the ``StopReport`` that ``stop()`` returns."""
+
+    report: Any
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"stopped: {self.report}"

@@ -1,0 +1,7 @@
+"""The request handlers: what users subclass."""
+
+from everserve.handlers.base import BaseRequestHandler
+from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.handlers.stream import StreamRequestHandler
+
+__all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]

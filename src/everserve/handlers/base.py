@@ -1,0 +1,53 @@
+"""``BaseRequestHandler``: one object for each request, which it handles while it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    RequestT = TypeVar("RequestT", default=Any)
+    ServerT = TypeVar("ServerT", default=Any)
+else:
+    from typing import TypeVar
+
+    RequestT = TypeVar("RequestT")
+    ServerT = TypeVar("ServerT")
+
+__all__ = ["BaseRequestHandler", "RequestT", "ServerT"]
+
+
+class BaseRequestHandler(Generic[RequestT, ServerT]):
+    """Handles one request: a subclass defines ``handle()``.
+
+    The hooks, in the order in which they are called, where the server's strategy runs requests:
+    ``setup()``, ``handle()``, ``finish()``. ``finish`` is called even if ``handle`` raised, and not if
+    ``setup`` did. They find ``self.request``, ``self.client_address`` and ``self.server``.
+
+    For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
+    """
+
+    def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
+        self.request = request
+        self.client_address = client_address
+        self.server = server
+        self.setup()
+        try:
+            self.handle()
+        finally:
+            self.finish()
+
+    def setup(self) -> None:
+        """Prepare; called before ``handle``."""
+
+    def handle(self) -> None:
+        """Do what the request asks for."""
+
+    def finish(self) -> None:
+        """Clean up; called after ``handle``."""
+
+    @property
+    def truncated(self) -> bool:
+        """True if the request is a datagram whose end was lost (see ``max_packet_size``)."""
+        return bool(getattr(self.request, "truncated", False))

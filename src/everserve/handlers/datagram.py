@@ -1,0 +1,38 @@
+"""``DatagramRequestHandler``: a datagram as a file, and the reply as another."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from everserve.errors import NoReplyAddressError
+from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
+
+__all__ = ["DatagramRequestHandler"]
+
+
+class DatagramRequestHandler(BaseRequestHandler[RequestT, ServerT]):
+    """A handler with the datagram in ``self.rfile``; what it writes to ``self.wfile`` is the reply.
+
+    ``self.packet`` holds the bytes, ``self.socket`` the server's socket, ``self.truncated`` tells
+    whether the end was lost. Nothing written is nothing sent.
+    """
+
+    def setup(self) -> None:
+        """Open the files."""
+        request: Any = self.request
+        self.packet: bytes = request[0]
+        self.socket: Any = request[1]
+        self.rfile = BytesIO(self.packet)
+        self.wfile = BytesIO()
+
+    def finish(self) -> None:
+        """Send the reply, if there is one, as one datagram."""
+        reply = self.wfile.getvalue()
+        if not reply:
+            return
+        if not self.client_address:
+            raise NoReplyAddressError(
+                "the sender has no address: it must bind its socket for a reply"
+            )
+        self.socket.sendto(reply, self.client_address)

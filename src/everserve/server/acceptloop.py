@@ -1,0 +1,112 @@
+"""The accept loop: wait for the listener, hand one request over, and again.
+
+``serve_forever`` runs it, ``handle_request`` one turn of it. It never waits for a peer, and it wakes
+for nothing but a request, a change of the server's state, or a timer that is really due.
+"""
+
+from __future__ import annotations
+
+import selectors
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from everserve.server.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from everserve.server.base import BaseServer
+    from everserve.server.stopping import Stopping
+
+__all__ = ["AcceptLoop"]
+
+# poll(2) takes two descriptors without a descriptor of its own; the fallback is for Windows.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class AcceptLoop:
+    """One run over a server's listener. The caller opens it, turns it, and may drain it."""
+
+    def __init__(self, server: BaseServer) -> None:
+        self._server = server
+        self._life = server._life
+        self._listening = False
+
+    @contextmanager
+    def open(self) -> Iterator[AcceptLoop]:
+        """Wait on the server's ``fileno()`` and on its wake-up until the block ends."""
+        self._wakeup = self._life.wakeup()
+        with _Selector() as self._selector:
+            self._selector.register(self._wakeup, selectors.EVENT_READ)
+            for descriptor in self._server._watched:
+                self.watch(descriptor)
+            self._listen(True)
+            yield self
+
+    def watch(self, descriptor: int) -> None:
+        """Call the server's callback for ``descriptor`` when it is readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Wait for ``descriptor`` no more."""
+        self._selector.unregister(descriptor)
+
+    def run(self, poll_interval: float) -> None:
+        """Serve until the server's state says otherwise, then what waits already if it drains."""
+        server, life = self._server, self._life
+        while life.accepting:
+            timeout = poll_interval if server.needs_service() else None
+            if self._wait(life.state is State.SERVING, timeout) and life.accepting:
+                server._handle_request_noblock()
+            if life.accepting:
+                server.service_actions()
+
+    def turn(self, deadline: float | None) -> bool:
+        """Handle one request that comes before ``deadline`` (monotonic). False if none came."""
+        while not self._wait(True, None if deadline is None else max(0.0, deadline - monotonic())):
+            if deadline is not None and monotonic() >= deadline:
+                return False
+        self._server._handle_request_noblock()
+        return True
+
+    def drain(self, stopping: Stopping) -> None:
+        """Serve what waits in the backlog now, not what comes for ever, before the deadline."""
+        for _ in range(
+            max(0, self._server.request_queue_size) + 1
+        ):  # listen(2): one more than asked
+            while not self._can_accept():
+                if stopping.is_over():
+                    return
+                self._wait(True, max(0.0, stopping.deadline - monotonic()))
+            if stopping.is_over() or not self._wait(True, 0.0):
+                return
+            self._server._handle_request_noblock()
+
+    def _wait(self, wanted: bool, timeout: float | None) -> bool:
+        """True if a request waits; false after ``timeout`` seconds or a wake-up."""
+        self._listen(wanted and self._can_accept())
+        pause = self._server._back_off.remaining()
+        if pause and (timeout is None or pause < timeout):
+            timeout = pause
+        requested = False
+        for key, _ in self._selector.select(timeout):
+            if key.fileobj is self._wakeup:
+                self._wakeup.clear()
+            elif key.fileobj is self._server:
+                requested = True
+            elif callback := self._server._watched.get(key.fd):
+                callback()
+        return requested
+
+    def _can_accept(self) -> bool:
+        return not self._server._back_off.remaining() and self._server.has_room()
+
+    def _listen(self, listening: bool) -> None:
+        if listening is self._listening:
+            return
+        if listening:
+            self._selector.register(self._server, selectors.EVENT_READ)
+        else:
+            self._selector.unregister(self._server)
+        self._listening = listening

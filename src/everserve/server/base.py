@@ -1,0 +1,473 @@
+"""``BaseServer``: the flow of a request as short hooks, in the order in which they are called.
+
+Every server inherits it. The accept loop (``acceptloop``) calls ``get_request``, then each hook calls
+the next; a mix-in of ``concurrency`` overrides ``process_request`` to run the rest elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from everserve.errors import ServerClosedError
+from everserve.events import (
+    Accepted,
+    BackedOff,
+    Event,
+    Failed,
+    Finished,
+    Opened,
+    Refused,
+    Serving,
+    Subscriber,
+)
+from everserve.server.acceptloop import AcceptLoop
+from everserve.server.faults import peer_is_gone
+from everserve.server.inflight import Connection, Connections, ConnectionState, Inflight
+from everserve.server.lifecycle import Life, State
+from everserve.server.running import ServingThread
+from everserve.server.stopping import Stopping, StopReport
+from everserve.sockets.accepting import BackOff, Verdict, classify
+
+__all__ = ["BaseServer"]
+
+logger = logging.getLogger("everserve")
+
+
+class BaseServer:
+    """The base of all servers: takes requests from somewhere and gives each to a handler.
+
+    For the caller: ``serve_forever``, ``handle_request``, ``shutdown``, ``server_close``, ``fileno``;
+    and ``stop``, ``running``, ``suspend``, ``resume``, ``state``, ``connections``, ``subscribe``.
+
+    To be overridden, in the order in which they are called. All of the first block run on the thread
+    of ``serve_forever``, the second block where the strategy runs requests (the same thread, unless
+    a mix-in of ``concurrency`` says otherwise):
+
+    - ``server_bind()``, ``server_activate()``: once, by the constructor of ``TCPServer``
+    - ``get_request() -> (request, client_address)``: must not block
+    - ``verify_request(request, client_address) -> bool``
+    - ``process_request(request, client_address)``
+    - ``service_actions()``: after each turn; where it is overridden, every ``poll_interval`` too
+    - ``handle_timeout()``: when ``handle_request`` saw no request within ``timeout`` seconds
+
+    - ``finish_request(request, client_address)``: makes the handler
+    - ``handle_error(request, client_address)``: when one of these hooks or the handler raised
+    - ``shutdown_request(request)``, ``close_request(request)``
+    - ``server_close()``: once, at the end
+
+    ``timeout`` (seconds, ``None``: for ever) bounds ``handle_request`` only.
+    """
+
+    timeout: float | None = None
+    request_queue_size: int = socket.SOMAXCONN
+    block_on_close: bool = True
+
+    def __init__(self, server_address: Any, RequestHandlerClass: Callable[..., Any]) -> None:
+        """Keep the address and the handler: a class, or any callable of its three arguments."""
+        self.server_address = server_address
+        self.RequestHandlerClass = RequestHandlerClass
+        self._life = Life()
+        self._inflight = Inflight()
+        self._back_off = BackOff()
+        self._subscribers: tuple[Subscriber, ...] = ()
+        self._loop: AcceptLoop | None = None
+        self._stopping: Stopping | None = None
+        self._watched: dict[int, Callable[[], object]] = {}
+        self.__is_shut_down = threading.Event()
+
+    @property
+    def __shutdown_request(self) -> bool:
+        # Programs set `_BaseServer__shutdown_request` to end the loop from within a handler.
+        return self._life.shutdown_requested
+
+    @__shutdown_request.setter
+    def __shutdown_request(self, requested: bool) -> None:
+        self._life.shutdown_requested = requested
+
+    # -- for the caller: serving ---------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when a request waits."""
+        raise NotImplementedError(f"{type(self).__name__} has no fileno()")
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Handle requests until ``shutdown()`` or ``stop()``.
+
+        ``poll_interval`` (seconds) is how often ``service_actions`` runs on an idle server, where it
+        has something to do; nothing else waits for it. Raises ``AlreadyServingError`` if it runs
+        already, ``ServerClosedError`` if the server was closed, and the ``OSError`` of a listener
+        that has become unusable.
+        """
+        self._must_be_open()
+        if not self._life.begin():
+            return
+        self._stopping = None
+        self.__is_shut_down.clear()
+        try:
+            with self._listener_for_serving(), AcceptLoop(self).open() as self._loop:
+                self.emit(Serving(self.server_address))
+                self._loop.run(poll_interval)
+                self._drain()
+        finally:
+            self._loop = None
+            self._life.end()
+            self.__is_shut_down.set()
+            self._complete_own_stop()
+
+    def shutdown(self) -> None:
+        """End ``serve_forever``, and wait until it has ended. Requests in progress go on.
+
+        Never dead-locks: in the thread of ``serve_forever`` (a handler of a serial server, a signal
+        handler) it does not wait. While nothing serves it returns at once and is remembered: the next
+        ``serve_forever`` returns at once.
+        """
+        life = self._life
+        life.shutdown_requested = True
+        session = life.session
+        if session is not None and not life.serving_here():
+            life.bell.wait_until(lambda: life.session is not session)
+
+    def handle_request(self) -> None:
+        """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
+
+        A timeout of the listening socket counts too, if it is shorter.
+        """
+        self._must_be_open()
+        limits = [t for t in (self._socket_timeout(), self.timeout) if t is not None]
+        deadline = monotonic() + min(limits) if limits else None
+        with AcceptLoop(self).open() as loop:
+            if not loop.turn(deadline):
+                self.handle_timeout()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.server_close()
+
+    # -- for the caller: the life cycle --------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the server is in its life: ready, serving, suspended, draining or stopped."""
+        return self._life.state
+
+    @property
+    def draining(self) -> bool:
+        """True once a stop has begun: a handler should end its conversation at the next occasion."""
+        return self._life.state in (State.DRAINING, State.STOPPED)
+
+    @property
+    def connections(self) -> Connections:
+        """A live view of the requests in progress; safe to read from any thread."""
+        return self._inflight.view
+
+    def suspend(self) -> None:
+        """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
+        self._life.suspend(True)
+
+    def resume(self) -> None:
+        """Accept again after ``suspend()``."""
+        self._life.suspend(False)
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """Stop for good, from anywhere, and say how it went.
+
+        What waits in the backlog is still served, the listener closes, requests in progress have
+        ``grace`` seconds to end (``draining`` tells them), then their connections are shut down.
+        ``stop(0)`` cuts at once. Always returns, also where a handler does not end; a second call,
+        from another thread or a signal handler, can only shorten the grace. Inside a request of a
+        serial server it returns at once, and the stop completes when that request has ended.
+        Ends with ``server_close()``.
+        """
+        stopping = self._stopping
+        if stopping is not None:
+            return stopping.join(grace)
+        self._stopping = stopping = Stopping(self, grace)
+        return stopping.conduct(grace)
+
+    @contextmanager
+    def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
+        """Serve in a background thread while the block runs; the block gets ``server_address``.
+
+        When the block begins the server accepts; when it ends the server stops, with ``grace``. What
+        ``serve_forever`` raised is raised at the end of the block, or before it begins.
+        """
+        thread = ServingThread(self, poll_interval)
+        thread.start_serving()
+        try:
+            yield self.server_address
+        finally:
+            self.stop(grace)
+        thread.join_and_raise(grace)
+
+    # -- for the caller: events ----------------------------------------------------------------
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
+
+        Returns a function that ends the subscription. An exception of the subscriber is logged and
+        goes no further; a slow subscriber makes the server slow.
+        """
+        self._subscribers = (*self._subscribers, subscriber)
+
+        def unsubscribe() -> None:
+            left = list(self._subscribers)
+            if subscriber in left:
+                left.remove(subscriber)
+            self._subscribers = tuple(left)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Hand ``event`` to the subscribers. Costs one test when there are none."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:
+                logger.exception("subscriber %r failed at %s", subscriber, event)
+
+    def _must_be_open(self) -> None:
+        if self.fileno() < 0:
+            raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
+
+    def _tell(self, event: Event) -> None:
+        logger.log(event.level, "%s", event)
+        self.emit(event)
+
+    # -- the flow: on the accept loop ----------------------------------------------------------
+
+    def server_activate(self) -> None:
+        """Begin to listen. Called by the constructor of ``TCPServer``."""
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Take one request: ``(request, client_address)``. To be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} has no get_request()")
+
+    def _handle_request_noblock(self) -> None:
+        """Take one request, which is known to wait, and see it on its way."""
+        try:
+            request, client_address = self.get_request()
+        except OSError as error:
+            self._accept_failed(error)
+        except Exception as error:
+            self._hook_failed("get_request", error)
+        else:
+            self._back_off.succeed()
+            self._admit(request, client_address)
+
+    def _admit(self, request: Any, client_address: Any) -> None:
+        connection = self._inflight.add(request, client_address)
+        if self._subscribers:
+            self.emit(Accepted(connection.id, client_address))
+        try:
+            if self.verify_request(request, client_address):
+                self.process_request(request, client_address)
+            else:
+                self._refuse(connection, "verify_request")
+                self.shutdown_request(request)
+        except Exception as error:
+            self._contain(connection, request, client_address, error)
+        except BaseException:
+            self.shutdown_request(request)
+            raise
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return true to go on with this request, false to close it."""
+        return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Run the request. The mix-ins override it to do so in a thread, a process, a fiber."""
+        self.finish_request(request, client_address)
+        self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called after each turn of the accept loop; for what is to be done there regularly."""
+
+    def needs_service(self) -> bool:
+        """True if ``service_actions`` has something to do even while no request comes.
+
+        That is so where a class overrides it; a class that defines both answers for itself.
+        """
+        return "service_actions" in vars(self) or any(
+            "service_actions" in vars(base) and "needs_service" not in vars(base)
+            for base in type(self).__mro__
+        )
+
+    def has_room(self) -> bool:
+        """False to leave the next request in the kernel's queue until the accept loop is woken."""
+        return True
+
+    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` on the accept loop whenever ``descriptor`` is readable.
+
+        For strategies; to be called on the accept loop, as ``unwatch``, before the descriptor closes.
+        """
+        self._watched[descriptor] = callback
+        if self._loop is not None:
+            self._loop.watch(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """End a ``watch``."""
+        self._watched.pop(descriptor, None)
+        if self._loop is not None:
+            self._loop.unwatch(descriptor)
+
+    def handle_timeout(self) -> None:
+        """Called by ``handle_request`` when no request came within ``timeout``."""
+
+    # -- the flow: where the request runs ------------------------------------------------------
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Make the handler; its constructor handles the request."""
+        connection = self._inflight.find(request)
+        if connection is not None:
+            connection.thread = threading.get_ident()
+            connection.state = ConnectionState.HANDLING
+            if self._subscribers:
+                self.emit(Opened(connection.id, client_address))
+        try:
+            self.RequestHandlerClass(request, client_address, self)
+        except BaseException as error:
+            self._fail(connection, request, error)
+            raise
+
+    def shutdown_request(self, request: Any) -> None:
+        """Tell the peer that nothing more comes, then ``close_request``."""
+        connection = self._inflight.unfile(request)
+        self.close_request(request)
+        self._ended(connection)
+
+    def close_request(self, request: Any) -> None:
+        """Free what the request holds."""
+        self._ended(self._inflight.unfile(request))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log the exception that is being handled, of ``client_address``'s request.
+
+        A peer that went away is one debug line; anything else is an error with its traceback, on the
+        logger ``everserve``.
+        """
+        error = sys.exception()
+        if error is None:
+            logger.error("request from %s failed", client_address)
+            return
+        if peer_is_gone(error, request):
+            logger.debug("peer %s went away: %r", client_address, error)
+        else:
+            logger.error("request from %s failed: %r", client_address, error, exc_info=error)
+
+    def request_moved(self, request: Any, process: int) -> None:
+        """Another process has the request now: keep it among the connections until it is returned."""
+        self._inflight.hold(request, process)
+
+    def request_returned(self, process: int) -> None:
+        """The process that had a request has ended."""
+        self._ended(self._inflight.release(process))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def server_close(self) -> None:
+        """Free what the server holds. A ``serve_forever`` that still runs ends."""
+        self._life.close()
+
+    def _close_listener(self) -> None:
+        """Close the listening socket, and leave the requests in progress alone."""
+
+    def _listener_for_serving(self) -> AbstractContextManager[object]:
+        """Around ``serve_forever``: put the listener into the mode that the accept loop needs."""
+        return nullcontext()
+
+    def _socket_timeout(self) -> float | None:
+        return None
+
+    def _drain(self) -> None:
+        """If a stop has begun: serve what waits already, then listen no more."""
+        if self._stopping is not None and self._stopping.report is None:
+            if self._loop is not None:
+                self._loop.drain(self._stopping)
+            self._close_listener()
+
+    def _complete_own_stop(self) -> None:
+        """Do the rest of a stop that a request on this thread has called for."""
+        if self._stopping is not None and self._stopping.is_left_to(threading.get_ident()):
+            self._stopping.complete()
+
+    def _report_of_others(self) -> StopReport:
+        """What ``stop`` returns where another thread or process completes it."""
+        return StopReport(unfinished=tuple(self.connections))
+
+    def _await_requests(
+        self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
+    ) -> bool:
+        """Wait until ``quiet()``; false if ``deadline()`` passed before. A strategy may help it on."""
+        return self._life.bell.wait_until(quiet, deadline)
+
+    def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
+        """Shut down those connections, so that their handlers come to an end."""
+        for connection in connections:
+            connection.cut()
+
+    # -- what went wrong -----------------------------------------------------------------------
+
+    def _accept_failed(self, error: OSError) -> None:
+        verdict = classify(error)
+        if verdict is Verdict.FATAL:
+            raise error
+        if verdict is Verdict.BACK_OFF:
+            self._pause(error)
+
+    def _pause(self, error: OSError) -> None:
+        delay = self._back_off.fail()
+        if delay is not None:
+            self._tell(BackedOff(error, delay, self._back_off.told()))
+
+    def _hook_failed(self, hook: str, error: Exception) -> None:
+        """A hook failed before there was a request: told, and not repeated at full speed."""
+        self._back_off.fail()
+        error.add_note(f"raised by {type(self).__name__}.{hook}(), before there was a request")
+        self.handle_error(None, None)
+
+    def _contain(self, connection: Connection, request: Any, peer: Any, error: Exception) -> None:
+        """Let an exception cost its own connection alone."""
+        self._fail(connection, request, error)
+        try:
+            self.handle_error(request, peer)
+        finally:
+            try:
+                self.shutdown_request(request)
+            except Exception:
+                logger.exception("closing the request from %s failed", peer)
+                self._ended(connection)
+
+    def _fail(self, connection: Connection | None, request: Any, error: BaseException) -> None:
+        if connection is None or connection.failed:
+            return
+        connection.failed = True
+        if self._subscribers:
+            gone = peer_is_gone(error, request)
+            self.emit(Failed(connection.id, connection.peer, error, gone))
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        connection.failed = True
+        if self._subscribers:
+            self.emit(Refused(connection.id, connection.peer, reason))
+
+    def _ended(self, connection: Connection | None) -> None:
+        if connection is not None and self._inflight.remove(connection):
+            if self._subscribers and not connection.failed:
+                self.emit(Finished(connection.id, connection.peer, connection.age))
+            self._life.bell.ring()

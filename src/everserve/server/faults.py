@@ -1,0 +1,40 @@
+"""Whose fault an exception was: the peer's, who went away, or the handler's.
+
+``handle_error`` asks, to write a debug line for the one and a traceback for the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import Any
+
+__all__ = ["peer_is_gone"]
+
+_GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+
+
+def peer_is_gone(error: BaseException, request: Any) -> bool:
+    """True if ``error`` says that the peer of ``request`` went away, or kept silent for too long.
+
+    The same exceptions may come from another connection that the handler uses, a database say: as
+    long as the peer's own socket is alive they are the handler's.
+    """
+    if isinstance(error, TimeoutError):
+        return error.errno == errno.ETIMEDOUT or _has_timeout(request)
+    return isinstance(error, _GONE) and not _is_connected(request)
+
+
+def _has_timeout(request: Any) -> bool:
+    return isinstance(request, socket.socket) and request.gettimeout() is not None
+
+
+def _is_connected(request: Any) -> bool:
+    if not isinstance(request, socket.socket) or request.fileno() == -1:
+        return False
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(request, 0)  # hang-up and error are always reported
+    return not poll.poll(0)

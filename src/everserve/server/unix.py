@@ -1,0 +1,55 @@
+"""``UnixStreamServer`` and ``UnixDatagramServer``: the same over Unix sockets, with their files."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from everserve.server.tcp import TCPServer
+from everserve.server.udp import UDPServer
+from everserve.sockets.listening import SocketFile, is_filesystem_path, naming
+
+__all__ = ["UnixDatagramServer", "UnixStreamServer"]
+
+if TYPE_CHECKING:
+    _Base = TCPServer
+else:
+    _Base = object
+
+
+class _OnSocketFile(_Base):
+    """Binds to a path, or to an abstract name (a leading NUL, Linux), and cleans up behind itself.
+
+    ``socket_mode`` sets the permission bits of the file (``0o660``); ``None`` leaves them to the umask.
+    A stale file is replaced when the server binds; its own file goes when the server closes.
+    """
+
+    socket_mode: int | None = None
+    _file: SocketFile | None = None
+
+    def server_bind(self) -> None:
+        """Bind the socket to the path ``server_address``."""
+        address = self.server_address
+        if is_filesystem_path(address):
+            self._file = SocketFile.bind(self.socket, address, mode=self.socket_mode)
+        else:
+            with naming(address):
+                self.socket.bind(address)
+        self.server_address = self.socket.getsockname()
+
+    def _close_listener(self) -> None:
+        if self._file is not None:
+            self._file.remove()
+        super()._close_listener()
+
+
+class UnixStreamServer(_OnSocketFile, TCPServer):
+    """A ``TCPServer`` over a Unix stream socket; the address is a path, or an abstract name."""
+
+    address_family = socket.AF_UNIX
+
+
+class UnixDatagramServer(_OnSocketFile, UDPServer):
+    """A ``UDPServer`` over a Unix datagram socket; the address is a path, or an abstract name."""
+
+    address_family = socket.AF_UNIX

@@ -1,0 +1,1 @@
+"""The operating system's sockets: making, accepting, inheriting and waking them."""

@@ -1,0 +1,90 @@
+"""What a failed accept(2) or recvfrom(2) means, and how long to wait after it.
+
+The accept loop asks here what to do next: go on at once, wait until the system has recovered, or end.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Callable
+from time import monotonic
+
+__all__ = ["BackOff", "Verdict", "classify"]
+
+
+class Verdict(enum.Enum):
+    """What an accept error asks for."""
+
+    RETRY = "it concerned one connection: accept the next"
+    BACK_OFF = "the system is exhausted: wait, then accept again"
+    FATAL = "the listener itself is unusable: end"
+
+
+# accept(2) of Linux: errors of the connection are passed on, and are to be taken like EAGAIN.
+_FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def classify(error: OSError) -> Verdict:
+    """Sort an error of accept(2), or of an overridden ``get_request``.
+
+    Errors whose ``errno`` is not the operating system's (``ssl.SSLError`` numbers its own, a
+    ``TimeoutError`` may have none) concern the connection that raised them.
+    """
+    if error.errno is None or not _is_of_the_system(error):
+        return Verdict.RETRY
+    if error.errno in _EXHAUSTED:
+        return Verdict.BACK_OFF
+    if error.errno in _FATAL:
+        return Verdict.FATAL
+    return Verdict.RETRY
+
+
+def _is_of_the_system(error: OSError) -> bool:
+    return type(error).__module__ == "builtins"
+
+
+class BackOff:
+    """The clock of a listener that cannot accept: ``first`` seconds, doubling up to ``longest``.
+
+    5 ms to 1 s are the values of Go's ``net/http``. Knows nothing of sockets; ``now`` may be
+    replaced by a test.
+    """
+
+    first = 0.005
+    longest = 1.0
+    told_every = 1.0
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._delay = 0.0
+        self._until = 0.0
+        self._told = float("-inf")
+        self.failures = 0
+
+    def fail(self) -> float | None:
+        """Note a failure. Returns the delay in seconds where it should be told, else ``None``."""
+        now = self._now()
+        self._delay = min(self._delay * 2 or self.first, self.longest)
+        self._until = now + self._delay
+        self.failures += 1
+        if now - self._told < self.told_every:
+            return None
+        self._told = now
+        return self._delay
+
+    def told(self) -> int:
+        """The failures since the last call."""
+        failures, self.failures = self.failures, 0
+        return failures
+
+    def succeed(self) -> None:
+        """An accept went well: the next failure begins anew with ``first``."""
+        self._delay = 0.0
+
+    def remaining(self) -> float:
+        """Seconds until the next attempt; 0.0 where one may be made now."""
+        if self._delay == 0.0:
+            return 0.0
+        return max(0.0, self._until - self._now())

@@ -1,0 +1,164 @@
+"""Make and bind the sockets that a server listens on.
+
+``server.tcp`` and ``server.unix`` call this from ``server_bind``; what comes after is ``accepting``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SocketFile", "bind_internet", "family_for", "is_filesystem_path", "naming"]
+
+
+def family_for(address: Any, *, dual_stack: bool) -> int:
+    """The address family that ``(host, port)`` asks for, without asking a resolver.
+
+    A host with a colon is IPv6, and so is every interface (``""``) when ``dual_stack`` is set and the
+    system has IPv6. Anything else, names included, is IPv4, as in the standard library.
+    """
+    host = address[0] if isinstance(address, tuple) and address else None
+    if isinstance(host, str) and ":" in host:
+        return socket.AF_INET6
+    if host == "" and dual_stack and has_ipv6():
+        return socket.AF_INET6
+    return socket.AF_INET
+
+
+def has_ipv6() -> bool:
+    """True if the system can make an IPv6 socket now (the build alone does not tell)."""
+    if not socket.has_ipv6:
+        return False
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
+def bind_internet(
+    sock: socket.socket,
+    address: Any,
+    *,
+    reuse_address: bool,
+    reuse_port: bool,
+    dual_stack: bool,
+) -> None:
+    """Set the options of a listener and bind it. Numbers, ``""`` and ``localhost`` need no resolver.
+
+    Raises ``OSError`` (the kind that the system says), with the address in ``filename``.
+    """
+    internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+    if reuse_address:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Linux 6.12.9 refuses SO_REUSEPORT on other families than the internet's.
+    if reuse_port and internet and hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if sock.family == socket.AF_INET6:
+        # The system's default differs (net.ipv6.bindv6only): say it.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+    with naming(address):
+        sock.bind(_without_resolver(sock.family, address))
+
+
+def _without_resolver(family: int, address: Any) -> Any:
+    if isinstance(address, tuple) and address and address[0] == "localhost":  # RFC 6761, 6.3
+        loopback = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        return (loopback, *address[1:])
+    return address
+
+
+@contextmanager
+def naming(address: Any) -> Iterator[None]:
+    """Let an ``OSError`` of the block tell which address it was about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = _readable(address)
+        raise
+
+
+def _readable(address: Any) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host or '*'}:{port}"
+    return os.fsdecode(address) if isinstance(address, bytes) else str(address)
+
+
+def is_filesystem_path(address: str | bytes) -> bool:
+    """True for the path of a socket file, false for an abstract name and for ``""`` (autobind)."""
+    return bool(os.fsencode(address).strip(b"\0")) and not os.fsencode(address).startswith(b"\0")
+
+
+class SocketFile:
+    """The file of a bound Unix socket: replaces a stale one, and removes only its own.
+
+    Made by ``bind``; ``remove`` may be called again and again, and does nothing in a forked child.
+    """
+
+    def __init__(self, path: str | bytes) -> None:
+        self._path = os.path.abspath(path)
+        self._identity = self._identify()
+        self._owner = os.getpid()
+
+    @classmethod
+    def bind(cls, sock: socket.socket, path: str | bytes, *, mode: int | None) -> SocketFile:
+        """Bind ``sock`` to ``path``, whose permission bits become ``mode`` (``None``: by the umask).
+
+        A socket file that nobody listens on is replaced. Raises ``OSError`` with the path in
+        ``filename``: ``EADDRINUSE`` where somebody listens there or where it is no socket.
+        """
+        with naming(path):
+            if mode is not None:
+                # Before bind, so that the file is never open wider than asked (unix(7), Linux).
+                with suppress(OSError):
+                    os.fchmod(sock.fileno(), mode)
+            _bind_over_stale(sock, path)
+            if mode is not None:
+                os.chmod(path, mode)
+        return cls(path)
+
+    def remove(self) -> None:
+        """Remove the file if it still is the one that was bound, by this process."""
+        if os.getpid() == self._owner and self._identity == self._identify():
+            with suppress(OSError):
+                os.unlink(self._path)
+        self._identity = None
+
+    def _identify(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return None
+        # The inode alone may be given anew to the socket that took our place.
+        return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:
+    try:
+        sock.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_stale(path, sock.type):
+            raise
+        os.unlink(path)
+        sock.bind(path)
+
+
+def _is_stale(path: str | bytes, kind: int) -> bool:
+    """True if ``path`` is a socket that refuses connections: whoever bound it is gone."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(os.fsdecode(path)) == errno.ECONNREFUSED
