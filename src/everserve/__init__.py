@@ -11,6 +11,7 @@ from everserve import server as _server
 from everserve.combos import *
 from everserve.concurrency import *
 from everserve.handlers import *
+from everserve.serve import make_server, serve
 from everserve.server import *
 
 __version__ = "0.1.0"
@@ -20,4 +21,6 @@ __all__ = [
     *_concurrency.__all__,
     *_handlers.__all__,
     *_server.__all__,
+    "make_server",
+    "serve",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from everserve.concurrency.pool import ThreadPoolMixIn
 from everserve.concurrency.threads import ThreadingMixIn
+from everserve.errors import AddressError, OptionError
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
@@ -78,3 +80,25 @@ if hasattr(socket, "AF_UNIX"):
             """A ``UnixDatagramServer`` with a process for each datagram."""
 
         __all__ += ["ForkingUnixDatagramServer", "ForkingUnixStreamServer"]
+
+
+_TRANSPORTS = {"tcp": "TCP", "udp": "UDP", "unix": "UnixStream", "unixgram": "UnixDatagram"}
+_STRATEGIES = {"serial": "", "threads": "Threading", "pool": "ThreadPool", "forks": "Forking"}
+
+CONCURRENCY = tuple(name for name in _STRATEGIES if name != "forks" or _HAS_FORK)
+"""Where requests may run, in one word."""
+
+
+def server_class(concurrency: str, transport: str) -> type[TCPServer]:
+    """The ready-made class for a strategy and the scheme of an address.
+
+    Raises ``OptionError`` for an unknown strategy, ``AddressError`` for a transport that this system
+    lacks.
+    """
+    if concurrency not in CONCURRENCY:
+        raise OptionError(f"concurrency = {concurrency!r}: there are {', '.join(CONCURRENCY)}")
+    found = globals().get(f"{_STRATEGIES[concurrency]}{_TRANSPORTS[transport]}Server")
+    if found is None:
+        raise AddressError(f"{transport}: is not there on this system ({sys.platform})")
+    server: type[TCPServer] = found
+    return server

@@ -141,10 +141,8 @@ class ForkingMixIn(_Base):
         if not self._is_child:
             self.collect_children(blocking=self.block_on_close)
 
-    @property
-    def draining(self) -> bool:
-        """True once a stop has begun, in the children too."""
-        return super().draining or (self._word is not None and self._word.draining)
+    def _is_draining(self) -> bool:
+        return super()._is_draining() or (self._word is not None and self._word.draining)
 
     def shutdown(self) -> None:
         """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
@@ -175,12 +173,16 @@ class ForkingMixIn(_Base):
     def _await_requests(
         self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
     ) -> bool:
+        # While the accept loop runs it collects the children, and the wake-up is its own.
+        life = self._life
+        if not life.bell.wait_until(lambda: not life.serving_elsewhere() or quiet(), deadline):
+            return False
         while self.active_children and not quiet():
             end = deadline()
             if end is not None and monotonic() >= end:
                 return False
-            _wait_for_any(self.active_children, end, self._life.wakeup().fileno())
-            self._life.wakeup().clear()
+            _wait_for_any(self.active_children, end, life.wakeup().fileno())
+            life.wakeup().clear()
             self._collect_ended()
         return super()._await_requests(quiet, deadline)
 

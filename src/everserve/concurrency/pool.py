@@ -143,14 +143,19 @@ class WorkerPool:
     def drop_waiting(self) -> list[tuple[Any, ...]]:
         """Take back the tasks that no worker has begun: their arguments."""
         dropped = []
+        ends = 0
         with self._changed:
             try:
                 while True:
                     task = self._tasks.get_nowait()
-                    if task is not None:
+                    if task is None:
+                        ends += 1
+                    else:
                         dropped.append(task[1])
             except Empty:
                 pass
+            for _ in range(ends):  # workers that close() has told to go are still to be told
+                self._tasks.put(None)
         for _ in dropped:
             self._give_place()
         return dropped

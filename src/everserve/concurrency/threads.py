@@ -19,31 +19,27 @@ class ThreadingMixIn(RequestThreadMixIn):
 
     daemon_threads: bool = False
     block_on_close: bool = True
-    _running: dict[threading.Thread, None] | None = None
+    _threads: dict[threading.Thread, None] | None = None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread that runs ``process_request_thread``.
 
         Raises ``RuntimeError`` where the system has no thread left; the request is then closed.
         """
-        if self._running is None:
-            self._running = {}
+        if self._threads is None:
+            self._threads = {}
         thread = _RequestThread(
             target=self.process_request_thread,
             args=(request, client_address),
             daemon=self.daemon_threads,
         )
-        thread.run_among(self._running)
-
-    @property
-    def _threads(self) -> tuple[threading.Thread, ...]:
-        return tuple(self._running or ())
+        thread.run_among(self._threads)
 
     def server_close(self) -> None:
         """Close the server, then wait for the threads (but not for the caller's own)."""
         super().server_close()
         if self.block_on_close:
-            for thread in self._threads:
+            for thread in tuple(self._threads or ()):
                 if not thread.daemon and thread is not threading.current_thread():
                     thread.join()
 

@@ -32,6 +32,7 @@ from everserve.server.acceptloop import AcceptLoop
 from everserve.server.faults import peer_is_gone
 from everserve.server.inflight import Connection, Connections, ConnectionState, Inflight
 from everserve.server.lifecycle import Life, State
+from everserve.server.reading import Reading
 from everserve.server.running import ServingThread
 from everserve.server.stopping import Stopping, StopReport
 from everserve.sockets.accepting import BackOff, Verdict, classify
@@ -107,9 +108,9 @@ class BaseServer:
         that has become unusable.
         """
         self._must_be_open()
+        self._stopping = None  # one that was completed, before the socket was replaced
         if not self._life.begin():
             return
-        self._stopping = None
         self.__is_shut_down.clear()
         try:
             with self._listener_for_serving(), AcceptLoop(self).open() as self._loop:
@@ -118,8 +119,8 @@ class BaseServer:
                 self._drain()
         finally:
             self._loop = None
-            self._life.end()
             self.__is_shut_down.set()
+            self._life.end()
             self._complete_own_stop()
 
     def shutdown(self) -> None:
@@ -160,17 +161,17 @@ class BaseServer:
 
     # -- for the caller: the life cycle --------------------------------------------------------
 
-    @property
+    @Reading
     def state(self) -> State:
         """Where the server is in its life: ready, serving, suspended, draining or stopped."""
         return self._life.state
 
-    @property
+    @Reading
     def draining(self) -> bool:
         """True once a stop has begun: a handler should end its conversation at the next occasion."""
-        return self._life.state in (State.DRAINING, State.STOPPED)
+        return self._is_draining()
 
-    @property
+    @Reading
     def connections(self) -> Connections:
         """A live view of the requests in progress; safe to read from any thread."""
         return self._inflight.view
@@ -189,8 +190,9 @@ class BaseServer:
         What waits in the backlog is still served, the listener closes, requests in progress have
         ``grace`` seconds to end (``draining`` tells them), then their connections are shut down.
         ``stop(0)`` cuts at once. Always returns, also where a handler does not end; a second call,
-        from another thread or a signal handler, can only shorten the grace. Inside a request of a
-        serial server it returns at once, and the stop completes when that request has ended.
+        from another thread or a signal handler, can only shorten the grace. In the thread of
+        ``serve_forever`` (a handler of a serial server, a signal handler) it returns at once, and
+        ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
         Ends with ``server_close()``.
         """
         stopping = self._stopping
@@ -245,7 +247,7 @@ class BaseServer:
             raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
 
     def _tell(self, event: Event) -> None:
-        logger.log(event.level, "%s", event)
+        logger.log(event.level, "%s", event, extra={"event": event})
         self.emit(event)
 
     # -- the flow: on the accept loop ----------------------------------------------------------
@@ -406,9 +408,12 @@ class BaseServer:
         if self._stopping is not None and self._stopping.is_left_to(threading.get_ident()):
             self._stopping.complete()
 
+    def _is_draining(self) -> bool:
+        return self._life.state in (State.DRAINING, State.STOPPED)
+
     def _report_of_others(self) -> StopReport:
         """What ``stop`` returns where another thread or process completes it."""
-        return StopReport(unfinished=tuple(self.connections))
+        return StopReport(unfinished=tuple(self._inflight.view))
 
     def _await_requests(
         self, quiet: Callable[[], bool], deadline: Callable[[], float | None]

@@ -65,8 +65,9 @@ class Life:
             self._shutdown_requested = False
             return False
         self.thread = get_ident()
-        self.session = object()
-        self.move(State.SUSPENDED if self.suspended else State.SERVING)
+        self.state = State.SUSPENDED if self.suspended else State.SERVING
+        self.session = object()  # last: a stop that sees it must not be undone
+        self.bell.ring()
         return True
 
     def end(self) -> None:
@@ -97,6 +98,10 @@ class Life:
     def serving_here(self) -> bool:
         """True in the thread that runs the accept loop."""
         return self.thread == get_ident()
+
+    def serving_elsewhere(self) -> bool:
+        """True while another thread runs the accept loop."""
+        return self.session is not None and not self.serving_here()
 
     def wakeup(self) -> Wakeup:
         """What the accept loop waits on beside its listener."""

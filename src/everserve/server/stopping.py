@@ -56,7 +56,7 @@ class Stopping:
         self.report: StopReport | None = None
 
     def is_left_to(self, thread: int) -> bool:
-        """True if ``stop`` was called inside a request of that thread, which is to complete it."""
+        """True if ``stop`` was called in that thread, which is to complete it."""
         return self.report is None and self._conductor == thread
 
     def is_over(self) -> bool:
@@ -83,11 +83,9 @@ class Stopping:
         life.move(State.DRAINING)
         server.emit(Draining(grace))
         own = self._own()
-        if life.serving_here():
-            if own:  # inside a request of a serial server: serve_forever completes the stop
-                return StopReport(unfinished=own)
-            server._drain()
-        elif life.session is None:
+        if life.serving_here():  # we stand in its way: serve_forever completes the stop
+            return StopReport(unfinished=own)
+        if life.session is None:
             server._close_listener()
         return self.complete(own)
 
@@ -98,7 +96,7 @@ class Stopping:
         cut: tuple[Connection, ...] = ()
         if not server._await_requests(lambda: self._is_quiet(own), lambda: self.deadline):
             server._inflight.forget_closed()
-            cut = tuple(c for c in server.connections if c not in own)
+            cut = tuple(c for c in server._inflight.view if c not in own)
             server._cut_requests(cut)
             over = monotonic() + AFTERMATH
             server._await_requests(lambda: self._is_quiet(own), lambda: over)
@@ -106,17 +104,16 @@ class Stopping:
 
     def _is_quiet(self, own: tuple[Connection, ...]) -> bool:
         """True when the accept loop has ended and only the caller's own requests are left."""
-        life = self._server._life
-        looping = life.session is not None and not life.serving_here()
-        return not looping and len(self._server.connections) <= len(own)
+        server = self._server
+        return not server._life.serving_elsewhere() and len(server._inflight) <= len(own)
 
     def _own(self) -> tuple[Connection, ...]:
         here = get_ident()
-        return tuple(c for c in self._server.connections if c.thread == here)
+        return tuple(c for c in self._server._inflight.view if c.thread == here)
 
     def _close(self, cut: tuple[Connection, ...]) -> StopReport:
         server = self._server
-        left = tuple(server.connections)
+        left = tuple(server._inflight.view)
         requests = self._requests + server._inflight.accepted
         self.report = StopReport(
             finished=max(0, requests - len({*cut, *left})),

@@ -27,6 +27,7 @@ class TCPServer(BaseServer):
     - ``socket_type``: ``SOCK_STREAM``
     - ``request_queue_size``: the backlog, in connections; default the system's largest
     - ``allow_reuse_address``, ``allow_reuse_port``: default ``False``
+    - ``disable_nagle_algorithm``: accepted connections send small writes at once; default ``False``
     - ``dual_stack``: ``("", port)`` and ``("::", port)`` take IPv4 and IPv6; default ``False``
 
     ``server_address`` is the bound address afterwards, ``socket`` the listener, which may be replaced
@@ -38,6 +39,7 @@ class TCPServer(BaseServer):
     request_queue_size: int = socket.SOMAXCONN
     allow_reuse_address: bool = False
     allow_reuse_port: bool = False
+    disable_nagle_algorithm: bool = False
     dual_stack: bool = False
 
     socket: socket.socket
@@ -81,6 +83,9 @@ class TCPServer(BaseServer):
 
     def server_activate(self) -> None:
         """Listen."""
+        if self.disable_nagle_algorithm and self.socket.family != socket.AF_UNIX:
+            # Accepted sockets inherit it: no system call for each connection.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.socket.listen(self.request_queue_size)
 
     def server_close(self) -> None:

@@ -1,0 +1,39 @@
+"""A chat: what one client writes, all others read: `python chat.py`, then some `nc 127.0.0.1 9999`."""
+
+import threading
+
+import everserve
+
+
+class Chat(everserve.StreamRequestHandler):
+    members: dict["Chat", str] = {}
+    lock = threading.Lock()
+
+    def handle(self) -> None:
+        self.wfile.write(b"your name? ")
+        name = self.rfile.readline(64).decode(errors="replace").strip() or "somebody"
+        with self.lock:
+            self.members[self] = name
+        self.tell_others(f"* {name} is here")
+        for line in self.rfile:
+            self.tell_others(f"{name}: {line.decode(errors='replace').rstrip()}")
+
+    def finish(self) -> None:
+        with self.lock:
+            name = self.members.pop(self, None)
+        if name:
+            self.tell_others(f"* {name} has left")
+        super().finish()
+
+    def tell_others(self, text: str) -> None:
+        with self.lock:
+            others = [member for member in self.members if member is not self]
+        for member in others:
+            try:
+                member.wfile.write(f"{text}\n".encode())
+            except OSError:
+                pass  # gone: its own thread will notice
+
+
+if __name__ == "__main__":
+    everserve.serve(Chat, "tcp://127.0.0.1:9999", concurrency="threads")

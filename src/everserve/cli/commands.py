@@ -1,0 +1,190 @@
+"""The commands and their options, each declared once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from typing import Any
+
+import click
+
+from everserve import __version__
+from everserve.addresses import FORMS, Address
+from everserve.cli.target import find_handler
+from everserve.combos import CONCURRENCY
+from everserve.errors import EverserveError, OptionError
+from everserve.observe.logs import configure, log_events
+from everserve.options import OPTIONS, Option
+from everserve.process.run import run as run_servers
+from everserve.serve import DEFAULT_CONCURRENCY, make_server
+from everserve.server.stopping import StopReport
+from everserve.server.tcp import TCPServer
+
+__all__ = ["everserve"]
+
+EXAMPLES = """\b
+Examples:
+  everserve run examples/upper_tcp.py:Upper --bind tcp://127.0.0.1:9999
+  everserve run myapp:Handler --bind tcp://*:9999 --bind unix:/run/my.sock
+  everserve run myapp:Handler --concurrency threads --grace 30
+  EVERSERVE_BIND=udp://*:5140 everserve run collector:Log
+"""
+
+_REASONS = {
+    errno.EADDRINUSE: "is in use: another server listens there",
+    errno.EADDRNOTAVAIL: "is no address of this machine",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENOENT: "no such directory",
+    errno.EBADF: "is not open",
+    errno.ENOTSOCK: "is no socket",
+}
+
+
+class _Value(click.ParamType[Any]):
+    """An option's own check as a type of click's."""
+
+    name = "value"
+
+    def __init__(self, option: Option) -> None:
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._option.check(value)
+        except OptionError:
+            self.fail(f"{value!r}: wants {self._option.wanted}", param, ctx)
+
+
+def _server_options(command: Any) -> Any:
+    """Give ``command`` an option for each of ``everserve.options``."""
+    for option in reversed(tuple(OPTIONS.values())):
+        dashed = option.name.replace("_", "-")
+        words = f"--{dashed}/--no-{dashed}" if option.is_flag else f"--{dashed}"
+        kind: Any = None if option.is_flag else _Value(option)
+        command = click.option(words, option.name, type=kind, default=None, help=option.help)(
+            command
+        )
+    return command
+
+
+@click.group(epilog=EXAMPLES, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="everserve")
+def everserve() -> None:
+    """Serve any socketserver request handler: in threads, processes or one after the other."""
+
+
+@everserve.command(
+    epilog=EXAMPLES,
+    context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
+)
+@click.argument("target", metavar="MODULE:HANDLER", envvar="EVERSERVE_TARGET")
+@click.option(
+    "--bind",
+    multiple=True,
+    default=["tcp://127.0.0.1:9999"],
+    metavar="ADDRESS",
+    help=f"Where to listen; may be given again and again. {FORMS}.",
+)
+@click.option(
+    "--concurrency",
+    type=click.Choice(CONCURRENCY),
+    default=DEFAULT_CONCURRENCY,
+    help="Where requests run.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    metavar="SECONDS",
+    help="How long requests in progress may go on after the first SIGINT or SIGTERM.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    help="What to log, on stderr; 'debug' tells every connection.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How.")
+@_server_options
+def run(
+    target: str,
+    bind: tuple[str, ...],
+    concurrency: str,
+    grace: float,
+    log_level: str,
+    log_format: str,
+    **settings: Any,
+) -> None:
+    """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
+
+    MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
+    SIGTERM drains: what waits is served, what runs may end; a second one cuts. Every option may also
+    stand in the environment: --bind as EVERSERVE_BIND, and so on.
+    """
+    configure(level=log_level, form=log_format)
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    try:
+        handler = find_handler(target)
+        servers = _bind_all(handler, bind, concurrency, chosen)
+        report = run_servers(
+            servers, grace=grace, on_ready=lambda: _say_where(servers), on_signal=_say_signal
+        )
+    except EverserveError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(_explain(error)) from error
+    _say_how(report)
+
+
+def _bind_all(
+    handler: Any, addresses: tuple[str, ...], concurrency: str, settings: dict[str, Any]
+) -> list[TCPServer]:
+    servers: list[TCPServer] = []
+    try:
+        for address in [Address.parse(text) for text in addresses]:
+            server = make_server(handler, address, concurrency=concurrency, **settings)
+            log_events(server)
+            servers.append(server)
+    except BaseException:
+        for server in servers:
+            server.server_close()
+        raise
+    return servers
+
+
+def _explain(error: OSError) -> str:
+    """One line for what the system said."""
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {error.filename}: there is no host of this name"
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot listen on {error.filename}: {reason}" if error.filename else str(error)
+
+
+def _say_where(servers: list[TCPServer]) -> None:
+    for server in servers:
+        address = Address.of(server.socket)
+        click.echo(f"everserve: listening on {address}{_invitation(address)}")
+    click.echo(f"everserve: process {os.getpid()}; press Ctrl-C to stop")
+
+
+def _invitation(address: Address) -> str:
+    """A line to paste that talks to the server."""
+    if address.is_unix:
+        if address.path.startswith("\0"):
+            return ""
+        return f"; talk to it: nc -U{'u' * (address.scheme == 'unixgram')} {address.path}"
+    host = address.host or "127.0.0.1"
+    return f"; talk to it: nc {'-u ' * (address.scheme == 'udp')}{host} {address.port}"
+
+
+def _say_signal(number: signal.Signals) -> None:
+    click.echo(f"everserve: {number.name}: draining (once more cuts)")
+
+
+def _say_how(report: StopReport) -> None:
+    click.echo(f"everserve: stopped: {report}")
+    for connection in report.cut:
+        click.echo(f"everserve: cut {connection.peer!r} after {connection.age:.1f} s")

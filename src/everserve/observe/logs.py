@@ -1,0 +1,93 @@
+"""Events as log lines, text or JSON.
+
+``log_events`` subscribes to a server; failures and warnings are logged by the server itself, so that
+nobody can miss them, and take the same form through the formatters here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, Any, Protocol
+
+from everserve.events import Event, Subscriber
+
+__all__ = ["JSONFormatter", "TextFormatter", "configure", "log_events"]
+
+logger = logging.getLogger("everserve")
+
+
+class _Subscribable(Protocol):
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]: ...
+
+
+def log_events(server: _Subscribable) -> Callable[[], None]:
+    """Log every event of ``server`` on the logger ``everserve``; returns what ends it."""
+    return server.subscribe(_log)
+
+
+def _log(event: Event) -> None:
+    if not event.logged and logger.isEnabledFor(event.level):
+        logger.log(event.level, "%s", event, extra={"event": event})
+
+
+def configure(
+    *, level: int | str = logging.INFO, form: str = "text", stream: IO[str] | None = None
+) -> logging.Handler:
+    """Send the log of everserve to ``stream`` (default: stderr), as ``"text"`` or ``"json"`` lines.
+
+    Returns the handler, which may be removed again. Raises ``ValueError`` for an unknown form or level.
+    """
+    formatters = {"text": TextFormatter, "json": JSONFormatter}
+    if form not in formatters:
+        raise ValueError(f"log form {form!r}: there are {', '.join(formatters)}")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatters[form]())
+    logger.setLevel(level.upper() if isinstance(level, str) else level)
+    logger.addHandler(handler)
+    logger.propagate = False
+    return handler
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31 12:00:00.123 INFO serving on ...``, in UTC."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The time of the record, to the millisecond."""
+        return _time(record).isoformat(" ", "milliseconds").removesuffix("+00:00")
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``message``, and of an event its name and fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, Any] = {
+            "time": _time(record).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        event = getattr(record, "event", None)
+        if isinstance(event, Event):
+            line["event"] = type(event).__name__
+            line |= {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=repr)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it: addresses are lists, what has no form there is its ``repr``."""
+    if value is None or isinstance(value, bool | int | float | str | list | tuple | dict):
+        return value
+    return str(value) if dataclasses.is_dataclass(value) else repr(value)
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)

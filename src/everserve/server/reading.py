@@ -1,0 +1,29 @@
+"""An attribute that a server computes, and that gives way to a program's own of the same name.
+
+``BaseServer`` makes what is new of such: a subclass written for the standard library may have had its
+own ``self.connections`` or ``self.state`` for years, and a ``property`` would refuse the assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar, overload
+
+__all__ = ["Reading"]
+
+ValueT = TypeVar("ValueT")
+
+
+class Reading(Generic[ValueT]):
+    """Like ``property``, for reading only; an assignment on the instance takes its place."""
+
+    def __init__(self, read: Callable[[Any], ValueT]) -> None:
+        self._read = read
+        self.__doc__ = read.__doc__
+
+    @overload
+    def __get__(self, server: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, server: object, owner: type) -> ValueT: ...
+    def __get__(self, server: object | None, owner: type) -> Self | ValueT:
+        return self if server is None else self._read(server)

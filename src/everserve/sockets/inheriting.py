@@ -1,0 +1,41 @@
+"""Take over a listening socket that somebody else opened: ``fd://3``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from everserve.sockets.listening import naming
+
+__all__ = ["inherit"]
+
+
+def inherit(descriptor: int) -> socket.socket:
+    """The socket behind ``descriptor``, listening; family and type are read off it.
+
+    The caller owns it. Raises ``OSError`` with ``fd://...`` in ``filename`` where it is no socket, or
+    a connected one.
+    """
+    with naming(f"fd://{descriptor}"):
+        os.fstat(descriptor)  # a closed descriptor: "bad file descriptor", not "not a socket"
+        sock = socket.socket(fileno=descriptor)
+        try:
+            _make_listening(sock)
+        except BaseException:
+            sock.detach()
+            raise
+    sock.set_inheritable(False)
+    return sock
+
+
+def _make_listening(sock: socket.socket) -> None:
+    if sock.type != socket.SOCK_STREAM:
+        return
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        try:
+            sock.getpeername()
+        except OSError:
+            sock.listen(socket.SOMAXCONN)
+        else:
+            raise OSError(errno.EINVAL, "it is a connection, not a listening socket")
