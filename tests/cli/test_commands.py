@@ -1,0 +1,189 @@
+"""``everserve run`` as a user types it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UPPER = str(ROOT / "examples" / "upper_tcp.py") + ":Upper"
+UPPER_UDP = str(ROOT / "examples" / "upper_udp.py") + ":Upper"
+
+
+def everserve(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "everserve", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=50,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(
+    *arguments: str, lines: int = 1, **environment: str
+) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "everserve", "run", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(lines + 1)]
+        try:
+            yield process, said
+        finally:
+            process.kill()
+
+
+def port_of(line: str) -> int:
+    found = re.search(r":(\d+)(;|$)", line)
+    assert found, line
+    return int(found[1])
+
+
+def test_it_serves_says_where_and_drains() -> None:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, said):
+        port = port_of(said[0])
+        assert said[0] == (
+            f"everserve: listening on tcp://127.0.0.1:{port}; talk to it: nc 127.0.0.1 {port}\n"
+        )
+        assert said[1] == f"everserve: process {process.pid}; press Ctrl-C to stop\n"
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"HELLO\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "everserve: SIGTERM: draining (once more cuts)\n"
+            client.sendall(b"bye\n")
+            assert client.recv(100) == b"BYE\n"
+        output, errors = process.communicate()
+        assert re.fullmatch(r"everserve: stopped: [01] finished, 0 cut in \d+\.\d\d s\n", output)
+        assert (process.returncode, errors) == (0, "")
+
+
+def test_a_second_signal_cuts_and_says_whom() -> None:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, said):
+        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"HELLO\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert client.recv(100) == b""
+            output, _ = process.communicate()
+            assert "stopped: 0 finished, 1 cut" in output
+            assert f"cut {client.getsockname()!r} after" in output
+
+
+def test_several_addresses_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    binds = ["tcp://[::1]:0", f"unix:{path}", "unix:@everserve-test", "tcp://*:0"]
+    arguments = [word for bind in binds for word in ("--bind", bind)]
+    with serving(UPPER, *arguments, lines=4) as (process, said):
+        assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", said[0])
+        assert said[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
+        assert said[2].endswith("on unix:@everserve-test\n")
+        assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", said[3])
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"HELLO\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert not path.exists()
+
+
+def test_options_by_environment() -> None:
+    with serving(
+        EVERSERVE_TARGET=UPPER_UDP,
+        EVERSERVE_BIND="udp://127.0.0.1:0",
+        EVERSERVE_CONCURRENCY="serial",
+        EVERSERVE_LOG_LEVEL="info",
+        EVERSERVE_LOG_FORMAT="json",
+    ) as (process, said):
+        assert "nc -u 127.0.0.1" in said[0]
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.sendto(b"hello", ("127.0.0.1", port_of(said[0])))
+            assert client.recv(100) == b"HELLO"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+        assert '"event": "Serving"' in errors
+
+
+def test_help_shows_examples() -> None:
+    for arguments in (["--help"], ["run", "--help"], []):
+        done = everserve(*arguments)
+        assert done.returncode == 0
+        assert "everserve run myapp:Handler --concurrency threads --grace 30" in done.stdout
+    assert "--max-workers" in everserve("run", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "Missing argument"),
+        (["walk"], "No such command"),
+        (["run", "--frobnicate"], "No such option"),
+        (["run", "no_such_module:H"], "there is no module 'no_such_module'"),
+        (["run", "json:dumps"], "is no request handler"),
+        (["run", UPPER, "--bind", "127.0.0.1"], "cannot read the address '127.0.0.1'"),
+        (["run", UPPER, "--concurrency", "magic"], "magic"),
+        (["run", UPPER, "--max-workers", "0"], "'0': wants a number from 1 up"),
+        (["run", UPPER, "--max-children", "3"], "max_children has no meaning for"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments: list[str], words: str) -> None:
+    done = everserve(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("everserve: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_the_system_refuses_is_one_line_and_status_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        cases = {
+            f"tcp://127.0.0.1:{port}": f"127.0.0.1:{port}: is in use",
+            "tcp://192.0.2.1:9999": "192.0.2.1:9999: is no address of this machine",
+            f"unix:{tmp_path}/no/such/socket": "no such directory",
+            "fd://999": "fd://999: is not open",
+            "tcp://no-such-host.invalid:1": "there is no host of this name",
+        }
+        for address, words in cases.items():
+            done = everserve("run", UPPER, "--bind", "tcp://127.0.0.1:0", "--bind", address)
+            assert done.returncode == 1, address
+            assert words in done.stderr
+            assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do it")
+def test_no_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = everserve("run", UPPER, "--bind", f"unix:{tmp_path}/s")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no permission" in done.stderr
+
+
+def test_without_click_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; import everserve.cli; everserve.cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "everserve: the command line needs click: pip install 'everserve[cli]'\n"
+    )

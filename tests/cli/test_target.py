@@ -1,0 +1,80 @@
+"""Finding the handler that the command line names."""
+
+from pathlib import Path
+
+import pytest
+
+import everserve
+from everserve.cli.target import find_handler
+from everserve.errors import HandlerError
+
+
+def test_a_module() -> None:
+    assert (
+        find_handler("http.server:SimpleHTTPRequestHandler").__name__ == "SimpleHTTPRequestHandler"
+    )
+    assert find_handler("everserve:StreamRequestHandler") is everserve.StreamRequestHandler
+
+
+def test_a_file(tmp_path: Path) -> None:
+    (tmp_path / "neighbour.py").write_text("ANSWER = 42\n")
+    file = tmp_path / "app.py"
+    file.write_text(
+        "import neighbour\n"
+        "class Outer:\n    class H:\n        def handle(self): pass\n"
+        "def function(request, client_address, server): pass\n"
+    )
+    assert find_handler(f"{file}:Outer.H").__qualname__ == "Outer.H"
+    assert find_handler(f"{file}:function").__name__ == "function"
+
+
+def test_a_module_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here_is_my_app.py").write_text("class H:\n    def handle(self): pass\n")
+    monkeypatch.chdir(tmp_path)
+    assert find_handler("here_is_my_app:H").__name__ == "H"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("app", "write it as module:Class"),
+        (":H", "write it as module:Class"),
+        ("app:", "write it as module:Class"),
+        ("no_such_module:H", "no module 'no_such_module'"),
+        ("everserve.nothing:H", "no module 'everserve.nothing'"),
+        ("no/such/file.py:H", "no file 'no/such/file.py'"),
+        ("json:JSONDecoder", "is no request handler"),
+        ("json:dumps", "is no request handler"),
+        ("json:H", "there is no 'H' in 'json'"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(target: str, words: str) -> None:
+    with pytest.raises(HandlerError) as caught:
+        find_handler(target)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_name_is_answered_with_those_that_exist(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text("class Good:\n    def handle(self): pass\n")
+    with pytest.raises(HandlerError, match=r"no 'God' in '.*app.py'; it has Good"):
+        find_handler(f"{file}:God")
+
+
+@pytest.mark.parametrize("code", ["1/0\n", "import no_such_thing\n", "def\n"])
+def test_a_file_that_fails_is_told_with_its_line(tmp_path: Path, code: str) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(code)
+    with pytest.raises(HandlerError, match=r"cannot load '.*app.py': \w+Error: "):
+        find_handler(f"{file}:H")
+
+
+def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_app.py").write_text("\n1/0\n")
+    (tmp_path / "needing_app.py").write_text("import no_such_thing\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HandlerError, match=r"ZeroDivisionError: .*broken_app.py, line 2"):
+        find_handler("broken_app:H")
+    with pytest.raises(HandlerError, match="ModuleNotFoundError: No module named 'no_such_thing'"):
+        find_handler("needing_app:H")

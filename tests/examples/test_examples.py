@@ -1,0 +1,146 @@
+"""Every example runs, is short, and does what its first line says."""
+
+import ast
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import everserve
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@contextmanager
+def served(name: str, handler: str, *addresses: str, concurrency: str = "pool") -> Iterator[Any]:
+    namespace = runpy.run_path(str(EXAMPLES / name), run_name="example")
+    server = everserve.make_server(namespace[handler], *addresses, concurrency=concurrency)
+    with server.running() as address:
+        yield address
+
+
+def run(name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_each_is_short_and_says_what_it_is(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 40
+    assert ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("upper_tcp.py", socket.SOCK_STREAM),
+        ("upper_udp.py", socket.SOCK_DGRAM),
+        ("chat.py", socket.SOCK_STREAM),
+        ("keyvalue.py", socket.SOCK_STREAM),
+        ("web.py", socket.SOCK_STREAM),
+    ],
+)
+def test_each_server_runs_as_a_program(name: str, kind: int) -> None:
+    """With another port in place of its fixed one: the fixed one may be taken."""
+    source = (EXAMPLES / name).read_text().replace(":9999", ":0").replace(":8000", ":0")
+    code = f"{source.replace('everserve.serve(', 'served(')}"
+    program = (
+        "import everserve, everserve.process.run as r\n"
+        "def served(handler, address, **options):\n"
+        "    server = everserve.make_server(handler, address, **options)\n"
+        "    r.run([server], on_ready=lambda: print(server.server_address[1], flush=True))\n" + code
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.socket(type=kind) as client:
+            client.connect(("127.0.0.1", port))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
+def test_upper_tcp() -> None:
+    with served("upper_tcp.py", "Upper", "tcp://127.0.0.1:0") as (_, port):
+        assert run("upper_tcp_client.py", "--port", str(port), "hello", "world") == "HELLO\nWORLD\n"
+
+
+def test_upper_udp() -> None:
+    with served("upper_udp.py", "Upper", "udp://127.0.0.1:0", concurrency="serial") as (_, port):
+        assert run("upper_udp_client.py", "--port", str(port), "hello") == "HELLO\n"
+
+
+def test_clients_without_a_server_say_so() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        for name in ("upper_tcp_client.py", "upper_udp_client.py"):
+            done = subprocess.run(
+                [sys.executable, str(EXAMPLES / name), "--port", port],
+                capture_output=True,
+                text=True,
+                timeout=50,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert done.stderr.startswith("no ")
+            assert done.stderr.count("\n") == 1
+
+
+def test_threads() -> None:
+    assert [line.split(": ")[2] for line in run("threads.py").splitlines()] == [
+        "Hello World 1",
+        "Hello World 2",
+        "Hello World 3",
+    ]
+
+
+def test_chat() -> None:
+    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency="threads") as address:
+        with socket.create_connection(address) as anna, anna.makefile("rw") as a:
+            assert a.read(11) == "your name? "
+            print("Anna", file=a, flush=True)
+            with socket.create_connection(address) as bert, bert.makefile("rw") as b:
+                assert b.read(11) == "your name? "
+                print("Bert", file=b, flush=True)
+                assert a.readline() == "* Bert is here\n"
+                print("hello", file=a, flush=True)
+                assert b.readline() == "Anna: hello\n"
+            bert.shutdown(socket.SHUT_RDWR)
+            assert a.readline() == "* Bert has left\n"
+
+
+def test_keyvalue() -> None:
+    with served("keyvalue.py", "Store", "tcp://127.0.0.1:0") as address:
+        with socket.create_connection(address) as client, client.makefile("rw") as stream:
+            answers = []
+            for command in ("SET a 1 2", "GET a", "GET b", "KEYS", "DEL a", "DEL a", "X", "QUIT"):
+                print(command, file=stream, flush=True)
+                answers.append(stream.readline().rstrip())
+            assert answers[:6] == ["OK", "1 2", "(none)", "a", "OK", "(none)"]
+            assert answers[6].startswith("ERROR: SET key value")
+            assert answers[7] == "BYE"
+            assert stream.readline() == ""
+
+
+def test_web() -> None:
+    with served("web.py", "Hello", "tcp://127.0.0.1:0") as (host, port):
+        with urllib.request.urlopen(f"http://{host}:{port}/there") as response:
+            assert response.read() == b"Hello 127.0.0.1, you asked for /there\n"

@@ -1,0 +1,142 @@
+"""``run``: several servers, signals, and how it ends. Signals are tested in a process of their own."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+import everserve
+from everserve.process.run import run
+from everserve.process.signals import receiving
+
+
+class Echo(everserve.StreamRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+def make() -> everserve.TCPServer:
+    return everserve.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+
+
+def test_ready_is_told_when_all_serve() -> None:
+    servers = [make(), make()]
+
+    def ready() -> None:
+        for server in servers:
+            assert server.state is everserve.State.SERVING
+            threading.Thread(target=server.stop).start()
+
+    report = run(servers, on_ready=ready)
+    assert (report.finished, report.cut, report.unfinished) == (0, (), ())
+
+
+def test_a_server_that_shuts_down_is_closed_at_the_end() -> None:
+    server = make()
+    run([server], on_ready=server.shutdown)
+    assert server.state is everserve.State.STOPPED
+    assert server.fileno() == -1
+
+
+def test_an_error_stops_all_and_is_raised() -> None:
+    servers = [make(), make()]
+
+    def service_actions() -> None:
+        raise LookupError("broken")
+
+    servers[0].service_actions = service_actions  # type: ignore[method-assign]
+    with pytest.raises(LookupError, match="broken"):
+        run(servers, on_ready=lambda: socket.create_connection(servers[0].server_address).close())
+    assert all(server.state is everserve.State.STOPPED for server in servers)
+
+
+def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def body() -> None:
+        with receiving([signal.SIGTERM], print):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+PROGRAM = """
+import everserve, signal, sys
+from everserve.events import Draining
+from everserve.process.run import run
+
+class Echo(everserve.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"hello\\n")
+        for line in self.rfile:
+            self.wfile.write(line)
+
+server = everserve.ThreadingTCPServer(("127.0.0.1", 0), Echo)
+server.subscribe(lambda event: isinstance(event, Draining) and print("draining", flush=True))
+before = signal.getsignal(signal.SIGTERM)
+report = run(
+    [server],
+    grace=float(sys.argv[1]),
+    on_ready=lambda: print(server.server_address[1], flush=True),
+    on_signal=lambda number: print(number.name, flush=True),
+)
+assert signal.getsignal(signal.SIGTERM) == before
+print(report.finished, len(report.cut), flush=True)
+"""
+
+
+def start(grace: float) -> tuple["subprocess.Popen[str]", socket.socket]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(grace)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    client = socket.create_connection(("127.0.0.1", int(process.stdout.readline())))
+    assert client.recv(100) == b"hello\n"
+    return process, client
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains(number: signal.Signals) -> None:
+    process, client = start(grace=3600)
+    with process, client:
+        assert process.stdout is not None
+        process.send_signal(number)
+        assert process.stdout.readline() == f"{number.name}\n"
+        assert process.stdout.readline() == "draining\n"
+        client.sendall(b"still served\n")
+        assert client.recv(100) == b"still served\n"
+        client.close()
+        assert process.stdout.readline() == "1 0\n"
+    assert process.returncode == 0
+
+
+def test_a_second_signal_cuts() -> None:
+    process, client = start(grace=3600)
+    with process, client:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "SIGTERM\n"
+        assert process.stdout.readline() == "draining\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "SIGINT\n"
+        assert client.recv(100) == b""
+        assert process.stdout.readline() == "0 1\n"
+    assert process.returncode == 0
+
+
+def test_the_grace_ends_by_itself() -> None:
+    process, client = start(grace=0)
+    with process, client:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert client.recv(100) == b""
+        assert process.stdout.read() == "SIGTERM\ndraining\n0 1\n"

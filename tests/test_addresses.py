@@ -1,0 +1,91 @@
+"""Addresses: every form reads and writes back; what cannot be read says what would do."""
+
+import os
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everserve.addresses import Address
+from everserve.errors import AddressError
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("tcp://127.0.0.1:9999", Address("tcp", host="127.0.0.1", port=9999)),
+        ("tcp://[::1]:0", Address("tcp", host="::1")),
+        ("tcp://[fe80::1%lo]:7", Address("tcp", host="fe80::1%lo", port=7)),
+        ("tcp://*:80", Address("tcp", port=80)),
+        ("udp://localhost:53", Address("udp", host="localhost", port=53)),
+        ("unix:/run/a.sock", Address("unix", path="/run/a.sock")),
+        ("unix:relative.sock", Address("unix", path="relative.sock")),
+        ("unix:@name", Address("unix", path="\0name")),
+        ("unixgram:/run/log", Address("unixgram", path="/run/log")),
+        ("fd://3", Address("fd", descriptor=3)),
+    ],
+)
+def test_each_form_reads_and_writes_back(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert str(address) == text
+    assert Address.parse(address) is address
+
+
+def test_a_path_may_follow_two_slashes() -> None:
+    assert str(Address.parse("unix:///run/a.sock")) == "unix:/run/a.sock"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "known forms"),
+        ("127.0.0.1:80", "known forms"),
+        ("http://127.0.0.1:80", "known forms"),
+        ("tcp:127.0.0.1:80", "known forms"),
+        ("tcp://127.0.0.1", "no port"),
+        ("tcp://127.0.0.1:http", "no port"),
+        ("tcp://127.0.0.1:-1", "no port"),
+        ("tcp://127.0.0.1:65536", "at most 65535"),
+        ("tcp://:80", "no host"),
+        ("tcp://a b:80", "no host"),
+        ("tcp://::1:80", "brackets"),
+        ("tcp://[::zz]:80", "::zz"),
+        ("unix:", "known forms"),
+        ("unix:@", "known forms"),
+        ("fd://x", "known forms"),
+        ("fd://²", "known forms"),
+    ],
+)
+def test_what_cannot_be_read_says_why_and_what_would_do(text: str, reason: str) -> None:
+    with pytest.raises(AddressError, match=r"write for example tcp://") as caught:
+        Address.parse(text)
+    assert repr(text) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@given(st.text(max_size=30))
+def test_garbage_raises_nothing_else(text: str) -> None:
+    try:
+        address = Address.parse(text)
+    except AddressError:
+        return
+    assert Address.parse(str(address)) == address
+
+
+def test_the_address_of_a_bound_socket() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        assert str(Address.of(sock)) == f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 0))
+        assert str(Address.of(sock)) == f"udp://*:{sock.getsockname()[1]}"
+    with socket.socket(socket.AF_UNIX) as sock:
+        name = f"\0everserve-{os.getpid()}"
+        sock.bind(name)
+        assert Address.of(sock) == Address("unix", path=name)
+
+
+def test_the_server_address_is_the_standard_librarys() -> None:
+    assert Address.parse("tcp://*:80").server_address == ("", 80)
+    assert Address.parse("unix:@name").server_address == "\0name"
