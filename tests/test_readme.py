@@ -61,8 +61,8 @@ def test_the_other_snippets_run(snippet: str) -> None:
 
 def test_the_life_cycle_snippet_says_what_it_says() -> None:
     output = run(SNIPPETS[2]).stdout
-    assert "State.SERVING ('127.0.0.1', " in output
-    assert re.search(r"^0 finished, 0 cut in \d", output, re.MULTILINE)
+    assert "State.SERVING" in output
+    assert "0 finished, 0 cut in" in output
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("everserve run")])

@@ -146,7 +146,7 @@ class ForkingMixIn(_Base):
 
     def shutdown(self) -> None:
         """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
-        if self._is_child and self._word is not None:
+        if self._is_child and self._word is not None and _is_ours(self):
             self._word.ask(None)
             self._life.wake()
         else:

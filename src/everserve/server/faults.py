@@ -10,6 +10,9 @@ import select
 import socket
 from typing import Any
 
+from everserve.errors import NoReplyAddressError
+from everserve.sockets.datagrams import Datagram
+
 __all__ = ["peer_is_gone"]
 
 _GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
@@ -21,6 +24,8 @@ def peer_is_gone(error: BaseException, request: Any) -> bool:
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
     """
+    if isinstance(error, NoReplyAddressError):
+        return True
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)
     return isinstance(error, _GONE) and not _is_connected(request)
@@ -31,6 +36,8 @@ def _has_timeout(request: Any) -> bool:
 
 
 def _is_connected(request: Any) -> bool:
+    if isinstance(request, Datagram):
+        return True  # there is no connection to lose: it was another one
     if not isinstance(request, socket.socket) or request.fileno() == -1:
         return False
     if not hasattr(select, "poll"):
