@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AcceptLoop"]
 
-# poll(2) takes two descriptors without a descriptor of its own; the fallback is for Windows.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
-
-
 class AcceptLoop:
     """One run over a server's listener. The caller opens it, turns it, and may drain it."""
 
@@ -37,7 +33,7 @@ class AcceptLoop:
     def open(self) -> Iterator[AcceptLoop]:
         """Wait on the server's ``fileno()`` and on its wake-up until the block ends."""
         self._wakeup = self._life.wakeup()
-        with _Selector() as self._selector:
+        with self._server._open_selector() as self._selector:
             self._selector.register(self._wakeup, selectors.EVENT_READ)
             for descriptor in self._server._watched:
                 self.watch(descriptor)

@@ -7,6 +7,7 @@ the next; a mix-in of ``concurrency`` overrides ``process_request`` to run the r
 from __future__ import annotations
 
 import logging
+import selectors
 import socket
 import sys
 import threading
@@ -75,7 +76,7 @@ class BaseServer:
         """Keep the address and the handler: a class, or any callable of its three arguments."""
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
-        self._life = Life()
+        self._life = Life(self._runner)
         self._inflight = Inflight()
         self._back_off = BackOff()
         self._subscribers: tuple[Subscriber, ...] = ()
@@ -134,7 +135,7 @@ class BaseServer:
         life.shutdown_requested = True
         session = life.session
         if session is not None and not life.serving_here():
-            life.bell.wait_until(lambda: life.session is not session)
+            self._wait_until(lambda: life.session is not session)
 
     def handle_request(self) -> None:
         """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
@@ -337,7 +338,7 @@ class BaseServer:
         """Make the handler; its constructor handles the request."""
         connection = self._inflight.find(request)
         if connection is not None:
-            connection.thread = threading.get_ident()
+            connection.runner = self._runner()
             connection.state = ConnectionState.HANDLING
             if self._subscribers:
                 self.emit(Opened(connection.id, client_address))
@@ -405,11 +406,26 @@ class BaseServer:
 
     def _complete_own_stop(self) -> None:
         """Do the rest of a stop that a request on this thread has called for."""
-        if self._stopping is not None and self._stopping.is_left_to(threading.get_ident()):
+        if self._stopping is not None and self._stopping.is_left_to(self._runner()):
             self._stopping.complete()
 
     def _is_draining(self) -> bool:
         return self._life.state in (State.DRAINING, State.STOPPED)
+
+    def _runner(self) -> int:
+        """Who runs now: two requests with the same runner cannot run at the same time."""
+        return threading.get_ident()
+
+    def _wait_until(
+        self, condition: Callable[[], bool], deadline: Callable[[], float | None] = lambda: None
+    ) -> bool:
+        """Wait for a change of the server's state; false if ``deadline()`` passed before."""
+        return self._life.bell.wait_until(condition, deadline)
+
+    def _open_selector(self) -> selectors.BaseSelector:
+        """What the accept loop waits with."""
+        # poll(2) takes a few descriptors without one of its own; the fallback is for Windows.
+        return getattr(selectors, "PollSelector", selectors.SelectSelector)()
 
     def _report_of_others(self) -> StopReport:
         """What ``stop`` returns where another thread or process completes it."""
@@ -419,7 +435,7 @@ class BaseServer:
         self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
     ) -> bool:
         """Wait until ``quiet()``; false if ``deadline()`` passed before. A strategy may help it on."""
-        return self._life.bell.wait_until(quiet, deadline)
+        return self._wait_until(quiet, deadline)
 
     def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
         """Shut down those connections, so that their handlers come to an end."""

@@ -34,7 +34,17 @@ class Connection:
     ``ConnectionState``; ``age`` is in seconds since the accept.
     """
 
-    __slots__ = ("failed", "held_by", "id", "key", "peer", "request", "started", "state", "thread")
+    __slots__ = (
+        "failed",
+        "held_by",
+        "id",
+        "key",
+        "peer",
+        "request",
+        "runner",
+        "started",
+        "state",
+    )
 
     def __init__(self, number: int, request: Any, peer: Any) -> None:
         self.id = number
@@ -43,7 +53,7 @@ class Connection:
         self.started = monotonic()
         self.request = request
         self.key: int | None = None  # the descriptor under which it is filed
-        self.thread: int | None = None  # where its handler runs
+        self.runner: int | None = None  # the thread, or the fiber, of its handler
         self.held_by: int | None = None  # the process that has it after the parent closed its copy
         self.failed = False  # its end has been told
 

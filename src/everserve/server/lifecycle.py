@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from threading import get_ident
 
 from everserve.errors import AlreadyServingError
@@ -28,15 +29,16 @@ class State(enum.Enum):
 class Life:
     """The state of one server, with the means to change it from any thread or signal handler.
 
-    Takes no lock. ``session`` is a new object for each ``serve_forever`` while it runs, so that a
-    waiter can tell one run from the next; ``thread`` is the thread of that run.
+    Takes no lock. ``runner()`` tells who runs now: a thread, or a fiber. ``session`` is a new object for each ``serve_forever`` while it runs, so that a
+    waiter can tell one run from the next; it runs in ``_serving``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runner: Callable[[], int] = get_ident) -> None:
+        self._runner = runner
+        self._serving: int | None = None
         self.state = State.READY
         self.bell = Bell()
         self.session: object | None = None
-        self.thread: int | None = None
         self.suspended = False
         self._shutdown_requested = False
         self._wakeup: Wakeup | None = None
@@ -64,7 +66,7 @@ class Life:
         if self._shutdown_requested:
             self._shutdown_requested = False
             return False
-        self.thread = get_ident()
+        self._serving = self._runner()
         self.state = State.SUSPENDED if self.suspended else State.SERVING
         self.session = object()  # last: a stop that sees it must not be undone
         self.bell.ring()
@@ -73,7 +75,7 @@ class Life:
     def end(self) -> None:
         """The run has ended: whoever waits for it goes on."""
         self._shutdown_requested = False
-        self.session = self.thread = None
+        self.session = self._serving = None
         if self.state in (State.SERVING, State.SUSPENDED):
             self.state = State.READY
         self.bell.ring()
@@ -96,8 +98,8 @@ class Life:
         self._wakeup = None
 
     def serving_here(self) -> bool:
-        """True in the thread that runs the accept loop."""
-        return self.thread == get_ident()
+        """True where the accept loop runs, and in what it calls."""
+        return self._serving == self._runner()
 
     def serving_elsewhere(self) -> bool:
         """True while another thread runs the accept loop."""

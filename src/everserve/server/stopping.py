@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,7 @@ class Stopping:
     def __init__(self, server: BaseServer, grace: float) -> None:
         self._server = server
         self._began = monotonic()
-        self._conductor = get_ident()
+        self._conductor = server._runner()
         self._requests = len(server._inflight) - server._inflight.accepted
         self.deadline = self._began + grace
         self.report: StopReport | None = None
@@ -71,8 +70,8 @@ class Stopping:
         life.wake()
         life.bell.ring()
         own = self._own()
-        if self._conductor != get_ident() and not own and not life.serving_here():
-            life.bell.wait_until(
+        if self._conductor != self._server._runner() and not own and not life.serving_here():
+            self._server._wait_until(
                 lambda: self.report is not None, lambda: self.deadline + 2 * AFTERMATH
             )
         return self.report or StopReport(unfinished=own)
@@ -108,8 +107,8 @@ class Stopping:
         return not server._life.serving_elsewhere() and len(server._inflight) <= len(own)
 
     def _own(self) -> tuple[Connection, ...]:
-        here = get_ident()
-        return tuple(c for c in self._server._inflight.view if c.thread == here)
+        here = self._server._runner()
+        return tuple(c for c in self._server._inflight.view if c.runner == here)
 
     def _close(self, cut: tuple[Connection, ...]) -> StopReport:
         server = self._server

@@ -104,7 +104,8 @@ class SocketFile:
     Made by ``bind``; ``remove`` may be called again and again, and does nothing in a forked child.
     """
 
-    def __init__(self, path: str | bytes) -> None:
+    def __init__(self, sock: socket.socket, path: str | bytes) -> None:
+        self._socket = sock
         self._path = os.path.abspath(path)
         self._identity = self._identify()
         self._owner = os.getpid()
@@ -124,21 +125,29 @@ class SocketFile:
             _bind_over_stale(sock, path)
             if mode is not None:
                 os.chmod(path, mode)
-        return cls(path)
+        return cls(sock, path)
 
     def remove(self) -> None:
         """Remove the file if it still is the one that was bound, by this process."""
-        if os.getpid() == self._owner and self._identity == self._identify():
+        if os.getpid() == self._owner and self._is_still_ours():
             with suppress(OSError):
                 os.unlink(self._path)
         self._identity = None
+
+    def _is_still_ours(self) -> bool:
+        bound, found = self._identity, self._identify()
+        if bound is None or found is None:
+            return False
+        if self._socket.fileno() != -1:  # it holds the inode: nobody else's file can have it
+            return bound[:2] == found[:2]
+        return bound == found
 
     def _identify(self) -> tuple[int, int, int] | None:
         try:
             status = os.lstat(self._path)
         except OSError:
             return None
-        # The inode alone may be given anew to the socket that took our place.
+        # Once our socket is closed, the inode may be given anew to the file that took our place.
         return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
