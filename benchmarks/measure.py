@@ -1,0 +1,322 @@
+"""One measurement: start a server on one core, put load on it from the other, end it.
+
+Whatever happens, a server started here is ended here: by its own process id when the block that
+started it is left, and by the kernel should the runner itself be killed.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks.peers import Peer
+
+HERE = Path(__file__).parent
+SERVERS = HERE / "servers"
+BINARIES = HERE / "bin"
+
+#: Descriptors that a server and the load generator may use; 10,000 connections and some fit.
+DESCRIPTORS = 20_000
+START_SECONDS = 20
+END_SECONDS = 10
+
+#: load.c ends by itself after set-up (120 s), warm-up, window and 30 s; only then is it ended.
+LOAD_PATIENCE_SECONDS = 180
+
+#: How long idle connections are held at most, beside the time they are looked at.
+HOLD_SECONDS = 60
+
+Figures = dict[str, float]
+
+
+class CannotStart(Exception):
+    """The server is not available here: not installed, not built, not for this interpreter."""
+
+
+class Failed(Exception):
+    """The server did not do the work: wrong bytes, lost connections, or it died."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for a whole run: core numbers or None (not pinned), times in seconds."""
+
+    server_core: int | None
+    load_core: int | None
+    seconds: float
+    warmup: float
+    idle: int
+
+
+# ---------------------------------------------------------------- programs
+
+
+def compiled(source: Path) -> Path:
+    """The binary of a C source, built when it is missing or older than the source."""
+    binary = BINARIES / source.stem
+    if binary.exists() and binary.stat().st_mtime > source.stat().st_mtime:
+        return binary
+    compiler = os.environ.get("CC", "cc")
+    if shutil.which(compiler) is None:
+        raise CannotStart(f"there is no C compiler {compiler!r} to build {source.name}: set CC")
+    BINARIES.mkdir(exist_ok=True)
+    command = [compiler, "-O2", "-Wall", "-o", str(binary), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if built.returncode:
+        raise CannotStart(f"{source.name} does not compile: {built.stderr.strip()}")
+    return binary
+
+
+def command_of(peer: Peer, mode: str, interpreter: str) -> list[str]:
+    program = SERVERS / peer.program
+    start = [str(compiled(program))] if program.suffix == ".c" else [interpreter, str(program)]
+    return [*start, "--port", "0", "--mode", peer.modes[mode], *peer.arguments]
+
+
+def _prepare(core: int | None, parent: int) -> None:
+    """In the child, before the program: pin it, and let it not outlive the runner."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _started(command: list[str], core: int | None, **options: Any) -> subprocess.Popen[str]:
+    # A session of its own: Ctrl-C reaches the runner alone, which then ends its children in order.
+    return subprocess.Popen(
+        command,
+        text=True,
+        start_new_session=True,
+        preexec_fn=functools.partial(_prepare, core, os.getpid()),
+        **options,
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def raise_descriptor_limit() -> int:
+    """Let the children open many connections; returns how many descriptors they get."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+# ---------------------------------------------------------------- the server
+
+
+@dataclass
+class Server:
+    """A running server, seen from outside through /proc."""
+
+    peer: Peer
+    process: subprocess.Popen[str]
+    port: int
+    errors: IO[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def processor_seconds(self) -> float:
+        """Of all threads, also of those that have ended; in ticks of 10 ms (proc(5))."""
+        self.check()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = int(fields[11]), int(fields[12])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
+
+    def scheduled(self) -> tuple[float, int]:
+        """Seconds on a processor, to the nanosecond, and times put on one, of living threads."""
+        self.check()
+        nanoseconds = times = 0
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            try:
+                spent, _, slices = (thread / "schedstat").read_text().split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a thread that has just ended
+            nanoseconds += int(spent)
+            times += int(slices)
+        return nanoseconds / 1e9, times
+
+    def resident_bytes(self) -> int:
+        """What it occupies now. smaps_rollup is exact; the sums in /proc/*/status lag behind."""
+        self.check()
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise Failed(f"cannot read the memory of process {self.pid}")
+
+    def complaint(self) -> str:
+        """The last error it told on standard error, or its last line; empty if it was silent."""
+        self.errors.seek(0)
+        lines = [line.strip() for line in self.errors.read().splitlines() if line.strip()]
+        errors = [line for line in lines if "Error" in line]
+        return (errors or lines or [""])[-1]
+
+    def check(self) -> None:
+        if self.process.poll() is not None:
+            raise Failed(f"the server ended ({self.process.returncode}): {self.complaint()}")
+
+
+def _read_port(server: subprocess.Popen[str]) -> int | None:
+    """The first line of the server, or None if it ended or did not print a port in time."""
+    assert server.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(server.stdout, selectors.EVENT_READ)
+        line = server.stdout.readline() if selector.select(START_SECONDS) else ""
+    return int(line) if line.strip().isdigit() else None
+
+
+@contextmanager
+def served(peer: Peer, mode: str, interpreter: str, settings: Settings) -> Iterator[Server]:
+    """A server in this mode, running and listening inside the block."""
+    command = command_of(peer, mode, interpreter)
+    with tempfile.TemporaryFile("w+") as errors:
+        process = _started(command, settings.server_core, stdout=subprocess.PIPE, stderr=errors)
+        try:
+            port = _read_port(process)
+            server = Server(peer, process, port or 0, errors)
+            if port is None:
+                _end(process)
+                raise CannotStart(server.complaint() or "it printed no port")
+            yield server
+        finally:
+            _end(process)
+
+
+# ---------------------------------------------------------------- the load
+
+
+def load_command(server: Server, *arguments: str) -> list[str]:
+    return [str(compiled(HERE / "load.c")), *arguments, "--port", str(server.port)]
+
+
+def _busy_seconds(settings: Settings) -> float:
+    """How long the two cores have been busy, with anything, since the machine started (proc(5))."""
+    cores = {f"cpu{core}" for core in (settings.server_core, settings.load_core)}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *counts = line.split()
+        if name in cores:
+            user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, counts[:8])
+            ticks += user + nice + system + sum(interrupts_and_stolen)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _load_seconds() -> float:
+    """Processor time of all load generators that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _checked(output: str, errors: str, server: Server) -> Figures:
+    """The figures of a load generator that is content with what it got."""
+    server.check()
+    try:
+        figures: dict[str, Any] = json.loads(output.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise Failed(errors.strip() or "the load generator printed nothing") from None
+    if figures["errors"]:
+        raise Failed(f"{figures['errors']} errors, the first: {figures['first_error']}")
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}
+
+
+def run_load(server: Server, settings: Settings, *arguments: str) -> Figures:
+    """Run the load generator to its end.
+
+    Adds, as shares of the time from its start to its end, how busy the server was
+    (``server_busy``) and how much of the two cores others took (``others_busy``).
+    """
+    times = ("--seconds", str(settings.seconds), "--warmup", str(settings.warmup))
+    command = load_command(server, *arguments, *times)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started, before = time.monotonic(), server.processor_seconds()
+    others_before = _busy_seconds(settings) - before - _load_seconds()
+    load = _started(command, settings.load_core, **pipes)
+    try:
+        output, errors = load.communicate(timeout=settings.seconds + LOAD_PATIENCE_SECONDS)
+    finally:
+        _end(load)
+    figures = _checked(output, errors, server)
+    passed, after = time.monotonic() - started, server.processor_seconds()
+    others = _busy_seconds(settings) - after - _load_seconds() - others_before
+    busy = {"server_busy": (after - before) / passed, "others_busy": max(0.0, others / passed)}
+    return {**figures, **busy}
+
+
+# ---------------------------------------------------------------- what a work does to a server
+
+Measure = Callable[[Server, Settings, tuple[str, ...]], Figures]
+
+
+def steady(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    return run_load(server, settings, *arguments)
+
+
+def among_idle(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    """The same connections alone, then among many idle ones, on the same server."""
+    alone = run_load(server, settings, *arguments)
+    among = run_load(server, settings, *arguments, "--idle", str(settings.idle))
+    share = among["per_second"] / alone["per_second"]
+    others = max(alone["others_busy"], among["others_busy"])
+    return {**among, "alone": alone["per_second"], "share": share, "others_busy": others}
+
+
+def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    """Many connections that were used once and now wait: memory of each, processor time of all."""
+    run_load(server, replace(settings, seconds=0.2, warmup=0.1), *arguments)
+    time.sleep(0.2)  # let the server see that those have gone
+    before = server.resident_bytes()
+    times = ("--idle", str(settings.idle), "--seconds", str(settings.seconds + HOLD_SECONDS))
+    command = load_command(server, "hold", *arguments[1:], *times)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    load = _started(command, settings.load_core, stderr=sys.stderr, **pipes)
+    try:
+        assert load.stdout is not None
+        first = load.stdout.readline()
+        if not first.startswith('{"held"'):
+            raise Failed("the load generator could not open and use all idle connections")
+        time.sleep(0.5)  # what the last reply left to do is done
+        memory = server.resident_bytes() - before
+        spent, slices = server.scheduled()
+        started = time.monotonic()
+        time.sleep(settings.seconds)
+        spent_after, slices_after = server.scheduled()
+        passed = time.monotonic() - started
+        output, _ = load.communicate("", timeout=60)
+    finally:
+        _end(load)
+    _checked(output, "", server)
+    return {
+        "kilobytes": memory / settings.idle / 1000,
+        "cpu_ms": (spent_after - spent) * 1000 / passed,
+        "wakeups": (slices_after - slices) / passed,
+    }

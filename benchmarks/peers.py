@@ -1,0 +1,93 @@
+"""The servers that are compared, everserve's own among them.
+
+A peer is a program in ``servers/`` with its arguments. Which of them take part in which work, and
+which targets hold between them, stands in ``works.py``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+STREAMS = {"echo": "echo", "lines": "lines"}
+DATAGRAMS = {"udp": "udp"}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server program in one configuration.
+
+    ``modes`` maps a mode that a work asks for to the ``--mode`` of this program; ``package`` is the
+    distribution whose version is told in the results.
+    """
+
+    name: str
+    title: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    modes: Mapping[str, str] = field(default_factory=lambda: STREAMS)
+    package: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        return self.package == "everserve"
+
+
+def _everserve(name: str, title: str, *arguments: str, udp: bool = True) -> Peer:
+    modes = {**STREAMS, **DATAGRAMS} if udp else STREAMS
+    return Peer(name, title, "everserve_server.py", arguments, modes, "everserve")
+
+
+_ALL = (
+    _everserve("everserve", "everserve, fibers", "--concurrency", "fibers"),
+    _everserve(
+        "everserve-python",
+        "everserve, fibers, pure Python",
+        *("--concurrency", "fibers", "--engine", "python"),
+    ),
+    _everserve("everserve-threads", "everserve, threads", "--concurrency", "threads"),
+    _everserve(
+        "everserve-threads-coalesce",
+        "everserve, threads, coalesced writes",
+        *("--concurrency", "threads", "--coalesce"),
+        udp=False,
+    ),
+    _everserve("everserve-pool", "everserve, thread pool", "--concurrency", "pool", udp=False),
+    _everserve("everserve-serial", "everserve, serial", "--concurrency", "serial"),
+    Peer("c", "C, epoll (the limit)", "c_epoll.c", modes={**STREAMS, **DATAGRAMS}),
+    Peer("uvloop-protocol", "uvloop Protocol", "uvloop_protocol.py", package="uvloop"),
+    Peer(
+        "uvloop-bulk",
+        "uvloop Protocol, no code for each line",
+        "uvloop_protocol.py",
+        modes={"lines": "bulk"},
+        package="uvloop",
+    ),
+    Peer("uvloop-streams", "uvloop streams", "uvloop_streams.py", package="uvloop"),
+    Peer("asyncio-protocol", "asyncio Protocol", "asyncio_protocol.py"),
+    Peer("asyncio-streams", "asyncio streams", "asyncio_streams.py"),
+    Peer("gevent", "gevent", "gevent_server.py", package="gevent"),
+    Peer(
+        "gevent-plain",
+        "gevent, resets not caught",
+        "gevent_server.py",
+        ("--plain",),
+        modes={"echo": "echo"},
+        package="gevent",
+    ),
+    Peer("std-threading", "ThreadingTCPServer (standard library)", "std_threading.py"),
+    Peer("twisted", "Twisted", "twisted_server.py", package="twisted"),
+    Peer("trio", "trio", "trio_server.py", package="trio"),
+    Peer("std-udp", "UDPServer (standard library)", "std_udp.py", modes=DATAGRAMS),
+    Peer("asyncio-datagram", "asyncio, datagrams", "asyncio_datagram.py", modes=DATAGRAMS),
+    Peer(
+        "uvloop-datagram",
+        "uvloop, datagrams",
+        "uvloop_datagram.py",
+        modes=DATAGRAMS,
+        package="uvloop",
+    ),
+)
+
+PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _ALL}
+
+#: The distributions whose versions are told beside the results.
+PACKAGES = ("everserve", "greenlet", "uvloop", "gevent", "twisted", "trio")

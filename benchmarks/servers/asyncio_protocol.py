@@ -1,0 +1,58 @@
+"""asyncio with callbacks: a Protocol, written by hand.
+
+``lines`` is how such a Protocol is best written: one split of what has arrived, a step of Python
+for each line, one join of the replies, one write. ``bulk`` is a shortcut that only an echo can
+take: no code runs for a single line, so that nothing could be done with it. TCP_NODELAY is on in
+asyncio and in uvloop without being asked.
+"""
+
+import asyncio
+
+from command_line import BACKLOG, HOST, announce, parser, warm_allocator
+
+
+class Echo(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Lines(Echo):
+    unfinished = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.unfinished:
+            data = self.unfinished + data
+        lines = data.split(b"\n")
+        self.unfinished = lines.pop()
+        self.transport.write(b"".join([line + b"\n" for line in lines]))
+
+
+class Bulk(Echo):
+    unfinished = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.unfinished:
+            data = self.unfinished + data
+        lines = data.split(b"\n")
+        self.unfinished = lines[-1]
+        lines[-1] = b""
+        self.transport.write(b"\n".join(lines))
+
+
+async def serve() -> None:
+    options = parser(modes=("echo", "lines", "bulk")).parse_args()
+    warm_allocator()
+    protocol = {"echo": Echo, "lines": Lines, "bulk": Bulk}[options.mode]
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, HOST, options.port, backlog=BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

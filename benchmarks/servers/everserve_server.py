@@ -1,0 +1,81 @@
+"""everserve: one handler, and in one word where it runs.
+
+The handlers are what anybody writes for ``socketserver``; only the public API is used.
+"""
+
+import argparse
+import os
+
+from command_line import BACKLOG, HOST, READ_BYTES, announce, parser
+
+STREAM_SERVERS = {
+    "fibers": "FiberTCPServer",
+    "threads": "ThreadingTCPServer",
+    "pool": "ThreadPoolTCPServer",
+    "serial": "TCPServer",
+}
+DATAGRAM_SERVERS = {
+    "fibers": "FiberUDPServer",
+    "threads": "ThreadingUDPServer",
+    "serial": "UDPServer",
+}
+
+
+def read_options() -> argparse.Namespace:
+    options = parser(modes=("echo", "lines", "udp"))
+    options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
+    options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
+    options.add_argument("--coalesce", action="store_true", help="gather what a handler writes")
+    return options.parse_args()
+
+
+OPTIONS = read_options()
+os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # read once, by the import that follows
+
+import everserve  # noqa: E402
+
+
+class Echo(everserve.StreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        while data := self.request.recv(READ_BYTES):
+            self.request.sendall(data)
+
+
+class Lines(everserve.StreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+class Datagrams(everserve.BaseRequestHandler):
+    def handle(self) -> None:
+        data, sock = self.request
+        sock.sendto(data, self.client_address)
+
+
+def server_class() -> type[everserve.BaseServer]:
+    """The ready-made class that was asked for, with the knobs of this benchmark."""
+    names = DATAGRAM_SERVERS if OPTIONS.mode == "udp" else STREAM_SERVERS
+    knobs: dict[str, object] = {"request_queue_size": BACKLOG, "allow_reuse_address": True}
+    if OPTIONS.concurrency == "threads":
+        knobs["daemon_threads"] = True
+    if OPTIONS.coalesce:
+        knobs["coalesce_writes"] = True
+    return type("Server", (getattr(everserve, names[OPTIONS.concurrency]),), knobs)
+
+
+def main() -> None:
+    handler = {"echo": Echo, "lines": Lines, "udp": Datagrams}[OPTIONS.mode]
+    if OPTIONS.coalesce:
+        handler.coalesce_writes = True
+    with server_class()((HOST, OPTIONS.port), handler) as server:
+        announce(server.server_address[1])
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""What is measured, with whom, and the figures that are to be reached.
+
+A work puts one kind of load on each of its peers. A target compares a server of ours with a peer in
+the same round, or with a constant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks import measure
+
+#: 64 connections and 128 bytes: the shape that most figures of this kind are told in.
+SMALL = ("echo", "--connections", "64", "--bytes", "128")
+SEGMENT = ("echo", "--connections", "64", "--bytes", "32", "--lines", "64")
+
+STREAM_PEERS = (
+    "everserve",
+    "c",
+    "uvloop-protocol",
+    "uvloop-streams",
+    "asyncio-protocol",
+    "asyncio-streams",
+    "gevent",
+    "std-threading",
+    "twisted",
+    "trio",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """``peer`` shall reach at least or at most this: times ``against``, or alone a constant."""
+
+    peer: str
+    against: str | None = None
+    least: float | None = None
+    most: float | None = None
+
+    def met(self, value: float) -> bool:
+        if self.least is not None and value < self.least:
+            return False
+        return self.most is None or value <= self.most
+
+
+@dataclass(frozen=True)
+class Work:
+    """A load, who bears it, and how it is told.
+
+    ``mode`` is that of the servers; ``arguments`` are those of the load generator, its own mode
+    first. ``figure`` names the measured value that is compared; it is told times ``scale``.
+    ``constant`` names another one, a share of something, which targets without a peer are about.
+    """
+
+    name: str
+    title: str
+    mode: str
+    measure: measure.Measure
+    arguments: tuple[str, ...]
+    peers: tuple[str, ...]
+    targets: tuple[Target, ...] = ()
+    figure: str = "per_second"
+    unit: str = "requests/s"
+    scale: float = 1
+    digits: int = 0
+    constant: str = ""
+    less_is_better: bool = False
+    group: str = ""
+
+    @property
+    def judged(self) -> str:
+        """The measured value that targets without a peer are about."""
+        return self.constant or self.figure
+
+    def told(self, value: float) -> str:
+        return f"{value * self.scale:,.{self.digits}f}"
+
+
+def _faster(*ratios: tuple[float, str], peer: str = "everserve") -> tuple[Target, ...]:
+    return tuple(Target(peer, against, least=least) for least, against in ratios)
+
+
+_ECHO_TARGETS = _faster(
+    (1.05, "uvloop-protocol"), (1.6, "uvloop-streams"), (2, "gevent"), (0.88, "c")
+)
+_LARGE_PEERS = STREAM_PEERS[:8]
+
+_ALL = (
+    Work(
+        "echo",
+        "Echo of 128 B, 64 connections, recv and sendall",
+        mode="echo",
+        measure=measure.steady,
+        arguments=SMALL,
+        peers=STREAM_PEERS,
+        targets=_ECHO_TARGETS,
+    ),
+    Work(
+        "lines",
+        "A line of 128 B at a time, 64 connections, rfile and wfile",
+        mode="lines",
+        measure=measure.steady,
+        arguments=SMALL,
+        peers=STREAM_PEERS,
+        targets=_ECHO_TARGETS,
+    ),
+    Work(
+        "pipelined",
+        "64 lines of 32 B in one segment, 64 connections, rfile and wfile",
+        mode="lines",
+        measure=measure.steady,
+        arguments=SEGMENT,
+        peers=(*STREAM_PEERS, "uvloop-bulk"),
+        targets=_faster(
+            (35, "uvloop-streams"), (35, "gevent"), (35, "std-threading"), (2, "uvloop-protocol")
+        ),
+        figure="lines_per_second",
+        unit="lines/s",
+    ),
+    Work(
+        "active",
+        "64 active among many open connections, echo of 128 B",
+        mode="echo",
+        measure=measure.among_idle,
+        arguments=SMALL,
+        peers=("everserve", "c", "uvloop-protocol", "gevent", "std-threading"),
+        targets=(Target("everserve", least=0.9),),
+        constant="share",
+    ),
+    Work(
+        "large-16k",
+        "Echo of 16 KiB, 64 connections",
+        mode="echo",
+        measure=measure.steady,
+        arguments=("echo", "--connections", "64", "--bytes", "16384"),
+        peers=_LARGE_PEERS,
+        targets=_faster((1, "uvloop-protocol")),
+        figure="bytes_per_second",
+        unit="MB/s",
+        scale=1e-6,
+        group="large",
+    ),
+    Work(
+        "large-1m",
+        "Echo of 1 MiB, 16 connections",
+        mode="echo",
+        measure=measure.steady,
+        arguments=("echo", "--connections", "16", "--bytes", "1048576"),
+        peers=_LARGE_PEERS,
+        targets=_faster((1, "uvloop-protocol")),
+        figure="bytes_per_second",
+        unit="MB/s",
+        scale=1e-6,
+        group="large",
+    ),
+    Work(
+        "connect",
+        "New connections, one request each, reset by the client",
+        mode="echo",
+        measure=measure.steady,
+        arguments=("connect", *SMALL[1:]),
+        peers=(
+            "everserve",
+            "c",
+            "uvloop-protocol",
+            "uvloop-streams",
+            "gevent",
+            "gevent-plain",
+            "std-threading",
+        ),
+        targets=_faster((0.95, "uvloop-protocol"), (3, "gevent")),
+        unit="connections/s",
+    ),
+    Work(
+        "memory",
+        "Memory of an idle connection that has been used",
+        mode="echo",
+        measure=measure.held,
+        arguments=SMALL,
+        peers=(
+            "everserve",
+            "c",
+            "uvloop-protocol",
+            "uvloop-streams",
+            "asyncio-streams",
+            "gevent",
+            "std-threading",
+        ),
+        targets=(Target("everserve", most=6.5),),
+        figure="kilobytes",
+        unit="KB",
+        digits=1,
+        less_is_better=True,
+    ),
+    Work(
+        "pure",
+        "The engine in pure Python, echo of 128 B",
+        mode="echo",
+        measure=measure.steady,
+        arguments=SMALL,
+        peers=("everserve-python", "asyncio-streams", "gevent"),
+        targets=_faster((1, "asyncio-streams"), (1, "gevent"), peer="everserve-python"),
+    ),
+    Work(
+        "threads-coalesce",
+        "Threads, 64 lines of 32 B in one segment",
+        mode="lines",
+        measure=measure.steady,
+        arguments=SEGMENT,
+        peers=("everserve-threads-coalesce", "everserve-threads", "std-threading"),
+        targets=_faster((15, "std-threading"), peer="everserve-threads-coalesce"),
+        figure="lines_per_second",
+        unit="lines/s",
+    ),
+    Work(
+        "idle",
+        "Processor time of an idle server with many connections",
+        mode="echo",
+        measure=measure.held,
+        arguments=SMALL,
+        peers=("everserve", "c", "uvloop-protocol", "gevent", "std-threading"),
+        targets=(Target("everserve", most=0),),
+        figure="cpu_ms",
+        unit="ms/s",
+        digits=3,
+        less_is_better=True,
+    ),
+    Work(
+        "udp",
+        "Datagrams of 64 B, echoed",
+        mode="udp",
+        measure=measure.steady,
+        arguments=("udp", "--connections", "4", "--window", "32", "--bytes", "64"),
+        peers=(
+            "everserve",
+            "everserve-serial",
+            "c",
+            "uvloop-datagram",
+            "asyncio-datagram",
+            "std-udp",
+        ),
+        unit="replies/s",
+    ),
+)
+
+WORKS: Mapping[str, Work] = {work.name: work for work in _ALL}
+
+
+def chosen(names: list[str]) -> list[Work]:
+    """The works of these names or groups, in the order of the table; KeyError on an unknown one."""
+    known = {*WORKS, *(work.group for work in _ALL if work.group)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise KeyError(f"no work {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
+    return [work for work in _ALL if work.name in names or work.group in names]
