@@ -1,0 +1,40 @@
+# Every target sets up what it needs, and needs nothing but python3 (3.11 or newer, with venv) and make.
+
+PYTHON ?= python3
+TOOLS := $(PYTHON) -m tools
+SERVED ?= examples/upper_tcp.py:Upper --bind tcp://127.0.0.1:9999
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test pytest lint format cover bench clean python
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: python ## serve the upper-casing example; SERVED names another handler and its addresses
+	@exec $(TOOLS) run run $(SERVED)
+
+test: python ## all checks, on every Python of this machine
+	@exec $(TOOLS) test
+
+pytest: python ## tests on the default Python alone: make pytest ARGS="tests/server -k shutdown"
+	@exec $(TOOLS) pytest $(ARGS)
+
+lint: python ## format, style, types and the laws of imports
+	@exec $(TOOLS) lint
+
+format: python ## bring the code into its format
+	@exec $(TOOLS) format
+
+cover: python ## tests on the default Python, with branch coverage, and as pages in htmlcov/
+	@exec $(TOOLS) cover
+
+bench: python ## the benchmarks; ARGS are theirs
+	@exec $(TOOLS) bench $(ARGS)
+
+clean: python ## remove all that the other targets made
+	@exec $(TOOLS) clean
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "everserve needs Python 3.11 or newer as python3; PYTHON=... names another" >&2; exit 1; }

@@ -1,0 +1,174 @@
+"""Run one of CPython's own test suites, unmodified, with everserve in the place of `socketserver`.
+
+`test_cpython` starts this file in a fresh interpreter and reads the report that it leaves; by
+hand:
+
+    python -P tests/compat/runner.py test_httpservers
+    python -P tests/compat/runner.py test_httpservers --with stdlib
+    python -P tests/compat/runner.py test_httpservers --mixin FiberMixIn
+
+Everything of the standard library that stands on `socketserver` (http.server, xmlrpc.server,
+wsgiref, logging.config) is imported after the replacement, so it stands on everserve. The
+standard module's code never runs: importing it raises. The exit status is 0 when every test
+passed, 1 when one failed, 2 when the run itself is not what it claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import json
+import sys
+import time
+import types
+import unittest
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+SUITES = ("test_socketserver", "test_httpservers", "test_xmlrpc", "test_wsgiref", "test_logging")
+
+STANDING_ON_IT = ("http.server", "xmlrpc.server", "wsgiref.simple_server", "logging.config")
+
+
+class StandardModuleBarred:
+    """A finder that lets nobody import the standard library's `socketserver`."""
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name == "socketserver":
+            raise ImportError("the standard library's socketserver is imported, beside everserve")
+        return None
+
+
+class Tally(unittest.TextTestResult):
+    """A result that remembers the name of every test, not only how many there were."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.started: list[str] = []
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        self.started.append(test.id())
+        super().startTest(test)
+
+    def unsuccessful(self) -> list[str]:
+        cases = [case for case, _ in self.failures + self.errors] + self.unexpectedSuccesses
+        return sorted({name_of(case) for case in cases})
+
+
+def name_of(case: unittest.TestCase) -> str:
+    """The test's id; a subtest goes by the name of its test, as its own may hold addresses."""
+    return getattr(case, "test_case", case).id()
+
+
+def replacement(server_module: str, mixin: str | None) -> types.ModuleType:
+    """The module that goes by the name of `socketserver` in this run."""
+    if server_module == "stdlib":
+        module = importlib.import_module("socketserver")
+    else:
+        sys.meta_path.insert(0, StandardModuleBarred())
+        module = importlib.import_module("everserve")
+        adopt_name(module)
+    if mixin is not None:
+        module = with_mixin(module, getattr(importlib.import_module("everserve"), mixin))
+    return module
+
+
+def adopt_name(module: types.ModuleType) -> None:
+    """Let the module's public objects say that they are defined in `socketserver`.
+
+    `test_socketserver` tells by `__module__` what the module defines and what it merely imports,
+    and demands that the former be in `__all__`. A replacement is under test as `socketserver`, so
+    its objects bear that name.
+    """
+    for name, value in vars(module).items():
+        home = getattr(value, "__module__", None)
+        if not name.startswith("_") and home and home.split(".")[0] == module.__name__:
+            value.__module__ = "socketserver"
+
+
+def with_mixin(module: types.ModuleType, mixin: type) -> types.ModuleType:
+    """A copy of the module in which `mixin` is `ThreadingMixIn`, in its ready-made servers too."""
+    copy = types.ModuleType("socketserver", module.__doc__)
+    vars(copy).update({k: v for k, v in vars(module).items() if not k.startswith("__")})
+    copy.__all__ = list(module.__all__)  # type: ignore[attr-defined]
+    threading_mixin = module.ThreadingMixIn
+    for name, value in vars(module).items():
+        if isinstance(value, type) and threading_mixin in value.__bases__:
+            bases = tuple(mixin if base is threading_mixin else base for base in value.__bases__)
+            setattr(copy, name, type(name, bases, {"__module__": "socketserver"}))
+    mixin.__module__ = "socketserver"
+    copy.ThreadingMixIn = mixin  # type: ignore[attr-defined]
+    return copy
+
+
+def run(suite: str) -> dict[str, Any]:
+    support: Any = importlib.import_module("test.support")
+    support.use_resources = None  # None: every resource (network, cpu, walltime, ...) may be used
+    support.verbose = 0
+    tests = unittest.defaultTestLoader.loadTestsFromName(f"test.{suite}")
+    began = time.monotonic()
+    tally = unittest.TextTestRunner(resultclass=Tally).run(tests)
+    assert isinstance(tally, Tally)
+    return {
+        "run": tally.testsRun,
+        "ids": sorted(tally.started),
+        "failed": tally.unsuccessful(),
+        "skipped": sorted(f"{name_of(case)}: {reason}" for case, reason in tally.skipped),
+        # CPython's own verdict that a test left a thread, a child or a file behind.
+        "left_behind": bool(support.environment_altered),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def strangers(module: types.ModuleType, suite: str) -> list[str]:
+    """What the servers of the standard library took from elsewhere than the replacement."""
+    importlib.import_module("http.server")
+    found = []
+    for user in (sys.modules.get(name) for name in (*STANDING_ON_IT, f"test.{suite}")):
+        if user is None:
+            continue
+        if getattr(user, "socketserver", module) is not module:
+            found.append(f"{user.__name__}.socketserver")
+        for name in set(module.__all__) & set(vars(user)):
+            value = getattr(user, name)
+            claimed = getattr(value, "__module__", None) == "socketserver"
+            if claimed and value is not getattr(module, name):
+                found.append(f"{user.__name__}.{name}")
+    if sys.modules["http.server"].socketserver is not module:
+        found.append("http.server")
+    return found
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--with", dest="server_module", choices=["everserve", "stdlib"])
+    parser.add_argument("--mixin", help="the mix-in of everserve that replaces ThreadingMixIn")
+    parser.add_argument("--report", type=Path, help="where to write what happened, as JSON")
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds until it gives up")
+    parser.set_defaults(server_module="everserve")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = options(arguments)
+    faulthandler.dump_traceback_later(given.limit, exit=True)
+    module = replacement(given.server_module, given.mixin)
+    sys.modules["socketserver"] = module
+    report = run(given.suite)
+    report["strangers"] = strangers(module, given.suite)
+    report["python"] = sys.version.partition(" ")[0]
+    report["engine"] = getattr(module, "engine", None)
+    if given.report is not None:
+        given.report.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if report["strangers"]:
+        print("not taken from", module.__name__, report["strangers"], file=sys.stderr)
+        return 2
+    return 1 if report["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

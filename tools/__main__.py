@@ -1,0 +1,119 @@
+"""python3 -m tools COMMAND: what the targets of the Makefile do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from tools import interpreters, plan, summary, system
+from tools.environments import ROOT, Environment
+from tools.steps import Crew, Step, interruptible
+
+AT_A_TIME = 2  # steps; each of them starts processes of its own
+
+
+def test(_: Sequence[str]) -> int:
+    pythons = interpreters.find()
+    left_out = system.complete(list(system.missing(pythons, ROOT)))
+    pythons = interpreters.find()
+    print("Python", ", ".join(f"{one.full} ({one.path})" for one in pythons), flush=True)
+    return check(plan.everything(pythons), left_out)
+
+
+def lint(_: Sequence[str]) -> int:
+    python = default()
+    return check([[plan.setup(python)], plan.lint(python)])
+
+
+def cover(_: Sequence[str]) -> int:
+    python = default()
+    tests = plan.testing(python, f"tests {python.name}", covered=True)
+    status = check([[plan.setup(python)], [tests], [plan.coverage(python)]])
+    return subprocess.call([python.python, "-m", "coverage", "html", "-q"], cwd=ROOT) or status
+
+
+def pytest(arguments: Sequence[str]) -> int:
+    return replaced_by(ready(default()).python, "-m", "pytest", *arguments)
+
+
+def format(_: Sequence[str]) -> int:
+    ruff = [ready(default()).python, "-m", "ruff"]
+    subprocess.run([*ruff, "check", "--fix-only", "--quiet"], cwd=ROOT, check=True)
+    return subprocess.call([*ruff, "format"], cwd=ROOT)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The command line of everserve, in an environment that need not have what tests take."""
+    return replaced_by(ready(default("cli")).script("everserve"), *arguments)
+
+
+def bench(arguments: Sequence[str]) -> int:
+    python = ready(plan.for_benchmarks(interpreters.find()[0]))
+    return replaced_by(python.python, "-m", "benchmarks", *arguments)
+
+
+def clean(_: Sequence[str]) -> int:
+    made = [".venvs", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
+    for name in [*made, "htmlcov", "build", "dist"]:
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "test": test,
+    "lint": lint,
+    "cover": cover,
+    "pytest": pytest,
+    "format": format,
+    "run": run,
+    "bench": bench,
+    "clean": clean,
+}
+
+
+def check(rounds: Sequence[Sequence[Step]], left_out: Sequence[str] = ()) -> int:
+    """Run the rounds one after the other, tell how they went, give the exit status."""
+    crew = Crew(AT_A_TIME)
+    for steps in rounds:
+        crew.run(steps)
+    outcomes = [crew.outcomes[step.name] for steps in rounds for step in steps]
+    summary.tell(outcomes, left_out)
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def default(extra: str = "test") -> Environment:
+    return plan.environment(interpreters.find()[0], extra)
+
+
+def ready(python: Environment) -> Environment:
+    if subprocess.call(python.setup(), cwd=ROOT, stdin=subprocess.DEVNULL) != 0:
+        raise SystemExit(1)
+    return python
+
+
+def replaced_by(*command: str) -> int:
+    """Become that command, so that signals and the terminal are its own."""
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tools")
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    try:
+        with interruptible():
+            return COMMANDS[given.command](given.arguments)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Virtual environments with everserve installed in them, one folder each under `.venvs`.
+
+The package is installed as a user would have it, not as a link to `src`: a native module is then
+built for each interpreter apart, and the environment without a compiler cannot see another's. It
+is built from a copy of the sources, so several environments can be set up at the same time. A
+stamp in each tells what it was made from: nothing is done again that need not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".venvs"
+
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src")
+NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "*.c")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One virtual environment: its name, its interpreter, and how the package is built for it."""
+
+    name: str
+    interpreter: str
+    extra: str = "test"
+    native: str = ""
+    requirements: str = ""
+
+    @property
+    def python(self) -> str:
+        return str(HOME / self.name / "bin/python")
+
+    def script(self, name: str) -> str:
+        return str(HOME / self.name / "bin" / name)
+
+    def setup(self) -> list[str]:
+        """The command that makes it, or brings it up to date."""
+        command = [sys.executable, "-m", "tools.environments", self.name, self.interpreter]
+        command += ["--extra", self.extra]
+        command += ["--native", self.native] if self.native else []
+        return command + (["--requirements", self.requirements] if self.requirements else [])
+
+    def make(self) -> None:
+        folder = HOME / self.name
+        stamp = folder / "made-from.json"
+        wanted = self.ingredients()
+        before = json.loads(stamp.read_text()) if stamp.exists() else {}
+        if before.get("interpreter") != wanted["interpreter"]:
+            before = {}
+            call(self.interpreter, "-m", "venv", "--clear", str(folder))
+        extras = before["extras"] if before.get("needs") == wanted["needs"] else []
+        if self.extra in extras and before["package"] == wanted["package"]:
+            return
+        stamp.unlink(missing_ok=True)  # what is half done is done again
+        if self.extra in extras:
+            with sources() as copy:
+                self.pip("--no-build-isolation", "--no-deps", "--force-reinstall", copy)
+        else:
+            self.install_all()
+        stamp.write_text(json.dumps({**wanted, "extras": sorted({self.extra, *extras})}))
+
+    def install_all(self) -> None:
+        self.pip(*build_needs())
+        with sources() as copy:
+            self.pip("--no-build-isolation", f"{copy}[{self.extra}]")
+        if self.requirements:
+            self.pip("-r", self.requirements)
+
+    def ingredients(self) -> dict[str, Any]:
+        """All that a change of makes the environment, or the package in it, stale."""
+        described = subprocess.run(
+            [self.interpreter, "-VV"], capture_output=True, text=True, check=True
+        ).stdout
+        listed = (ROOT / self.requirements).read_text("utf-8") if self.requirements else ""
+        needs = json.dumps([project(), listed])
+        variables = [os.environ.get(name, "") for name in ("CC", "CFLAGS", "EVERSERVE_NATIVE")]
+        package = hashlib.sha256(json.dumps([needs, self.native, variables]).encode())
+        for path in source_files():
+            package.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+        return {
+            "interpreter": [self.interpreter, described],
+            "needs": hashlib.sha256(needs.encode()).hexdigest(),
+            "package": package.hexdigest(),
+        }
+
+    def pip(self, *arguments: str) -> None:
+        extra = {"EVERSERVE_NATIVE": self.native} if self.native else {}
+        if self.native == "no":
+            extra["CC"] = "false"  # a build that called a compiler all the same would fail
+        call(self.python, "-m", "pip", "install", "--quiet", *arguments, **extra)
+
+
+class sources(tempfile.TemporaryDirectory[str]):
+    """A copy of what the package is built from, for the length of a `with` block."""
+
+    def __enter__(self) -> str:
+        folder = super().__enter__()
+        for path in filter(Path.exists, (ROOT / name for name in SOURCES)):
+            target = Path(folder, path.name)
+            if path.is_dir():
+                shutil.copytree(path, target, ignore=NOT_SOURCES)
+            else:
+                shutil.copy2(path, target)
+        return folder
+
+
+def project() -> dict[str, Any]:
+    """What pyproject.toml says, apart from the settings of tools."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    return {"build-system": content["build-system"], "project": content["project"]}
+
+
+def build_needs() -> list[str]:
+    return list(project()["build-system"]["requires"])
+
+
+def source_files() -> list[Path]:
+    """What decides how the installed package behaves."""
+    built = {".so", ".c", ".pyc"}
+    found = [ROOT / "setup.py", *(ROOT / "src/everserve").rglob("*")]
+    return sorted(path for path in found if path.is_file() and path.suffix not in built)
+
+
+def call(*command: str, **variables: str) -> None:
+    print("+", *command, flush=True)
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    environ = {**os.environ, **quiet, **variables}
+    subprocess.run(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("interpreter")
+    parser.add_argument("--extra", default="test")
+    parser.add_argument("--native", default="")
+    parser.add_argument("--requirements", default="")
+    try:
+        Environment(**vars(parser.parse_args())).make()
+    except subprocess.CalledProcessError as error:
+        print(f"this command ended with status {error.returncode}:", *error.cmd, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The checks, as data: which steps there are, in which order, and what each runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tools.environments import ROOT, Environment
+from tools.interpreters import Interpreter
+from tools.steps import RECORDS, Step
+
+TYPED = ("-p", "tools", "-p", "tests.compat", "-m", "tests.conftest")
+
+
+def environment(python: Interpreter, extra: str = "test") -> Environment:
+    return Environment(python.minor, python.path, extra)
+
+
+def without_compiler(python: Interpreter) -> Environment:
+    return Environment(f"{python.minor}-pure", python.path, native="no")
+
+
+def for_benchmarks(python: Interpreter) -> Environment:
+    return Environment(
+        f"{python.minor}-bench", python.path, "cli", requirements="benchmarks/requirements.txt"
+    )
+
+
+def setup(python: Environment) -> Step:
+    return Step(f"environment {python.name}", [python.setup()])
+
+
+def lint(python: Environment) -> list[Step]:
+    """What is read rather than run."""
+    needs = f"environment {python.name}"
+    run = [python.python, "-m"]
+    return [
+        Step("format", [[*run, "ruff", "format", "--check"]], needs=needs),
+        Step("lint", [[*run, "ruff", "check"]], needs=needs),
+        Step("types", [[*run, "mypy"], [*run, "mypy", *TYPED]], needs=needs),
+        Step(
+            "imports",
+            [[python.script("lint-imports"), "--no-cache"]],
+            variables={"PYTHONPATH": str(ROOT / "src")},
+            needs=needs,
+        ),
+    ]
+
+
+def testing(python: Environment, name: str, covered: bool) -> Step:
+    label = name.replace(" ", "-")
+    xml = RECORDS / f"{label}.xml"
+    cache = ROOT / ".cache/pytest" / python.name
+    pytest = ["-m", "pytest", "-q", f"--junitxml={xml}", "-o", "junit_family=xunit1"]
+    pytest += ["-o", f"cache_dir={cache}"]
+    measured = [
+        [python.python, "-m", "coverage", "erase"],
+        [python.python, "-m", "coverage", "run", *pytest],
+    ]
+    plain = [[python.python, "-X", "dev", *pytest]]
+    needs = f"environment {python.name}"
+    return Step(name, measured if covered else plain, needs=needs, xml=xml)
+
+
+def coverage(python: Environment) -> Step:
+    """The figure of the first interpreter's run; pyproject.toml says how much is enough."""
+    run = [python.python, "-m", "coverage"]
+    return Step("coverage", [[*run, "combine", "--quiet"], [*run, "report"]])
+
+
+def everything(pythons: Sequence[Interpreter]) -> list[list[Step]]:
+    """All steps, in rounds: those of one round do not need one another."""
+    first, *others = [environment(python) for python in pythons]
+    pure = without_compiler(pythons[0])
+    covered = testing(first, f"tests {first.name}", covered=True)
+    return [
+        [setup(one) for one in (first, pure, *others)],
+        [
+            covered,
+            testing(pure, f"tests {first.name} without compiler", covered=False),
+            *(testing(one, f"tests {one.name}", covered=False) for one in others),
+            *lint(first),
+        ],
+        [coverage(first)],
+    ]

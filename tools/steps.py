@@ -1,0 +1,180 @@
+"""Run steps, a few at a time, each with its output kept apart; stop them all together.
+
+A step is a list of commands that run one after the other until one fails. Its output goes to a
+file, and is printed when the step is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.environments import ROOT
+
+RECORDS = ROOT / ".cache/check"  # outputs, and the XML that pytest leaves
+LIMIT = 600.0  # seconds that one step may take
+GRACE = 10.0  # seconds between asking processes to end and killing them
+INHERITED = ("EVERSERVE_ENGINE", "EVERSERVE_NATIVE")
+NOT_INHERITED = re.compile(r"EVERSERVE_|PYTHON(PATH|HOME)$|VIRTUAL_ENV$|COV|PYTEST_ADDOPTS$")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named part of the checks."""
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""  # the step that must have passed before
+    xml: Path | None = None  # where pytest reports, if this runs it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step went."""
+
+    step: Step
+    passed: bool
+    seconds: float
+    reason: str = ""
+
+
+class Crew:
+    """Runs steps, `size` at a time, and owns the processes that this takes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.outcomes: dict[str, Outcome] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Run steps that do not need one another; give up on all of them on Ctrl-C."""
+        pool = ThreadPoolExecutor(self.size)
+        futures = [pool.submit(self._run_one, step) for step in steps]
+        try:
+            for future in as_completed(futures):
+                outcome = future.result()
+                self.outcomes[outcome.step.name] = outcome
+                show(outcome)
+        except BaseException:
+            self._signal_all(signal.SIGINT)  # pytest then runs the `finally` of its test
+            wait(futures, GRACE)
+            self._signal_all(signal.SIGKILL)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _run_one(self, step: Step) -> Outcome:
+        before = self.outcomes.get(step.needs)
+        if self._stopped:
+            return Outcome(step, False, 0.0, "stopped")
+        if before is not None and not before.passed:
+            return Outcome(step, False, 0.0, f"not run: {step.needs} failed")
+        began = time.monotonic()
+        log = log_of(step)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if step.xml is not None:
+            step.xml.unlink(missing_ok=True)
+        print(f"... {step.name}", flush=True)
+        reason = ""
+        with log.open("wb") as output:
+            for command in step.commands:
+                reason = self._call(command, step.variables, began + LIMIT, output.fileno())
+                if reason:
+                    break
+        return Outcome(step, not reason, time.monotonic() - began, reason)
+
+    def _call(
+        self, command: Sequence[str], variables: Mapping[str, str], deadline: float, output: int
+    ) -> str:
+        """Run one command; give the reason why it failed, and nothing when it did not."""
+        with self._lock:
+            if self._stopped:
+                return "stopped"
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**environ(), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._running.add(process)
+        limit = max(0.0, deadline - time.monotonic())
+        timer = threading.Timer(limit, self._signal, [process, signal.SIGKILL])
+        timer.start()
+        # Not reaped yet, it still owns its group: what it left running ends here, and nothing else.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        timer.cancel()
+        self._signal(process, signal.SIGKILL)
+        with self._lock:
+            self._running.remove(process)
+            status = process.wait()
+        if time.monotonic() >= deadline:
+            return f"took more than {LIMIT:.0f} s"
+        return f"exit status {status}" if status else ""
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        with self._lock:
+            self._stopped = True
+            running = tuple(self._running)
+        for process in running:
+            self._signal(process, number)
+
+    def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """Signal a process, which leads a session of its own, and all that it started in there."""
+        with self._lock:
+            if process in self._running:
+                os.killpg(process.pid, number)
+
+
+def environ() -> dict[str, str]:
+    """The caller's variables without those that would change what is tested."""
+    kept = {k: v for k, v in os.environ.items() if k in INHERITED or not NOT_INHERITED.match(k)}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
+def log_of(step: Step) -> Path:
+    return RECORDS / (re.sub(r"[^\w.]+", "-", step.name) + ".txt")
+
+
+def show(outcome: Outcome) -> None:
+    """Print what a step said, between two lines that say which it was."""
+    said = log_of(outcome.step)
+    print(f"\n=== {outcome.step.name} ".ljust(101, "="))
+    if said.exists() and not outcome.reason.startswith("not run"):
+        sys.stdout.write(said.read_text("utf-8", "replace"))
+    print(f"=== {verdict(outcome)}: {outcome.step.name}, {outcome.seconds:.1f} s\n", flush=True)
+
+
+def verdict(outcome: Outcome) -> str:
+    return "passed" if outcome.passed else f"FAILED ({outcome.reason})"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """A SIGTERM or SIGHUP ends the checks as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""What the tests need from the system beside Python, and `apt-get` for what is missing of it.
+
+Nothing here makes the checks fail. What cannot be had is told, with the reason, and the tests
+that need it are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.interpreters import Interpreter
+
+INSTALL = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+PATIENCE = 300  # seconds for one call of apt-get
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package, and what is left out without it."""
+
+    name: str
+    serves: str
+
+
+def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
+    """The list of what the tests need, less what is there already."""
+    if shutil.which("nc") is None:
+        yield Package("netcat-openbsd", "tests that talk to a server through nc")
+    for python in filter(lambda one: one.packaged, pythons):
+        minor, path = python.minor, python.path
+        if not python.venv:
+            yield Package(f"python{minor}-venv", f"everything on {path}")
+        if not python.suites:
+            yield Package(f"libpython{minor}-testsuite", f"CPython's suites on {path}")
+        if not python.headers and (root / "setup.py").exists():
+            yield Package(f"python{minor}-dev", f"the native engine on {path}")
+
+
+def complete(packages: Sequence[Package]) -> list[str]:
+    """Install the packages where that is possible; say what is left out, and why."""
+    if not packages:
+        return []
+    if shutil.which("apt-get") is None:
+        return [left_out(package, "there is no apt-get here") for package in packages]
+    if os.geteuid() != 0:
+        names = " ".join(package.name for package in packages)
+        why = f"only root may install; as root: apt-get install {names}"
+        return [left_out(package, why) for package in packages]
+    reasons = {package: install(package.name) for package in packages}
+    return [left_out(package, reason) for package, reason in reasons.items() if reason]
+
+
+def install(name: str) -> str:
+    """Install one package, with fresh lists on the second try; give the reason when that failed."""
+    print(f"apt-get install {name}", flush=True)
+    return apt([*INSTALL, name]) and (apt(["apt-get", "update"]) or apt([*INSTALL, name]))
+
+
+def apt(command: list[str]) -> str:
+    """Run apt-get; give its last words when it failed, and nothing when it did not."""
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return f"apt-get did not end within {PATIENCE} s"
+    if done.returncode == 0:
+        return ""
+    return (done.stdout.strip().splitlines() or [f"apt-get ended with {done.returncode}"])[-1]
+
+
+def left_out(package: Package, reason: str) -> str:
+    return f"{package.serves}: {package.name} is not installed ({reason})"
