@@ -42,7 +42,7 @@ def test_each_strategy_serves(concurrency: str) -> None:
 
 def test_modern_defaults() -> None:
     with everserve.make_server(Upper, "tcp://127.0.0.1:0") as server:
-        assert isinstance(server, everserve.ThreadPoolTCPServer)
+        assert isinstance(server, everserve.FiberTCPServer)
         assert server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
         assert server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -62,7 +62,11 @@ def test_accepted_connections_inherit_the_option() -> None:
 
 def test_settings_win_over_the_defaults() -> None:
     server = everserve.make_server(
-        Upper, "tcp://127.0.0.1:0", disable_nagle_algorithm=False, max_workers=3
+        Upper,
+        "tcp://127.0.0.1:0",
+        concurrency="pool",
+        disable_nagle_algorithm=False,
+        max_workers=3,
     )
     with server:
         assert not server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -99,7 +103,7 @@ def test_a_unix_socket_with_its_mode(tmp_path: Path) -> None:
 def test_an_inherited_listener() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
-    server = everserve.make_server(Upper, f"fd://{listener.detach()}", max_workers=2)
+    server = everserve.make_server(Upper, f"fd://{listener.detach()}", request_queue_size=2)
     with server.running() as bound:
         assert bound == address
         assert ask(address) == b"HELLO\n"

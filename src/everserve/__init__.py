@@ -10,11 +10,10 @@ from everserve import handlers as _handlers
 from everserve import server as _server
 from everserve.combos import *
 from everserve.concurrency import *
+from everserve.fibers.engine import engine as engine
 from everserve.handlers import *
 from everserve.serve import make_server, serve
 from everserve.server import *
-
-__version__ = "0.1.0"
 
 __all__ = [
     *_combos.__all__,

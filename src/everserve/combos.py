@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 
+from everserve.concurrency.fibers import FiberMixIn
 from everserve.concurrency.pool import ThreadPoolMixIn
 from everserve.concurrency.threads import ThreadingMixIn
 from everserve.errors import AddressError, OptionError
@@ -13,6 +14,8 @@ from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
 __all__ = [
+    "FiberTCPServer",
+    "FiberUDPServer",
     "ThreadPoolTCPServer",
     "ThreadPoolUDPServer",
     "ThreadingTCPServer",
@@ -20,6 +23,14 @@ __all__ = [
 ]
 
 _HAS_FORK = hasattr(os, "fork")
+
+
+class FiberTCPServer(FiberMixIn, TCPServer):
+    """A ``TCPServer`` with a fiber for each connection."""
+
+
+class FiberUDPServer(FiberMixIn, UDPServer):
+    """A ``UDPServer`` with a fiber for each datagram."""
 
 
 class ThreadingTCPServer(ThreadingMixIn, TCPServer):
@@ -52,6 +63,12 @@ if _HAS_FORK:
 if hasattr(socket, "AF_UNIX"):
     from everserve.server.unix import UnixDatagramServer, UnixStreamServer
 
+    class FiberUnixStreamServer(FiberMixIn, UnixStreamServer):
+        """A ``UnixStreamServer`` with a fiber for each connection."""
+
+    class FiberUnixDatagramServer(FiberMixIn, UnixDatagramServer):
+        """A ``UnixDatagramServer`` with a fiber for each datagram."""
+
     class ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer):
         """A ``UnixStreamServer`` with a thread for each connection."""
 
@@ -65,6 +82,8 @@ if hasattr(socket, "AF_UNIX"):
         """A ``UnixDatagramServer`` with a bounded number of threads."""
 
     __all__ += [
+        "FiberUnixDatagramServer",
+        "FiberUnixStreamServer",
         "ThreadPoolUnixDatagramServer",
         "ThreadPoolUnixStreamServer",
         "ThreadingUnixDatagramServer",
@@ -83,7 +102,13 @@ if hasattr(socket, "AF_UNIX"):
 
 
 _TRANSPORTS = {"tcp": "TCP", "udp": "UDP", "unix": "UnixStream", "unixgram": "UnixDatagram"}
-_STRATEGIES = {"serial": "", "threads": "Threading", "pool": "ThreadPool", "forks": "Forking"}
+_STRATEGIES = {
+    "fibers": "Fiber",
+    "serial": "",
+    "threads": "Threading",
+    "pool": "ThreadPool",
+    "forks": "Forking",
+}
 
 CONCURRENCY = tuple(name for name in _STRATEGIES if name != "forks" or _HAS_FORK)
 """Where requests may run, in one word."""

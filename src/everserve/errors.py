@@ -11,7 +11,9 @@ __all__ = [
     "HandlerError",
     "NoReplyAddressError",
     "OptionError",
+    "ProxyHeaderError",
     "ServerClosedError",
+    "TLSConfigError",
 ]
 
 
@@ -41,3 +43,11 @@ class ServerClosedError(EverserveError, ValueError):
 
 class NoReplyAddressError(EverserveError, BrokenPipeError):
     """A datagram's sender has no address (an unbound Unix socket), so that nothing can be replied."""
+
+
+class ProxyHeaderError(EverserveError, ValueError):
+    """Bytes that are no valid PROXY protocol header, or values that none can be built of."""
+
+
+class TLSConfigError(EverserveError, ValueError):
+    """A TLS configuration that cannot be used: the message names the file or option, and why."""

@@ -22,6 +22,7 @@ __all__ = [
     "Opened",
     "Refused",
     "Serving",
+    "Stalled",
     "Stopped",
     "Subscriber",
     "Truncated",
@@ -147,6 +148,23 @@ class Truncated(Event):
 
     def __str__(self) -> str:
         return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled(Event):
+    """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is where it is.
+
+    Told once a place a minute. While it lasts no other fiber runs.
+    """
+
+    fiber: str
+    threshold: float
+    stack: str
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.fiber} has held the loop for {self.threshold:g} s:\n{self.stack}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from everserve.sockets.listening import has_ipv6
 
 __all__ = ["CONCURRENCY", "DEFAULT_CONCURRENCY", "make_server", "serve"]
 
-DEFAULT_CONCURRENCY = "pool"
+DEFAULT_CONCURRENCY = "fibers"
 
 
 def serve(

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from everserve import __version__
 from everserve.addresses import FORMS, Address
 from everserve.cli.target import find_handler
 from everserve.combos import CONCURRENCY
@@ -71,7 +70,7 @@ def _server_options(command: Any) -> Any:
 
 
 @click.group(epilog=EXAMPLES, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="everserve")
+@click.version_option(package_name="everserve", prog_name="everserve")
 def everserve() -> None:
     """Serve any socketserver request handler: in threads, processes or one after the other."""
 

@@ -5,10 +5,11 @@ They use the documented hooks of a server alone, so that they also work on the s
 
 import os
 
+from everserve.concurrency.fibers import FiberMixIn
 from everserve.concurrency.pool import ThreadPoolMixIn
 from everserve.concurrency.threads import ThreadingMixIn
 
-__all__ = ["ThreadPoolMixIn", "ThreadingMixIn"]
+__all__ = ["FiberMixIn", "ThreadPoolMixIn", "ThreadingMixIn"]
 
 if hasattr(os, "fork"):
     from everserve.concurrency.forks import ForkingMixIn as ForkingMixIn

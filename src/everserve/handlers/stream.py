@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from io import BufferedIOBase
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
 
@@ -22,6 +19,9 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     - ``rbufsize``: bytes to buffer when reading; -1 (default): as much as is good; 0: none
     - ``wbufsize``: bytes to buffer when writing; 0 (default): each write is sent at once
+    - ``coalesce_writes``: what is written leaves together, in order, when the handler next waits,
+      flushes or ends, or at 64 KiB; ``None`` (default): under fibers, unless ``wbufsize`` is set
+    - ``max_line``: bytes that a line may have, else ``LineTooLong``; ``None`` (default): any number
     - ``timeout``: seconds that one read or write may take (``TimeoutError``); ``None``: for ever
     - ``disable_nagle_algorithm``: send small writes at once (``TCP_NODELAY``)
     """
@@ -30,6 +30,8 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     wbufsize: ClassVar[int] = 0
     timeout: float | None = None
     disable_nagle_algorithm: bool = False
+    coalesce_writes: bool | None = None
+    max_line: int | None = None
 
     def setup(self) -> None:
         """Set the socket's options and open the files."""
@@ -39,10 +41,27 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             connection.settimeout(self.timeout)
         if self.disable_nagle_algorithm:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self.rfile: Any = connection.makefile("rb", self.rbufsize)
-        self.wfile: Any = (
-            connection.makefile("wb", self.wbufsize) if self.wbufsize else _Writer(connection)
-        )
+        self.rfile: Any
+        self.wfile: Any
+        if self.rbufsize and isinstance(connection, socket.socket):
+            self.rfile, self.wfile = open_stream(
+                connection,
+                wbufsize=self.wbufsize,
+                coalesce=self._coalesces(),
+                max_line=self.max_line,
+            )
+        else:  # nothing may be read ahead, or it only looks like a socket
+            self.rfile = connection.makefile("rb", self.rbufsize)
+            self.wfile = (
+                connection.makefile("wb", self.wbufsize) if self.wbufsize else Writer(connection)
+            )
+
+    def _coalesces(self) -> bool:
+        """As the handler says, or else the server; a subclass that sets ``wbufsize`` means it."""
+        if self.coalesce_writes is not None:
+            return self.coalesce_writes
+        definer = next(base for base in type(self).__mro__ if "wbufsize" in vars(base))
+        return definer is StreamRequestHandler and getattr(self.server, "coalesce_writes", False)
 
     def finish(self) -> None:
         """Send what is left and close the files."""
@@ -52,21 +71,3 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         self.wfile.close()
         self.rfile.close()
 
-
-class _Writer(BufferedIOBase):
-    """The write half of a socket: each ``write`` sends all of it before it returns."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        self._connection.sendall(data)
-        with memoryview(data) as view:
-            return view.nbytes
-
-    def fileno(self) -> int:
-        descriptor: int = self._connection.fileno()
-        return descriptor

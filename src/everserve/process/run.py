@@ -10,10 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from everserve.events import Serving
+from everserve.process.inbox import Inbox
 from everserve.process.signals import STOP_SIGNALS, receiving
 from everserve.server.stopping import StopReport
 
@@ -54,7 +54,7 @@ class _Runner:
     """The threads of one ``run``, and the inbox through which they and the signals speak to it."""
 
     def __init__(self, servers: Sequence[BaseServer], grace: float) -> None:
-        self.inbox: SimpleQueue[signal.Signals | Event | _Ended] = SimpleQueue()
+        self.inbox: Inbox[signal.Signals | Event | _Ended] = Inbox()
         self._servers = servers
         self._grace = grace
         self._serving = len(servers)

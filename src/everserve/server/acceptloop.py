@@ -33,7 +33,7 @@ class AcceptLoop:
     def open(self) -> Iterator[AcceptLoop]:
         """Wait on the server's ``fileno()`` and on its wake-up until the block ends."""
         self._wakeup = self._life.wakeup()
-        with self._server._open_selector() as self._selector:
+        with self._wakeup.woken_by_signals(), self._server._open_selector() as self._selector:
             self._selector.register(self._wakeup, selectors.EVENT_READ)
             for descriptor in self._server._watched:
                 self.watch(descriptor)
@@ -75,7 +75,8 @@ class AcceptLoop:
                 if stopping.is_over():
                     return
                 self._wait(True, max(0.0, stopping.deadline - monotonic()))
-            if stopping.is_over() or not self._wait(True, 0.0):
+            closed = self._server.fileno() < 0
+            if closed or stopping.is_over() or not self._wait(True, 0.0):
                 return
             self._server._handle_request_noblock()
 

@@ -71,6 +71,7 @@ class BaseServer:
     timeout: float | None = None
     request_queue_size: int = socket.SOMAXCONN
     block_on_close: bool = True
+    _stopping: Stopping | None = None
 
     def __init__(self, server_address: Any, RequestHandlerClass: Callable[..., Any]) -> None:
         """Keep the address and the handler: a class, or any callable of its three arguments."""
@@ -81,7 +82,6 @@ class BaseServer:
         self._back_off = BackOff()
         self._subscribers: tuple[Subscriber, ...] = ()
         self._loop: AcceptLoop | None = None
-        self._stopping: Stopping | None = None
         self._watched: dict[int, Callable[[], object]] = {}
         self.__is_shut_down = threading.Event()
 
@@ -109,7 +109,7 @@ class BaseServer:
         that has become unusable.
         """
         self._must_be_open()
-        self._stopping = None  # one that was completed, before the socket was replaced
+        vars(self).pop("_stopping", None)  # one that was completed before the socket was replaced
         if not self._life.begin():
             return
         self.__is_shut_down.clear()
@@ -196,11 +196,9 @@ class BaseServer:
         ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
         Ends with ``server_close()``.
         """
-        stopping = self._stopping
-        if stopping is not None:
-            return stopping.join(grace)
-        self._stopping = stopping = Stopping(self, grace)
-        return stopping.conduct(grace)
+        own = Stopping(self, grace)
+        first = vars(self).setdefault("_stopping", own)  # one step: many may call at once
+        return own.conduct(grace) if first is own else first.join(grace)
 
     @contextmanager
     def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
@@ -260,8 +258,8 @@ class BaseServer:
         """Take one request: ``(request, client_address)``. To be overridden."""
         raise NotImplementedError(f"{type(self).__name__} has no get_request()")
 
-    def _handle_request_noblock(self) -> None:
-        """Take one request, which is known to wait, and see it on its way."""
+    def _handle_request_noblock(self) -> bool:
+        """Take one request, which is known to wait, and see it on its way. False if none was there."""
         try:
             request, client_address = self.get_request()
         except OSError as error:
@@ -271,6 +269,8 @@ class BaseServer:
         else:
             self._back_off.succeed()
             self._admit(request, client_address)
+            return True
+        return False
 
     def _admit(self, request: Any, client_address: Any) -> None:
         connection = self._inflight.add(request, client_address)
@@ -446,7 +446,7 @@ class BaseServer:
 
     def _accept_failed(self, error: OSError) -> None:
         verdict = classify(error)
-        if verdict is Verdict.FATAL:
+        if verdict is Verdict.FATAL and self._life.state is not State.STOPPED:
             raise error
         if verdict is Verdict.BACK_OFF:
             self._pause(error)

@@ -8,8 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Protocol
 
-__all__ = ["Bell"]
+__all__ = ["Bell", "Inbox"]
+
+
+class Inbox(Protocol):
+    """What a waiter waits on: a queue, or something that parks a fiber."""
+
+    def put(self, item: None) -> None:
+        """End the wait. From any thread."""
+
+    def get(self, *, timeout: float | None) -> None:
+        """Wait for ``put``; raises ``queue.Empty`` after ``timeout`` seconds."""
 
 
 class Bell:
@@ -20,7 +31,7 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self._listeners: list[SimpleQueue[None]] = []
+        self._listeners: list[Inbox] = []
 
     def ring(self) -> None:
         """Call after each change that somebody may wait for. Costs one test when nobody does."""
@@ -32,13 +43,16 @@ class Bell:
         self,
         condition: Callable[[], bool],
         deadline: Callable[[], float | None] = lambda: None,
+        *,
+        inbox: Inbox | None = None,
     ) -> bool:
         """Wait until ``condition()`` holds, asked at every ring; true if it did in time.
 
         ``deadline()`` gives a time of ``time.monotonic``, or ``None`` for no end; it is asked anew at
-        every ring, so that it may be moved.
+        every ring, so that it may be moved. The caller may bring its own ``inbox``, a fiber's say.
         """
-        inbox: SimpleQueue[None] = SimpleQueue()
+        if inbox is None:
+            inbox = SimpleQueue()
         self._listeners.append(inbox)
         try:
             while not condition():

@@ -54,6 +54,11 @@ class Stopping:
         self.deadline = self._began + grace
         self.report: StopReport | None = None
 
+    @property
+    def ends(self) -> float:
+        """The moment (monotonic) after which the stop waits for nobody."""
+        return self.deadline + (0.0 if self.report is not None else AFTERMATH)
+
     def is_left_to(self, thread: int) -> bool:
         """True if ``stop`` was called in that thread, which is to complete it."""
         return self.report is None and self._conductor == thread

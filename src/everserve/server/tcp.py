@@ -90,8 +90,8 @@ class TCPServer(BaseServer):
 
     def server_close(self) -> None:
         """Close the listener. A ``serve_forever`` that still runs ends."""
+        super().server_close()  # first: the accept loop is to see that the end is meant
         self._close_listener()
-        super().server_close()
 
     def fileno(self) -> int:
         """The descriptor of the listener."""

@@ -1,4 +1,4 @@
-"""A descriptor that wakes whoever waits on it, from any thread or from a signal handler.
+"""A descriptor that wakes whoever waits on it: from any thread, a signal handler, or by a signal.
 
 The accept loop waits on it beside its listener, so that nothing has to poll.
 """
@@ -6,7 +6,11 @@ The accept loop waits on it beside its listener, so that nothing has to poll.
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = ["Wakeup"]
 
@@ -19,7 +23,11 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = _eventfd() if hasattr(os, "eventfd") else _pair()
+        # A socket pair: set_wakeup_fd() writes single bytes, which an eventfd does not take.
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._reader, self._writer = reader.detach(), writer.detach()
 
     def fileno(self) -> int:
         """The descriptor to wait on: readable after ``wake``, until ``clear``."""
@@ -28,29 +36,38 @@ class Wakeup:
     def wake(self) -> None:
         """Make the descriptor readable. Never blocks, never raises for being full."""
         try:
-            os.write(self._writer, b"\1\0\0\0\0\0\0\0")
+            os.write(self._writer, b"\0")
         except BlockingIOError:
             pass  # as awake as can be
 
     def clear(self) -> None:
         """Take the wake-ups so far as seen."""
         try:
-            os.read(self._reader, 4096)
+            while len(os.read(self._reader, 4096)) == 4096:
+                pass
         except BlockingIOError:
             pass
 
+    @contextmanager
+    def woken_by_signals(self) -> Iterator[None]:
+        """In the main thread, let every signal that has a handler wake during the block.
+
+        Without it one that comes just before the wait is noticed at the wait's end only. Does nothing
+        in other threads, which get no signals, and where somebody else has set a wake-up descriptor.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if before != -1:
+            signal.set_wakeup_fd(before)
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+
     def __del__(self) -> None:
-        for descriptor in {self._reader, self._writer}:
-            os.close(descriptor)
-
-
-def _eventfd() -> tuple[int, int]:
-    descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    return descriptor, descriptor
-
-
-def _pair() -> tuple[int, int]:
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    return reader.detach(), writer.detach()
+        os.close(self._reader)
+        os.close(self._writer)

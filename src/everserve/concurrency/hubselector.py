@@ -1,0 +1,55 @@
+"""A selector whose waiting turns a hub of fibers: what the accept loop of ``FiberMixIn`` waits with."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+    from everserve.fibers.engine import Hub
+
+__all__ = ["HubSelector"]
+
+
+class HubSelector(selectors.BaseSelector):
+    """Waits for descriptors to become readable, and runs the hub's fibers meanwhile."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._keys: dict[FileDescriptorLike, selectors.SelectorKey] = {}
+        self._ready: list[tuple[selectors.SelectorKey, int]] = []
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        """Wait for ``fileobj`` too, until it is unregistered."""
+        descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        key = selectors.SelectorKey(fileobj, descriptor, events, data)
+        self._keys[fileobj] = key
+        self._hub.add_reader(descriptor, partial(self._ready.append, (key, events)))
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        """Wait for ``fileobj`` no more."""
+        key = self._keys.pop(fileobj)
+        self._hub.remove_reader(key.fd)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """One turn of the hub: run what is ready, wait, and say which descriptors are readable."""
+        self._ready.clear()
+        self._hub.turn(timeout)
+        return self._ready
+
+    def close(self) -> None:
+        """Wait for nothing any more. The hub is the caller's."""
+        for fileobj in tuple(self._keys):
+            self.unregister(fileobj)
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        """What it waits for."""
+        return self._keys

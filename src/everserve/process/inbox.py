@@ -1,0 +1,34 @@
+"""Where threads and signal handlers leave messages for the thread that runs the servers."""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from typing import Generic, TypeVar
+
+from everserve.sockets.wakeup import Wakeup
+
+__all__ = ["Inbox"]
+
+MessageT = TypeVar("MessageT")
+
+
+class Inbox(Generic[MessageT]):
+    """A queue whose reader is woken by signals too; ``put`` may be called anywhere."""
+
+    def __init__(self) -> None:
+        self._messages: deque[MessageT] = deque()
+        self._wakeup = Wakeup()
+
+    def put(self, message: MessageT) -> None:
+        """Leave a message."""
+        self._messages.append(message)
+        self._wakeup.wake()
+
+    def get(self) -> MessageT:
+        """Wait for the next message."""
+        with self._wakeup.woken_by_signals():
+            while not self._messages:
+                select.select([self._wakeup], [], [])
+                self._wakeup.clear()
+        return self._messages.popleft()

@@ -1,0 +1,51 @@
+"""What the kernel knows of a TCP connection: when bytes last moved, and how many.
+
+Deadlines ask it instead of counting, so that a byte costs them nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+__all__ = ["Traffic", "traffic_of"]
+
+# struct tcp_info of <linux/tcp.h>; what follows is newer, and may be missing.
+_LAYOUT = struct.Struct("=8B 24I 4Q 3I")
+_SIZE = _LAYOUT.size
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+
+
+class Traffic(NamedTuple):
+    """A look at one connection. ``quiet`` is in seconds, the rest in bytes since it was opened.
+
+    ``quiet``: since a byte last came or went; ``received``: taken from the peer; ``delivered``:
+    acknowledged by the peer; ``waiting``: true while bytes that were written are not.
+    """
+
+    quiet: float
+    received: int
+    delivered: int
+    waiting: bool
+
+
+def traffic_of(sock: socket.socket) -> Traffic | None:
+    """What has moved over ``sock``; ``None`` where the kernel does not tell (no TCP, no Linux)."""
+    if _TCP_INFO is None:
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _SIZE)
+    except OSError:
+        return None
+    if len(info) < _SIZE:
+        return None
+    fields = _LAYOUT.unpack(info)
+    unacknowledged, last_sent, last_received = fields[12], fields[17], fields[19]
+    acknowledged, received, not_sent = fields[34], fields[35], fields[38]
+    return Traffic(
+        quiet=min(last_sent, last_received) / 1000,
+        received=received,
+        delivered=acknowledged,
+        waiting=bool(unacknowledged or not_sent),
+    )
