@@ -148,7 +148,7 @@ def test_a_used_port_is_named() -> None:
 
 
 def test_unknown_words() -> None:
-    with pytest.raises(OptionError, match="concurrency = 'magic': there are serial, threads, pool"):
+    with pytest.raises(OptionError, match="concurrency = 'magic': there are fibers, serial, threads"):
         everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency="magic")
     with pytest.raises(OptionError, match="no option 'colour'"):
         everserve.make_server(Upper, "tcp://127.0.0.1:0", colour=1)

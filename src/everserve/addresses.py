@@ -15,12 +15,12 @@ from everserve.errors import AddressError
 __all__ = ["FORMS", "Address"]
 
 FORMS = (
-    "tcp://127.0.0.1:9999, tcp://[::1]:9999, tcp://*:9999 (all interfaces), udp://127.0.0.1:9999, "
-    "unix:/path, unix:@name, unixgram:/path, fd://3"
+    "tcp://127.0.0.1:9999, tcp://[::1]:9999, tcp://*:9999 (all interfaces), tls://*:9999, "
+    "udp://127.0.0.1:9999, unix:/path, unix:@name, unixgram:/path, fd://3"
 )
 """The forms of an address, for messages and help texts."""
 
-_INTERNET = ("tcp", "udp")
+_INTERNET = ("tcp", "tls", "udp")
 _UNIX = ("unix", "unixgram")
 
 
@@ -28,7 +28,7 @@ _UNIX = ("unix", "unixgram")
 class Address:
     """Where to listen: what ``Address.parse`` makes of a text, and ``str`` turns back into one.
 
-    ``scheme`` is ``tcp``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for all
+    ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for all
     interfaces; ``path`` begins with a NUL for an abstract name.
     """
 

@@ -101,7 +101,13 @@ if hasattr(socket, "AF_UNIX"):
         __all__ += ["ForkingUnixDatagramServer", "ForkingUnixStreamServer"]
 
 
-_TRANSPORTS = {"tcp": "TCP", "udp": "UDP", "unix": "UnixStream", "unixgram": "UnixDatagram"}
+_TRANSPORTS = {
+    "tcp": "TCP",
+    "tls": "TCP",
+    "udp": "UDP",
+    "unix": "UnixStream",
+    "unixgram": "UnixDatagram",
+}
 _STRATEGIES = {
     "fibers": "Fiber",
     "serial": "",

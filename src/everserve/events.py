@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 __all__ = [
     "Accepted",
     "BackedOff",
+    "DeadlineMissed",
     "Draining",
     "Event",
     "Failed",
@@ -22,6 +23,7 @@ __all__ = [
     "Opened",
     "Refused",
     "Serving",
+    "Shed",
     "Stalled",
     "Stopped",
     "Subscriber",
@@ -68,15 +70,45 @@ class Accepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """A request was turned away before its handler ran. ``reason`` is a short word, for counting."""
+    """A request was turned away before its handler ran. ``reason`` is a short word, for counting.
+
+    ``error`` is what made it so, where that was an exception.
+    """
 
     connection: int
     peer: Any
     reason: str
+    error: BaseException | None = None
     level: ClassVar[int] = logging.INFO
 
     def __str__(self) -> str:
-        return f"refused #{self.connection} from {self.peer!r}: {self.reason}"
+        why = f" ({self.error})" if self.error is not None else ""
+        return f"refused #{self.connection} from {self.peer!r}: {self.reason}{why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shed(Event):
+    """An idle connection was cut to make room for a new one (``overload = "shed-idle"``)."""
+
+    connection: int
+    peer: Any
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"cut idle #{self.connection} from {self.peer!r} to make room"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineMissed(Event):
+    """A connection did not keep to the limit ``deadline`` (``"idle_timeout"``, ...), and was cut."""
+
+    connection: int
+    peer: Any
+    deadline: str
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"cut #{self.connection} from {self.peer!r}: {self.deadline}"
 
 
 @dataclass(frozen=True, slots=True)

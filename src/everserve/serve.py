@@ -11,7 +11,7 @@ from typing import Any
 
 from everserve.addresses import Address
 from everserve.combos import CONCURRENCY, server_class
-from everserve.errors import AddressError
+from everserve.errors import AddressError, OptionError
 from everserve.options import check
 from everserve.process.run import run
 from everserve.server.stopping import StopReport
@@ -35,8 +35,8 @@ def serve(
 
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
-    ``unixgram:/path`` or ``fd://3``. ``concurrency`` is one of ``serial``, ``threads``, ``pool`` and
-    ``forks``. After the first signal requests in progress have ``grace`` seconds; a second one cuts.
+    ``unixgram:/path`` or ``fd://3``; ``tls://...`` is TCP with TLS, for which ``tls`` is given.
+    ``concurrency`` is one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal requests in progress have ``grace`` seconds; a second one cuts.
     The other ``settings`` are the options of ``everserve.options``. Addresses are reused on POSIX and
     Nagle's algorithm is off, unless they say otherwise.
 
@@ -80,8 +80,15 @@ def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> t
     """The ready-made class, with the modern defaults and the settings as class attributes."""
     base = server_class(concurrency, where.scheme)
     defaults: dict[str, Any] = {}
-    if where.scheme == "tcp":
+    if where.scheme in ("tcp", "tls"):
         defaults = {"allow_reuse_address": os.name == "posix", "disable_nagle_algorithm": True}
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
-    return type(base.__name__, (base,), defaults | check(settings, base))
+    chosen = check(settings, base)
+    if where.scheme == "tls" and chosen.get("tls") is None:
+        raise OptionError(f"{where}: needs a certificate: tls=everserve.TLS(certfile, keyfile)")
+    if where.scheme in ("tcp", "udp"):
+        chosen.pop("tls", None)
+    if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
+        raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")
+    return type(base.__name__, (base,), defaults | chosen)

@@ -20,6 +20,7 @@ from everserve.concurrency.requestthread import RequestThreadMixIn
 from everserve.events import Stalled
 from everserve.fibers.engine import Fiber, FiberSocket, Hub, accept_many, current
 from everserve.fibers.stalls import watch_stalls
+from everserve.fibers.sync import Semaphore
 
 __all__ = ["FiberMixIn"]
 
@@ -98,12 +99,13 @@ class FiberMixIn(RequestThreadMixIn):
             server._BaseServer__is_shut_down.set()
 
     def _handle_request_noblock(self) -> bool:
-        if not self._takes_batches():
+        server: Any = self
+        if not _takes_batches(server):
             return super()._handle_request_noblock()
-        if self.socket_type != socket.SOCK_STREAM:
-            return any([super(FiberMixIn, self)._handle_request_noblock() for _ in range(_BATCH)])
+        if server.socket_type != socket.SOCK_STREAM:
+            return self._receive_batch()
         try:
-            accepted = accept_many(self.fileno(), _BATCH)
+            accepted = accept_many(self.fileno(), self._batch())
         except OSError as error:
             self._accept_failed(error)
             return False
@@ -113,10 +115,21 @@ class FiberMixIn(RequestThreadMixIn):
             self._admit(request, client_address)
         return bool(accepted)
 
-    def _takes_batches(self) -> bool:
-        """True unless the server has its own way to take a request."""
-        own = self.get_request.__func__.__module__.startswith("everserve.server.")
-        return own and self._hub is not None and type(self.socket) is socket.socket
+    def _receive_batch(self) -> bool:
+        for taken in range(_BATCH):
+            if not super()._handle_request_noblock():
+                return taken > 0
+        return True
+
+    def _batch(self) -> int:
+        """How many to accept now: no more than may come in, where the rest is to wait."""
+        if self.overload != "wait":
+            return _BATCH
+        if self.accept_rate is not None:
+            return 1
+        if self.max_connections is None:
+            return _BATCH
+        return max(1, min(_BATCH, self.max_connections - len(self._inflight)))
 
     # -- the requests --------------------------------------------------------------------------
 
@@ -185,6 +198,9 @@ class FiberMixIn(RequestThreadMixIn):
         while self._has_requests(hub) and (left := deadline - monotonic()) > 0:
             hub.turn(left)
 
+    def _writers_turn(self) -> Any:
+        return Semaphore(1)  # a lock for threads would stop them all
+
     def _runner(self) -> int:
         fiber = current()
         return super()._runner() if fiber is None else id(fiber)
@@ -213,6 +229,13 @@ class _FiberInbox:
         if not self._rung and not self._fiber.hub.park(timeout):
             raise Empty
         self._rung = False
+
+
+def _takes_batches(server: Any) -> bool:
+    """True unless the server has its own way to take a request, or does not serve on a hub."""
+    home: str = getattr(server.get_request, "__module__", "")
+    own = home.startswith("everserve.server.")
+    return own and server._hub is not None and type(server.socket) is socket.socket
 
 
 def _is_ours(server: Any) -> bool:

@@ -64,6 +64,8 @@ class ForkingMixIn(_Base):
 
     def _run_child(self, request: Any, client_address: Any) -> NoReturn:
         status = 1
+        if _is_ours(self):
+            self._leave_listener_to_parent()
         try:
             self.finish_request(request, client_address)
             status = 0
@@ -97,9 +99,9 @@ class ForkingMixIn(_Base):
         """Children are looked for every ``poll_interval``, while there are any."""
         return bool(self.active_children) or super().needs_service()
 
-    def has_room(self) -> bool:
-        """No more than ``max_children`` at a time."""
-        return len(self.active_children or ()) < self.max_children and super().has_room()
+    def is_full(self) -> bool:
+        """True at ``max_children``."""
+        return len(self.active_children or ()) >= self.max_children or super().is_full()
 
     def handle_timeout(self) -> None:
         """Collect the children that have ended."""

@@ -46,11 +46,12 @@ class ThreadPoolMixIn(RequestThreadMixIn):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the request to a worker, which runs ``process_request_thread``."""
-        self._workers().run(self.process_request_thread, request, client_address)
+        ours = hasattr(self, "_life")  # our accept loop has asked is_full() before
+        self._workers().run(self.process_request_thread, request, client_address, wait=not ours)
 
-    def has_room(self) -> bool:
-        """True if a place is free."""
-        return self._workers().has_room and super().has_room()
+    def is_full(self) -> bool:
+        """True if no place is free."""
+        return not self._workers().has_room or super().is_full()
 
     def server_close(self) -> None:
         """Close the server, then wait for the workers to end what they have begun."""
@@ -121,13 +122,14 @@ class WorkerPool:
         """The number of threads."""
         return len(self._workers)
 
-    def run(self, function: Callable[..., None], *args: Any) -> None:
-        """Let a worker call ``function(*args)``; waits for a place if there is none.
+    def run(self, function: Callable[..., None], *args: Any, wait: bool = True) -> None:
+        """Let a worker call ``function(*args)``.
 
+        ``wait`` (default): wait for a place if there is none, instead of going above the limit.
         Raises ``RuntimeError`` where the system has no thread left and no worker is there.
         """
         with self._changed:
-            while not self.has_room:
+            while wait and not self.has_room:
                 self._changed.wait()
             self._busy += 1
             self._tasks.put((function, args))

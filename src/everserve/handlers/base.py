@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
+from everserve.admission.cancelling import Cancelled, reason_to_stop
+from everserve.admission.peer import Peer
+
+from everserve.reading import Reading
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
@@ -24,6 +29,9 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     The hooks, in the order in which they are called, where the server's strategy runs requests:
     ``setup()``, ``handle()``, ``finish()``. ``finish`` is called even if ``handle`` raised, and not if
     ``setup`` did. They find ``self.request``, ``self.client_address`` and ``self.server``.
+
+    And, worked out when asked: ``self.peer``, who is there; ``self.deadline`` and ``self.cancelled``, for
+    one that computes; ``self.truncated``, of a datagram.
 
     For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
     """
@@ -47,7 +55,7 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     def finish(self) -> None:
         """Clean up; called after ``handle``."""
 
-    @property
+    @Reading
     def truncated(self) -> bool:
         """True if the request is a datagram whose end was lost (see ``max_packet_size``)."""
         return bool(getattr(self.request, "truncated", False))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AcceptLoop"]
 
+
 class AcceptLoop:
     """One run over a server's listener. The caller opens it, turns it, and may drain it."""
 
@@ -28,6 +29,7 @@ class AcceptLoop:
         self._server = server
         self._life = server._life
         self._listening = False
+        self.gated = False  # it waits for room, and is to be woken when there is some
 
     @contextmanager
     def open(self) -> Iterator[AcceptLoop]:
@@ -83,7 +85,7 @@ class AcceptLoop:
     def _wait(self, wanted: bool, timeout: float | None) -> bool:
         """True if a request waits; false after ``timeout`` seconds or a wake-up."""
         self._listen(wanted and self._can_accept())
-        pause = self._server._back_off.remaining()
+        pause = self._server._back_off.remaining() or self._server._door.pause()
         if pause and (timeout is None or pause < timeout):
             timeout = pause
         requested = False
@@ -97,7 +99,11 @@ class AcceptLoop:
         return requested
 
     def _can_accept(self) -> bool:
-        return not self._server._back_off.remaining() and self._server.has_room()
+        self.gated = True  # before it looks, so that room made meanwhile is not missed
+        if self._server._back_off.remaining() or not self._server.has_room():
+            return False
+        self.gated = False
+        return True
 
     def _listen(self, listening: bool) -> None:
         if listening is self._listening:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,31 +18,22 @@ from typing import Any, Self
 
 from everserve.errors import ServerClosedError
 from everserve.events import (
-    Accepted,
-    BackedOff,
-    Event,
-    Failed,
-    Finished,
-    Opened,
-    Refused,
     Serving,
-    Subscriber,
 )
+from everserve.reading import Reading
 from everserve.server.acceptloop import AcceptLoop
-from everserve.server.faults import peer_is_gone
-from everserve.server.inflight import Connection, Connections, ConnectionState, Inflight
-from everserve.server.lifecycle import Life, State
-from everserve.server.reading import Reading
+from everserve.server.flow import RequestFlow
+from everserve.server.inflight import Connection, Connections
+from everserve.server.lifecycle import State
 from everserve.server.running import ServingThread
 from everserve.server.stopping import Stopping, StopReport
-from everserve.sockets.accepting import BackOff, Verdict, classify
 
 __all__ = ["BaseServer"]
 
 logger = logging.getLogger("everserve")
 
 
-class BaseServer:
+class BaseServer(RequestFlow):
     """The base of all servers: takes requests from somewhere and gives each to a handler.
 
     For the caller: ``serve_forever``, ``handle_request``, ``shutdown``, ``server_close``, ``fileno``;
@@ -75,13 +65,7 @@ class BaseServer:
 
     def __init__(self, server_address: Any, RequestHandlerClass: Callable[..., Any]) -> None:
         """Keep the address and the handler: a class, or any callable of its three arguments."""
-        self.server_address = server_address
-        self.RequestHandlerClass = RequestHandlerClass
-        self._life = Life(self._runner)
-        self._inflight = Inflight()
-        self._back_off = BackOff()
-        self._subscribers: tuple[Subscriber, ...] = ()
-        self._loop: AcceptLoop | None = None
+        super().__init__(server_address, RequestHandlerClass)
         self._watched: dict[int, Callable[[], object]] = {}
         self.__is_shut_down = threading.Event()
 
@@ -197,7 +181,7 @@ class BaseServer:
         Ends with ``server_close()``.
         """
         own = Stopping(self, grace)
-        first = vars(self).setdefault("_stopping", own)  # one step: many may call at once
+        first: Stopping = vars(self).setdefault("_stopping", own)  # one step: many may call at once
         return own.conduct(grace) if first is own else first.join(grace)
 
     @contextmanager
@@ -215,104 +199,7 @@ class BaseServer:
             self.stop(grace)
         thread.join_and_raise(grace)
 
-    # -- for the caller: events ----------------------------------------------------------------
-
-    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
-
-        Returns a function that ends the subscription. An exception of the subscriber is logged and
-        goes no further; a slow subscriber makes the server slow.
-        """
-        self._subscribers = (*self._subscribers, subscriber)
-
-        def unsubscribe() -> None:
-            left = list(self._subscribers)
-            if subscriber in left:
-                left.remove(subscriber)
-            self._subscribers = tuple(left)
-
-        return unsubscribe
-
-    def emit(self, event: Event) -> None:
-        """Hand ``event`` to the subscribers. Costs one test when there are none."""
-        for subscriber in self._subscribers:
-            try:
-                subscriber(event)
-            except Exception:
-                logger.exception("subscriber %r failed at %s", subscriber, event)
-
-    def _must_be_open(self) -> None:
-        if self.fileno() < 0:
-            raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
-
-    def _tell(self, event: Event) -> None:
-        logger.log(event.level, "%s", event, extra={"event": event})
-        self.emit(event)
-
-    # -- the flow: on the accept loop ----------------------------------------------------------
-
-    def server_activate(self) -> None:
-        """Begin to listen. Called by the constructor of ``TCPServer``."""
-
-    def get_request(self) -> tuple[Any, Any]:
-        """Take one request: ``(request, client_address)``. To be overridden."""
-        raise NotImplementedError(f"{type(self).__name__} has no get_request()")
-
-    def _handle_request_noblock(self) -> bool:
-        """Take one request, which is known to wait, and see it on its way. False if none was there."""
-        try:
-            request, client_address = self.get_request()
-        except OSError as error:
-            self._accept_failed(error)
-        except Exception as error:
-            self._hook_failed("get_request", error)
-        else:
-            self._back_off.succeed()
-            self._admit(request, client_address)
-            return True
-        return False
-
-    def _admit(self, request: Any, client_address: Any) -> None:
-        connection = self._inflight.add(request, client_address)
-        if self._subscribers:
-            self.emit(Accepted(connection.id, client_address))
-        try:
-            if self.verify_request(request, client_address):
-                self.process_request(request, client_address)
-            else:
-                self._refuse(connection, "verify_request")
-                self.shutdown_request(request)
-        except Exception as error:
-            self._contain(connection, request, client_address, error)
-        except BaseException:
-            self.shutdown_request(request)
-            raise
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Return true to go on with this request, false to close it."""
-        return True
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Run the request. The mix-ins override it to do so in a thread, a process, a fiber."""
-        self.finish_request(request, client_address)
-        self.shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """Called after each turn of the accept loop; for what is to be done there regularly."""
-
-    def needs_service(self) -> bool:
-        """True if ``service_actions`` has something to do even while no request comes.
-
-        That is so where a class overrides it; a class that defines both answers for itself.
-        """
-        return "service_actions" in vars(self) or any(
-            "service_actions" in vars(base) and "needs_service" not in vars(base)
-            for base in type(self).__mro__
-        )
-
-    def has_room(self) -> bool:
-        """False to leave the next request in the kernel's queue until the accept loop is woken."""
-        return True
+    # -- for strategies ----------------------------------------------------------------------
 
     def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
         """Call ``callback()`` on the accept loop whenever ``descriptor`` is readable.
@@ -329,63 +216,18 @@ class BaseServer:
         if self._loop is not None:
             self._loop.unwatch(descriptor)
 
-    def handle_timeout(self) -> None:
-        """Called by ``handle_request`` when no request came within ``timeout``."""
-
-    # -- the flow: where the request runs ------------------------------------------------------
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Make the handler; its constructor handles the request."""
-        connection = self._inflight.find(request)
-        if connection is not None:
-            connection.runner = self._runner()
-            connection.state = ConnectionState.HANDLING
-            if self._subscribers:
-                self.emit(Opened(connection.id, client_address))
-        try:
-            self.RequestHandlerClass(request, client_address, self)
-        except BaseException as error:
-            self._fail(connection, request, error)
-            raise
-
-    def shutdown_request(self, request: Any) -> None:
-        """Tell the peer that nothing more comes, then ``close_request``."""
-        connection = self._inflight.unfile(request)
-        self.close_request(request)
-        self._ended(connection)
-
-    def close_request(self, request: Any) -> None:
-        """Free what the request holds."""
-        self._ended(self._inflight.unfile(request))
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log the exception that is being handled, of ``client_address``'s request.
-
-        A peer that went away is one debug line; anything else is an error with its traceback, on the
-        logger ``everserve``.
-        """
-        error = sys.exception()
-        if error is None:
-            logger.error("request from %s failed", client_address)
-            return
-        if peer_is_gone(error, request):
-            logger.debug("peer %s went away: %r", client_address, error)
-        else:
-            logger.error("request from %s failed: %r", client_address, error, exc_info=error)
-
-    def request_moved(self, request: Any, process: int) -> None:
-        """Another process has the request now: keep it among the connections until it is returned."""
-        self._inflight.hold(request, process)
-
-    def request_returned(self, process: int) -> None:
-        """The process that had a request has ended."""
-        self._ended(self._inflight.release(process))
-
     # -- the end -------------------------------------------------------------------------------
 
     def server_close(self) -> None:
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._life.close()
+
+    def _leave_listener_to_parent(self) -> None:
+        """In a forked child: let the parent alone hold the listener, so that it can close it."""
+
+    def _must_be_open(self) -> None:
+        if self.fileno() < 0:
+            raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
 
     def _close_listener(self) -> None:
         """Close the listening socket, and leave the requests in progress alone."""
@@ -412,10 +254,6 @@ class BaseServer:
     def _is_draining(self) -> bool:
         return self._life.state in (State.DRAINING, State.STOPPED)
 
-    def _runner(self) -> int:
-        """Who runs now: two requests with the same runner cannot run at the same time."""
-        return threading.get_ident()
-
     def _wait_until(
         self, condition: Callable[[], bool], deadline: Callable[[], float | None] = lambda: None
     ) -> bool:
@@ -441,54 +279,3 @@ class BaseServer:
         """Shut down those connections, so that their handlers come to an end."""
         for connection in connections:
             connection.cut()
-
-    # -- what went wrong -----------------------------------------------------------------------
-
-    def _accept_failed(self, error: OSError) -> None:
-        verdict = classify(error)
-        if verdict is Verdict.FATAL and self._life.state is not State.STOPPED:
-            raise error
-        if verdict is Verdict.BACK_OFF:
-            self._pause(error)
-
-    def _pause(self, error: OSError) -> None:
-        delay = self._back_off.fail()
-        if delay is not None:
-            self._tell(BackedOff(error, delay, self._back_off.told()))
-
-    def _hook_failed(self, hook: str, error: Exception) -> None:
-        """A hook failed before there was a request: told, and not repeated at full speed."""
-        self._back_off.fail()
-        error.add_note(f"raised by {type(self).__name__}.{hook}(), before there was a request")
-        self.handle_error(None, None)
-
-    def _contain(self, connection: Connection, request: Any, peer: Any, error: Exception) -> None:
-        """Let an exception cost its own connection alone."""
-        self._fail(connection, request, error)
-        try:
-            self.handle_error(request, peer)
-        finally:
-            try:
-                self.shutdown_request(request)
-            except Exception:
-                logger.exception("closing the request from %s failed", peer)
-                self._ended(connection)
-
-    def _fail(self, connection: Connection | None, request: Any, error: BaseException) -> None:
-        if connection is None or connection.failed:
-            return
-        connection.failed = True
-        if self._subscribers:
-            gone = peer_is_gone(error, request)
-            self.emit(Failed(connection.id, connection.peer, error, gone))
-
-    def _refuse(self, connection: Connection, reason: str) -> None:
-        connection.failed = True
-        if self._subscribers:
-            self.emit(Refused(connection.id, connection.peer, reason))
-
-    def _ended(self, connection: Connection | None) -> None:
-        if connection is not None and self._inflight.remove(connection):
-            if self._subscribers and not connection.failed:
-                self.emit(Finished(connection.id, connection.peer, connection.age))
-            self._life.bell.ring()

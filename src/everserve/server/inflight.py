@@ -14,7 +14,17 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from everserve.sockets.tcpinfo import Traffic, traffic_of
+
+if TYPE_CHECKING:
+    from everserve.admission.pace import Pace
+    from everserve.sockets.tls import TLSSocket
+    from everserve.wire.proxy import ProxyHeader
+
+_LOOKED_AT = 64
+"""Connections among which the one that was idle longest is looked for."""
 
 __all__ = ["Connection", "ConnectionState", "Connections", "Inflight"]
 
@@ -35,15 +45,20 @@ class Connection:
     """
 
     __slots__ = (
+        "counted",
         "failed",
         "held_by",
         "id",
         "key",
+        "missed",
+        "pace",
         "peer",
+        "proxy",
         "request",
         "runner",
         "started",
         "state",
+        "tls",
     )
 
     def __init__(self, number: int, request: Any, peer: Any) -> None:
@@ -56,6 +71,11 @@ class Connection:
         self.runner: int | None = None  # the thread, or the fiber, of its handler
         self.held_by: int | None = None  # the process that has it after the parent closed its copy
         self.failed = False  # its end has been told
+        self.counted = False  # among the connections of its peer
+        self.missed: str | None = None  # the deadline it missed
+        self.pace: Pace | None = None  # its deadlines
+        self.proxy: ProxyHeader | None = None  # what the proxy in front said
+        self.tls: TLSSocket | None = None  # the TLS session
 
     @property
     def age(self) -> float:
@@ -73,6 +93,10 @@ class Connection:
             with suppress(OSError):
                 # The plain method: SSLSocket's would pull the session from under its thread.
                 socket.socket.shutdown(self.request, socket.SHUT_RDWR)
+
+    def traffic(self) -> Traffic | None:
+        """What the kernel knows of it; ``None`` if that is nothing."""
+        return traffic_of(self.request) if isinstance(self.request, socket.socket) else None
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
@@ -167,6 +191,12 @@ class Inflight:
                 connection.held_by = None
                 return connection
         return None
+
+    def longest_idle(self, *, but: Any) -> Connection | None:
+        """Of the oldest connections (a look at each costs a system call) the one idle longest."""
+        oldest = itertools.islice((c for c in self.view if c.request is not but), _LOOKED_AT)
+        looks = [(traffic.quiet, c.id, c) for c in oldest if (traffic := c.traffic())]
+        return max(looks)[2] if looks else None
 
     def forget_closed(self) -> None:
         """Drop those whose socket was closed without the server's hooks."""

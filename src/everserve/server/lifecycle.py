@@ -29,8 +29,8 @@ class State(enum.Enum):
 class Life:
     """The state of one server, with the means to change it from any thread or signal handler.
 
-    Takes no lock. ``runner()`` tells who runs now: a thread, or a fiber. ``session`` is a new object for each ``serve_forever`` while it runs, so that a
-    waiter can tell one run from the next; it runs in ``_serving``.
+    Takes no lock. ``runner()`` tells who runs now: a thread, or a fiber. ``session`` is a new object
+    for each ``serve_forever`` while it runs, so that a waiter can tell one run from the next.
     """
 
     def __init__(self, runner: Callable[[], int] = get_ident) -> None:

@@ -120,6 +120,10 @@ class TCPServer(BaseServer):
     def _close_listener(self) -> None:
         self.socket.close()
 
+    def _leave_listener_to_parent(self) -> None:
+        if self._listens():
+            self._close_listener()
+
     def _socket_timeout(self) -> float | None:
         return self.socket.gettimeout()
 

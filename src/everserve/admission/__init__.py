@@ -1,0 +1,5 @@
+"""Between accept and handler: who may come in, how many, how fast, and how long it may take.
+
+Limits and access are asked on the accept loop; the steps (PROXY header, TLS handshake, deadlines) run
+where the request runs, in the order of ``steps``.
+"""

@@ -1,0 +1,100 @@
+"""Which networks may connect: asked on the accept loop, before any byte is read."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from typing import Any, Self
+
+from everserve.errors import OptionError
+
+__all__ = ["Access", "Networks", "host_of"]
+
+_MAPPED = bytes(10) + b"\xff\xff"  # IPv4 in IPv6 (RFC 4291, 2.5.5.2), as a dual-stack socket has it
+
+
+def host_of(address: Any) -> bytes | None:
+    """The packed IP address of a ``client_address``: 4 or 16 bytes; ``None`` if it has none."""
+    if not isinstance(address, tuple) or not address or not isinstance(address[0], str):
+        return None
+    host = address[0]
+    try:
+        if ":" not in host:
+            return socket.inet_pton(socket.AF_INET, host)
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except OSError:
+        return None
+    return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+class Networks:
+    """A set of networks that answers in one look-up for each prefix length that occurs."""
+
+    def __init__(self, networks: Iterable[str] = ()) -> None:
+        """``networks``: texts such as ``10.0.0.0/8``, ``::1``. Raises ``OptionError``."""
+        self.texts = tuple(networks)
+        self._prefixes: dict[tuple[int, int], set[int]] = {}
+        for text in self.texts:
+            try:
+                network = ipaddress.ip_network(text.strip())
+            except ValueError as error:
+                raise OptionError(
+                    f"no network: {text!r} ({error}); write 10.0.0.0/8 or ::1"
+                ) from None
+            size = network.max_prefixlen
+            shift = size - network.prefixlen
+            prefixes = self._prefixes.setdefault((size // 8, shift), set())
+            prefixes.add(int(network.network_address) >> shift)
+
+    def __bool__(self) -> bool:
+        return bool(self._prefixes)
+
+    def __contains__(self, host: object) -> bool:
+        """True if ``host``, a packed address, is in one of the networks."""
+        if not isinstance(host, bytes):
+            return False
+        number = int.from_bytes(host)
+        for (size, shift), prefixes in self._prefixes.items():
+            if size == len(host) and number >> shift in prefixes:
+                return True
+        return False
+
+
+class Access:
+    """Networks that may connect, and networks that may not: what is denied is never allowed.
+
+    Without ``allow`` everybody may come who is not denied. Peers without an IP address (Unix sockets)
+    always may. Immutable: assign a new one to ``server.access``, which counts from the next connection.
+    """
+
+    def __init__(self, *, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
+        self._allow = Networks(allow)
+        self._deny = Networks(deny)
+
+    @classmethod
+    def parse(cls, value: Any) -> Self | Access:
+        """Read ``"allow 10.0.0.0/8, deny 10.1.0.0/16"``. Raises ``OptionError``."""
+        if isinstance(value, Access):
+            return value
+        networks: dict[str, list[str]] = {"allow": [], "deny": []}
+        for item in str(value).split(","):
+            verb, _, network = item.strip().partition(" ")
+            if verb not in networks or not network:
+                raise OptionError(f"access: {item.strip()!r}; write 'allow 10.0.0.0/8, deny ::/0'")
+            networks[verb].append(network)
+        return cls(**networks)
+
+    def permits(self, address: Any) -> bool:
+        """True if the peer with that ``client_address`` may connect."""
+        host = host_of(address)
+        if host is None:
+            return True
+        if host in self._deny:
+            return False
+        return not self._allow or host in self._allow
+
+    def __repr__(self) -> str:
+        rules = [f"allow {text}" for text in self._allow.texts]
+        rules += [f"deny {text}" for text in self._deny.texts]
+        return f"<Access {', '.join(rules) or 'everybody'}>"

@@ -1,0 +1,48 @@
+"""Whether a handler should go on: asked by one that computes, as ``self.cancelled``."""
+
+from __future__ import annotations
+
+import enum
+import select
+import socket
+from time import monotonic
+from typing import Any
+
+__all__ = ["Cancelled", "reason_to_stop"]
+
+
+class Cancelled(enum.Enum):
+    """Why a handler should not go on."""
+
+    DRAINING = "the server stops"
+    DEADLINE = "a deadline has passed"
+    PEER_GONE = "the peer has gone"
+
+
+def reason_to_stop(server: Any, connection: Any, request: Any) -> Cancelled | None:
+    """The first reason there is, ``None`` to go on. A look at the socket is one system call."""
+    if getattr(server, "draining", False):
+        return Cancelled.DRAINING
+    if _is_late(connection):
+        return Cancelled.DEADLINE
+    if isinstance(request, socket.socket) and _has_gone(request):
+        return Cancelled.PEER_GONE
+    return None
+
+
+def _is_late(connection: Any) -> bool:
+    if getattr(connection, "missed", None):
+        return True
+    ends = getattr(getattr(connection, "pace", None), "ends", None)
+    return ends is not None and monotonic() >= ends
+
+
+def _has_gone(sock: socket.socket) -> bool:
+    """True after a reset, and after a full close; a peer that only ended its half still listens."""
+    if sock.fileno() == -1:
+        return True
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # hang-up and error are always reported
+    return bool(poll.poll(0))

@@ -1,0 +1,144 @@
+"""The door of a server: asked on the accept loop whether the next may come in, and this one stay.
+
+It reads the server's attributes each time, so that a change counts from the next connection.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from everserve.admission.limits import PeerCounter, TokenBucket
+from everserve.errors import OptionError
+
+if TYPE_CHECKING:
+    from everserve.admission.access import Access
+
+__all__ = ["POLICIES", "Door", "Doorkeeper", "Overload", "read_policy", "reset", "say_and_leave"]
+
+POLICIES = ("wait", "refuse", "reset", "shed-idle")
+"""What to do with a connection above a limit."""
+
+Overload: TypeAlias = str | Callable[[Any, Any, Any, str], bool]
+"""One of ``POLICIES``, or ``callable(server, request, client_address, reason)``: true lets it in."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: socket(7)
+
+
+class Doorkeeper(Protocol):
+    """The attributes of a server that the door reads."""
+
+    max_connections_per_peer: int | None
+    accept_rate: float | None
+    accept_burst: float | None
+    max_handshakes: int | None
+    overload: Overload
+    access: Access | None
+
+    def is_full(self) -> bool:
+        """True if no more connections may be in progress."""
+
+
+class Door:
+    """Counts who is inside, and says why somebody may not come in. For the accept loop; ``leave``,
+    ``greet`` and ``greeted`` may be called from any thread."""
+
+    def __init__(self, keeper: Doorkeeper) -> None:
+        self._keeper = keeper
+        self._bucket: TokenBucket | None = None
+        self._lock = threading.Lock()
+        self.peers = PeerCounter()
+        self.handshakes = 0
+        self.refusals: Counter[str] = Counter()
+
+    def pause(self) -> float:
+        """Seconds for which ``accept_rate`` lets nobody in, where the policy is to wait."""
+        if self._keeper.accept_rate is None or self._keeper.overload != "wait":
+            return 0.0
+        return self._rate().wait()
+
+    def is_open(self) -> bool:
+        """False where the next connection is to wait in the kernel's queue."""
+        keeper = self._keeper
+        if keeper.overload != "wait":
+            return True
+        return not (keeper.is_full() or self._too_many_handshakes() or self.pause())
+
+    def objection(self, address: Any) -> str | None:
+        """Why the connection from ``address``, accepted just now, is above a limit, in a word."""
+        keeper = self._keeper
+        if keeper.access is not None and not keeper.access.permits(address):
+            return "access"
+        if keeper.accept_rate is not None and not self._rate().take():
+            return "accept_rate"
+        per_peer = keeper.max_connections_per_peer
+        if per_peer is not None and self.peers.count(address) >= per_peer:
+            return "max_connections_per_peer"
+        if keeper.overload == "wait":
+            return None
+        if keeper.is_full():
+            return "max_connections"
+        return "max_handshakes" if self._too_many_handshakes() else None
+
+    def enter(self, connection: Any) -> None:
+        """The connection is let in: count it among those of its peer, if that is asked for."""
+        if self._keeper.max_connections_per_peer is not None:
+            connection.counted = True
+            self.peers.add(connection.peer)
+
+    def leave(self, connection: Any) -> None:
+        """The connection has ended."""
+        if connection.counted:
+            self.peers.remove(connection.peer)
+
+    def greet(self) -> None:
+        """A handshake begins."""
+        with self._lock:
+            self.handshakes += 1
+
+    def greeted(self) -> bool:
+        """A handshake is over. True if others may have waited for that."""
+        with self._lock:
+            full = self._too_many_handshakes()
+            self.handshakes -= 1
+        return full
+
+    def _too_many_handshakes(self) -> bool:
+        limit = self._keeper.max_handshakes
+        return limit is not None and self.handshakes >= limit
+
+    def _rate(self) -> TokenBucket:
+        rate, burst = self._keeper.accept_rate, self._keeper.accept_burst
+        assert rate is not None
+        bucket = self._bucket
+        if bucket is None or (bucket.rate, bucket.asked) != (rate, burst):
+            self._bucket = bucket = TokenBucket(rate, burst)
+        return bucket
+
+
+def say_and_leave(request: Any, message: bytes) -> None:
+    """Send ``message`` if there is room for it: nobody waits for a peer that is turned away."""
+    if message and isinstance(request, socket.socket):
+        with suppress(OSError):
+            request.setblocking(False)
+            request.send(message)
+
+
+def reset(request: Any) -> None:
+    """Let the coming close of ``request`` send a reset instead of an orderly end."""
+    if isinstance(request, socket.socket):
+        with suppress(OSError):
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def read_policy(value: Any) -> Overload:
+    """Check an ``overload``. Raises ``OptionError``."""
+    if callable(value) or value in POLICIES:
+        policy: Overload = value
+        return policy
+    raise OptionError(f"overload = {value!r}: there are {', '.join(POLICIES)}, or a callable")

@@ -1,0 +1,155 @@
+"""The deadlines of one connection while its handler runs.
+
+``steps`` arms them; the watchdog looks at them when they are due, and cuts the connection that missed
+one: a blocked read ends, a blocked write raises.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from everserve.sockets.tcpinfo import Traffic, traffic_of
+
+__all__ = ["Pace", "PaceLimits", "StageDeadline"]
+
+FIRST_GRACE = 5.0
+"""Seconds after which the rate of a connection is looked at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceLimits:
+    """What a connection must keep to; ``None`` is no limit. All in seconds, the rate in bytes/s."""
+
+    idle_timeout: float | None = None
+    request_timeout: float | None = None
+    write_timeout: float | None = None
+    min_receive_rate: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(
+            limit is not None
+            for limit in (
+                self.idle_timeout,
+                self.request_timeout,
+                self.write_timeout,
+                self.min_receive_rate,
+            )
+        )
+
+    @property
+    def need_traffic(self) -> bool:
+        """True if the kernel must be asked what has moved."""
+        return any(
+            limit is not None
+            for limit in (self.idle_timeout, self.write_timeout, self.min_receive_rate)
+        )
+
+
+class StageDeadline:
+    """One moment, by which a stage (PROXY header, TLS handshake) must be over."""
+
+    def __init__(self, name: str, miss: Callable[[str], None]) -> None:
+        self._name = name
+        self._miss = miss
+
+    def due(self, now: float) -> None:
+        """The moment has come and the stage is not over."""
+        self._miss(self._name)
+
+
+class Pace:
+    """Looks whether a connection keeps to its limits. ``miss(name)`` is called once, if it does not.
+
+    ``first_look`` is when to look first. Knows its limits as they were when the request began.
+    """
+
+    def __init__(
+        self,
+        limits: PaceLimits,
+        request: Any,
+        miss: Callable[[str], None],
+        *,
+        traffic: Callable[[Any], Traffic | None] = traffic_of,
+        began: float | None = None,
+    ) -> None:
+        self._limits = limits
+        self._request = request
+        self._miss = miss
+        self._traffic = traffic
+        self.began = monotonic() if began is None else began
+        self._delivered = -1
+        self._progress = self.began
+        self.ends = None if limits.request_timeout is None else self.began + limits.request_timeout
+
+    @property
+    def first_look(self) -> float:
+        """The monotonic time of the earliest moment at which anything can be missed."""
+        limits = self._limits
+        moments = [
+            self.began + limit
+            for limit in (limits.idle_timeout, limits.request_timeout)
+            if limit is not None
+        ]
+        if limits.write_timeout is not None:
+            moments.append(self.began + limits.write_timeout / 2)
+        if limits.min_receive_rate is not None:
+            moments.append(self.began + FIRST_GRACE)
+        return min(moments)
+
+    def due(self, now: float) -> float | None:
+        """Look. Returns the next moment to do so, ``None`` when it was missed or cannot be told."""
+        if self.ends is not None and now >= self.ends:
+            self._miss("request_timeout")
+            return None
+        traffic = self._look()
+        if traffic is None:
+            return self.ends
+        moments = [] if self.ends is None else [self.ends]
+        for name, moment in (
+            ("idle_timeout", self._idle(traffic, now)),
+            ("write_timeout", self._stuck(traffic, now)),
+            ("min_receive_rate", self._slow(traffic, now)),
+        ):
+            if moment is None:
+                continue
+            if moment <= now:
+                self._miss(name)
+                return None
+            moments.append(moment)
+        return min(moments, default=None)
+
+    def _look(self) -> Traffic | None:
+        if not self._limits.need_traffic or not isinstance(self._request, socket.socket):
+            return None
+        return self._traffic(self._request)
+
+    def _idle(self, traffic: Traffic, now: float) -> float | None:
+        """When it will have been quiet for too long."""
+        if self._limits.idle_timeout is None:
+            return None
+        quiet_since = max(self.began, now - traffic.quiet)
+        return quiet_since + self._limits.idle_timeout
+
+    def _stuck(self, traffic: Traffic, now: float) -> float | None:
+        """When the peer will have taken nothing of what waits for it for too long.
+
+        Looked at twice in ``write_timeout``: it is missed by half of it at the most.
+        """
+        limit = self._limits.write_timeout
+        if limit is None:
+            return None
+        if not traffic.waiting or traffic.delivered != self._delivered:
+            self._delivered, self._progress = traffic.delivered, now
+        end = self._progress + limit
+        return end if end <= now else min(end, now + limit / 2)
+
+    def _slow(self, traffic: Traffic, now: float) -> float | None:
+        """When its average rate since the beginning will be too low, if nothing more comes."""
+        rate = self._limits.min_receive_rate
+        if rate is None:
+            return None
+        return max(self.began + FIRST_GRACE, self.began + traffic.received / rate)

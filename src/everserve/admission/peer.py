@@ -1,0 +1,86 @@
+"""Who is there: one frozen object for all that is known of the other end of a request.
+
+A handler asks for it as ``self.peer``; nothing is looked up before that.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from everserve.sockets.tls import TLSIdentity
+    from everserve.wire.proxy import ProxyHeader
+
+__all__ = ["Credentials", "Peer"]
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: unix(7)
+
+
+class Credentials(NamedTuple):
+    """Who connected over a Unix socket, as the kernel saw it then (``SO_PEERCRED``)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a request.
+
+    ``address`` is the client's, as in ``client_address``; ``transport`` is ``tcp``, ``udp``, ``unix``
+    or ``unixgram``. ``proxy`` is the ``ProxyHeader``, with its TLVs, if a proxy sent one, and
+    ``proxy_address`` is that proxy's own; ``tls`` is the ``TLSIdentity`` of a TLS connection;
+    ``credentials`` are those of a Unix stream. What is not there is ``None``.
+    """
+
+    address: Any
+    transport: str
+    proxy: ProxyHeader | None = None
+    proxy_address: Any = None
+    tls: TLSIdentity | None = None
+    credentials: Credentials | None = None
+
+    @classmethod
+    def of(cls, connection: Any, request: Any, address: Any) -> Peer:
+        """Look it all up. ``connection`` is the server's entry, or ``None``."""
+        sock = request[1] if isinstance(request, tuple) else request
+        proxy = getattr(connection, "proxy", None) or getattr(request, "proxy", None)
+        tls = getattr(connection, "tls", None)
+        return cls(
+            address=address,
+            transport=_transport(sock),
+            proxy=proxy,
+            proxy_address=_proxy_address(request, sock) if proxy is not None else None,
+            tls=None if tls is None else tls.identity(),
+            credentials=_credentials(sock),
+        )
+
+
+def _transport(sock: Any) -> str:
+    stream = getattr(sock, "type", None) != socket.SOCK_DGRAM
+    if getattr(sock, "family", None) == getattr(socket, "AF_UNIX", -1):
+        return "unix" if stream else "unixgram"
+    return "tcp" if stream else "udp"
+
+
+def _proxy_address(request: Any, sock: Any) -> Any:
+    if isinstance(request, tuple):
+        return getattr(request, "reply_to", None)
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None  # gone meanwhile
+
+
+def _credentials(sock: Any) -> Credentials | None:
+    if _transport(sock) != "unix" or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    try:
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return None
+    return Credentials(*_CREDENTIALS.unpack(packed))

@@ -1,0 +1,182 @@
+"""The steps of admission that run where the request runs: PROXY header, TLS handshake, deadlines.
+
+``finish_request`` sends each request through ``server.steps``, in order, before it makes the handler. A
+step that objects raises ``Refusal``.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from everserve.admission.access import host_of
+from everserve.admission.deadlines import Deadline
+from everserve.admission.pace import Pace, PaceLimits, StageDeadline
+from everserve.errors import ProxyHeaderError
+from everserve.sockets.tls import TLS, TLSSocket
+from everserve.wire.proxy import ProxyDecoder
+
+if TYPE_CHECKING:
+    from everserve.wire.proxy import ProxyHeader
+
+__all__ = [
+    "STEPS",
+    "Passage",
+    "Refusal",
+    "Step",
+    "arm_deadlines",
+    "read_proxy_header",
+    "shake_hands",
+]
+
+CLOSE_NOTIFY = 1.0
+"""Seconds that the end of a TLS stream may take to be written to a peer that does not read."""
+
+_PEEK = 4096
+
+
+class Refusal(Exception):
+    """A step turns the request away. ``reason`` is a word, for counting; the cause tells more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Passage:
+    """One request on its way to its handler. The steps change ``request`` and ``client_address``.
+
+    ``connection`` is the server's entry for it, where the results of the steps are kept for the
+    handler: ``proxy``, ``tls`` and ``pace``.
+    """
+
+    def __init__(self, server: Any, connection: Any, request: Any, client_address: Any) -> None:
+        self.server = server
+        self.connection = connection
+        self.request = request
+        self.client_address = client_address
+        self._armed: list[Deadline] = []
+
+    def go_through(self, steps: Iterable[Step]) -> None:
+        """Take the steps, in order. Raises ``Refusal``."""
+        for step in steps:
+            step(self)
+
+    def arm(self, deadline: Deadline, when: float) -> None:
+        """Have ``deadline`` looked at from the monotonic time ``when`` until the passage ends."""
+        self._armed.append(deadline)
+        self.server._watchdog.watch(deadline, when)
+
+    def disarm(self, deadline: Deadline) -> None:
+        """The stage of ``deadline`` is over."""
+        self._armed.remove(deadline)
+        self.server._watchdog.forget(deadline)
+
+    def leave(self) -> None:
+        """The handler has ended: say so to a TLS peer, and watch no more."""
+        if isinstance(self.request, TLSSocket):
+            self.request.close_notify(CLOSE_NOTIFY)
+        for deadline in self._armed:
+            self.server._watchdog.forget(deadline)
+        self._armed.clear()
+
+    def stage(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        """Do ``work`` in at most ``seconds``, all of it; raises ``Refusal`` where it fails."""
+        miss = self.server._deadline_missed
+        deadline = StageDeadline(name, lambda missed: miss(self.connection, missed))
+        self.arm(deadline, monotonic() + seconds)
+        try:
+            work()
+        except (OSError, ssl.SSLError, ProxyHeaderError, EOFError) as error:
+            missed = self.connection is not None and self.connection.missed
+            raise Refusal(missed or name.removesuffix("_timeout")) from error
+        finally:
+            self.disarm(deadline)
+
+
+Step: TypeAlias = Callable[[Passage], None]
+
+
+def read_proxy_header(passage: Passage) -> None:
+    """PROXY protocol: take the header off the stream; the address becomes the client's own.
+
+    Only for a server with ``proxy_protocol``, and then always: a peer that is none of
+    ``trusted_proxies`` is refused, unheard.
+    """
+    server = passage.server
+    if not server.proxy_protocol or not isinstance(passage.request, socket.socket):
+        return
+    host = host_of(passage.client_address)
+    if host is not None and host not in server.trusted_proxies:
+        raise Refusal("untrusted_proxy")
+    passage.stage("proxy_timeout", server.proxy_timeout, lambda: _take_header(passage))
+
+
+def _take_header(passage: Passage) -> None:
+    header = _receive_header(passage.request)
+    if header.source is not None:
+        passage.client_address = header.source
+    if passage.connection is not None:
+        passage.connection.proxy = header
+        passage.connection.peer = passage.client_address
+
+
+def _receive_header(sock: socket.socket) -> ProxyHeader:
+    """Read exactly the header: what comes behind it stays in the kernel for who comes next."""
+    decoder = ProxyDecoder()
+    fed = 0
+    while True:
+        seen = sock.recv(_PEEK, socket.MSG_PEEK)
+        if not seen:
+            raise EOFError("the connection ended inside the PROXY header")
+        header = decoder.feed(seen)
+        # Of an unfinished header all that is there belongs to it, and must go for more to be seen.
+        left = len(seen) if header is None else decoder.consumed - fed
+        fed += left
+        while left:
+            left -= len(sock.recv(left))
+        if header is not None:
+            return header
+
+
+def shake_hands(passage: Passage) -> None:
+    """TLS: do the handshake; the request becomes the ``TLSSocket``."""
+    server = passage.server
+    if server.tls is None or not isinstance(passage.request, socket.socket):
+        return
+    if isinstance(server.tls, ssl.SSLContext):
+        server.tls = TLS.of(server.tls)
+    secure = server.tls.wrap(passage.request, turn=server._writers_turn())
+    server._door.greet()
+    try:
+        passage.stage("handshake_timeout", server.handshake_timeout, secure.do_handshake)
+    finally:
+        if server._door.greeted():
+            server._life.wake()
+    passage.request = secure
+    if passage.connection is not None:
+        passage.connection.tls = secure
+
+
+def arm_deadlines(passage: Passage) -> None:
+    """Deadlines: from here the handler must keep to the server's limits of time."""
+    server = passage.server
+    limits = PaceLimits(
+        idle_timeout=server.idle_timeout,
+        request_timeout=server.request_timeout,
+        write_timeout=server.write_timeout,
+        min_receive_rate=server.min_receive_rate,
+    )
+    if not limits or passage.connection is None:
+        return
+    connection, miss = passage.connection, server._deadline_missed
+    pace = Pace(limits, connection.request, lambda name: miss(connection, name))
+    connection.pace = pace
+    passage.arm(pace, pace.first_look)
+
+
+STEPS: tuple[Step, ...] = (read_proxy_header, shake_hands, arm_deadlines)
+"""The order of admission."""
