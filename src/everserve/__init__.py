@@ -4,18 +4,23 @@
 short way. Each public name is written once, in the ``__all__`` of the room that makes it.
 """
 
+from everserve import admission as _admission
 from everserve import combos as _combos
 from everserve import concurrency as _concurrency
 from everserve import handlers as _handlers
 from everserve import server as _server
+from everserve.admission import *
 from everserve.combos import *
 from everserve.concurrency import *
 from everserve.fibers.engine import engine as engine
 from everserve.handlers import *
 from everserve.serve import make_server, serve
 from everserve.server import *
+from everserve.sockets.tls import TLS
 
 __all__ = [
+    "TLS",
+    *_admission.__all__,
     *_combos.__all__,
     *_concurrency.__all__,
     *_handlers.__all__,

@@ -28,8 +28,8 @@ _UNIX = ("unix", "unixgram")
 class Address:
     """Where to listen: what ``Address.parse`` makes of a text, and ``str`` turns back into one.
 
-    ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for all
-    interfaces; ``path`` begins with a NUL for an abstract name.
+    ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for
+    all interfaces; ``path`` begins with a NUL for an abstract name.
     """
 
     scheme: str

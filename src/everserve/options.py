@@ -6,30 +6,39 @@ stand where they act: on the classes.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from everserve.admission.access import Networks
 from everserve.errors import OptionError
+from everserve.sockets.tls import TLS
 
 __all__ = ["OPTIONS", "Option", "check"]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. ``read`` checks a value, or a text of the command line, and returns it."""
+    """One option. ``read`` checks a value, or a text of the command line, and returns it.
+
+    ``is_flag``: it is on or off; ``is_text``: a text can say it, so that the command line has it.
+    """
 
     name: str
     read: Callable[[Any], Any]
     wanted: str
     help: str
     is_flag: bool = False
+    is_text: bool = True
 
     def check(self, value: Any) -> Any:
         """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
         try:
             return self.read(value)
+        except OptionError:
+            raise
         except (TypeError, ValueError):
             raise OptionError(f"{self.name} = {value!r}: wants {self.wanted}") from None
 
@@ -51,6 +60,31 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _rate(value: Any) -> float:
+    return _seconds(value)
+
+
+def _message(value: Any) -> bytes:
+    """Bytes as they are; of a text, escapes such as ``\\r\\n`` mean what they say."""
+    if isinstance(value, bytes):
+        return value
+    return str(value).encode().decode("unicode_escape").encode("latin-1")
+
+
+def _networks(value: Any) -> Networks:
+    if isinstance(value, Networks):
+        return value
+    return Networks(value.split(",") if isinstance(value, str) else value)
+
+
+def _tls(value: Any) -> Any:
+    if value is None or isinstance(value, TLS):
+        return value
+    if isinstance(value, ssl.SSLContext):
+        return TLS.of(value)
+    raise TypeError
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -69,6 +103,7 @@ def _option(name: str, read: Callable[[Any], Any], wanted: str, text: str) -> Op
 
 
 _YES_NO = "True or False"
+_SECONDS = "seconds, more than 0"
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
@@ -78,7 +113,7 @@ OPTIONS: Mapping[str, Option] = {
             "max_connections",
             _count(1),
             "a number from 1 up",
-            "pool: connections in progress, also waiting for a thread; default as many as threads",
+            "connections in progress; of a pool, default as many as threads",
         ),
         _option(
             "worker_idle_timeout",

@@ -6,7 +6,7 @@ They choose the ready-made class, set the modern defaults and the options, and b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from everserve.addresses import Address
@@ -19,7 +19,7 @@ from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6
 
-__all__ = ["CONCURRENCY", "DEFAULT_CONCURRENCY", "make_server", "serve"]
+__all__ = ["CONCURRENCY", "DEFAULT_CONCURRENCY", "bind", "make_server", "serve"]
 
 DEFAULT_CONCURRENCY = "fibers"
 
@@ -36,7 +36,9 @@ def serve(
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
     ``unixgram:/path`` or ``fd://3``; ``tls://...`` is TCP with TLS, for which ``tls`` is given.
-    ``concurrency`` is one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal requests in progress have ``grace`` seconds; a second one cuts.
+    ``concurrency`` is one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the
+    first signal requests in progress have ``grace`` seconds; a second one cuts.
+
     The other ``settings`` are the options of ``everserve.options``. Addresses are reused on POSIX and
     Nagle's algorithm is off, unless they say otherwise.
 
@@ -47,12 +49,37 @@ def serve(
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
     servers: list[TCPServer] = []
     try:
-        for address in addresses:
-            servers.append(make_server(handler, address, concurrency=concurrency, **settings))
+        servers += bind(handler, addresses, concurrency=concurrency, **settings)
         return run(servers, grace=grace)
     finally:
         for server in servers:
             server.server_close()
+
+
+def bind(
+    handler: Callable[..., Any],
+    addresses: Iterable[str | Address],
+    *,
+    concurrency: str = DEFAULT_CONCURRENCY,
+    **settings: Any,
+) -> list[TCPServer]:
+    """A server for each address, all bound, or none. ``tls`` is for those that are ``tls://``.
+
+    Where none is, it is for all of them. Raises as ``serve``.
+    """
+    places = [Address.parse(address) for address in addresses]
+    secure = any(place.scheme == "tls" for place in places)
+    servers: list[TCPServer] = []
+    try:
+        for place in places:
+            plain = secure and place.scheme != "tls"
+            chosen = {name: v for name, v in settings.items() if not (plain and name == "tls")}
+            servers.append(make_server(handler, place, concurrency=concurrency, **chosen))
+    except BaseException:
+        for server in servers:
+            server.server_close()
+        raise
+    return servers
 
 
 def make_server(
@@ -87,8 +114,8 @@ def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> t
     chosen = check(settings, base)
     if where.scheme == "tls" and chosen.get("tls") is None:
         raise OptionError(f"{where}: needs a certificate: tls=everserve.TLS(certfile, keyfile)")
-    if where.scheme in ("tcp", "udp"):
-        chosen.pop("tls", None)
+    if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
+        raise OptionError(f"{where}: tls has no meaning for datagrams")
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
         raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")
     return type(base.__name__, (base,), defaults | chosen)

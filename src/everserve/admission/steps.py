@@ -35,8 +35,6 @@ __all__ = [
 CLOSE_NOTIFY = 1.0
 """Seconds that the end of a TLS stream may take to be written to a peer that does not read."""
 
-_PEEK = 4096
-
 
 class Refusal(Exception):
     """A step turns the request away. ``reason`` is a word, for counting; the cause tells more."""
@@ -127,17 +125,11 @@ def _take_header(passage: Passage) -> None:
 def _receive_header(sock: socket.socket) -> ProxyHeader:
     """Read exactly the header: what comes behind it stays in the kernel for who comes next."""
     decoder = ProxyDecoder()
-    fed = 0
     while True:
-        seen = sock.recv(_PEEK, socket.MSG_PEEK)
-        if not seen:
+        received = sock.recv(decoder.needed)
+        if not received:
             raise EOFError("the connection ended inside the PROXY header")
-        header = decoder.feed(seen)
-        # Of an unfinished header all that is there belongs to it, and must go for more to be seen.
-        left = len(seen) if header is None else decoder.consumed - fed
-        fed += left
-        while left:
-            left -= len(sock.recv(left))
+        header = decoder.feed(received)
         if header is not None:
             return header
 

@@ -17,9 +17,11 @@ from everserve.errors import EverserveError, OptionError
 from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
-from everserve.serve import DEFAULT_CONCURRENCY, make_server
+from everserve.serve import DEFAULT_CONCURRENCY
+from everserve.serve import bind as bind_all
 from everserve.server.stopping import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
 
@@ -59,7 +61,7 @@ class _Value(click.ParamType[Any]):
 
 def _server_options(command: Any) -> Any:
     """Give ``command`` an option for each of ``everserve.options``."""
-    for option in reversed(tuple(OPTIONS.values())):
+    for option in reversed([option for option in OPTIONS.values() if option.is_text]):
         dashed = option.name.replace("_", "-")
         words = f"--{dashed}/--no-{dashed}" if option.is_flag else f"--{dashed}"
         kind: Any = None if option.is_flag else _Value(option)
@@ -107,6 +109,12 @@ def everserve() -> None:
     help="What to log, on stderr; 'debug' tells every connection.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How.")
+@click.option("--tls-cert", metavar="FILE", help="PEM file: the certificate, for tls:// addresses.")
+@click.option(
+    "--tls-key", metavar="FILE", help="PEM file: its private key; default: in --tls-cert."
+)
+@click.option("--tls-client-ca", metavar="FILE", help="PEM file: who signs clients' certificates.")
+@click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
 @_server_options
 def run(
     target: str,
@@ -115,19 +123,26 @@ def run(
     grace: float,
     log_level: str,
     log_format: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    tls_alpn: str | None,
     **settings: Any,
 ) -> None:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
-    SIGTERM drains: what waits is served, what runs may end; a second one cuts. Every option may also
-    stand in the environment: --bind as EVERSERVE_BIND, and so on.
+    SIGTERM drains: what waits is served, what runs may end; a second one cuts. SIGHUP reads renewed
+    certificates. Every option may also stand in the environment: --bind as EVERSERVE_BIND, and so on.
     """
     configure(level=log_level, form=log_format)
     chosen = {name: value for name, value in settings.items() if value is not None}
     try:
+        chosen |= _tls(tls_cert, tls_key, tls_client_ca, tls_alpn)
         handler = find_handler(target)
-        servers = _bind_all(handler, bind, concurrency, chosen)
+        servers = bind_all(handler, bind, concurrency=concurrency, **chosen)
+        for server in servers:
+            log_events(server)
         report = run_servers(
             servers, grace=grace, on_ready=lambda: _say_where(servers), on_signal=_say_signal
         )
@@ -138,20 +153,16 @@ def run(
     _say_how(report)
 
 
-def _bind_all(
-    handler: Any, addresses: tuple[str, ...], concurrency: str, settings: dict[str, Any]
-) -> list[TCPServer]:
-    servers: list[TCPServer] = []
-    try:
-        for address in [Address.parse(text) for text in addresses]:
-            server = make_server(handler, address, concurrency=concurrency, **settings)
-            log_events(server)
-            servers.append(server)
-    except BaseException:
-        for server in servers:
-            server.server_close()
-        raise
-    return servers
+def _tls(
+    cert: str | None, key: str | None, client_ca: str | None, alpn: str | None
+) -> dict[str, TLS]:
+    """The setting ``tls``, if there is a certificate."""
+    if cert is None:
+        if key or client_ca or alpn:
+            raise OptionError("--tls-key, --tls-client-ca and --tls-alpn go with --tls-cert")
+        return {}
+    names = [name.strip() for name in (alpn or "").split(",") if name.strip()]
+    return {"tls": TLS(cert, key, client_ca=client_ca, alpn=names)}
 
 
 def _explain(error: OSError) -> str:

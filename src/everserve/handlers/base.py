@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
-from everserve.admission.cancelling import Cancelled, reason_to_stop
-from everserve.admission.peer import Peer
-
 from everserve.reading import Reading
 
 if TYPE_CHECKING:
@@ -30,8 +27,8 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     ``setup()``, ``handle()``, ``finish()``. ``finish`` is called even if ``handle`` raised, and not if
     ``setup`` did. They find ``self.request``, ``self.client_address`` and ``self.server``.
 
-    And, worked out when asked: ``self.peer``, who is there; ``self.deadline`` and ``self.cancelled``, for
-    one that computes; ``self.truncated``, of a datagram.
+    And, worked out when asked: ``self.peer``, who is there; ``self.deadline`` and
+    ``self.cancelled``, for one that computes; ``self.truncated``, of a datagram.
 
     For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
     """

@@ -70,4 +70,3 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
                 self.wfile.flush()
         self.wfile.close()
         self.rfile.close()
-
