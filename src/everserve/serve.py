@@ -47,9 +47,8 @@ def serve(
     """
     if not addresses:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
-    servers: list[TCPServer] = []
+    servers = bind(handler, addresses, concurrency=concurrency, **settings)
     try:
-        servers += bind(handler, addresses, concurrency=concurrency, **settings)
         return run(servers, grace=grace)
     finally:
         for server in servers:

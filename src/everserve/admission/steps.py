@@ -16,8 +16,9 @@ from everserve.admission.access import host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
+from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLS, TLSSocket
-from everserve.wire.proxy import ProxyDecoder
+from everserve.wire.proxy import ProxyDecoder, parse
 
 if TYPE_CHECKING:
     from everserve.wire.proxy import ProxyHeader
@@ -75,8 +76,8 @@ class Passage:
 
     def leave(self) -> None:
         """The handler has ended: say so to a TLS peer, and watch no more."""
-        if isinstance(self.request, TLSSocket):
-            self.request.close_notify(CLOSE_NOTIFY)
+        if self.connection is not None and self.connection.tls is not None:
+            self.connection.tls.close_notify(CLOSE_NOTIFY)
         for deadline in self._armed:
             self.server._watchdog.forget(deadline)
         self._armed.clear()
@@ -105,21 +106,41 @@ def read_proxy_header(passage: Passage) -> None:
     ``trusted_proxies`` is refused, unheard.
     """
     server = passage.server
-    if not server.proxy_protocol or not isinstance(passage.request, socket.socket):
+    if not server.proxy_protocol:
         return
     host = host_of(passage.client_address)
     if host is not None and host not in server.trusted_proxies:
         raise Refusal("untrusted_proxy")
-    passage.stage("proxy_timeout", server.proxy_timeout, lambda: _take_header(passage))
+    if isinstance(passage.request, Datagram):
+        _strip_header(passage, passage.request)
+    elif isinstance(passage.request, socket.socket):
+        passage.stage("proxy_timeout", server.proxy_timeout, lambda: _take_header(passage))
+
+
+def _strip_header(passage: Passage, datagram: Datagram) -> None:
+    """Every datagram of a proxy begins with a header; the reply goes to the proxy."""
+    data, sock = datagram
+    try:
+        header, length = parse(data)
+    except ProxyHeaderError as error:
+        raise Refusal("proxy") from error
+    stripped = Datagram((data[length:], sock))
+    stripped.truncated = datagram.truncated
+    stripped.proxy = header
+    stripped.reply_to = passage.client_address
+    passage.request = stripped
+    _believe(passage, header)
 
 
 def _take_header(passage: Passage) -> None:
-    header = _receive_header(passage.request)
+    _believe(passage, _receive_header(passage.request))
+
+
+def _believe(passage: Passage, header: ProxyHeader) -> None:
     if header.source is not None:
         passage.client_address = header.source
     if passage.connection is not None:
         passage.connection.proxy = header
-        passage.connection.peer = passage.client_address
 
 
 def _receive_header(sock: socket.socket) -> ProxyHeader:
@@ -137,20 +158,29 @@ def _receive_header(sock: socket.socket) -> ProxyHeader:
 def shake_hands(passage: Passage) -> None:
     """TLS: do the handshake; the request becomes the ``TLSSocket``."""
     server = passage.server
-    if server.tls is None or not isinstance(passage.request, socket.socket):
-        return
+    if (
+        server.tls is not None
+        and server.implicit_tls
+        and isinstance(passage.request, socket.socket)
+    ):
+        passage.request = secure(passage)
+
+
+def secure(passage: Passage) -> TLSSocket:
+    """Do a handshake on the passage's request, in its time; the connection keeps the session."""
+    server = passage.server
     if isinstance(server.tls, ssl.SSLContext):
         server.tls = TLS.of(server.tls)
-    secure = server.tls.wrap(passage.request, turn=server._writers_turn())
+    layer: TLSSocket = server.tls.wrap(passage.request, turn=server._writers_turn())
     server._door.greet()
     try:
-        passage.stage("handshake_timeout", server.handshake_timeout, secure.do_handshake)
+        passage.stage("handshake_timeout", server.handshake_timeout, layer.do_handshake)
     finally:
         if server._door.greeted():
             server._life.wake()
-    passage.request = secure
     if passage.connection is not None:
-        passage.connection.tls = secure
+        passage.connection.tls = layer
+    return layer
 
 
 def arm_deadlines(passage: Passage) -> None:

@@ -17,6 +17,7 @@ from everserve.errors import EverserveError, OptionError
 from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
+from everserve.process.signals import RELOAD_SIGNAL
 from everserve.serve import DEFAULT_CONCURRENCY
 from everserve.serve import bind as bind_all
 from everserve.server.stopping import StopReport
@@ -191,7 +192,10 @@ def _invitation(address: Address) -> str:
 
 
 def _say_signal(number: signal.Signals) -> None:
-    click.echo(f"everserve: {number.name}: draining (once more cuts)")
+    if number is RELOAD_SIGNAL:
+        click.echo(f"everserve: {number.name}: reading certificates anew")
+    else:
+        click.echo(f"everserve: {number.name}: draining (once more cuts)")
 
 
 def _say_how(report: StopReport) -> None:

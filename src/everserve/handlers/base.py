@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
+from everserve.admission.cancelling import Cancelled, reason_to_stop
+from everserve.admission.peer import Peer
 from everserve.reading import Reading
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
     """
 
+    _peer: Peer | None = None
+
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request
         self.client_address = client_address
@@ -51,6 +55,32 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
 
     def finish(self) -> None:
         """Clean up; called after ``handle``."""
+
+    @Reading
+    def peer(self) -> Peer:
+        """Who is there: address, proxy, TLS identity, Unix credentials. Looked up when first asked."""
+        if self._peer is None:
+            self._peer = Peer.of(self._connection(), self.request, self.client_address)
+        return self._peer
+
+    @Reading
+    def deadline(self) -> float | None:
+        """When ``request_timeout`` ends the request (``time.monotonic``); ``None`` for never."""
+        pace = getattr(self._connection(), "pace", None)
+        return None if pace is None else pace.ends
+
+    @Reading
+    def cancelled(self) -> Cancelled | None:
+        """Why a handler that computes should not go on: ``None``, or a ``Cancelled``, which is true.
+
+        The server drains, the deadline has passed, or the peer has gone. A peer that has only ended
+        its own half (``shutdown(SHUT_WR)``) still waits for the answer, and has not gone.
+        """
+        return reason_to_stop(self.server, self._connection(), self.request)
+
+    def _connection(self) -> Any:
+        find = getattr(self.server, "connection_of", None)
+        return None if find is None else find(self.request)
 
     @Reading
     def truncated(self) -> bool:

@@ -31,8 +31,9 @@ class DatagramRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         reply = self.wfile.getvalue()
         if not reply:
             return
-        if not self.client_address:
+        address = getattr(self.request, "reply_to", None) or self.client_address
+        if not address:
             raise NoReplyAddressError(
                 "the sender has no address: it must bind its socket for a reply"
             )
-        self.socket.sendto(reply, self.client_address)
+        self.socket.sendto(reply, address)

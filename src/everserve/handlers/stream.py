@@ -41,6 +41,9 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             connection.settimeout(self.timeout)
         if self.disable_nagle_algorithm:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self._open_files(connection)
+
+    def _open_files(self, connection: Any) -> None:
         self.rfile: Any
         self.wfile: Any
         if self.rbufsize and isinstance(connection, socket.socket):
@@ -62,6 +65,22 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             return self.coalesce_writes
         definer = next(base for base in type(self).__mro__ if "wbufsize" in vars(base))
         return definer is StreamRequestHandler and getattr(self.server, "coalesce_writes", False)
+
+    def start_tls(self) -> None:
+        """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.
+
+        Call it when the peer has been told to begin. What it sent in clear behind its request is
+        thrown away: it must not be taken for TLS (RFC 7457, section 2.2). Raises ``ConnectionError``
+        where the handshake fails or takes longer than ``handshake_timeout``. The server has
+        ``implicit_tls = False``.
+        """
+        self.wfile.flush()
+        self.rfile.close()
+        self.wfile.close()
+        server: Any = self.server
+        self.request = self.connection = server.start_tls(self.request, self.client_address)
+        self._peer = None
+        self._open_files(self.request)
 
     def finish(self) -> None:
         """Send what is left and close the files."""

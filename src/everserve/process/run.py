@@ -6,15 +6,17 @@ threads that serve.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from everserve.errors import TLSConfigError
 from everserve.events import Serving
 from everserve.process.inbox import Inbox
-from everserve.process.signals import STOP_SIGNALS, receiving
+from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
 from everserve.server.stopping import StopReport
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from everserve.server.base import BaseServer
 
 __all__ = ["run"]
+
+logger = logging.getLogger("everserve")
 
 
 def run(
@@ -35,11 +39,12 @@ def run(
 
     The first signal stops them with ``grace`` seconds, a second one cuts. ``on_ready()`` is called when
     all serve, ``on_signal(signal)`` at each signal. Returns what ``stop`` reports, summed up. An error
-    that ends one server stops the others and is raised at the end. Signals are received in the main
-    thread only.
+    that ends one server stops the others and is raised at the end. SIGHUP has servers with TLS read
+    their certificates anew. Signals are received in the main thread only.
     """
     runner = _Runner(servers, grace)
-    with receiving(STOP_SIGNALS, runner.inbox.put):
+    reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and any(server.tls for server in servers) else []
+    with receiving([*STOP_SIGNALS, *reload], runner.inbox.put):
         return runner.run(on_ready, on_signal)
 
 
@@ -72,7 +77,10 @@ class _Runner:
             threading.Thread(target=self._serve, args=(server,), daemon=True).start()
         while self._serving:
             message = self.inbox.get()
-            if isinstance(message, signal.Signals):
+            if message is RELOAD_SIGNAL:
+                on_signal(message)
+                self._reload()
+            elif isinstance(message, signal.Signals):
                 on_signal(message)
                 self._signals += 1
                 self._stop_all(self._grace if self._signals == 1 else 0.0)
@@ -90,7 +98,7 @@ class _Runner:
         finished = threading.Thread(target=self._join_stoppers, daemon=True)
         finished.start()
         while not isinstance(message := self.inbox.get(), _Ended):
-            if isinstance(message, signal.Signals):
+            if isinstance(message, signal.Signals) and message is not RELOAD_SIGNAL:
                 on_signal(message)
                 self._signals += 1
                 if self._signals > 1:
@@ -98,6 +106,14 @@ class _Runner:
         if self._error is not None:
             raise self._error
         return _sum(tuple(self._reports.values()))
+
+    def _reload(self) -> None:
+        for server in {id(server.tls): server for server in self._servers if server.tls}.values():
+            try:
+                server.reload_tls()
+                logger.info("certificates renewed")
+            except TLSConfigError as error:
+                logger.error("certificates not renewed, the old ones stay: %s", error)
 
     def _join_stoppers(self) -> None:
         for thread in self._stoppers:

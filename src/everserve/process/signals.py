@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["STOP_SIGNALS", "receiving"]
+__all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "receiving"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a server process to end: Ctrl-C, and what service managers send."""
+
+
+RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""What asks a server to read its files anew, where the system has it."""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
+from everserve.admission.renewal import CertificateWatch
 from everserve.errors import ServerClosedError
 from everserve.events import (
     Serving,
@@ -27,6 +28,7 @@ from everserve.server.inflight import Connection, Connections
 from everserve.server.lifecycle import State
 from everserve.server.running import ServingThread
 from everserve.server.stopping import Stopping, StopReport
+from everserve.sockets.tls import TLS
 
 __all__ = ["BaseServer"]
 
@@ -97,12 +99,15 @@ class BaseServer(RequestFlow):
         if not self._life.begin():
             return
         self.__is_shut_down.clear()
+        watch = self._watch_certificates()
         try:
             with self._listener_for_serving(), AcceptLoop(self).open() as self._loop:
                 self.emit(Serving(self.server_address))
                 self._loop.run(poll_interval)
                 self._drain()
         finally:
+            if watch is not None:
+                self._watchdog.forget(watch)
             self._loop = None
             self.__is_shut_down.set()
             self._life.end()
@@ -250,6 +255,13 @@ class BaseServer(RequestFlow):
         """Do the rest of a stop that a request on this thread has called for."""
         if self._stopping is not None and self._stopping.is_left_to(self._runner()):
             self._stopping.complete()
+
+    def _watch_certificates(self) -> CertificateWatch | None:
+        if self.tls_watch is None or not isinstance(self.tls, TLS):
+            return None
+        watch = CertificateWatch(self.tls, self.tls_watch)
+        self._watchdog.watch(watch, monotonic() + self.tls_watch)
+        return watch
 
     def _is_draining(self) -> bool:
         return self._life.state in (State.DRAINING, State.STOPPED)

@@ -15,7 +15,7 @@ from typing import Any
 from everserve.admission.access import Access, Networks
 from everserve.admission.deadlines import Watchdog
 from everserve.admission.door import Door, Overload, reset, say_and_leave
-from everserve.admission.steps import STEPS, Passage, Refusal, Step
+from everserve.admission.steps import STEPS, Passage, Refusal, Step, secure
 from everserve.errors import TLSConfigError
 from everserve.events import (
     Accepted,
@@ -57,7 +57,9 @@ class RequestFlow:
       header, the TLS handshake, the deadlines
     - ``proxy_protocol`` (default ``False``), ``trusted_proxies`` (``Networks``, required with it),
       ``proxy_timeout`` (5)
-    - ``tls`` (``None``, a ``TLS`` or an ``ssl.SSLContext``), ``handshake_timeout`` (10)
+    - ``tls`` (``None``, a ``TLS`` or an ``ssl.SSLContext``), ``handshake_timeout`` (10);
+      ``implicit_tls`` (default ``True``): from the first byte; ``False``: with ``start_tls()``;
+      ``tls_watch`` (``None``): look so often whether its files were renewed
     - ``idle_timeout`` (no byte either way), ``request_timeout`` (all of ``handle()``),
       ``write_timeout`` (a peer that does not read), ``min_receive_rate`` (bytes a second on average)
     """
@@ -75,6 +77,8 @@ class RequestFlow:
     trusted_proxies: Networks = Networks()
     proxy_timeout: float = 5.0
     tls: Any = None
+    implicit_tls: bool = True
+    tls_watch: float | None = None
     handshake_timeout: float = 10.0
     idle_timeout: float | None = None
     request_timeout: float | None = None
@@ -272,6 +276,19 @@ class RequestFlow:
             connection.state = ConnectionState.HANDLING
             if self._subscribers:
                 self.emit(Opened(connection.id, passage.client_address))
+
+    def start_tls(self, request: Any, client_address: Any) -> Any:
+        """Do a TLS handshake in the middle of a connection; returns the socket to go on with.
+
+        ``StreamRequestHandler.start_tls`` calls it. Raises ``ConnectionError`` where it fails.
+        """
+        if self.tls is None:
+            raise TLSConfigError("start_tls() needs the server's tls")
+        passage = Passage(self, self._inflight.find(request), request, client_address)
+        try:
+            return secure(passage)
+        except Refusal as refusal:
+            raise ConnectionAbortedError(f"STARTTLS failed: {refusal.__cause__}") from refusal
 
     def connection_of(self, request: Any) -> Connection | None:
         """The entry among ``connections`` that a handler's ``request`` belongs to."""

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from everserve.wire.proxy import ProxyHeader
 
 __all__ = ["LARGEST", "Datagram", "receive"]
 
@@ -17,9 +20,14 @@ _MSG_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Datagram(tuple[bytes, socket.socket]):
-    """The ``(data, socket)`` that a handler gets as its ``request``; ``truncated`` if it was cut."""
+    """The ``(data, socket)`` that a handler gets as its ``request``; ``truncated`` if it was cut.
+
+    Where a proxy sent it, ``proxy`` is its header, and ``reply_to`` the address of the proxy.
+    """
 
     truncated: bool = False
+    proxy: ProxyHeader | None = None
+    reply_to: Any = None
 
 
 def receive(sock: socket.socket, size: int, *, wait: bool) -> tuple[Datagram, Any]:

@@ -1,0 +1,36 @@
+"""Look now and then whether certificates were renewed on disk, and take them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from everserve.errors import TLSConfigError
+
+__all__ = ["CertificateWatch"]
+
+logger = logging.getLogger("everserve")
+
+
+class _Renewable(Protocol):
+    def changed(self) -> bool: ...
+    def reload(self) -> None: ...
+
+
+class CertificateWatch:
+    """Looked at by the watchdog every ``interval`` seconds; a broken file is logged, once, and the
+    old certificate stays."""
+
+    def __init__(self, tls: _Renewable, interval: float) -> None:
+        self._tls = tls
+        self._interval = interval
+
+    def due(self, now: float) -> float:
+        """Reload what has changed; the time of the next look."""
+        if self._tls.changed():
+            try:
+                self._tls.reload()
+                logger.info("certificates renewed")
+            except TLSConfigError as error:
+                logger.error("renewed certificates are not usable, the old ones stay: %s", error)
+        return now + self._interval

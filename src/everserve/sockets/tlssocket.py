@@ -1,0 +1,409 @@
+"""`TLSSocket`: TLS over a connected socket, for threads and fibers alike.
+
+It stands between a connection's plain socket and the handler's streams, and reads as a conversation
+goes: handshake, reading, writing, the end. How ciphertext travels is `tlswire`'s.
+"""
+
+import errno
+import os
+import socket
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from everserve.sockets.tlswire import (
+    BATCH,
+    RECORD,
+    Half,
+    TLSWire,
+    Turn,
+    closed_error,
+    ragged_error,
+)
+
+if TYPE_CHECKING:
+    from socket import _SendableFile
+
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["TLSSocket", "Turn"]
+
+HALF_CLOSE_SECONDS = 5.0
+"""How long `shutdown(SHUT_WR)` on a socket without a time limit tries to say close_notify."""
+
+
+class TLSSocket(TLSWire):
+    """A connected socket whose bytes travel encrypted; otherwise what `ssl.SSLSocket` is.
+
+    *Ownership*: `inner` stays the owner of the descriptor: closing it is enough, and closing this
+    closes it. Nobody else may read from or write to `inner` in the meantime.
+
+    *Order*: make it, `do_handshake()` where the request runs and before others use it, use it,
+    `close_notify(seconds)`, then shut down and close `inner`. A `recv` or `send` does the handshake
+    where nobody has.
+
+    *Time*: `settimeout` is the inner's, for each wait; a record that comes in pieces has, from its
+    first piece on, as long again. Non-blocking use raises `ssl.SSLWantReadError` and
+    `ssl.SSLWantWriteError`; after the latter repeat the same `send`. Data may be waiting although
+    the descriptor is not readable: ask `pending()`.
+
+    *Threads*: one may read while others write. Writers take turns by `turn`, a `threading.Lock`
+    unless another is given. Where several *fibers* of a thread write to the same connection, give a
+    semaphore of fibers: one that waited for a `threading.Lock` would stop them all.
+
+    *Memory*: see `MEMORY` below.
+
+    `initial` is ciphertext that was read from `inner` already, as behind a PROXY header. With
+    STARTTLS it is the opposite: what the peer sent in clear behind its request must not be given
+    here, and is best refused, as an attacker may have put it there (RFC 7457, section 2.2).
+
+    `server_side=False` makes the client's side; `server_hostname` is then what is asked for and,
+    where the context says so, checked; `session` is one to resume.
+
+    Errors: `ssl.SSLError` and its kinds for what breaks TLS (the peer has been told by an alert by
+    then), OSError for the connection.
+    """
+
+    __slots__ = ("_pid", "suppress_ragged_eofs", "truncated")
+
+    suppress_ragged_eofs: bool
+    """Whether a stream without close_notify ends as any other does (the default), or raises."""
+
+    truncated: bool
+    """Whether the stream ended without the peer's close_notify: anybody may have cut it."""
+
+    def __init__(
+        self,
+        inner: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = True,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+        initial: bytes = b"",
+        suppress_ragged_eofs: bool = True,
+        turn: Turn | None = None,
+    ) -> None:
+        super().__init__(inner, context, server_side, server_hostname, session, turn)
+        self.suppress_ragged_eofs = suppress_ragged_eofs
+        self.truncated = False
+        self._pid = os.getpid()
+        self._incoming.write(initial)
+
+    # --- handshake -----------------------------------------------------------------------------
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Agree with the peer; the socket's time limit is for the whole. Nothing when it is done.
+
+        `block` lets a non-blocking socket wait for as long as it takes.
+
+        Errors: `ssl.SSLCertVerificationError`, `ssl.SSLEOFError` (the peer went away), another
+        `ssl.SSLError`; TimeoutError; `ssl.SSLWantReadError`, `ssl.SSLWantWriteError`: call again.
+        """
+        if self._reads is not Half.FRESH:
+            return
+        timeout = self._inner.gettimeout()
+        if timeout is None or (timeout == 0.0 and not block):
+            self._shake(None)
+            return
+        try:
+            if timeout == 0.0:
+                self._inner.settimeout(None)
+            self._shake(monotonic() + timeout if timeout else None)
+        finally:
+            self._restore(timeout)
+
+    def _shake(self, limit: float | None) -> None:
+        while not self._has_agreed():
+            self._ship(limit)
+            sealed = self._fetch(limit)
+            if not sealed:
+                self.truncated = True
+                raise ragged_error("the peer went away in the handshake")
+            self._incoming.write(sealed)
+        self._ship(limit)
+        self._more = self._incoming.pending > 0
+        self._reads = self._writes = Half.OPEN
+
+    def _has_agreed(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            self._ship_at_once()  # the alert
+            raise
+        return True
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int = 1024, flags: int = 0) -> bytes:
+        """Read up to `bufsize` bytes, of one record at most; b"" at the stream's end."""
+        if flags:
+            self._refuse_flags("recv")
+        if bufsize <= 0:
+            return _nothing(bufsize, "recv")
+        data: bytes = self._read(bufsize if bufsize < RECORD else RECORD, None)
+        return data
+
+    def recv_into(
+        self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0
+    ) -> int:
+        """Read up to `nbytes` bytes (0, None: what fits) into `buffer`; 0 at the stream's end."""
+        if flags:
+            self._refuse_flags("recv_into")
+        size = memoryview(buffer).nbytes
+        if nbytes:
+            size = min(size, nbytes)
+        if size <= 0:
+            return len(_nothing(size, "recv_into"))
+        count: int = self._read(size, buffer)
+        return count
+
+    def pending(self) -> int:
+        """Bytes that can be read without the kernel. Decrypts what is here in order to know."""
+        with self._lock:
+            if self._reads is Half.OPEN:
+                self._open_early()
+            return len(self._early)
+
+    def _read(self, size: int, buffer: "WriteableBuffer | None") -> Any:
+        """Bytes, or how many are in `buffer`."""
+        if self._reads is not Half.OPEN and not self._may_read():
+            return self._take_early(size, buffer)
+        sealed = b""
+        limit = None
+        while True:
+            if sealed or self._more or self._early:
+                found = self._decrypt(sealed, size, buffer)
+                if found is not None:
+                    return found
+                limit = self._until(limit)
+            sealed = self._fetch()
+            if not sealed:
+                return self._end_ragged(buffer)
+
+    def _may_read(self) -> bool:
+        """Whether there may be more than what was read early."""
+        if self._reads is Half.FRESH:
+            self.do_handshake()
+        if self._reads is Half.CLOSED:
+            raise closed_error()
+        return self._reads is Half.OPEN
+
+    def _decrypt(self, sealed: bytes, size: int, buffer: "WriteableBuffer | None") -> Any:
+        """Plain text of one record, or None when the rest of it has to come first."""
+        try:
+            with self._lock:
+                if sealed:
+                    self._incoming.write(sealed)
+                    self._more = True
+                if self._early:
+                    return self._take_early(size, buffer)
+                found = self._open(size, buffer)
+        except ssl.SSLError:
+            self._ship_at_once()  # the alert
+            raise
+        if self._outgoing.pending:
+            self._ship_at_once()  # an answer to KeyUpdate (RFC 8446, 4.6.3), or an alert
+        return found
+
+    def _end_ragged(self, buffer: "WriteableBuffer | None") -> Any:
+        self.truncated = True
+        if not self.suppress_ragged_eofs:
+            raise ragged_error("the stream ends without close_notify")
+        return b"" if buffer is None else 0
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
+        """Send the first bytes of `data`, a record's worth at most, and tell how many."""
+        if flags:
+            self._refuse_flags("send")
+        if self._writes is not Half.OPEN:
+            self._prepare_writing()
+        with self._turn, memoryview(data) as view, view.cast("B") as plain:
+            self._ship()
+            if not self._owed:
+                sealed = self._seal(plain[:RECORD])
+                self._owed = min(len(plain), RECORD)
+                self._send(sealed)
+            elif self._owed > len(plain):
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "bad write retry: not the data of before")
+            sent, self._owed = self._owed, 0
+            return sent
+
+    def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
+        """Send all of `data`. The socket's time limit is for each wait, as with `ssl.SSLSocket`."""
+        if flags:
+            self._refuse_flags("sendall")
+        if self._writes is not Half.OPEN:
+            self._prepare_writing()
+        with self._turn:
+            if self._unsent:
+                self._ship()
+            self._owed = 0
+            if type(data) is bytes and len(data) <= BATCH:
+                self._send(self._seal(data))
+                return
+            with memoryview(data) as view, view.cast("B") as plain:
+                for start in range(0, len(plain), BATCH):
+                    self._send(self._seal(plain[start : start + BATCH]))
+
+    def sendfile(self, file: "_SendableFile", offset: int = 0, count: int | None = None) -> int:
+        """Send what `file` holds from `offset` on, `count` bytes at most; tells how many."""
+        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if offset:
+            file.seek(offset)
+        total = 0
+        try:
+            while block := file.read(BATCH if count is None else min(BATCH, count - total)):
+                self.sendall(block)
+                total += len(block)
+            return total
+        finally:
+            if total > 0 and hasattr(file, "seek"):
+                file.seek(offset + total)
+
+    def _prepare_writing(self) -> None:
+        if self._writes is Half.FRESH:
+            self.do_handshake()
+        if self._writes is Half.CLOSED:
+            raise closed_error()
+        if self._writes is Half.ENDED:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def close_notify(self, timeout: float = 0.0, *, wait: bool = False) -> bool:
+        """Say that nothing more comes (RFC 8446, section 6.1); tell whether the peer has said so.
+
+        Takes `timeout` seconds at most, whatever the peer does; nearly always no time at all, as
+        it waits only where the kernel's buffer is full. With 0.0 (default) it is not sent then.
+
+        `wait`: wait in that time for the peer's own close_notify too, and drop what else it sends;
+        nobody else may be reading then. Many clients never say it, or only when they close.
+
+        The connection is not shut down: that is the owner's to do. Never raises for what the peer
+        or the connection does; may be repeated.
+        """
+        limit = monotonic() + timeout
+        self._say_goodbye(timeout)
+        if wait and self._reads is Half.OPEN and not self.truncated:
+            self._await_goodbye(limit)
+        return self._reads is Half.ENDED
+
+    def shutdown(self, how: int, /) -> None:
+        """Shut down one direction or both; before writing ends, close_notify is sent.
+
+        With SHUT_WR reading goes on, and the time limit, or 5 s where there is none, bounds the
+        sending; with SHUT_RDWR nothing is waited for.
+        """
+        if how == socket.SHUT_WR:
+            timeout = self._inner.gettimeout()
+            self._say_goodbye(HALF_CLOSE_SECONDS if timeout is None else timeout)
+        elif how == socket.SHUT_RDWR:
+            self._say_goodbye(0.0)
+        self._inner.shutdown(how)
+
+    def unwrap(self) -> socket.socket:
+        """End TLS in both directions; returns `inner`, to go on in clear. `surplus()` comes first.
+
+        Errors: `ssl.SSLError` where the peer still sends data, `ssl.SSLEOFError` where it has gone;
+        ValueError before the handshake and after the end.
+        """
+        if self._reads in (Half.FRESH, Half.CLOSED):
+            raise ValueError(f"No SSL wrapper around {self}")
+        with self._turn:
+            self._seal_goodbye()
+            self._ship()
+        while not self._early and self._reads is Half.OPEN:
+            self._feed(self._fetch())
+        if self._early:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "application data after close notify")
+        self._reads = self._writes = Half.CLOSED
+        return self._inner
+
+    def surplus(self) -> bytes:
+        """After `unwrap`: what came in clear behind the peer's close_notify, once."""
+        return self._incoming.read() if self._reads is Half.CLOSED else b""
+
+    def detach(self) -> int:
+        """Give up the descriptor, and return it; nothing is said to the peer."""
+        self._reads = self._writes = Half.CLOSED
+        return super().detach()
+
+    def _real_close(self) -> None:
+        # A process that has only inherited the connection must not speak in its name; and a lock
+        # that is taken here may be this very thread's, which a signal has interrupted.
+        if self._pid == os.getpid() and not self._lock.locked():
+            self._say_goodbye(0.0)
+        self._reads = self._writes = Half.CLOSED
+        super()._real_close()
+
+    def _say_goodbye(self, timeout: float) -> None:
+        """Send close_notify within `timeout` seconds, or let it be."""
+        if self._writes is not Half.OPEN:
+            return
+        limit = monotonic() + timeout
+        if not (self._turn.acquire(True, timeout) if timeout > 0.0 else self._turn.acquire(False)):
+            return
+        try:
+            self._seal_goodbye()
+            self._ship(at_once=True)
+        except ssl.SSLWantWriteError:
+            if timeout > 0.0:
+                self._ship_patiently(limit)
+        except OSError:
+            pass
+        finally:
+            self._turn.release()
+
+    def _seal_goodbye(self) -> None:
+        with self._lock:
+            if self._writes is not Half.OPEN:
+                return
+            # SSL_shutdown breaks on data that it meets: what is here is read before.
+            self._open_early()
+            try:
+                self._tls.unwrap()
+            except ssl.SSLWantReadError:
+                pass  # the peer has not ended its side yet
+            self._writes = Half.ENDED
+
+    def _ship_patiently(self, limit: float) -> None:
+        before = self._inner.gettimeout()
+        try:
+            self._ship(limit)
+        except OSError:
+            pass
+        finally:
+            self._restore(before)
+
+    def _await_goodbye(self, limit: float) -> None:
+        before = self._inner.gettimeout()
+        try:
+            while self._reads is Half.OPEN:
+                self._early = b""
+                self._feed(self._fetch(limit))
+        except OSError:
+            pass
+        finally:
+            self._restore(before)
+
+    def _feed(self, sealed: bytes) -> None:
+        if not sealed:
+            self.truncated = True
+            raise ragged_error("the stream ends without close_notify")
+        with self._lock:
+            self._incoming.write(sealed)
+            self._more = True
+            self._open_early()
+
+
+def _nothing(size: int, method: str) -> bytes:
+    if size < 0:
+        raise ValueError(f"negative buffersize in {method}")
+    return b""
