@@ -1,0 +1,83 @@
+# What the other compiled modules of the engine see of the loop.
+
+cdef extern from * nogil:
+    """
+    enum { TASK_IDLE, TASK_PARKED, TASK_READY, TASK_RUNNING, TASK_DONE };
+    """
+    enum:
+        TASK_IDLE
+        TASK_PARKED
+        TASK_READY
+        TASK_RUNNING
+        TASK_DONE
+
+
+cdef class Task:
+    cdef Task following          # the next one in the ready queue
+    cdef int state
+    cdef Py_ssize_t place        # index in the heap of timers, -1 when it is not there
+    cdef double due              # when its entry in the heap fires
+
+    cdef int fire(self, Loop loop, double now) except -1
+
+
+cdef class Watch:
+    cdef Loop loop               # None until a wait registers the descriptor
+    cdef object callback         # set for a level-triggered reader of the hub
+    cdef Task reader
+    cdef Task writer
+    cdef list others             # further tasks that wait for the same descriptor
+    cdef double timeout          # seconds for each call; negative: for ever
+    cdef int fd
+    cdef unsigned int generation
+    cdef bint readable           # a read may find something
+    cdef bint writable           # a write may find room
+    cdef bint hung_up            # the peer has closed, or an error waits: always ask the kernel
+    cdef bint infers             # a short read means empty
+    cdef bint duplicated         # closing the descriptor may leave it with epoll
+    cdef Py_ssize_t expected     # bytes the last read brought
+    cdef object corked           # the writer that holds bytes back for this descriptor
+
+    cdef int wake(self, unsigned int events) except -1
+    cdef int release(self) except -1
+
+
+cdef class Loop:
+    cdef int epoll_fd
+    cdef int wakeup_fd
+    cdef bint rousing            # a wake-up is on its way
+    cdef unsigned int generations
+    cdef void **watches          # by descriptor; each holds a reference
+    cdef Py_ssize_t capacity
+    cdef Task head
+    cdef Task tail
+    cdef readonly Py_ssize_t waiting
+    cdef void **heap
+    cdef Py_ssize_t timers
+    cdef Py_ssize_t heap_capacity
+    cdef list fired              # level-triggered watches that are readable now
+    cdef bint idle               # inside epoll_wait
+    cdef object on_active        # called once when a wait ends; asked for by the stall watch
+
+    cdef int push(self, Task task) except -1
+    cdef Task pop(self)
+    cdef int register(self, Watch watch) except -1
+    cdef int forget(self, Watch watch) except -1
+    cdef int arm(self, Task task, double due) except -1
+    cdef int disarm(self, Task task) except -1
+    cdef int expire(self) except -1
+    cdef double remaining(self, double limit)
+    cdef int wait(self, double limit) except -1
+    cdef int rouse(self) noexcept
+    cdef void shut(self) noexcept
+    cdef int make_room(self, int fd) except -1
+    cdef void put(self, Py_ssize_t index, void *entry) noexcept
+    cdef void rise(self, Py_ssize_t index) noexcept
+    cdef void sink(self, Py_ssize_t index) noexcept
+    cdef int rise_from_idle(self) except -1
+    cdef int dispatch(self, void *events, int count) except -1
+    cdef void drain(self) noexcept
+
+
+cdef double monotonic() noexcept nogil
+cdef double coarse() noexcept nogil

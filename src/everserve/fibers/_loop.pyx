@@ -1,0 +1,462 @@
+# cython: binding=False
+"""The compiled loop: epoll, a heap of timers and a queue of what is ready to run.
+
+It stands below the hub, which runs what the loop finds ready; `loop.py` is its reference.
+"""
+from cpython.ref cimport Py_INCREF, Py_DECREF, Py_XDECREF, PyObject
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from libc.errno cimport errno, EINTR, EEXIST, ENOENT
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+from posix.unistd cimport close, read, write
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
+        EPOLLIN
+        EPOLLPRI
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLLRDHUP
+    uint32_t EPOLLET
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int initial, int flags)
+    enum:
+        EFD_CLOEXEC
+        EFD_NONBLOCK
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *ts)
+    int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC_COARSE
+
+cdef enum:
+    BATCH = 256                  # events a system call
+    LONGEST_WAIT = 86_400_000    # milliseconds; epoll_wait takes an int
+
+cdef double NEVER = float("inf")
+
+
+cdef double monotonic() noexcept nogil:
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return ts.tv_sec + ts.tv_nsec * 1e-9
+
+
+cdef double coarse() noexcept nogil:
+    """A clock of some milliseconds' grain for a quarter of the price: slices of the loop."""
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts)
+    return ts.tv_sec + ts.tv_nsec * 1e-9
+
+
+cdef class Task:
+    """Something that can stand in the ready queue and in the heap of timers."""
+
+    def __cinit__(self, *_args, **_options):
+        self.place = -1
+
+    cdef int fire(self, Loop loop, double now) except -1:
+        """Its time has come, and its entry has left the heap."""
+        return 0
+
+
+cdef class Watch:
+    """What the engine knows of one descriptor.
+
+    `readable` and `writable` are guesses: true until a call has shown otherwise, false until an
+    event of the loop says otherwise.
+    """
+
+    def __init__(self, int fd, bint infers=False):
+        self.fd = fd
+        self.infers = infers
+        self.readable = self.writable = True
+        self.timeout = -1.0
+
+    @property
+    def registered(self):
+        return self.loop is not None
+
+    cdef int wake(self, unsigned int events) except -1:
+        cdef Loop loop = self.loop
+        cdef Task task
+        if events & EPOLLPRI:
+            self.infers = False   # a read stops short at the urgent mark, with more behind it
+        if events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.readable = True
+            if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                self.hung_up = True
+            if self.reader is not None:
+                task, self.reader = self.reader, None
+                loop.push(task)
+        if events & (EPOLLOUT | EPOLLHUP | EPOLLERR):
+            self.writable = True
+            if self.writer is not None:
+                task, self.writer = self.writer, None
+                loop.push(task)
+        if self.others is not None:
+            waiting, self.others = self.others, None
+            for task in waiting:
+                loop.push(task)
+        return 0
+
+    cdef int release(self) except -1:
+        """The descriptor is about to close or to leave: whoever waits for it learns that."""
+        cdef Loop loop = self.loop
+        if loop is not None:
+            self.wake(EPOLLIN | EPOLLOUT)
+            loop.forget(self)
+        self.fd = -1
+        return 0
+
+
+cdef class Loop:
+    """Waits for descriptors, times and other threads; queues what may run.
+
+    Owns its epoll and event descriptors until `close()`. One thread waits; `wake()` is for any
+    thread and for signal handlers.
+    """
+
+    def __cinit__(self):
+        self.epoll_fd = self.wakeup_fd = -1
+
+    def __init__(self):
+        cdef epoll_event event
+        self.fired = []
+        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll_fd < 0:
+            PyErr_SetFromErrno(OSError)
+        self.wakeup_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if self.wakeup_fd < 0:
+            PyErr_SetFromErrno(OSError)
+        event.events = EPOLLIN
+        event.data.u64 = <uint64_t>self.wakeup_fd
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.wakeup_fd, &event) < 0:
+            PyErr_SetFromErrno(OSError)
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        self.shut()
+        for i in range(self.capacity):
+            Py_XDECREF(<PyObject *>self.watches[i])
+        for i in range(self.timers):
+            Py_XDECREF(<PyObject *>self.heap[i])
+        free(self.watches)
+        free(self.heap)
+
+    cdef void shut(self) noexcept:
+        if self.epoll_fd >= 0:
+            close(self.epoll_fd)
+        if self.wakeup_fd >= 0:
+            close(self.wakeup_fd)
+        self.epoll_fd = self.wakeup_fd = -1
+
+    def close(self):
+        """Close the loop's own descriptors; those it watches stay as they are."""
+        cdef Py_ssize_t i
+        cdef Watch watch
+        self.shut()
+        for i in range(self.capacity):
+            if self.watches[i] is not NULL:
+                watch = <Watch>self.watches[i]
+                self.watches[i] = NULL
+                watch.loop = None
+                Py_DECREF(watch)
+        self.fired.clear()
+
+    @property
+    def closed(self):
+        return self.epoll_fd < 0
+
+    # --- the ready queue -------------------------------------------------------------------
+
+    cdef int push(self, Task task) except -1:
+        if task.state != TASK_PARKED:
+            return 0
+        task.state = TASK_READY
+        if self.tail is None:
+            self.head = task
+        else:
+            self.tail.following = task
+        self.tail = task
+        self.waiting += 1
+        return 0
+
+    cdef Task pop(self):
+        cdef Task task = self.head
+        self.head = task.following
+        if self.head is None:
+            self.tail = None
+        task.following = None
+        self.waiting -= 1
+        return task
+
+    # --- descriptors -----------------------------------------------------------------------
+
+    cdef int register(self, Watch watch) except -1:
+        """Give `watch` to epoll, once for its whole life unless it is a level-triggered one."""
+        cdef epoll_event event
+        cdef int fd = watch.fd
+        if self.epoll_fd < 0:
+            raise RuntimeError("the loop is closed")
+        self.make_room(fd)
+        self.generations += 1
+        watch.generation = self.generations
+        event.events = (EPOLLIN if watch.callback is not None
+                        else EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET)
+        event.data.u64 = (<uint64_t>watch.generation << 32) | <uint64_t>fd
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            if errno != EEXIST or epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, fd, &event) < 0:
+                PyErr_SetFromErrno(OSError)
+        if self.watches[fd] is not NULL:
+            (<Watch>self.watches[fd]).loop = None
+            Py_DECREF(<Watch>self.watches[fd])
+        Py_INCREF(watch)
+        self.watches[fd] = <void *>watch
+        watch.loop = self
+        return 0
+
+    cdef int make_room(self, int fd) except -1:
+        cdef Py_ssize_t wanted
+        cdef void **grown
+        if fd < self.capacity:
+            return 0
+        wanted = max(256, 2 * self.capacity, fd + 1)
+        grown = <void **>realloc(self.watches, wanted * sizeof(void *))
+        if grown is NULL:
+            raise MemoryError
+        memset(grown + self.capacity, 0, (wanted - self.capacity) * sizeof(void *))
+        self.watches = grown
+        self.capacity = wanted
+        return 0
+
+    cdef int forget(self, Watch watch) except -1:
+        """Let go of `watch` before its descriptor closes.
+
+        Closing takes a descriptor from epoll by itself, which saves a system call a connection,
+        unless a duplicate keeps the open file alive.
+        """
+        cdef epoll_event event
+        cdef int fd = watch.fd
+        if watch.loop is not self:
+            return 0
+        if watch.duplicated and self.epoll_fd >= 0:
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, fd, &event)
+        watch.loop = None
+        if fd < self.capacity and self.watches[fd] == <void *>watch:
+            self.watches[fd] = NULL
+            Py_DECREF(watch)
+        return 0
+
+    def add_reader(self, int fd, callback):
+        """Have `callback()` called by the hub in each turn in which `fd` is readable."""
+        cdef Watch watch = Watch(fd)
+        watch.callback = callback
+        self.register(watch)
+
+    def remove_reader(self, int fd):
+        """Undo `add_reader`; say whether there was one."""
+        cdef Watch watch
+        if fd < 0 or fd >= self.capacity or self.watches[fd] is NULL:
+            return False
+        watch = <Watch>self.watches[fd]
+        if watch.callback is None:
+            return False
+        watch.duplicated = True
+        watch.callback = None
+        self.forget(watch)
+        return True
+
+    # --- timers: a binary heap whose entries know their place, so that they can leave --------
+
+    cdef void put(self, Py_ssize_t index, void *entry) noexcept:
+        self.heap[index] = entry
+        (<Task>entry).place = index
+
+    cdef void rise(self, Py_ssize_t index) noexcept:
+        cdef void *entry = self.heap[index]
+        cdef double due = (<Task>entry).due
+        cdef Py_ssize_t parent
+        while index > 0:
+            parent = (index - 1) >> 1
+            if (<Task>self.heap[parent]).due <= due:
+                break
+            self.put(index, self.heap[parent])
+            index = parent
+        self.put(index, entry)
+
+    cdef void sink(self, Py_ssize_t index) noexcept:
+        cdef void *entry = self.heap[index]
+        cdef double due = (<Task>entry).due
+        cdef Py_ssize_t child
+        while True:
+            child = 2 * index + 1
+            if child >= self.timers:
+                break
+            if (child + 1 < self.timers
+                    and (<Task>self.heap[child + 1]).due < (<Task>self.heap[child]).due):
+                child += 1
+            if (<Task>self.heap[child]).due >= due:
+                break
+            self.put(index, self.heap[child])
+            index = child
+        self.put(index, entry)
+
+    cdef int arm(self, Task task, double due) except -1:
+        """Fire `task` at `due` or before: a task whose entry is earlier arms itself again.
+
+        A fiber with a time limit for each read moves its limit on at each read; leaving the old
+        entry in place until it fires makes that a comparison instead of a heap operation.
+        """
+        cdef void **grown
+        if task.place >= 0:
+            if task.due <= due:
+                return 0
+            self.disarm(task)
+        if self.timers == self.heap_capacity:
+            grown = <void **>realloc(
+                self.heap, max(64, 2 * self.heap_capacity) * sizeof(void *))
+            if grown is NULL:
+                raise MemoryError
+            self.heap = grown
+            self.heap_capacity = max(64, 2 * self.heap_capacity)
+        Py_INCREF(task)
+        task.due = due
+        self.put(self.timers, <void *>task)
+        self.timers += 1
+        self.rise(task.place)
+        return 0
+
+    cdef int disarm(self, Task task) except -1:
+        cdef Py_ssize_t index = task.place
+        cdef void *last
+        if index < 0:
+            return 0
+        task.place = -1
+        self.timers -= 1
+        if index < self.timers:
+            last = self.heap[self.timers]
+            self.put(index, last)
+            self.sink(index)
+            self.rise((<Task>last).place)
+        Py_DECREF(task)
+        return 0
+
+    cdef int expire(self) except -1:
+        cdef double now
+        cdef Task task
+        if self.timers == 0:
+            return 0
+        now = monotonic()
+        while self.timers:
+            task = <Task>self.heap[0]
+            if task.due > now:
+                break
+            self.disarm(task)
+            task.fire(self, now)
+        return 0
+
+    # --- the wait --------------------------------------------------------------------------
+
+    cdef double remaining(self, double limit):
+        """Seconds until `limit` or the first timer; infinite when there is neither."""
+        if self.timers and (<Task>self.heap[0]).due < limit:
+            return (<Task>self.heap[0]).due - monotonic()
+        return limit if limit == NEVER else limit - monotonic()
+
+    cdef int wait(self, double limit) except -1:
+        """Wait until the moment `limit` at most (0: do not), and queue what became ready."""
+        cdef epoll_event events[BATCH]
+        cdef int count, milliseconds, epoll_fd = self.epoll_fd
+        cdef double left
+        if epoll_fd < 0:
+            raise RuntimeError("the loop is closed")
+        while True:
+            if limit <= 0.0:
+                count = epoll_wait(epoll_fd, events, BATCH, 0)
+            else:
+                left = self.remaining(limit) * 1e3
+                milliseconds = (0 if left <= 0.0
+                                else LONGEST_WAIT if left >= LONGEST_WAIT - 1
+                                else <int>left + 1)
+                PyErr_CheckSignals()
+                self.idle = True
+                with nogil:
+                    count = epoll_wait(epoll_fd, events, BATCH, milliseconds)
+                self.idle = False
+                if self.on_active is not None:
+                    self.rise_from_idle()
+            if count >= 0:
+                break
+            if errno != EINTR:
+                PyErr_SetFromErrno(OSError)
+            PyErr_CheckSignals()
+        self.dispatch(events, count)
+        return self.expire()
+
+    cdef int rise_from_idle(self) except -1:
+        callback, self.on_active = self.on_active, None
+        callback()
+        return 0
+
+    cdef int dispatch(self, void *found, int count) except -1:
+        cdef epoll_event *events = <epoll_event *>found
+        cdef int i, fd
+        cdef Watch watch
+        for i in range(count):
+            fd = <int>(events[i].data.u64 & 0xffffffff)
+            if fd == self.wakeup_fd:
+                self.drain()
+                continue
+            if fd >= self.capacity or self.watches[fd] is NULL:
+                continue
+            watch = <Watch>self.watches[fd]
+            if watch.generation != <unsigned int>(events[i].data.u64 >> 32):
+                continue
+            if watch.callback is not None:
+                self.fired.append(watch.callback)
+            else:
+                watch.wake(events[i].events)
+        return 0
+
+    cdef void drain(self) noexcept:
+        cdef uint64_t count
+        self.rousing = False
+        read(self.wakeup_fd, &count, sizeof(count))
+
+    cdef int rouse(self) noexcept:
+        cdef uint64_t one = 1
+        if not self.rousing and self.wakeup_fd >= 0:
+            self.rousing = True
+            write(self.wakeup_fd, &one, sizeof(one))
+        return 0
+
+    def wake(self):
+        """End the wait that runs or comes next. For any thread and for signal handlers."""
+        self.rouse()
+
+    def call_when_active(self, callback):
+        """Have `callback()` called once, when the present wait ends or a turn begins."""
+        self.on_active = callback
+
+    def abandon(self):
+        """Let go of everything in a child of fork, without touching what the parent shares."""
+        self.close()

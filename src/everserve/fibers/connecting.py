@@ -1,0 +1,60 @@
+"""`create_connection`: a client's socket whose name look-up and connect park the fiber.
+
+It stands beside the sockets, for handlers that talk to other servers.
+"""
+
+import socket
+from typing import Any, Final
+
+from everserve.fibers import engine
+from everserve.fibers.offload import offload
+
+__all__ = ["create_connection"]
+
+_DEFAULT: Final = object()
+
+
+def create_connection(
+    address: tuple[str, int],
+    timeout: Any = _DEFAULT,
+    source_address: tuple[str, int] | None = None,
+    *,
+    all_errors: bool = False,
+) -> engine.FiberSocket:
+    """Connect to (host, port), as `socket.create_connection` does, without holding the loop.
+
+    `timeout` (seconds; None: for ever; default: the system's) counts for each address that is
+    tried, and stays with the socket. Raises the last OSError, or with `all_errors` a group of all.
+    """
+    errors: list[OSError] = []
+    for family, kind, proto, _name, target in _look_up(*address):
+        try:
+            return _connect(family, kind, proto, target, timeout, source_address)
+        except OSError as error:
+            errors.append(error)
+    if all_errors:
+        raise ExceptionGroup("create_connection failed", errors)
+    raise errors[-1] if errors else OSError("getaddrinfo returns an empty list")
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return offload(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM)
+
+
+def _connect(
+    family: int, kind: int, proto: int, target: Any, timeout: Any, source: Any
+) -> engine.FiberSocket:
+    sock = engine.FiberSocket(family, kind, proto)
+    try:
+        if timeout is not _DEFAULT:
+            sock.settimeout(timeout)
+        if source is not None:
+            sock.bind(source)
+        sock.connect(target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

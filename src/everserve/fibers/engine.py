@@ -1,0 +1,83 @@
+"""Which engine runs: the compiled one, or its reference in Python.
+
+EVERSERVE_ENGINE chooses once, when this module is first imported: "auto" (the default) takes the
+compiled one where it was built, "native" and "python" insist. Everything above asks here.
+"""
+
+import importlib
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from everserve.fibers.exits import EngineUnavailableError
+
+__all__ = [
+    "Corked",
+    "Fiber",
+    "FiberSocket",
+    "Hub",
+    "accept_many",
+    "current",
+    "engine",
+    "turning_hub",
+]
+
+_HOMES = {
+    "native": ("everserve.fibers._hub", "everserve.fibers._sockets"),
+    "python": ("everserve.fibers.hub", "everserve.fibers.sockets"),
+}
+_CHOICES = ("auto", *_HOMES)
+
+
+def load(name: str) -> Any:
+    """The parts of the engine called `name`, "native" or "python"; ImportError when it is absent."""
+    hub, sockets = (importlib.import_module(home) for home in _HOMES[name])
+    return SimpleNamespace(
+        name=name,
+        Hub=hub.Hub,
+        Fiber=hub.Fiber,
+        Corked=hub.Corked,
+        current=hub.current,
+        turning_hub=hub.turning_hub,
+        FiberSocket=sockets.FiberSocket,
+        accept_many=sockets.accept_many,
+    )
+
+
+def _choose(wanted: str) -> Any:
+    if wanted not in _CHOICES:
+        raise EngineUnavailableError(
+            f"EVERSERVE_ENGINE={wanted!r} is no engine: choose one of {', '.join(_CHOICES)}"
+        )
+    if wanted != "auto":
+        return _insist(wanted)
+    try:
+        return load("native")
+    except ImportError:
+        return load("python")
+
+
+def _insist(wanted: str) -> Any:
+    try:
+        return load(wanted)
+    except ImportError as missing:
+        raise EngineUnavailableError(
+            f"EVERSERVE_ENGINE={wanted} cannot be met ({missing}): "
+            "install everserve with EVERSERVE_NATIVE=yes and a C compiler, or choose auto"
+        ) from missing
+
+
+_chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lower() or "auto")
+engine: Final[Literal["native", "python"]] = _chosen.name
+
+if TYPE_CHECKING:
+    from everserve.fibers.hub import Corked, Fiber, Hub, current, turning_hub
+    from everserve.fibers.sockets import FiberSocket, accept_many
+else:
+    Hub = _chosen.Hub
+    Fiber = _chosen.Fiber
+    Corked = _chosen.Corked
+    current = _chosen.current
+    turning_hub = _chosen.turning_hub
+    FiberSocket = _chosen.FiberSocket
+    accept_many = _chosen.accept_many

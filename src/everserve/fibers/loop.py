@@ -1,0 +1,411 @@
+"""The reference loop: readiness of descriptors, a heap of timers and a queue of what may run.
+
+It stands below the hub, which runs what the loop finds ready; `_loop.pyx` is the same, compiled.
+"""
+
+import heapq
+import itertools
+import select
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["FOREVER", "Loop", "Task", "Watch"]
+
+FOREVER: Final = float("inf")
+IDLE, PARKED, READY, RUNNING, DONE = range(5)
+
+IN, OUT, HUNG_UP, URGENT = 1, 2, 4, 8
+_LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) takes an int of milliseconds
+_STALE_TIMERS = 64  # fewer than these are not worth a rebuilt heap
+
+Callback = Callable[[], object]
+
+
+class Task:
+    """Something that can stand in the ready queue and in the heap of timers."""
+
+    __slots__ = ("due", "entry", "state")
+
+    def __init__(self) -> None:
+        self.state = IDLE
+        self.due = FOREVER  # when its entry in the heap fires
+        self.entry: list[Any] | None = None
+
+    def fire(self, loop: "Loop", now: float) -> None:
+        """Its time has come, and its entry has left the heap."""
+
+
+class Watch:
+    """What the engine knows of one descriptor.
+
+    `readable` and `writable` are guesses: true until a call has shown otherwise, false until an
+    event of the loop says otherwise.
+    """
+
+    __slots__ = (
+        "callback",
+        "corked",
+        "duplicated",
+        "fd",
+        "hung_up",
+        "infers",
+        "loop",
+        "others",
+        "readable",
+        "reader",
+        "timeout",
+        "writable",
+        "writer",
+    )
+
+    def __init__(self, fd: int, infers: bool = False) -> None:
+        self.fd = fd
+        self.infers = infers  # a short read means empty
+        self.loop: Loop | None = None  # until a wait registers the descriptor
+        self.callback: Callback | None = None  # set for a level-triggered reader of the hub
+        self.reader: Task | None = None
+        self.writer: Task | None = None
+        self.others: list[Task] | None = None  # further tasks that wait for the same descriptor
+        self.timeout: float | None = None  # seconds for each call
+        self.readable = self.writable = True
+        self.hung_up = False  # the peer has closed, or an error waits: always ask the kernel
+        self.duplicated = False  # closing the descriptor may leave it with epoll
+        self.corked: Any = None  # the writer that holds bytes back for this descriptor
+
+    @property
+    def registered(self) -> bool:
+        return self.loop is not None
+
+    def wake(self, events: int) -> None:
+        """Let those run who wait for what has come."""
+        loop = self.loop
+        assert loop is not None
+        if events & URGENT:
+            self.infers = False  # a read stops short at the urgent mark, with more behind it
+        if events & (IN | HUNG_UP | URGENT):
+            self.readable = True
+            if events & HUNG_UP:
+                self.hung_up = True
+            if self.reader is not None:
+                loop.push(self.reader)
+                self.reader = None
+        if events & (OUT | HUNG_UP):
+            self.writable = True
+            if self.writer is not None:
+                loop.push(self.writer)
+                self.writer = None
+        if self.others is not None:
+            waiting, self.others = self.others, None
+            for task in waiting:
+                loop.push(task)
+
+    def release(self) -> None:
+        """The descriptor is about to close or to leave: whoever waits for it learns that."""
+        if self.loop is not None:
+            self.wake(IN | OUT)
+            self.loop.forget(self)
+        self.fd = -1
+
+    def leave(self, task: Task) -> None:
+        """`task` no longer waits for this descriptor."""
+        if self.reader is task:
+            self.reader = None
+        if self.writer is task:
+            self.writer = None
+        if self.others is not None and task in self.others:
+            self.others.remove(task)
+
+
+class _EpollPoller:
+    """Edge-triggered: a descriptor is registered once, whatever is waited for."""
+
+    _EDGES = (
+        (select.EPOLLIN | select.EPOLLOUT | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET)
+        if hasattr(select, "epoll")
+        else 0
+    )
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.poll = self._epoll.poll
+        self.close = self._epoll.close
+
+    def add(self, fd: int, level: bool) -> None:
+        mask = select.EPOLLIN if level else self._EDGES
+        try:
+            self._epoll.register(fd, mask)
+        except FileExistsError:
+            self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            pass
+
+    def meaning(self, events: int) -> int:
+        """epoll's bits as this module's."""
+        found = 0
+        if events & select.EPOLLIN:
+            found |= IN
+        if events & select.EPOLLOUT:
+            found |= OUT
+        if events & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP):
+            found |= HUNG_UP
+        if events & select.EPOLLPRI:
+            found |= URGENT
+        return found
+
+    def rearm(self, watch: Watch) -> None:
+        """Nothing to do: an edge reports by itself."""
+
+
+class _SelectorPoller:
+    """Level-triggered, for systems without epoll: a direction is watched while somebody waits."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._level: set[int] = set()
+        self.close = self._selector.close
+
+    def add(self, fd: int, level: bool) -> None:
+        if level:
+            self._level.add(fd)
+            self._watch(fd, selectors.EVENT_READ)
+
+    def remove(self, fd: int) -> None:
+        self._level.discard(fd)
+        self._watch(fd, 0)
+
+    def _watch(self, fd: int, events: int) -> None:
+        known = self._selector.get_map().get(fd)
+        if known is None and events:
+            self._selector.register(fd, events)
+        elif known is not None and events and known.events != events:
+            self._selector.modify(fd, events)
+        elif known is not None and not events:
+            self._selector.unregister(fd)
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        found = self._selector.select(None if timeout is not None and timeout < 0 else timeout)
+        for key, _events in found:
+            if key.fd not in self._level:
+                self._selector.unregister(key.fd)
+        return [(key.fd, events) for key, events in found]
+
+    def meaning(self, events: int) -> int:
+        return (IN if events & selectors.EVENT_READ else 0) | (
+            OUT if events & selectors.EVENT_WRITE else 0
+        )
+
+    def rearm(self, watch: Watch) -> None:
+        """Watch the directions somebody waits for."""
+        events = 0
+        if watch.reader is not None or watch.others:
+            events |= selectors.EVENT_READ
+        if watch.writer is not None or watch.others:
+            events |= selectors.EVENT_WRITE
+        self._watch(watch.fd, events)
+
+
+class Loop:
+    """Waits for descriptors, times and other threads; queues what may run.
+
+    Owns its own descriptors until `close()`. One thread waits; `wake()` is for any thread and for
+    signal handlers.
+    """
+
+    def __init__(self) -> None:
+        self.poller: _EpollPoller | _SelectorPoller = (
+            _EpollPoller() if hasattr(select, "epoll") else _SelectorPoller()
+        )
+        self.ready: deque[Any] = deque()
+        self.watches: dict[int, Watch] = {}
+        self.fired: list[Callback] = []  # level-triggered readers that found something
+        self.idle = False  # inside the wait
+        self.on_active: Callback | None = None  # asked for by the stall watch
+        self.closed = False
+        self._rousing = False
+        self._heap: list[list[Any]] = []
+        self._order = itertools.count()
+        self._stale = 0
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._ear_fd = self._ear.fileno()
+        self.poller.add(self._ear_fd, level=True)
+
+    def close(self) -> None:
+        """Close the loop's own descriptors; those it watches stay as they are."""
+        if self.closed:
+            return
+        self.closed = True
+        self.poller.close()
+        self._bell.close()
+        self._ear.close()
+        for watch in self.watches.values():
+            watch.loop = None
+        self.watches.clear()
+        self.fired.clear()
+        self._heap.clear()
+
+    def call_when_active(self, callback: Callback) -> None:
+        """Have `callback()` called once, when the present wait ends or a turn begins."""
+        self.on_active = callback
+
+    def rise_from_idle(self) -> None:
+        """Tell who asked to be told that something happens again."""
+        callback, self.on_active = self.on_active, None
+        if callback is not None:
+            callback()
+
+    def abandon(self) -> None:
+        """Let go of everything in a child of fork, without touching what the parent shares."""
+        self.close()
+
+    # --- the ready queue -----------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        return len(self.ready)
+
+    def push(self, task: Task) -> None:
+        """Queue a parked task; any other is queued already or needs no waking."""
+        if task.state == PARKED:
+            task.state = READY
+            self.ready.append(task)
+
+    # --- descriptors -----------------------------------------------------------------------------
+
+    def register(self, watch: Watch) -> None:
+        """Watch a descriptor, once for its whole life."""
+        if self.closed:
+            raise RuntimeError("the loop is closed")
+        self.poller.add(watch.fd, watch.callback is not None)
+        former = self.watches.get(watch.fd)
+        if former is not None:
+            former.loop = None
+        self.watches[watch.fd] = watch
+        watch.loop = self
+
+    def forget(self, watch: Watch) -> None:
+        """Let go of `watch` before its descriptor closes, which takes it from epoll by itself."""
+        if watch.loop is not self:
+            return
+        if watch.duplicated or isinstance(self.poller, _SelectorPoller):
+            self.poller.remove(watch.fd)
+        watch.loop = None
+        if self.watches.get(watch.fd) is watch:
+            del self.watches[watch.fd]
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Have `callback()` called by the hub in each turn in which `fd` is readable."""
+        watch = Watch(fd)
+        watch.callback = callback
+        self.register(watch)
+
+    def remove_reader(self, fd: int) -> bool:
+        """Undo `add_reader`; say whether there was one."""
+        watch = self.watches.get(fd)
+        if watch is None or watch.callback is None:
+            return False
+        watch.duplicated = True
+        watch.callback = None
+        self.forget(watch)
+        return True
+
+    # --- timers ------------------------------------------------------------------------------------
+
+    def arm(self, task: Task, due: float) -> None:
+        """Fire `task` at `due` or before: a task whose entry is earlier arms itself again."""
+        if task.entry is not None:
+            if task.due <= due:
+                return
+            self.disarm(task)
+        task.due = due
+        task.entry = [due, next(self._order), task]
+        heapq.heappush(self._heap, task.entry)
+
+    def disarm(self, task: Task) -> None:
+        """Take back what `arm` did."""
+        if task.entry is None:
+            return
+        task.entry[2] = None
+        task.entry = None
+        self._stale += 1
+        if self._stale > _STALE_TIMERS and self._stale * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
+            heapq.heapify(self._heap)
+            self._stale = 0
+
+    def expire(self) -> None:
+        """Fire what is due."""
+        if not self._heap:
+            return
+        now = time.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            task = heapq.heappop(self._heap)[2]
+            if task is None:
+                self._stale -= 1
+                continue
+            task.entry = None
+            task.fire(self, now)
+
+    # --- the wait ------------------------------------------------------------------------------------
+
+    def wait(self, limit: float) -> None:
+        """Wait until the moment `limit` at most (0: do not), and queue what became ready."""
+        if self.closed:
+            raise RuntimeError("the loop is closed")
+        events = self._wait_in_kernel(limit) if limit > 0.0 else self.poller.poll(0)
+        for fd, found in events:
+            if fd == self._ear_fd:
+                self._listen()
+                continue
+            watch = self.watches.get(fd)
+            if watch is None:
+                continue
+            if watch.callback is not None:
+                self.fired.append(watch.callback)
+            else:
+                watch.wake(self.poller.meaning(found))
+        self.expire()
+
+    def _wait_in_kernel(self, limit: float) -> list[tuple[int, int]]:
+        self.idle = True
+        try:
+            return self.poller.poll(self._remaining(limit))
+        finally:
+            self.idle = False
+            if self.on_active is not None:
+                self.rise_from_idle()
+
+    def _remaining(self, limit: float) -> float:
+        """Seconds until `limit` or the first timer; -1 when there is neither."""
+        if self._heap:
+            limit = min(limit, self._heap[0][0])
+        if limit == FOREVER:
+            return -1
+        return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
+
+    def _listen(self) -> None:
+        self._rousing = False
+        try:
+            while len(self._ear.recv(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+
+    def wake(self) -> None:
+        """End the wait that runs or comes next. For any thread and for signal handlers."""
+        if self._rousing or self.closed:
+            return
+        self._rousing = True
+        try:
+            self._bell.send(b"\0")
+        except OSError:
+            pass

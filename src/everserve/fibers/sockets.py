@@ -1,0 +1,396 @@
+"""`FiberSocket`: a real `socket.socket` whose waits park the fiber. The reference, in Python.
+
+It stands between the hub and what a handler does with its request; the compiled engine replaces
+the hot methods and inherits the others.
+"""
+
+import _socket
+import errno
+import io
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+
+from everserve.fibers.hub import Hub, running_hub
+from everserve.fibers.loop import FOREVER, Watch
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["FiberSocket", "accept_many"]
+
+T = TypeVar("T")
+Ancillary = tuple[int, int, bytes]
+
+_CSocket: Any = _socket.socket
+_private: Any = socket  # what socket.socket keeps to itself and its subclasses need
+_c_init = _CSocket.__init__
+_c_accept: Callable[..., tuple[int, Any]] = _CSocket._accept
+_c_recv: Callable[..., bytes] = _CSocket.recv
+_c_recv_into: Callable[..., int] = _CSocket.recv_into
+_c_recvfrom: Callable[..., tuple[bytes, Any]] = _CSocket.recvfrom
+_c_recvfrom_into: Callable[..., tuple[int, Any]] = _CSocket.recvfrom_into
+_c_recvmsg: Callable[..., tuple[bytes, list[Ancillary], int, Any]] = _CSocket.recvmsg
+_c_recvmsg_into: Callable[..., tuple[int, list[Ancillary], int, Any]] = _CSocket.recvmsg_into
+_c_send: Callable[..., int] = _CSocket.send
+_c_sendto: Callable[..., int] = _CSocket.sendto
+_c_sendmsg: Callable[..., int] = _CSocket.sendmsg
+_STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
+_SENDFILE_BYTES = 1 << 20
+
+
+def _poll_once(fd: int, writing: bool, limit: float | None) -> bool:
+    """Wait outside of any fiber, as an ordinary socket does."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT if writing else select.POLLIN)
+    left = None if limit is None else max(0.0, limit - time.monotonic()) * 1e3
+    return bool(poll.poll(left))
+
+
+class FiberSocket(socket.socket):
+    """A socket that blocks its fiber and nothing else.
+
+    Everything of `socket.socket` has its documented meaning, `settimeout` included: None waits for
+    ever, 0 never, any other number that many seconds a call. Outside of a fiber it is an ordinary
+    blocking socket. Its descriptor is always non-blocking, which a child process that inherits it
+    will see; `detach()` gives it back as `settimeout` last said.
+    """
+
+    __slots__ = ("_watch",)
+
+    _watch: Watch
+    if TYPE_CHECKING:  # of socket.socket, and missing in its stub
+        _io_refs: int
+        _closed: bool
+        _check_sendfile_params: Callable[..., None]
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        super().__init__(family, type, proto, fileno)
+        timeout = super().gettimeout()
+        super().settimeout(0.0)
+        self._watch = self._new_watch(self.fileno(), self.family, self.type)
+        self.settimeout(timeout)
+
+    @classmethod
+    def adopt(cls, sock: "socket.socket | int") -> Self:
+        """Take over an accepted socket, or a descriptor: the old object no longer owns it."""
+        if isinstance(sock, int):
+            os.set_blocking(sock, False)
+            return cls(fileno=sock)
+        family, kind, proto, timeout = sock.family, sock.type, sock.proto, sock.gettimeout()
+        sock.setblocking(False)
+        adopted = cls._adopt(sock.detach(), family, kind, proto)
+        adopted.settimeout(timeout)
+        return adopted
+
+    # --- what the compiled engine replaces ---------------------------------------------------
+
+    @staticmethod
+    def _new_watch(fd: int, family: int, kind: int) -> Any:
+        """Only with TCP does a short read mean that nothing is left."""
+        return Watch(fd, family in _STREAMS_THAT_INFER and kind == socket.SOCK_STREAM)
+
+    @classmethod
+    def _adopt(cls, fd: int, family: int, kind: int, proto: int) -> Self:
+        """Make a socket own `fd`, which is non-blocking already."""
+        sock: Self = _CSocket.__new__(cls)
+        _c_init(sock, family, kind | socket.SOCK_NONBLOCK, proto, fd)
+        sock._io_refs = 0
+        sock._closed = False
+        sock._watch = cls._new_watch(fd, family, kind)
+        return sock
+
+    def _set_timeout(self, timeout: float | None) -> None:
+        self._watch.timeout = timeout
+
+    def gettimeout(self) -> float | None:
+        return self._watch.timeout
+
+    def _release(self) -> None:
+        """The descriptor closes or leaves: whoever waits for it is woken."""
+        self._watch.release()
+
+    def _mark_duplicated(self) -> None:
+        self._watch.duplicated = True
+
+    def _settle(self) -> None:
+        """Send what a stream of this socket holds back."""
+        if self._watch.corked is not None:
+            self._watch.corked.settle()
+
+    def _spend(self) -> Hub | None:
+        """Count an operation, so that one that never waits gives way to the others."""
+        hub = running_hub()
+        if hub is not None:
+            hub.spend()
+        return hub
+
+    def _wait(self, writing: bool, limit: float | None) -> None:
+        """Wait until the descriptor may be ready, until the moment `limit` (None: for ever)."""
+        watch = self._watch
+        if watch.fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if writing:
+            watch.writable = False
+        else:
+            watch.readable = False
+        self._await_io(running_hub(), writing, limit)
+
+    def _await_io(self, hub: Hub | None, writing: bool, limit: float | None) -> None:
+        watch = self._watch
+        if hub is not None:
+            ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
+        else:
+            ready = _poll_once(watch.fd, writing, limit)
+            watch.readable = watch.writable = True
+        if not ready:
+            raise TimeoutError("timed out")
+        if watch.fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        hub = running_hub()
+        watch = self._watch
+        if hub is None or watch.timeout == 0.0 or flags:
+            return self._retry(False, _c_recv, bufsize, flags)
+        hub.spend()
+        limit = self._limit()
+        while True:
+            if watch.readable:
+                try:
+                    data = _c_recv(self, bufsize)
+                except BlockingIOError:
+                    watch.readable = False
+                else:
+                    if len(data) < bufsize and watch.infers and not watch.hung_up:
+                        watch.readable = False  # empty: do not ask for the exception that says so
+                    return data
+            self._await_io(hub, False, limit)
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        hub = running_hub()
+        watch = self._watch
+        if hub is None or watch.timeout == 0.0 or flags:
+            return self._retry(False, _c_recv_into, buffer, nbytes, flags)
+        hub.spend()
+        size = nbytes or memoryview(buffer).nbytes
+        limit = self._limit()
+        while True:
+            if watch.readable:
+                try:
+                    count = _c_recv_into(self, buffer, nbytes)
+                except BlockingIOError:
+                    watch.readable = False
+                else:
+                    if count < size and watch.infers and not watch.hung_up:
+                        watch.readable = False
+                    return count
+            self._await_io(hub, False, limit)
+
+    def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
+        self._settle()
+        return self._retry(True, _c_send, data, flags)
+
+    def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
+        if self._watch.corked is not None:
+            self._settle()
+        hub = self._spend()
+        limit = self._limit()
+        with memoryview(data) as view, view.cast("B") as left:
+            done, size = 0, len(left)
+            while True:
+                try:
+                    done += _c_send(self, left[done:] if done else left, flags)
+                    if done >= size:
+                        return
+                except BlockingIOError:
+                    if self.gettimeout() == 0.0:
+                        raise
+                    self._watch.writable = False
+                    self._await_io(hub, True, limit)
+
+    # --- what both engines share ----------------------------------------------------------------
+
+    def _limit(self) -> float | None:
+        """The moment at which a call that begins now has taken too long."""
+        timeout = self.gettimeout()
+        return None if timeout is None else time.monotonic() + timeout
+
+    def _retry(self, writing: bool, operation: Callable[..., T], *arguments: Any) -> T:
+        """Do what needs the kernel, and wait for as long as it says that it would block."""
+        self._spend()
+        limit = self._limit()
+        while True:
+            try:
+                return operation(self, *arguments)
+            except BlockingIOError:
+                if self.gettimeout() == 0.0:
+                    raise
+            self._wait(writing, limit)
+
+    def settimeout(self, value: float | None, /) -> None:
+        if value is not None:
+            value = float(value)
+            if not value >= 0.0:
+                raise ValueError("Timeout value out of range")
+        self._set_timeout(value)
+
+    def setblocking(self, flag: bool, /) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        return self.gettimeout() != 0.0
+
+    @property
+    def timeout(self) -> float | None:
+        return self.gettimeout()
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        return self._retry(False, _c_recvfrom, bufsize, flags)
+
+    def recvfrom_into(
+        self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Any]:
+        return self._retry(False, _c_recvfrom_into, buffer, nbytes, flags)
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[Ancillary], int, Any]:
+        return self._retry(False, _c_recvmsg, bufsize, ancbufsize, flags)
+
+    def recvmsg_into(
+        self, buffers: "Iterable[WriteableBuffer]", ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Ancillary], int, Any]:
+        return self._retry(False, _c_recvmsg_into, list(buffers), ancbufsize, flags)
+
+    def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
+        self._settle()
+        return self._retry(True, _c_sendto, data, *flags_and_address)
+
+    def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
+        self._settle()
+        return self._retry(True, _c_sendmsg, list(buffers), *rest)
+
+    def accept(self) -> tuple["FiberSocket", Any]:
+        fd, address = self._retry(False, _c_accept)
+        os.set_blocking(fd, False)
+        accepted = self._adopt(fd, self.family, self.type, self.proto)
+        accepted.settimeout(socket.getdefaulttimeout())
+        return accepted, address
+
+    def connect(self, address: Any, /) -> None:
+        """Connect. A host name is looked up in place, which blocks: `create_connection` does not."""
+        code = self._connect(address)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def connect_ex(self, address: Any, /) -> int:
+        try:
+            return self._connect(address)
+        except TimeoutError:
+            return errno.EAGAIN
+
+    def _connect(self, address: Any) -> int:
+        limit = self._limit()
+        code = super().connect_ex(address)
+        if code not in _IN_PROGRESS or self.gettimeout() == 0.0:
+            return code
+        self._wait(True, limit)
+        return self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _sendfile_use_sendfile(
+        self, file: IO[bytes], offset: int = 0, count: int | None = None
+    ) -> int:
+        self._check_sendfile_params(file, offset, count)
+        try:
+            source = file.fileno()
+            size = os.fstat(source).st_size
+        except (AttributeError, io.UnsupportedOperation, OSError) as error:
+            raise _private._GiveupOnSendfile(error) from error
+        if not size:
+            return 0
+        self._settle()
+        limit = self._limit()
+        total = 0
+        try:
+            while count is None or total < count:
+                block = _SENDFILE_BYTES if count is None else min(_SENDFILE_BYTES, count - total)
+                sent = self._sendfile_once(source, offset + total, block, limit, total)
+                if not sent:
+                    break
+                total += sent
+            return total
+        finally:
+            if total > 0 and hasattr(file, "seek"):
+                file.seek(offset + total)
+
+    def _sendfile_once(
+        self, source: int, offset: int, block: int, limit: float | None, total: int
+    ) -> int:
+        self._spend()
+        while True:
+            try:
+                return os.sendfile(self.fileno(), source, offset, block)
+            except BlockingIOError:
+                if self.gettimeout() == 0.0:
+                    raise
+                self._wait(True, limit)
+            except OSError as error:
+                if total == 0:
+                    raise _private._GiveupOnSendfile(error) from error
+                raise
+
+    def shutdown(self, how: int, /) -> None:
+        self._settle()
+        super().shutdown(how)
+
+    def dup(self) -> Self:
+        self._mark_duplicated()
+        return super().dup()
+
+    def detach(self) -> int:
+        self._settle()
+        self._mark_duplicated()
+        timeout = self.gettimeout()
+        self._release()
+        fd = super().detach()
+        if timeout is None and fd >= 0:
+            os.set_blocking(fd, True)
+        return fd
+
+    def _real_close(self) -> None:
+        self._release()
+        super()._real_close()  # type: ignore[misc]
+
+
+def accept_many(fd: int, limit: int = 100, cls: type[FiberSocket] = FiberSocket) -> list[Any]:
+    """Accept at most `limit` waiting connections: a list of (socket, address); may be empty.
+
+    `fd` belongs to a non-blocking listener. Raises what accept(2) says when that comes first, and
+    leaves it to the next call when connections came before it.
+    """
+    if fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    listener = _CSocket(fileno=fd)
+    found: list[Any] = []
+    try:
+        listener.settimeout(0.0)
+        while len(found) < limit:
+            accepted, address = listener._accept()
+            os.set_blocking(accepted, False)
+            sock = cls._adopt(accepted, listener.family, socket.SOCK_STREAM, 0)
+            found.append((sock, address))
+    except BlockingIOError:
+        pass
+    except OSError:
+        if not found:
+            raise
+    finally:
+        listener.detach()
+    return found

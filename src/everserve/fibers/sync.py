@@ -1,0 +1,303 @@
+"""Event, Semaphore, Queue, Timeout and sleep: how fibers wait for one another and for time.
+
+They stand above the hub of either engine. In an ordinary thread they block that thread, so that
+threads and fibers may share them.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from everserve.fibers import engine
+from everserve.fibers.exits import FiberTimeout, HubError
+
+__all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
+
+T = TypeVar("T")
+
+
+def spawn(function: Callable[..., object], /, *arguments: Any) -> engine.Fiber:
+    """Have `function(*arguments)` run as a fiber of the hub that runs here."""
+    fiber = engine.current()
+    hub = engine.turning_hub() if fiber is None else fiber.hub
+    if hub is None:
+        raise HubError("no hub runs in this thread: use hub.spawn(), or a server with fibers")
+    return hub.spawn(function, *arguments)
+
+
+def sleep(seconds: float = 0.0) -> None:
+    """Let the others run for `seconds`; in an ordinary thread, `time.sleep`."""
+    fiber = engine.current()
+    if fiber is None:
+        time.sleep(seconds)
+        return
+    if seconds <= 0:
+        fiber.hub.yield_turn()
+        return
+    limit = time.monotonic() + seconds
+    while (left := limit - time.monotonic()) > 0:
+        fiber.hub.park(left)
+
+
+def _wait_until(
+    met: Callable[[], bool], callbacks: "list[Callable[[], object]]", timeout: float | None
+) -> bool:
+    """Wait until `met()`, which is asked again whenever one's entry in `callbacks` is called."""
+    fiber = engine.current()
+    bell = None if fiber is not None else threading.Event()
+    told = fiber.wake if fiber is not None else bell.set  # type: ignore[union-attr]
+    limit = None if timeout is None else time.monotonic() + timeout
+    callbacks.append(told)  # before the first question: what comes between is not lost
+    try:
+        while not met():
+            left = None if limit is None else limit - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if fiber is not None:
+                fiber.hub.park(left)
+            elif bell is not None:
+                bell.wait(left)
+                bell.clear()
+        return True
+    finally:
+        callbacks.remove(told)
+
+
+class Event:
+    """A flag to wait for. Every method is for fibers and for threads."""
+
+    __slots__ = ("_flag", "_waiting")
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._waiting: list[Callable[[], object]] = []
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def set(self) -> None:
+        """Raise the flag and wake all who wait for it."""
+        self._flag = True
+        for told in tuple(self._waiting):
+            told()
+
+    def clear(self) -> None:
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the flag, at most `timeout` seconds (None: for ever); say whether it is up."""
+        return self._flag or _wait_until(self.is_set, self._waiting, timeout)
+
+
+class _Ticket:
+    """A place in a line, with the way to tell who stands there."""
+
+    __slots__ = ("_callbacks", "called")
+
+    def __init__(self) -> None:
+        self.called = False
+        self._callbacks: list[Callable[[], object]] = []
+
+    def call(self) -> None:
+        self.called = True
+        for told in tuple(self._callbacks):
+            told()
+
+    def wait(self, timeout: float | None) -> bool:
+        return _wait_until(lambda: self.called, self._callbacks, timeout)
+
+
+class _Line:
+    """Those who wait, first come first served. Its owner's lock protects it."""
+
+    __slots__ = ("_tickets",)
+
+    def __init__(self) -> None:
+        self._tickets: deque[_Ticket] = deque()
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def enter(self) -> _Ticket:
+        ticket = _Ticket()
+        self._tickets.append(ticket)
+        return ticket
+
+    def call_next(self) -> bool:
+        """Call the first; say whether there was one."""
+        if not self._tickets:
+            return False
+        self._tickets.popleft().call()
+        return True
+
+    def leave(self, ticket: _Ticket) -> bool:
+        """Give up waiting; False for one that had been called already."""
+        if ticket.called:
+            return False
+        self._tickets.remove(ticket)
+        return True
+
+
+class Semaphore:
+    """At most `value` holders at a time, first come first served. For fibers and for threads."""
+
+    __slots__ = ("_line", "_lock", "_value")
+
+    def __init__(self, value: int = 1) -> None:
+        if value < 0:
+            raise ValueError(f"a semaphore cannot begin at {value}: give 0 or more")
+        self._value = value
+        self._lock = threading.Lock()
+        self._line = _Line()
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Take a place, waiting at most `timeout` seconds; False when there was none in time."""
+        with self._lock:
+            if self._value > 0:
+                self._value -= 1
+                return True
+            if not blocking:
+                return False
+            ticket = self._line.enter()
+        try:
+            if ticket.wait(timeout):
+                return True
+        except BaseException:
+            if not self._leave(ticket):
+                self.release()
+            raise
+        return not self._leave(ticket)
+
+    def release(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            if not self._line.call_next():
+                self._value += 1
+
+    def _leave(self, ticket: _Ticket) -> bool:
+        with self._lock:
+            return self._line.leave(ticket)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
+
+class Queue(Generic[T]):
+    """A line of items between fibers and threads; at most `maxsize` of them (0: any number).
+
+    Raises `queue.Empty` and `queue.Full`, as the standard library's does.
+    """
+
+    __slots__ = ("_getters", "_items", "_lock", "_putters", "maxsize")
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self._items: deque[T] = deque()
+        self._lock = threading.Lock()
+        self._getters = _Line()
+        self._putters = _Line()
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self._items)
+
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+        """Append `item`, waiting at most `timeout` seconds for room."""
+        limit = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if not self.full():
+                    self._items.append(item)
+                    self._getters.call_next()
+                    return
+                if not block:
+                    raise queue.Full
+                ticket = self._putters.enter()
+            if not self._wait(self._putters, ticket, limit):
+                raise queue.Full
+
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
+        """Take the first item, waiting at most `timeout` seconds for one."""
+        limit = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if self._items:
+                    item = self._items.popleft()
+                    self._putters.call_next()
+                    return item
+                if not block:
+                    raise queue.Empty
+                ticket = self._getters.enter()
+            if not self._wait(self._getters, ticket, limit):
+                raise queue.Empty
+
+    def put_nowait(self, item: T) -> None:
+        self.put(item, block=False)
+
+    def get_nowait(self) -> T:
+        return self.get(block=False)
+
+    def _wait(self, line: _Line, ticket: _Ticket, limit: float | None) -> bool:
+        """Wait to be called; who gives up after having been called passes the call on."""
+        try:
+            if ticket.wait(None if limit is None else limit - time.monotonic()):
+                return True
+        except BaseException:
+            with self._lock:
+                if not line.leave(ticket):
+                    line.call_next()
+            raise
+        with self._lock:
+            return not line.leave(ticket)
+
+
+class Timeout:
+    """`with Timeout(seconds):` raises a `FiberTimeout` in the block when they have passed.
+
+    None sets no limit. Only in a fiber; blocks may be nested. `expired` tells afterwards whether
+    this one's time had passed.
+    """
+
+    __slots__ = ("_timer", "expired", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.expired = False
+        self._timer: Any = None
+
+    def __enter__(self) -> Self:
+        fiber = engine.current()
+        if fiber is None:
+            raise HubError("a Timeout works in a fiber only: use settimeout() elsewhere")
+        if self.seconds is not None:
+            when = time.monotonic() + self.seconds
+            self._timer = fiber.hub.call_at(when, lambda: self._expire(fiber))
+        return self
+
+    def _expire(self, fiber: engine.Fiber) -> None:
+        self.expired = True
+        error = FiberTimeout(f"{self.seconds} seconds have passed")
+        error.timeout = self
+        fiber.kill(error)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,18 @@
+"""Streams: the `rfile` and `wfile` of a handler, whatever its socket waits on.
+
+Compiled where the engine is; `EVERSERVE_ENGINE` chooses both together.
+"""
+
+from typing import TYPE_CHECKING
+
+from everserve.fibers.engine import engine
+from everserve.streams.exits import LineTooLong as LineTooLong
+
+if TYPE_CHECKING or engine == "python":
+    from everserve.streams.stream import Reader as Reader
+    from everserve.streams.stream import Writer as Writer
+    from everserve.streams.stream import open_stream as open_stream
+else:
+    from everserve.streams._stream import Reader as Reader
+    from everserve.streams._stream import Writer as Writer
+    from everserve.streams._stream import open_stream as open_stream

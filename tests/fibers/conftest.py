@@ -1,0 +1,70 @@
+"""Every test of the engine runs on both: the compiled one where it was built, and its reference."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from everserve.fibers import engine
+
+ENGINES = ("native", "python")
+
+
+@pytest.fixture(params=ENGINES)
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The parts of one engine, in the place of the chosen one."""
+    try:
+        loaded = engine.load(request.param)
+    except ImportError:
+        if os.environ.get("EVERSERVE_NATIVE") == "yes":
+            raise
+        pytest.skip("the compiled engine was not built")
+    for name in ("Hub", "Fiber", "FiberSocket", "accept_many", "current", "turning_hub"):
+        monkeypatch.setattr(engine, name, getattr(loaded, name))
+    return loaded
+
+
+@pytest.fixture
+def errors() -> list[BaseException]:
+    """What fibers raised; a test that expects some clears it."""
+    return []
+
+
+@pytest.fixture
+def hub(parts: Any, errors: list[BaseException]) -> Iterator[Any]:
+    made = parts.Hub(on_error=lambda _fiber, error: errors.append(error))
+    yield made
+    made.close()
+    assert not errors
+
+
+@pytest.fixture
+def run(hub: Any, errors: list[BaseException]) -> Callable[..., Any]:
+    """Run a function as a fiber until it ends; gives its result, raises its error."""
+
+    def runner(function: Callable[..., Any], *arguments: Any) -> Any:
+        results: list[Any] = []
+        fiber = hub.spawn(lambda: results.append(function(*arguments)))
+        assert fiber.join(20), "the fiber did not end"
+        if errors:
+            raise errors.pop()
+        return results[0]
+
+    return runner
+
+
+@pytest.fixture
+def pair(parts: Any) -> Iterator[tuple[Any, socket.socket]]:
+    """A FiberSocket and the plain socket at its other end, over TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        accepted, _address = listener.accept()
+    ours = parts.FiberSocket.adopt(accepted)
+    peer.settimeout(20)
+    yield ours, peer
+    ours.close()
+    peer.close()

@@ -1,0 +1,91 @@
+"""The stall watch: says who holds the loop and where, once, and leaves an idle hub alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from everserve.fibers.stalls import StallWatch, _Subject, watch_stalls
+
+
+class Told:
+    def __init__(self) -> None:
+        self.stalls: list[tuple[Any, str]] = []
+        self.came = threading.Event()
+
+    def __call__(self, fiber: Any, stack: str) -> None:
+        self.stalls.append((fiber, stack))
+        self.came.set()
+
+
+def test_a_fiber_that_holds_the_loop_is_told_with_its_stack(hub: Any) -> None:
+    told = Told()
+    watch_stalls(hub, told, 0.02)
+
+    def holds_the_loop() -> None:
+        assert told.came.wait(20)
+
+    fiber = hub.spawn(holds_the_loop)
+    assert fiber.join(20)
+    [(who, stack)] = told.stalls
+    assert who is fiber
+    assert "holds_the_loop" in stack
+
+
+def test_a_stall_after_a_long_rest_is_told_too(hub: Any) -> None:
+    told = Told()
+    watch_stalls(hub, told, 0.02)
+    hub.turn(0.2)
+
+    def holds() -> None:
+        assert told.came.wait(20)
+
+    hub.call_at(time.monotonic() + 0.1, lambda: hub.spawn(holds))
+    while not told.stalls:
+        hub.turn(5)
+
+
+def test_the_same_place_is_told_once_a_minute(hub: Any) -> None:
+    told = Told()
+    subject = _Subject(hub, told, 0.1)
+
+    def looks() -> None:
+        for minute in (0.0, 30.0, 61.0):
+            subject._switches = -1
+            assert subject.look(minute)
+            assert subject.look(minute + 0.05)
+            assert subject.look(minute + 0.2)
+            assert subject.look(minute + 0.3)
+
+    fiber = hub.spawn(looks)
+    hub.turn(0)
+    assert fiber.dead
+    assert len(told.stalls) == 2
+    subject.look(100.0)
+    assert not subject.look(101.0)
+
+
+def test_the_thread_ends_with_the_last_hub(parts: Any) -> None:
+    watch = StallWatch()
+    hub = parts.Hub()
+    watch.look_after(hub, Told(), 0.02)
+    thread = watch._thread
+    assert thread is not None
+    hub.close()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_callback_that_fails_does_not_end_the_watch(hub: Any, monkeypatch: Any) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, *_: said.append(kind))
+    subject = _Subject(hub, lambda *_: 1 / 0, 0.1)
+
+    def looks() -> None:
+        subject.look(0.0)
+        subject.look(1.0)
+
+    hub.spawn(looks)
+    hub.turn(0)
+    assert said == [ZeroDivisionError]

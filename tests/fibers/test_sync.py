@@ -1,0 +1,224 @@
+"""Event, Semaphore, Queue, Timeout, sleep: between fibers, and between fibers and threads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from everserve.fibers.exits import FiberExit, FiberTimeout, HubError
+from everserve.fibers.sync import Event, Queue, Semaphore, Timeout, sleep, spawn
+
+Run = Callable[..., Any]
+
+
+def finish(hub: Any) -> None:
+    while hub.fibers:
+        hub.turn(10)
+
+
+def test_an_event_wakes_all_who_wait(hub: Any) -> None:
+    event = Event()
+    seen: list[bool] = []
+    for _ in range(3):
+        hub.spawn(lambda: seen.append(event.wait()))
+    hub.turn(0)
+    hub.spawn(event.set)
+    finish(hub)
+    assert seen == [True] * 3
+    assert event.is_set()
+    event.clear()
+    assert not event.is_set()
+
+
+def test_an_event_is_not_waited_for_longer_than_said(run: Run) -> None:
+    event = Event()
+    assert run(event.wait, 0.01) is False
+    assert event.wait(0.01) is False
+
+
+def test_a_thread_sets_and_waits_for_events(hub: Any) -> None:
+    there, back = Event(), Event()
+    seen: list[bool] = []
+
+    def thread() -> None:
+        seen.append(there.wait(10))
+        back.set()
+
+    outside = threading.Thread(target=thread)
+
+    def fiber() -> None:
+        there.set()
+        seen.append(back.wait(10))
+
+    hub.spawn(fiber)
+    outside.start()
+    finish(hub)
+    outside.join()
+    assert seen == [True, True]
+
+
+def test_a_semaphore_lets_so_many_in_and_in_order(hub: Any) -> None:
+    semaphore = Semaphore(2)
+    inside = 0
+    most = 0
+    order: list[int] = []
+
+    def visit(number: int) -> None:
+        nonlocal inside, most
+        with semaphore:
+            order.append(number)
+            inside += 1
+            most = max(most, inside)
+            sleep()
+            inside -= 1
+
+    for number in range(20):
+        hub.spawn(visit, number)
+    finish(hub)
+    assert most == 2
+    assert order == list(range(20))
+
+
+def test_a_semaphore_gives_up_in_time_and_when_killed(hub: Any, run: Run) -> None:
+    semaphore = Semaphore(0)
+    assert run(lambda: semaphore.acquire(timeout=0.01)) is False
+    assert semaphore.acquire(blocking=False) is False
+    victim = hub.spawn(semaphore.acquire)
+    hub.turn(0)
+    semaphore.release()
+    victim.kill(FiberExit)
+    hub.turn(0)
+    assert victim.dead
+    assert semaphore.acquire(blocking=False) is True
+    with pytest.raises(ValueError, match="-1"):
+        Semaphore(-1)
+
+
+def test_a_queue_keeps_the_order_and_its_bound(hub: Any) -> None:
+    line: Queue[int] = Queue(2)
+    got: list[int] = []
+
+    def put() -> None:
+        for number in range(50):
+            line.put(number)
+            assert line.qsize() <= 2
+
+    def get() -> None:
+        got.extend(line.get() for _ in range(50))
+
+    hub.spawn(put)
+    hub.spawn(get)
+    finish(hub)
+    assert got == list(range(50))
+    assert line.empty()
+    assert not line.full()
+
+
+def test_a_queue_between_a_thread_and_fibers(hub: Any) -> None:
+    line: Queue[int] = Queue()
+    got: list[int] = []
+
+    def get() -> None:
+        while (number := line.get(timeout=20)) >= 0:
+            got.append(number)
+
+    for _ in range(3):
+        hub.spawn(get)
+    hub.turn(0)
+
+    def put() -> None:
+        for number in range(300):
+            line.put(number)
+        for _ in range(3):
+            line.put(-1)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    finish(hub)
+    thread.join()
+    assert sorted(got) == list(range(300))
+
+
+def test_a_queue_raises_what_the_standard_one_does(run: Run) -> None:
+    line: Queue[int] = Queue(1)
+    with pytest.raises(queue.Empty):
+        line.get_nowait()
+    with pytest.raises(queue.Empty):
+        run(lambda: line.get(timeout=0.01))
+    line.put_nowait(1)
+    with pytest.raises(queue.Full):
+        line.put_nowait(2)
+    with pytest.raises(queue.Full):
+        run(lambda: line.put(2, timeout=0.01))
+    assert line.get() == 1
+
+
+def test_a_killed_getter_passes_its_call_on(hub: Any) -> None:
+    line: Queue[int] = Queue()
+    got: list[int] = []
+    first = hub.spawn(lambda: got.append(line.get()))
+    hub.spawn(lambda: got.append(line.get()))
+    hub.turn(0)
+    line.put(7)
+    first.kill()
+    hub.turn(0)
+    finish(hub) if not got else None
+    assert got == [7]
+    line.put(8)
+    finish(hub)
+
+
+def test_timeouts_nest(run: Run) -> None:
+    def nested() -> list[str]:
+        told: list[str] = []
+        try:
+            with Timeout(10) as outer:
+                try:
+                    with Timeout(0.01) as inner:
+                        sleep(30)
+                except FiberTimeout as error:
+                    told.append("inner" if error.timeout is inner else "wrong")
+                assert not outer.expired
+            with Timeout(0.01) as outer, Timeout(10):
+                sleep(30)
+        except TimeoutError as error:
+            told.append("outer" if getattr(error, "timeout", None) is outer else "wrong")
+        with Timeout(None), Timeout(5):
+            sleep(0.001)
+        return told
+
+    assert run(nested) == ["inner", "outer"]
+
+
+def test_a_timeout_needs_a_fiber() -> None:
+    with pytest.raises(HubError, match="fiber only"), Timeout(1):
+        pass
+
+
+def test_spawn_finds_the_hub(run: Run, hub: Any) -> None:
+    seen: list[int] = []
+    run(lambda: spawn(seen.append, 1).join())
+    assert seen == [1]
+    with pytest.raises(HubError, match="no hub"):
+        spawn(print)
+
+
+def test_sleep_outside_of_a_fiber_is_times() -> None:
+    sleep(0.001)
+
+
+def test_sleepers_wake_in_the_order_of_their_times(hub: Any) -> None:
+    order: list[int] = []
+
+    def nap(number: int) -> None:
+        sleep(number * 0.005)
+        order.append(number)
+
+    for number in (3, 1, 2):
+        hub.spawn(nap, number)
+    finish(hub)
+    assert order == [1, 2, 3]
