@@ -7,11 +7,16 @@ system (a port in use, no permission) stay the ``OSError`` they are, with the ad
 __all__ = [
     "AddressError",
     "AlreadyServingError",
+    "EngineUnavailableError",
     "EverserveError",
+    "FiberTimeout",
     "HandlerError",
+    "HubError",
+    "LineTooLong",
     "NoReplyAddressError",
     "OptionError",
     "ProxyHeaderError",
+    "RemoteError",
     "ServerClosedError",
     "TLSConfigError",
 ]
@@ -49,5 +54,27 @@ class ProxyHeaderError(EverserveError, ValueError):
     """Bytes that are no valid PROXY protocol header, or values that none can be built of."""
 
 
+class RemoteError(EverserveError, RuntimeError):
+    """The text of an exception that was raised in another process, which has told of it there."""
+
+
 class TLSConfigError(EverserveError, ValueError):
     """A TLS configuration that cannot be used: the message names the file or option, and why."""
+
+
+class FiberTimeout(EverserveError, TimeoutError):
+    """The time of a ``Timeout`` block has passed; ``.timeout`` is that block."""
+
+    timeout: object = None
+
+
+class HubError(EverserveError, RuntimeError):
+    """The engine of fibers was used where it cannot work; the message says where it can."""
+
+
+class EngineUnavailableError(EverserveError, ImportError):
+    """``EVERSERVE_ENGINE`` names an engine that does not exist or was not built."""
+
+
+class LineTooLong(EverserveError, ValueError):
+    """The peer has sent more bytes without a newline than ``max_line`` allows. Its fault, not ours."""

@@ -6,13 +6,15 @@ stand where they act: on the classes.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from everserve.admission.access import Networks
+from everserve.admission.access import Access, Networks
+from everserve.admission.door import POLICIES, read_policy
 from everserve.errors import OptionError
 from everserve.sockets.tls import TLS
 
@@ -23,7 +25,8 @@ __all__ = ["OPTIONS", "Option", "check"]
 class Option:
     """One option. ``read`` checks a value, or a text of the command line, and returns it.
 
-    ``is_flag``: it is on or off; ``is_text``: a text can say it, so that the command line has it.
+    ``is_flag``: it is on or off; ``is_text``: a text can say it, so that the command line has it;
+    ``of_streams``: it has no meaning for datagrams.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Option:
     help: str
     is_flag: bool = False
     is_text: bool = True
+    of_streams: bool = False
 
     def check(self, value: Any) -> Any:
         """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
@@ -98,30 +102,42 @@ def _mode(value: Any) -> int:
     return mode
 
 
-def _option(name: str, read: Callable[[Any], Any], wanted: str, text: str) -> Option:
-    return Option(name, read, wanted, text, is_flag=read is _flag)
+def _steps(value: Any) -> tuple[Any, ...]:
+    steps = tuple(value)
+    if not all(callable(step) for step in steps):
+        raise TypeError
+    return steps
+
+
+def _option(name: str, read: Callable[[Any], Any], wanted: str, text: str, **more: bool) -> Option:
+    return Option(name, read, wanted, text, is_flag=read is _flag, **more)
+
+
+def _stream_option(name: str, read: Callable[[Any], Any], wanted: str, text: str) -> Option:
+    return _option(name, read, wanted, text, of_streams=True)
 
 
 _YES_NO = "True or False"
 _SECONDS = "seconds, more than 0"
+_NUMBER = "a number from 1 up"
 
 OPTIONS: Mapping[str, Option] = {
     option.name: option
     for option in (
-        _option("max_workers", _count(1), "a number from 1 up", "pool: threads at the most"),
+        _option("max_workers", _count(1), _NUMBER, "pool: threads at the most"),
         _option(
             "max_connections",
             _count(1),
-            "a number from 1 up",
+            _NUMBER,
             "connections in progress; of a pool, default as many as threads",
         ),
         _option(
             "worker_idle_timeout",
             _seconds,
-            "seconds, more than 0",
+            _SECONDS,
             "pool: seconds after which a thread without work goes",
         ),
-        _option("max_children", _count(1), "a number from 1 up", "forks: processes at the most"),
+        _option("max_children", _count(1), _NUMBER, "forks: processes at the most"),
         _option(
             "request_queue_size",
             _count(0),
@@ -141,6 +157,78 @@ OPTIONS: Mapping[str, Option] = {
         _option(
             "socket_mode", _mode, "permission bits such as 0o660", "mode of a Unix socket file"
         ),
+        _option(
+            "max_connections_per_peer",
+            _count(1),
+            _NUMBER,
+            "connections in progress of one address, or of one /64 of IPv6",
+        ),
+        _option("accept_rate", _rate, "a number, more than 0", "connections a second to let in"),
+        _option(
+            "accept_burst",
+            _rate,
+            "a number, more than 0",
+            "connections to let in at once for all that; default one second's worth",
+        ),
+        _stream_option("max_handshakes", _count(1), _NUMBER, "TLS handshakes in progress"),
+        _option(
+            "overload",
+            read_policy,
+            f"one of {', '.join(POLICIES)}, or a callable",
+            f"what to do above a limit: {', '.join(POLICIES)}; default wait",
+        ),
+        _stream_option(
+            "overload_message",
+            _message,
+            "bytes, or a text of Latin-1",
+            "what a refused connection is told before it is closed; \\r\\n and the like are read",
+        ),
+        _option(
+            "access",
+            Access.parse,
+            "'allow 10.0.0.0/8, deny 10.1.0.0/16', or an Access",
+            "networks that may connect: 'allow 10.0.0.0/8, deny 10.1.0.0/16'",
+        ),
+        _option(
+            "proxy_protocol", _flag, _YES_NO, "each connection begins with a PROXY protocol header"
+        ),
+        _option(
+            "trusted_proxies",
+            _networks,
+            "networks such as 10.0.0.0/8,::1",
+            "networks of the proxies, with commas; others are refused",
+        ),
+        _stream_option(
+            "proxy_timeout", _seconds, _SECONDS, "seconds for the PROXY header; default 5"
+        ),
+        _option(
+            "tls",
+            _tls,
+            "an everserve.TLS or an ssl.SSLContext",
+            "certificate and key",
+            is_text=False,
+        ),
+        _stream_option(
+            "implicit_tls", _flag, _YES_NO, "TLS from the first byte; else with start_tls()"
+        ),
+        _stream_option(
+            "tls_watch", _seconds, _SECONDS, "look so often, in seconds, for renewed certificates"
+        ),
+        _stream_option(
+            "handshake_timeout", _seconds, _SECONDS, "seconds for a handshake; default 10"
+        ),
+        _stream_option("idle_timeout", _seconds, _SECONDS, "seconds without a byte either way"),
+        _option("request_timeout", _seconds, _SECONDS, "seconds for all of a request"),
+        _stream_option(
+            "write_timeout", _seconds, _SECONDS, "seconds in which a peer must read something"
+        ),
+        _stream_option(
+            "min_receive_rate",
+            _rate,
+            "bytes a second, more than 0",
+            "bytes a second that a peer must send, on average, after 5 s",
+        ),
+        _option("steps", _steps, "callables", "the steps of admission", is_text=False),
     )
 }
 
@@ -156,10 +244,14 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
         option = OPTIONS.get(name)
         if option is None:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
-        if not hasattr(server_class, name):
+        if not hasattr(server_class, name) or (option.of_streams and _has_datagrams(server_class)):
             raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
         checked[name] = option.check(value)
     return checked
+
+
+def _has_datagrams(server_class: type) -> bool:
+    return getattr(server_class, "socket_type", None) == socket.SOCK_DGRAM
 
 
 def _suggest(name: str) -> str:

@@ -7,9 +7,8 @@ import sys
 
 import pytest
 
-from everserve.errors import EverserveError
+from everserve.errors import EngineUnavailableError, EverserveError
 from everserve.fibers import engine
-from everserve.fibers.exits import EngineUnavailableError
 
 
 def engine_of(choice: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from everserve.fibers.exits import FiberExit, HubError
+from everserve.errors import HubError
+from everserve.fibers.exits import FiberExit
 from everserve.fibers.sync import Event, sleep
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from everserve.fibers.exits import FiberExit, FiberTimeout, HubError
+from everserve.errors import FiberTimeout, HubError
+from everserve.fibers.exits import FiberExit
 from everserve.fibers.sync import Event, Queue, Semaphore, Timeout, sleep, spawn
 
 Run = Callable[..., Any]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everserve.streams.exits import LineTooLong
+from everserve.errors import LineTooLong
 
 TEXT = b"first line\nsecond\n\nlast without end"
 

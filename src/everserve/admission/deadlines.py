@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import os
 import threading
 from time import monotonic
 from typing import Protocol
 
 __all__ = ["Deadline", "Watchdog"]
+
+
+logger = logging.getLogger("everserve")
 
 
 class Deadline(Protocol):
@@ -74,7 +78,11 @@ class Watchdog:
 
     def _run(self) -> None:
         while (deadline := self._next_due()) is not None:
-            again = deadline.due(monotonic())
+            try:
+                again = deadline.due(monotonic())
+            except Exception:  # one that fails must not end the others'
+                logger.exception("looking at a deadline failed: %r", deadline)
+                again = None
             with self._changed:
                 if deadline in self._watched:
                     if again is None:

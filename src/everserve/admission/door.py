@@ -19,7 +19,16 @@ from everserve.errors import OptionError
 if TYPE_CHECKING:
     from everserve.admission.access import Access
 
-__all__ = ["POLICIES", "Door", "Doorkeeper", "Overload", "read_policy", "reset", "say_and_leave"]
+__all__ = [
+    "POLICIES",
+    "Door",
+    "Doorkeeper",
+    "Overload",
+    "read_policy",
+    "reset",
+    "say_and_leave",
+    "twin_of",
+]
 
 POLICIES = ("wait", "refuse", "reset", "shed-idle")
 """What to do with a connection above a limit."""
@@ -39,14 +48,18 @@ class Doorkeeper(Protocol):
     max_handshakes: int | None
     overload: Overload
     access: Access | None
+    tls: Any
+    implicit_tls: bool
 
     def is_full(self) -> bool:
         """True if no more connections may be in progress."""
 
 
 class Door:
-    """Counts who is inside, and says why somebody may not come in. For the accept loop; ``leave``,
-    ``greet`` and ``greeted`` may be called from any thread."""
+    """Counts who is inside, and says why somebody may not come in.
+
+    For the accept loop; ``leave``, ``greet``, ``greeted`` and ``refuse`` may be called from any thread.
+    """
 
     def __init__(self, keeper: Doorkeeper) -> None:
         self._keeper = keeper
@@ -86,31 +99,49 @@ class Door:
         return "max_handshakes" if self._too_many_handshakes() else None
 
     def enter(self, connection: Any) -> None:
-        """The connection is let in: count it among those of its peer, if that is asked for."""
-        if self._keeper.max_connections_per_peer is not None:
+        """The connection is let in: count it among those of its peer, and its handshake to come."""
+        keeper = self._keeper
+        if keeper.max_connections_per_peer is not None:
             connection.counted = True
             self.peers.add(connection.peer)
+        if keeper.tls is not None and keeper.implicit_tls:
+            self.greet(connection)  # here already: the next is asked for before this one runs
 
     def leave(self, connection: Any) -> None:
         """The connection has ended."""
         if connection.counted:
             self.peers.remove(connection.peer)
+        self.greeted(connection)
 
-    def greet(self) -> None:
-        """A handshake begins."""
+    def greet(self, connection: Any) -> None:
+        """A handshake begins, unless it has already."""
         with self._lock:
-            self.handshakes += 1
+            if not connection.greeting:
+                connection.greeting = True
+                self.handshakes += 1
 
-    def greeted(self) -> bool:
-        """A handshake is over. True if others may have waited for that."""
+    def greeted(self, connection: Any) -> bool:
+        """The handshake, if there is one, is over. True if others may have waited for that."""
+        if not connection.greeting:
+            return False
         with self._lock:
             full = self._too_many_handshakes()
-            self.handshakes -= 1
+            self.handshakes -= connection.greeting
+            connection.greeting = False
         return full
 
-    def _too_many_handshakes(self) -> bool:
+    def handshakes_left(self) -> float:
+        """How many handshakes more may begin."""
         limit = self._keeper.max_handshakes
-        return limit is not None and self.handshakes >= limit
+        return float("inf") if limit is None else max(0, limit - self.handshakes)
+
+    def refuse(self, reason: str) -> None:
+        """Count a refusal."""
+        with self._lock:
+            self.refusals[reason] += 1
+
+    def _too_many_handshakes(self) -> bool:
+        return not self.handshakes_left()
 
     def _rate(self) -> TokenBucket:
         rate, burst = self._keeper.accept_rate, self._keeper.accept_burst
@@ -134,6 +165,16 @@ def reset(request: Any) -> None:
     if isinstance(request, socket.socket):
         with suppress(OSError):
             request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def twin_of(request: Any) -> socket.socket | None:
+    """Another object for the same connection, if the system has a descriptor left for it."""
+    if not isinstance(request, socket.socket):
+        return None
+    try:
+        return request.dup()
+    except OSError:
+        return None
 
 
 def read_policy(value: Any) -> Overload:

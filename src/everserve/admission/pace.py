@@ -6,13 +6,13 @@ one: a blocked read ends, a blocked write raises.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from everserve.sockets.tcpinfo import Traffic, traffic_of
+if TYPE_CHECKING:
+    from everserve.sockets.tcpinfo import Traffic
 
 __all__ = ["Pace", "PaceLimits", "StageDeadline"]
 
@@ -42,11 +42,18 @@ class PaceLimits:
 
     @property
     def need_traffic(self) -> bool:
-        """True if the kernel must be asked what has moved."""
+        """True if it must be known what has moved."""
         return any(
             limit is not None
             for limit in (self.idle_timeout, self.write_timeout, self.min_receive_rate)
         )
+
+
+class Paced(Protocol):
+    """A connection."""
+
+    def traffic(self) -> Traffic | None:
+        """What has moved over it; ``None`` if nobody knows."""
 
 
 class StageDeadline:
@@ -70,16 +77,14 @@ class Pace:
     def __init__(
         self,
         limits: PaceLimits,
-        request: Any,
+        connection: Paced,
         miss: Callable[[str], None],
         *,
-        traffic: Callable[[Any], Traffic | None] = traffic_of,
         began: float | None = None,
     ) -> None:
         self._limits = limits
-        self._request = request
+        self._connection = connection
         self._miss = miss
-        self._traffic = traffic
         self.began = monotonic() if began is None else began
         self._delivered = -1
         self._progress = self.began
@@ -105,7 +110,7 @@ class Pace:
         if self.ends is not None and now >= self.ends:
             self._miss("request_timeout")
             return None
-        traffic = self._look()
+        traffic = self._connection.traffic() if self._limits.need_traffic else None
         if traffic is None:
             return self.ends
         moments = [] if self.ends is None else [self.ends]
@@ -121,11 +126,6 @@ class Pace:
                 return None
             moments.append(moment)
         return min(moments, default=None)
-
-    def _look(self) -> Traffic | None:
-        if not self._limits.need_traffic or not isinstance(self._request, socket.socket):
-            return None
-        return self._traffic(self._request)
 
     def _idle(self, traffic: Traffic, now: float) -> float | None:
         """When it will have been quiet for too long."""

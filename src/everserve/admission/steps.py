@@ -16,6 +16,7 @@ from everserve.admission.access import host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
+from everserve.sockets.counted import CountedSocket
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import ProxyDecoder, parse
@@ -172,12 +173,11 @@ def secure(passage: Passage) -> TLSSocket:
     if isinstance(server.tls, ssl.SSLContext):
         server.tls = TLS.of(server.tls)
     layer: TLSSocket = server.tls.wrap(passage.request, turn=server._writers_turn())
-    server._door.greet()
+    server._greet(passage.connection)
     try:
         passage.stage("handshake_timeout", server.handshake_timeout, layer.do_handshake)
     finally:
-        if server._door.greeted():
-            server._life.wake()
+        server._greeted(passage.connection)
     if passage.connection is not None:
         passage.connection.tls = layer
     return layer
@@ -185,19 +185,27 @@ def secure(passage: Passage) -> TLSSocket:
 
 def arm_deadlines(passage: Passage) -> None:
     """Deadlines: from here the handler must keep to the server's limits of time."""
-    server = passage.server
+    server, connection = passage.server, passage.connection
     limits = PaceLimits(
         idle_timeout=server.idle_timeout,
         request_timeout=server.request_timeout,
         write_timeout=server.write_timeout,
         min_receive_rate=server.min_receive_rate,
     )
-    if not limits or passage.connection is None:
+    if connection is None:
         return
-    connection, miss = passage.connection, server._deadline_missed
-    pace = Pace(limits, connection.request, lambda name: miss(connection, name))
-    connection.pace = pace
-    passage.arm(pace, pace.first_look)
+    if limits.need_traffic or server.overload == "shed-idle":
+        _have_counted(passage)
+    if limits:
+        miss = server._deadline_missed
+        connection.pace = pace = Pace(limits, connection, lambda name: miss(connection, name))
+        passage.arm(pace, pace.first_look)
+
+
+def _have_counted(passage: Passage) -> None:
+    """Where the kernel does not tell what moves (Unix sockets), a layer of our own does."""
+    if isinstance(passage.request, socket.socket) and passage.connection.traffic() is None:
+        passage.request = passage.connection.counter = CountedSocket(passage.request)
 
 
 STEPS: tuple[Step, ...] = (read_proxy_header, shake_hands, arm_deadlines)

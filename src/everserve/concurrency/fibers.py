@@ -100,10 +100,12 @@ class FiberMixIn(RequestThreadMixIn):
 
     def _handle_request_noblock(self) -> bool:
         server: Any = self
-        if not _takes_batches(server):
+        if (
+            self._hub is None
+            or server.socket_type != socket.SOCK_STREAM
+            or not self._takes_batches()
+        ):
             return super()._handle_request_noblock()
-        if server.socket_type != socket.SOCK_STREAM:
-            return self._receive_batch()
         try:
             accepted = accept_many(self.fileno(), self._batch())
         except OSError as error:
@@ -114,12 +116,6 @@ class FiberMixIn(RequestThreadMixIn):
         for request, client_address in accepted:
             self._admit(request, client_address)
         return bool(accepted)
-
-    def _receive_batch(self) -> bool:
-        for taken in range(_BATCH):
-            if not super()._handle_request_noblock():
-                return taken > 0
-        return True
 
     def _batch(self) -> int:
         """How many to accept now: no more than may come in, where the rest is to wait."""
@@ -229,13 +225,6 @@ class _FiberInbox:
         if not self._rung and not self._fiber.hub.park(timeout):
             raise Empty
         self._rung = False
-
-
-def _takes_batches(server: Any) -> bool:
-    """True unless the server has its own way to take a request, or does not serve on a hub."""
-    home: str = getattr(server.get_request, "__module__", "")
-    own = home.startswith("everserve.server.")
-    return own and server._hub is not None and type(server.socket) is socket.socket
 
 
 def _is_ours(server: Any) -> bool:

@@ -11,9 +11,11 @@ from contextlib import ExitStack, suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from everserve.concurrency.sharedword import SharedWord
+from everserve.admission.outcome import Outcome
+from everserve.concurrency.sharedword import Note, SharedWord
 
 if TYPE_CHECKING:
+    from everserve.events import Event, Subscriber
     from everserve.server.base import BaseServer as _Base
     from everserve.server.inflight import Connection
     from everserve.server.stopping import StopReport
@@ -35,6 +37,9 @@ class ForkingMixIn(_Base):
 
     A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the
     parent, other changes do not. Only children that were started here are waited for.
+
+    Events: the child emits ``Opened`` and what happens on the way, the parent the end of the request,
+    with a ``RemoteError`` in the place of the exception.
     """
 
     timeout: float | None = 300
@@ -42,7 +47,9 @@ class ForkingMixIn(_Base):
     block_on_close: bool = True
     active_children: set[int] | None = None
     _descriptors: dict[int, int]
+    _notes: dict[int, tuple[Note, Connection | None]]
     _word: SharedWord | None = None
+    _own_note: Note | None = None  # in a child
     _is_child: bool = False
 
     # -- on the accept loop --------------------------------------------------------------------
@@ -52,20 +59,28 @@ class ForkingMixIn(_Base):
         if self.active_children is None:
             self.active_children = set()
             self._descriptors = {}
+            self._notes = {}
             self._word = SharedWord()
         _flush_output()
-        pid = os.fork()
+        note = Note()
+        try:
+            pid = os.fork()
+        except BaseException:
+            note.close()
+            raise
         if pid == 0:
             self._is_child = True
+            self._own_note = note
             self._run_child(request, client_address)
         self.active_children.add(pid)
-        self._keep_track(pid, request)
+        self._keep_track(pid, request, note)
         self.close_request(request)
 
     def _run_child(self, request: Any, client_address: Any) -> NoReturn:
         status = 1
         if _is_ours(self):
-            self._leave_listener_to_parent()
+            self._stop_listening()  # the parent alone is to hold it, so that it can close it
+            self._leave_ends_to_parent()
         try:
             self.finish_request(request, client_address)
             status = 0
@@ -78,10 +93,25 @@ class ForkingMixIn(_Base):
             finally:
                 os._exit(status)
 
-    def _keep_track(self, pid: int, request: Any) -> None:
+    def _leave_ends_to_parent(self) -> None:
+        """How the request ends is noted, for the parent to tell it: subscribers hear it once."""
+        assert self._own_note is not None
+        others = map(_unless_an_end, self._subscribers)
+        self._subscribers = (self._own_note.take_down, *others)
+
+    def _greeted(self, connection: Connection | None) -> None:
+        super()._greeted(connection)
+        if self._own_note is not None and not self._own_note.greeted:
+            self._own_note.greeted = True
+            if self.max_handshakes is not None:
+                self._life.wake()
+
+    def _keep_track(self, pid: int, request: Any, note: Note) -> None:
         """Let our own servers see the child; the standard library's have no such hooks."""
         if not _is_ours(self):
+            note.close()
             return
+        self._notes[pid] = note, self.connection_of(request)
         self.request_moved(request, pid)
         if hasattr(os, "pidfd_open"):
             with suppress(OSError):  # none left: the next poll_interval collects it
@@ -94,6 +124,13 @@ class ForkingMixIn(_Base):
         super().service_actions()
         self.collect_children()
         self._obey()
+        if _is_ours(self) and self.max_handshakes is not None:
+            self._read_greetings()
+
+    def _read_greetings(self) -> None:
+        for note, connection in self._notes.values() if self.active_children else ():
+            if note.greeted and connection is not None:
+                self._door.greeted(connection)
 
     def needs_service(self) -> bool:
         """Children are looked for every ``poll_interval``, while there are any."""
@@ -121,8 +158,9 @@ class ForkingMixIn(_Base):
             self._collect(pid, os.WNOHANG)
 
     def _collect(self, pid: int, flags: int) -> None:
+        status = None
         try:
-            ended, _ = os.waitpid(pid, flags)
+            ended, status = os.waitpid(pid, flags)
         except ChildProcessError:
             ended = pid  # somebody else has waited for it
         if not ended or self.active_children is None:
@@ -133,7 +171,9 @@ class ForkingMixIn(_Base):
             self.unwatch(descriptor)
             os.close(descriptor)
         if _is_ours(self):
-            self.request_returned(pid)
+            note, _ = self._notes.pop(pid)
+            self.request_returned(pid, note.read() or _outcome_of(status))
+            note.close()
 
     # -- the life cycle ------------------------------------------------------------------------
 
@@ -201,6 +241,23 @@ class ForkingMixIn(_Base):
         for pid in tuple(self.active_children or ()):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def _unless_an_end(subscriber: Subscriber) -> Subscriber:
+    def tell(event: Event) -> None:
+        if not isinstance(event, Note.ENDS):
+            subscriber(event)
+
+    return tell
+
+
+def _outcome_of(status: int | None) -> Outcome:
+    """Of a child that ended without a word: what waitpid(2) says, ``None`` where nobody could ask."""
+    code = 0 if status is None else os.waitstatus_to_exitcode(status)
+    if code == 0:
+        return Outcome()
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+    return Outcome(failed=True, error=f"the process of the request {how}")
 
 
 def _is_ours(server: Any) -> bool:

@@ -16,7 +16,8 @@ from everserve.fibers._loop cimport (
     TASK_DONE, TASK_IDLE, TASK_PARKED, TASK_READY, TASK_RUNNING,
 )
 
-from everserve.fibers.exits import FiberExit, HubError
+from everserve.errors import HubError
+from everserve.fibers.exits import FiberExit
 from everserve.fibers.forking import remember
 
 cdef extern from "greenlet/greenlet.h":

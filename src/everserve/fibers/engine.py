@@ -9,7 +9,7 @@ import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from everserve.fibers.exits import EngineUnavailableError
+from everserve.errors import EngineUnavailableError
 
 __all__ = [
     "Corked",

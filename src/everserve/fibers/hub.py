@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import greenlet
 
-from everserve.fibers.exits import FiberExit, HubError
+from everserve.errors import HubError
+from everserve.fibers.exits import FiberExit
 from everserve.fibers.forking import remember
 from everserve.fibers.loop import (
     DONE,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from everserve.errors import FiberTimeout, HubError
 from everserve.fibers import engine
-from everserve.fibers.exits import FiberTimeout, HubError
 
 __all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
 

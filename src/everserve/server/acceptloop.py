@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from everserve.server.base import BaseServer
     from everserve.server.stopping import Stopping
 
-__all__ = ["AcceptLoop"]
+__all__ = ["BATCH", "AcceptLoop"]
+
+BATCH = 100
+"""Requests to take before the loop looks at anything else, as gevent does."""
 
 
 class AcceptLoop:
@@ -53,12 +56,22 @@ class AcceptLoop:
     def run(self, poll_interval: float) -> None:
         """Serve until the server's state says otherwise, then what waits already if it drains."""
         server, life = self._server, self._life
+        batch = BATCH if server._takes_batches() else 1
         while life.accepting:
             timeout = poll_interval if server.needs_service() else None
             if self._wait(life.state is State.SERVING, timeout) and life.accepting:
-                server._handle_request_noblock()
+                self._take(batch if timeout is None else 1)
             if life.accepting:
                 server.service_actions()
+
+    def _take(self, most: int) -> None:
+        """Handle what is there, as long as more may come in; asking poll(2) between saves nothing."""
+        life = self._life
+        for _ in range(most):
+            if not self._server._handle_request_noblock():
+                return
+            if life.state is not State.SERVING or life.shutdown_requested or not self._can_accept():
+                return
 
     def turn(self, deadline: float | None) -> bool:
         """Handle one request that comes before ``deadline`` (monotonic). False if none came."""
@@ -70,9 +83,8 @@ class AcceptLoop:
 
     def drain(self, stopping: Stopping) -> None:
         """Serve what waits in the backlog now, not what comes for ever, before the deadline."""
-        for _ in range(
-            max(0, self._server.request_queue_size) + 1
-        ):  # listen(2): one more than asked
+        waiting = max(0, self._server.request_queue_size) + 1  # listen(2): one more than asked
+        for _ in range(waiting):
             while not self._can_accept():
                 if stopping.is_over():
                     return

@@ -227,19 +227,23 @@ class BaseServer(RequestFlow):
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._life.close()
 
-    def _leave_listener_to_parent(self) -> None:
-        """In a forked child: let the parent alone hold the listener, so that it can close it."""
-
     def _must_be_open(self) -> None:
         if self.fileno() < 0:
             raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
 
+    def _stop_listening(self) -> None:
+        """Close the listener, unless requests in progress reply through it (a datagram socket)."""
+
     def _close_listener(self) -> None:
-        """Close the listening socket, and leave the requests in progress alone."""
+        """Close the socket of the server."""
 
     def _listener_for_serving(self) -> AbstractContextManager[object]:
         """Around ``serve_forever``: put the listener into the mode that the accept loop needs."""
         return nullcontext()
+
+    def _takes_batches(self) -> bool:
+        """True if ``get_request`` says at once that nothing waits, so that it may be called again."""
+        return False
 
     def _socket_timeout(self) -> float | None:
         return None
@@ -249,7 +253,7 @@ class BaseServer(RequestFlow):
         if self._stopping is not None and self._stopping.report is None:
             if self._loop is not None:
                 self._loop.drain(self._stopping)
-            self._close_listener()
+            self._stop_listening()
 
     def _complete_own_stop(self) -> None:
         """Do the rest of a stop that a request on this thread has called for."""

@@ -14,9 +14,10 @@ from typing import Any
 
 from everserve.admission.access import Access, Networks
 from everserve.admission.deadlines import Watchdog
-from everserve.admission.door import Door, Overload, reset, say_and_leave
+from everserve.admission.door import Door, Overload, reset, say_and_leave, twin_of
+from everserve.admission.outcome import Outcome
 from everserve.admission.steps import STEPS, Passage, Refusal, Step, secure
-from everserve.errors import TLSConfigError
+from everserve.errors import RemoteError, TLSConfigError
 from everserve.events import (
     Accepted,
     BackedOff,
@@ -203,6 +204,7 @@ class RequestFlow:
         idle = self._inflight.longest_idle(but=request)
         if idle is None:
             return False
+        idle.missed = "shed-idle"
         self.emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
@@ -272,6 +274,7 @@ class RequestFlow:
     def _open(self, passage: Passage) -> None:
         connection = passage.connection
         if connection is not None:
+            self._greeted(connection)
             connection.runner = self._runner()
             connection.state = ConnectionState.HANDLING
             if self._subscribers:
@@ -321,11 +324,26 @@ class RequestFlow:
 
     def request_moved(self, request: Any, process: int) -> None:
         """Another process has the request now: keep it among the connections until it is returned."""
+        connection = self._inflight.find(request)
+        if self.overload == "shed-idle" and connection is not None:
+            connection.twin = twin_of(request)  # to be looked at, and cut
         self._inflight.hold(request, process)
 
-    def request_returned(self, process: int) -> None:
-        """The process that had a request has ended."""
-        self._ended(self._inflight.release(process))
+    def request_returned(self, process: int, outcome: Outcome | None = None) -> None:
+        """The process that had a request has ended; ``outcome`` is how the request has."""
+        connection = self._inflight.release(process)
+        if connection is not None and outcome is not None:
+            self._tell_outcome(connection, outcome)
+        self._ended(connection)
+
+    def _tell_outcome(self, connection: Connection, outcome: Outcome) -> None:
+        error = RemoteError(outcome.error) if outcome.error else None
+        if outcome.missed:
+            self._deadline_missed(connection, outcome.missed)
+        if outcome.refused:
+            self._refuse(connection, outcome.refused, error)
+        elif outcome.failed:
+            self._fail(connection, None, error or RemoteError("unknown"), outcome.peer_gone)
 
     # -- what went wrong -----------------------------------------------------------------------
 
@@ -359,18 +377,24 @@ class RequestFlow:
                 logger.exception("closing the request from %s failed", peer)
                 self._ended(connection)
 
-    def _fail(self, connection: Connection | None, request: Any, error: BaseException) -> None:
+    def _fail(
+        self,
+        connection: Connection | None,
+        request: Any,
+        error: BaseException,
+        gone: bool | None = None,
+    ) -> None:
         if connection is None or connection.failed:
             return
         connection.failed = True
         if self._subscribers:
-            gone = peer_is_gone(error, request)
+            gone = peer_is_gone(error, request) if gone is None else gone
             self.emit(Failed(connection.id, connection.peer, error, gone))
 
     def _refuse(
         self, connection: Connection | None, reason: str, error: BaseException | None = None
     ) -> None:
-        self._door.refusals[reason] += 1
+        self._door.refuse(reason)
         if connection is None or connection.failed:
             return
         connection.failed = True
@@ -379,11 +403,21 @@ class RequestFlow:
 
     def _deadline_missed(self, connection: Connection | None, name: str) -> None:
         """Called by the watchdog's thread: the connection ends, its handler with it."""
-        if connection is None or connection.missed:
+        if connection is None or connection.missed or connection.request is None:
             return
         connection.missed = name
         self.emit(DeadlineMissed(connection.id, connection.peer, name))
         connection.cut()
+
+    def _greet(self, connection: Connection | None) -> None:
+        """A TLS handshake begins."""
+        if connection is not None:
+            self._door.greet(connection)
+
+    def _greeted(self, connection: Connection | None) -> None:
+        """The TLS handshake is over: another one may begin."""
+        if connection is not None and self._door.greeted(connection):
+            self._life.wake()
 
     def _ended(self, connection: Connection | None) -> None:
         if connection is not None and self._inflight.remove(connection):

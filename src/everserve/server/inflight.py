@@ -20,6 +20,7 @@ from everserve.sockets.tcpinfo import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from everserve.admission.pace import Pace
+    from everserve.sockets.counted import CountedSocket
     from everserve.sockets.tls import TLSSocket
     from everserve.wire.proxy import ProxyHeader
 
@@ -46,7 +47,9 @@ class Connection:
 
     __slots__ = (
         "counted",
+        "counter",
         "failed",
+        "greeting",
         "held_by",
         "id",
         "key",
@@ -59,6 +62,7 @@ class Connection:
         "started",
         "state",
         "tls",
+        "twin",
     )
 
     def __init__(self, number: int, request: Any, peer: Any) -> None:
@@ -72,10 +76,15 @@ class Connection:
         self.held_by: int | None = None  # the process that has it after the parent closed its copy
         self.failed = False  # its end has been told
         self.counted = False  # among the connections of its peer
+        self.greeting = False  # among the handshakes in progress
         self.missed: str | None = None  # the deadline it missed
         self.pace: Pace | None = None  # its deadlines
         self.proxy: ProxyHeader | None = None  # what the proxy in front said
         self.tls: TLSSocket | None = None  # the TLS session
+        self.counter: CountedSocket | None = None  # what counts where the kernel does not
+        self.twin: socket.socket | None = (
+            None  # the socket again, while a process holds the request
+        )
 
     @property
     def age(self) -> float:
@@ -89,14 +98,18 @@ class Connection:
 
     def cut(self) -> None:
         """Shut the socket down in both directions: blocked reads end, writes raise."""
-        if isinstance(self.request, socket.socket):
+        sock = self.twin or self.request  # once: it may end meanwhile, in another thread
+        if isinstance(sock, socket.socket):
             with suppress(OSError):
                 # The plain method: SSLSocket's would pull the session from under its thread.
-                socket.socket.shutdown(self.request, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def traffic(self) -> Traffic | None:
-        """What the kernel knows of it; ``None`` if that is nothing."""
-        return traffic_of(self.request) if isinstance(self.request, socket.socket) else None
+        """What has moved over it; ``None`` if nobody knows."""
+        if self.counter is not None:
+            return self.counter.traffic()
+        sock = self.twin or self.request
+        return traffic_of(sock) if isinstance(sock, socket.socket) else None
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
@@ -175,6 +188,8 @@ class Inflight:
             return False
         connection.state = ConnectionState.CLOSED
         connection.request = None
+        if connection.twin is not None:
+            connection.twin.close()
         return True
 
     def hold(self, request: Any, process: int) -> None:
@@ -193,9 +208,13 @@ class Inflight:
         return None
 
     def longest_idle(self, *, but: Any) -> Connection | None:
-        """Of the oldest connections (a look at each costs a system call) the one idle longest."""
-        oldest = itertools.islice((c for c in self.view if c.request is not but), _LOOKED_AT)
-        looks = [(traffic.quiet, c.id, c) for c in oldest if (traffic := c.traffic())]
+        """Of the oldest connections (a look at each costs a system call) the one idle longest.
+
+        Those that have been cut already, and have not ended yet, do not count.
+        """
+        there = (c for c in self.view if c.request is not but and c.missed is None)
+        oldest = itertools.islice(there, _LOOKED_AT)
+        looks = [(traffic.quiet, -c.id, c) for c in oldest if (traffic := c.traffic())]
         return max(looks)[2] if looks else None
 
     def forget_closed(self) -> None:

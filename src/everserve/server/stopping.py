@@ -90,7 +90,7 @@ class Stopping:
         if life.serving_here():  # we stand in its way: serve_forever completes the stop
             return StopReport(unfinished=own)
         if life.session is None:
-            server._close_listener()
+            server._stop_listening()
         return self.complete(own)
 
     def complete(self, own: tuple[Connection, ...] = ()) -> StopReport:

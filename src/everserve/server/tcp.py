@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from everserve.server.base import BaseServer
@@ -105,8 +105,10 @@ class TCPServer(BaseServer):
         """End the stream to the peer, then ``close_request``."""
         connection = self._inflight.unfile(request)
         try:
-            with suppress(OSError):  # the peer may be gone already
+            try:
                 request.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the peer may be gone already
             self.close_request(request)
         finally:
             self._ended(connection)
@@ -120,7 +122,7 @@ class TCPServer(BaseServer):
     def _close_listener(self) -> None:
         self.socket.close()
 
-    def _leave_listener_to_parent(self) -> None:
+    def _stop_listening(self) -> None:
         if self._listens():
             self._close_listener()
 
@@ -133,6 +135,14 @@ class TCPServer(BaseServer):
         if sys.platform == "linux" and self._listens() and self._socket_timeout() is None:
             return _non_blocking(self.socket)
         return nullcontext()
+
+    def _takes_batches(self) -> bool:
+        return self._has_own_get_request() and self._socket_timeout() == 0.0
+
+    def _has_own_get_request(self) -> bool:
+        """True if neither a subclass nor an instance has another way to take a request."""
+        module: str = getattr(self.get_request, "__module__", "")
+        return module.startswith("everserve.server.") and type(self.socket) is socket.socket
 
     def _listens(self) -> bool:
         return self.socket_type == socket.SOCK_STREAM

@@ -35,6 +35,9 @@ class UDPServer(TCPServer):
             self._tell(Truncated(peer, self.max_packet_size))
         return datagram, peer
 
+    def _takes_batches(self) -> bool:
+        return self._has_own_get_request() and self._socket_timeout() is None
+
     def shutdown_request(self, request: Any) -> None:
         """There is nothing to end but the request."""
         connection = self._inflight.find(request)

@@ -1,7 +1,7 @@
 """`TLSSocket`: TLS over a connected socket, for threads and fibers alike.
 
 It stands between a connection's plain socket and the handler's streams, and reads as a conversation
-goes: handshake, reading, writing, the end. How ciphertext travels is `tlswire`'s.
+goes: reading, writing, the end. The handshake is `tlshandshake`'s, how ciphertext travels `tlswire`'s.
 """
 
 import errno
@@ -11,15 +11,8 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from everserve.sockets.tlswire import (
-    BATCH,
-    RECORD,
-    Half,
-    TLSWire,
-    Turn,
-    closed_error,
-    ragged_error,
-)
+from everserve.sockets.tlshandshake import TLSHandshake
+from everserve.sockets.tlswire import BATCH, RECORD, Half, Turn, closed_error, ragged_error
 
 if TYPE_CHECKING:
     from socket import _SendableFile
@@ -32,15 +25,14 @@ HALF_CLOSE_SECONDS = 5.0
 """How long `shutdown(SHUT_WR)` on a socket without a time limit tries to say close_notify."""
 
 
-class TLSSocket(TLSWire):
+class TLSSocket(TLSHandshake):
     """A connected socket whose bytes travel encrypted; otherwise what `ssl.SSLSocket` is.
 
     *Ownership*: `inner` stays the owner of the descriptor: closing it is enough, and closing this
     closes it. Nobody else may read from or write to `inner` in the meantime.
 
-    *Order*: make it, `do_handshake()` where the request runs and before others use it, use it,
-    `close_notify(seconds)`, then shut down and close `inner`. A `recv` or `send` does the handshake
-    where nobody has.
+    *Order*: make it, `do_handshake()` where the request runs, use it, `close_notify(seconds)`, then
+    shut down and close `inner`. A `recv` or `send` does the handshake where nobody has.
 
     *Time*: `settimeout` is the inner's, for each wait; a record that comes in pieces has, from its
     first piece on, as long again. Non-blocking use raises `ssl.SSLWantReadError` and
@@ -64,13 +56,10 @@ class TLSSocket(TLSWire):
     then), OSError for the connection.
     """
 
-    __slots__ = ("_pid", "suppress_ragged_eofs", "truncated")
+    __slots__ = ("_pid", "suppress_ragged_eofs")
 
     suppress_ragged_eofs: bool
     """Whether a stream without close_notify ends as any other does (the default), or raises."""
-
-    truncated: bool
-    """Whether the stream ended without the peer's close_notify: anybody may have cut it."""
 
     def __init__(
         self,
@@ -86,54 +75,8 @@ class TLSSocket(TLSWire):
     ) -> None:
         super().__init__(inner, context, server_side, server_hostname, session, turn)
         self.suppress_ragged_eofs = suppress_ragged_eofs
-        self.truncated = False
+        self._initial = initial
         self._pid = os.getpid()
-        self._incoming.write(initial)
-
-    # --- handshake -----------------------------------------------------------------------------
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Agree with the peer; the socket's time limit is for the whole. Nothing when it is done.
-
-        `block` lets a non-blocking socket wait for as long as it takes.
-
-        Errors: `ssl.SSLCertVerificationError`, `ssl.SSLEOFError` (the peer went away), another
-        `ssl.SSLError`; TimeoutError; `ssl.SSLWantReadError`, `ssl.SSLWantWriteError`: call again.
-        """
-        if self._reads is not Half.FRESH:
-            return
-        timeout = self._inner.gettimeout()
-        if timeout is None or (timeout == 0.0 and not block):
-            self._shake(None)
-            return
-        try:
-            if timeout == 0.0:
-                self._inner.settimeout(None)
-            self._shake(monotonic() + timeout if timeout else None)
-        finally:
-            self._restore(timeout)
-
-    def _shake(self, limit: float | None) -> None:
-        while not self._has_agreed():
-            self._ship(limit)
-            sealed = self._fetch(limit)
-            if not sealed:
-                self.truncated = True
-                raise ragged_error("the peer went away in the handshake")
-            self._incoming.write(sealed)
-        self._ship(limit)
-        self._more = self._incoming.pending > 0
-        self._reads = self._writes = Half.OPEN
-
-    def _has_agreed(self) -> bool:
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError:
-            self._ship_at_once()  # the alert
-            raise
-        return True
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -174,7 +117,7 @@ class TLSSocket(TLSWire):
         sealed = b""
         limit = None
         while True:
-            if sealed or self._more or self._early:
+            if sealed or self._more or self._held or self._early:
                 found = self._decrypt(sealed, size, buffer)
                 if found is not None:
                     return found
@@ -189,6 +132,8 @@ class TLSSocket(TLSWire):
             self.do_handshake()
         if self._reads is Half.CLOSED:
             raise closed_error()
+        if self._reads is Half.BROKEN:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
         return self._reads is Half.OPEN
 
     def _decrypt(self, sealed: bytes, size: int, buffer: "WriteableBuffer | None") -> Any:
@@ -196,12 +141,12 @@ class TLSSocket(TLSWire):
         try:
             with self._lock:
                 if sealed:
-                    self._incoming.write(sealed)
-                    self._more = True
+                    self._hold(sealed)
                 if self._early:
                     return self._take_early(size, buffer)
                 found = self._open(size, buffer)
         except ssl.SSLError:
+            self._reads, self._writes = Half.BROKEN, Half.ENDED
             self._ship_at_once()  # the alert
             raise
         if self._outgoing.pending:
@@ -243,7 +188,7 @@ class TLSSocket(TLSWire):
             if self._unsent:
                 self._ship()
             self._owed = 0
-            if type(data) is bytes and len(data) <= BATCH:
+            if type(data) is bytes and len(data) <= RECORD:
                 self._send(self._seal(data))
                 return
             with memoryview(data) as view, view.cast("B") as plain:
@@ -314,13 +259,13 @@ class TLSSocket(TLSWire):
         Errors: `ssl.SSLError` where the peer still sends data, `ssl.SSLEOFError` where it has gone;
         ValueError before the handshake and after the end.
         """
-        if self._reads in (Half.FRESH, Half.CLOSED):
+        if self._reads in (Half.FRESH, Half.BROKEN, Half.CLOSED):
             raise ValueError(f"No SSL wrapper around {self}")
         with self._turn:
             self._seal_goodbye()
             self._ship()
         while not self._early and self._reads is Half.OPEN:
-            self._feed(self._fetch())
+            self._read_early(self._fetch())
         if self._early:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "application data after close notify")
         self._reads = self._writes = Half.CLOSED
@@ -328,7 +273,10 @@ class TLSSocket(TLSWire):
 
     def surplus(self) -> bytes:
         """After `unwrap`: what came in clear behind the peer's close_notify, once."""
-        return self._incoming.read() if self._reads is Half.CLOSED else b""
+        if self._reads is not Half.CLOSED:
+            return b""
+        held, self._held = self._held[self._at :], b""
+        return self._incoming.read() + held
 
     def detach(self) -> int:
         """Give up the descriptor, and return it; nothing is said to the peer."""
@@ -387,19 +335,18 @@ class TLSSocket(TLSWire):
         try:
             while self._reads is Half.OPEN:
                 self._early = b""
-                self._feed(self._fetch(limit))
+                self._read_early(self._fetch(limit))
         except OSError:
             pass
         finally:
             self._restore(before)
 
-    def _feed(self, sealed: bytes) -> None:
+    def _read_early(self, sealed: bytes) -> None:
         if not sealed:
             self.truncated = True
             raise ragged_error("the stream ends without close_notify")
         with self._lock:
-            self._incoming.write(sealed)
-            self._more = True
+            self._hold(sealed)
             self._open_early()
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import ssl
+import struct
 import threading
 from time import monotonic
 from types import TracebackType
@@ -25,12 +26,21 @@ __all__ = ["BATCH", "RECORD", "Half", "TLSWire", "Turn", "closed_error", "ragged
 RECORD = 16_384
 """Bytes of plain text that one record holds at most (RFC 8446, section 5.1)."""
 
-PIECE = 32_768
-"""Bytes of ciphertext asked of the inner socket at once. OpenSSL's memory keeps a third more than the
-longest piece for as long as the connection lives."""
+PIECE = 65_536
+"""Bytes of ciphertext asked of the inner socket at once."""
 
 BATCH = 4 * RECORD
 """Bytes of plain text sealed before they are sent: bounds what a peer that does not read costs."""
+
+_MEAL = RECORD + 256
+"""Bytes of ciphertext given to OpenSSL at once, unless one record is longer: what its memory has ever
+held, and a third more, it keeps for as long as the connection lives."""
+
+_LONGEST = RECORD + 2048
+"""Bytes of ciphertext in a record of TLS 1.2; in 1.3 less (RFC 5246, 6.2.3; RFC 8446, 5.2)."""
+
+_HEAD = struct.Struct(">BBxH")
+_KINDS = range(20, 25)
 
 
 class Turn(Protocol):
@@ -54,6 +64,7 @@ class Half(enum.Enum):
     FRESH = "nothing before the handshake"
     OPEN = "data flows"
     ENDED = "close_notify has gone this way (RFC 8446, section 6.1)"
+    BROKEN = "what came was no TLS, and nothing more can be read"
     CLOSED = "the socket is closed"
 
 
@@ -62,6 +73,7 @@ class TLSWire(TLSFacts):
 
     __slots__ = (
         "_early",
+        "_held",
         "_incoming",
         "_lock",
         "_more",
@@ -71,7 +83,11 @@ class TLSWire(TLSFacts):
         "_turn",
         "_unsent",
         "_writes",
+        "truncated",
     )
+
+    truncated: bool
+    """Whether the stream ended without the peer's close_notify: anybody may have cut it."""
 
     def __init__(
         self,
@@ -93,8 +109,11 @@ class TLSWire(TLSFacts):
         self._lock = threading.Lock()  # held for OpenSSL alone, never while something waits
         self._turn: Turn = threading.Lock() if turn is None else turn
         self._reads = self._writes = Half.FRESH
+        self.truncated = False
         self._early = b""  # plain text that was read before somebody asked for it
-        self._more = False  # whether reading may succeed without the inner socket
+        self._held = b""  # ciphertext that OpenSSL has not been given,
+        self._at = 0  # from here on
+        self._more = False  # whether OpenSSL may have something to read
         self._unsent: bytes | memoryview = b""  # ciphertext that has to go before any other
         self._owed = 0  # plain text of `send` that is sealed, but not yet counted as sent
 
@@ -111,14 +130,51 @@ class TLSWire(TLSFacts):
                 ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read)"
             ) from None
 
+    def _hold(self, sealed: bytes) -> None:
+        """Keep what has come for `_feed`."""
+        self._held = self._held[self._at :] + sealed if self._held else sealed
+        self._at = 0
+
+    def _feed(self) -> bool:
+        """Give OpenSSL the next whole records, if there are any.
+
+        Whole ones only, as the exception that it raises at half a record costs as much as to
+        decrypt a quarter of one; and not many, see `_MEAL`. What is no record is its to refuse.
+        """
+        held, start = self._held, self._at
+        end, size = start, len(held)
+        while size - end >= _HEAD.size:
+            kind, major, length = _HEAD.unpack_from(held, end)
+            if kind not in _KINDS or major != 3 or length > _LONGEST:
+                end = size
+                break
+            stop = end + _HEAD.size + length
+            if stop > size or (stop - start > _MEAL and end > start):
+                break
+            end = stop
+        if end == start:
+            return False
+        if end == size:
+            self._incoming.write(memoryview(held)[start:] if start else held)
+            self._held, self._at = b"", 0
+        else:
+            self._incoming.write(memoryview(held)[start:end])
+            self._at = end
+        self._more = True
+        return True
+
     def _seal(self, plain: "bytes | memoryview") -> bytes:
         """Encrypt all of `plain`; with it comes what OpenSSL has to say besides."""
         size = len(plain)
         with self._lock:
             done = self._tls.write(plain) if size else 0
+            if done == size:
+                return self._outgoing.read()
+            parts = [self._outgoing.read()]
             while done < size:
-                done += self._tls.write(plain[done:])
-            return self._outgoing.read()
+                done += self._tls.write(plain[done : done + RECORD])
+                parts.append(self._outgoing.read())
+        return b"".join(parts)
 
     def _send(self, sealed: bytes) -> None:
         """Send `sealed`; what an error keeps from going stays, so that no record is torn."""
@@ -159,11 +215,16 @@ class TLSWire(TLSFacts):
         if not self._turn.acquire(False):
             return
         try:
+            self._try_to_ship()
+        finally:
+            self._turn.release()
+
+    def _try_to_ship(self) -> None:
+        """As `_ship_at_once`, by who has the turn."""
+        try:
             self._ship(at_once=True)
         except OSError:
             pass  # the connection's end is told by what was asked for, not by this
-        finally:
-            self._turn.release()
 
     def _send_now(self, sealed: "bytes | memoryview") -> int:
         """A send(2) that never waits.
@@ -172,9 +233,10 @@ class TLSWire(TLSFacts):
         somebody who reads at this moment.
         """
         inner = self._inner
-        twin = _socket.socket(
-            inner.family, inner.type | socket.SOCK_NONBLOCK, inner.proto, inner.fileno()
-        )
+        fd = inner.fileno()
+        if fd < 0:
+            raise closed_error()
+        twin = _socket.socket(inner.family, inner.type | socket.SOCK_NONBLOCK, inner.proto, fd)
         try:
             return twin.send(sealed, socket.MSG_DONTWAIT)
         finally:
@@ -185,28 +247,32 @@ class TLSWire(TLSFacts):
     def _open(self, size: int, buffer: "WriteableBuffer | None") -> Any:
         """Let OpenSSL read, with the lock held: bytes, or how many are in `buffer`.
 
-        None when it wants more of the wire. What comes out empty is the peer's close_notify.
+        None when more has to come first. What comes out empty is the peer's close_notify.
         """
-        try:
-            # A `buffer` of None means a new bytes object.
-            found: Any = self._tls.read(size, buffer)
-        except ssl.SSLWantReadError:
-            self._more = False
-            return None
-        except ssl.SSLZeroReturnError:  # as b"" is told once this side has ended too
-            found = b"" if buffer is None else 0
-        count = len(found) if buffer is None else found
-        if not count:
-            self._reads = Half.ENDED
-        # To ask is cheaper than to provoke SSLWantReadError.
-        self._more = self._incoming.pending > 0 or (count == size and self._tls.pending() > 0)
-        return found
+        while self._more or self._feed():
+            try:
+                # A `buffer` of None means a new bytes object.
+                found: Any = self._tls.read(size, buffer)
+            except ssl.SSLWantReadError:  # there was no data in it
+                self._more = False
+                continue
+            except ssl.SSLZeroReturnError:  # as b"" is told once this side has ended too
+                found = b"" if buffer is None else 0
+            count = len(found) if buffer is None else found
+            if not count:
+                self._reads = Half.ENDED
+            self._more = self._incoming.pending > 0 or (count == size and self._tls.pending() > 0)
+            return found
+        return None
 
     def _open_early(self) -> None:
         """Read all that is here, before somebody asks for it; the lock is held."""
         parts = [self._early]
-        while self._more and self._reads is Half.OPEN:
-            parts.append(self._open(RECORD, None) or b"")
+        while self._reads is Half.OPEN:
+            part = self._open(RECORD, None)
+            if part is None:
+                break
+            parts.append(part)
         self._early = b"".join(parts)
 
     def _take_early(self, size: int, buffer: "WriteableBuffer | None") -> Any:

@@ -5,8 +5,8 @@ Compiled where the engine is; `EVERSERVE_ENGINE` chooses both together.
 
 from typing import TYPE_CHECKING
 
+from everserve.errors import LineTooLong as LineTooLong
 from everserve.fibers.engine import engine
-from everserve.streams.exits import LineTooLong as LineTooLong
 
 if TYPE_CHECKING or engine == "python":
     from everserve.streams.stream import Reader as Reader

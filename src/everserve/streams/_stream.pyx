@@ -25,7 +25,7 @@ from everserve.fibers._sockets cimport (
 )
 
 from everserve.fibers._sockets import FiberSocket
-from everserve.streams.exits import LineTooLong
+from everserve.errors import LineTooLong
 
 cdef extern from *:
     """

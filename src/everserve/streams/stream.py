@@ -9,10 +9,10 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from everserve.errors import LineTooLong
 from everserve.fibers import engine
 from everserve.fibers.hub import Corked
 from everserve.fibers.sockets import FiberSocket
-from everserve.streams.exits import LineTooLong
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -1,0 +1,101 @@
+"""The handshake of a `TLSSocket`: the first thing that happens, where the request runs.
+
+It may wait for long, and for nothing: whoever calls it sets a limit of time.
+"""
+
+import socket
+import ssl
+from time import monotonic
+
+from everserve.sockets.tlshello import HelloReader, UnreadableName
+from everserve.sockets.tlswire import Half, TLSWire, Turn, ragged_error
+
+__all__ = ["TLSHandshake"]
+
+_UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
+"""A fatal alert (RFC 8446, section 6.2), as it travels before there are keys."""
+
+
+class TLSHandshake(TLSWire):
+    """Agrees with the peer. Users meet it as `TLSSocket`."""
+
+    __slots__ = ("_hello", "_initial")
+
+    _initial: bytes
+
+    def __init__(
+        self,
+        inner: socket.socket,
+        context: ssl.SSLContext,
+        server_side: bool,
+        server_hostname: str | None,
+        session: ssl.SSLSession | None,
+        turn: Turn | None,
+    ) -> None:
+        super().__init__(inner, context, server_side, server_hostname, session, turn)
+        self._initial = b""
+        self._hello = HelloReader() if server_side else None
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Agree with the peer; the socket's time limit is for the whole. Nothing when it is done.
+
+        `block` lets a non-blocking socket wait for as long as it takes.
+
+        Errors: `ssl.SSLCertVerificationError`, `ssl.SSLEOFError` (the peer went away), another
+        `ssl.SSLError`; TimeoutError; `ssl.SSLWantReadError`, `ssl.SSLWantWriteError`: call again.
+        """
+        if self._reads is not Half.FRESH:
+            return
+        with self._turn:  # who comes second finds it done
+            if self._reads is Half.FRESH:
+                self._agree(self._inner.gettimeout(), block)
+
+    def _agree(self, timeout: float | None, block: bool) -> None:
+        if timeout is None or (timeout == 0.0 and not block):
+            self._shake(None)
+            return
+        try:
+            if timeout == 0.0:
+                self._inner.settimeout(None)
+            self._shake(monotonic() + timeout if timeout else None)
+        finally:
+            self._restore(timeout)
+
+    def _shake(self, limit: float | None) -> None:
+        initial, self._initial = self._initial, b""
+        if initial:
+            self._take_in(initial)
+        while not self._has_agreed():
+            self._ship(limit)
+            while not self._feed():
+                sealed = self._fetch(limit)
+                if not sealed:
+                    self.truncated = True
+                    raise ragged_error("the peer went away in the handshake")
+                self._take_in(sealed)
+        self._ship(limit)
+        self._more = self._incoming.pending > 0
+        self._reads = self._writes = Half.OPEN
+
+    def _has_agreed(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            self._try_to_ship()  # the alert
+            raise
+        return True
+
+    def _take_in(self, sealed: bytes) -> None:
+        """Keep what has come for OpenSSL, once the first flight is known to be readable."""
+        if self._hello is not None:
+            try:
+                sealed = self._hello.feed(sealed)
+            except UnreadableName as error:
+                self._unsent = _UNRECOGNIZED_NAME
+                self._try_to_ship()
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(error)) from None
+            if self._hello.done:
+                self._hello = None
+        self._hold(sealed)
