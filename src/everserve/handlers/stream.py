@@ -33,6 +33,12 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     coalesce_writes: bool | None = None
     max_line: int | None = None
 
+    _sets_wbufsize: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._sets_wbufsize = cls._sets_wbufsize or "wbufsize" in vars(cls)
+
     def setup(self) -> None:
         """Set the socket's options and open the files."""
         connection: Any = self.request
@@ -63,8 +69,9 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         """As the handler says, or else the server; a subclass that sets ``wbufsize`` means it."""
         if self.coalesce_writes is not None:
             return self.coalesce_writes
-        definer = next(base for base in type(self).__mro__ if "wbufsize" in vars(base))
-        return definer is StreamRequestHandler and getattr(self.server, "coalesce_writes", False)
+        if self._sets_wbufsize or self.wbufsize:
+            return False
+        return bool(getattr(self.server, "coalesce_writes", False))
 
     def start_tls(self) -> None:
         """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.

@@ -72,6 +72,7 @@ class TLSWire(TLSFacts):
     """The state of a TLS connection, and its ciphertext. Users meet it as `TLSSocket`."""
 
     __slots__ = (
+        "_at",
         "_early",
         "_held",
         "_incoming",

@@ -1,0 +1,417 @@
+"""``concurrency.forks``: a process for each request."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, Background, ask, connect, read_all, serving
+from tests.scenes import LOOPBACK, Echo, Heard, Held
+
+from everserve.combos import ForkingTCPServer
+from everserve.concurrency import forks
+from everserve.concurrency.forks import ForkingMixIn
+from everserve.events import Accepted, Draining, Finished, Stopped
+from everserve.handlers.base import BaseRequestHandler
+from everserve.server.lifecycle import State
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+
+class Pid(BaseRequestHandler):
+    """Says in which process it runs."""
+
+    def handle(self) -> None:
+        self.request.sendall(str(os.getpid()).encode())
+
+
+@pytest.fixture(params=["pidfd", "plain"])
+def _any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the descriptors of processes, and as on a system that has none."""
+    if request.param == "plain":
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+    elif not hasattr(os, "pidfd_open"):
+        pytest.skip("no pidfd_open on this system")
+
+
+any_system = pytest.mark.usefixtures("_any_system")
+
+
+def is_reaped(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_the_defaults() -> None:
+    assert ForkingMixIn.timeout == 300
+    assert ForkingMixIn.max_children == 40
+    assert ForkingMixIn.block_on_close is True
+    assert ForkingMixIn.active_children is None
+
+
+@any_system
+def test_each_request_has_its_process() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Pid), Heard()
+    server.subscribe(heard)
+    with serving(server, 0.01) as address:
+        pids = {int(ask(address, b"")) for _ in range(3)}
+        heard.wait_for(Finished, 3)
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+    assert all(is_reaped(pid) for pid in pids)
+    assert server.active_children == set()
+
+
+def test_a_child_that_ends_is_collected_without_polling() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Pid), Heard()
+    server.subscribe(heard)
+    with serving(server, 3600) as address:
+        pid = int(ask(address, b""))
+        heard.wait_for(Finished)
+        assert is_reaped(pid)
+
+
+@any_system
+def test_no_more_than_max_children() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
+    server.max_children = 2
+    server.subscribe(heard)
+    with serving(server, 0.01) as address:
+        clients = [connect(address) for _ in range(3)]
+        for client in clients[:2]:
+            assert client.recv(5) == b"ready"
+        assert len(server.active_children or ()) == 2
+        clients[0].sendall(b"go on")
+        assert clients[2].recv(5) == b"ready"
+        for client in clients[1:]:
+            client.sendall(b"go on")
+        for client in clients:
+            assert read_all(client) == b"bye"
+            client.close()
+
+
+@any_system
+def test_handle_request_and_its_timeout_collect_too() -> None:
+    with ForkingTCPServer(LOOPBACK, Echo) as server:
+        server.timeout = 0.01
+        turn = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        turn.result()
+        while server.active_children:
+            server.handle_request()
+        assert len(server.connections) == 0
+
+
+@any_system
+@pytest.mark.parametrize("blocking", [True, False])
+def test_closing(blocking: bool) -> None:
+    server = ForkingTCPServer(LOOPBACK, Held)
+    server.block_on_close = blocking
+    with connect(server.server_address) as client:
+        server.handle_request()
+        assert client.recv(5) == b"ready"
+        closing = Background(server.server_close)
+        if blocking:
+            closing.join(0.02)
+            assert closing.is_alive()
+            client.sendall(b"go on")
+            assert read_all(client) == b"bye"
+            closing.result()
+            assert not server.active_children
+        else:
+            closing.result()
+            assert len(server.active_children or ()) == 1
+            client.sendall(b"go on")
+            assert read_all(client) == b"bye"
+            server.collect_children(blocking=True)
+            assert not server.active_children
+
+
+def test_a_child_that_somebody_else_has_waited_for() -> None:
+    server = ForkingTCPServer(LOOPBACK, Echo)
+    with server:
+        turn = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        turn.result()
+        (pid,) = server.active_children or (0,)
+        os.waitpid(pid, 0)
+        server.collect_children()
+        assert not server.active_children
+        assert len(server.connections) == 0
+
+
+def test_collecting_with_no_children() -> None:
+    with ForkingTCPServer(LOOPBACK, Echo) as server:
+        server.collect_children(blocking=True)
+        server._collect(os.getpid(), 0)
+
+
+def test_an_error_in_a_child_is_told_there_and_closes_the_connection() -> None:
+    class Telling(ForkingTCPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            request.sendall(str(sys.exception()).encode())
+
+    def fail(*_: Any) -> None:
+        raise ValueError("in the child")
+
+    with serving(Telling(LOOPBACK, fail)) as address, connect(address) as client:
+        assert read_all(client) == b"in the child"
+
+
+def test_output_of_a_child_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
+    def talk(*_: Any) -> None:
+        sys.stdout.write("child;")
+
+    sys.stdout.write("parent;")
+    with serving(ForkingTCPServer(LOOPBACK, talk)) as address, connect(address) as client:
+        assert client.recv(1) == b""
+    sys.stdout.flush()
+    assert capfd.readouterr().out == "parent;child;"
+
+
+def test_output_that_is_closed_does_not_hinder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with serving(ForkingTCPServer(LOOPBACK, Echo)) as address:
+        assert ask(address) == b"ping"
+
+
+def test_without_descriptors_for_processes_left_it_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", exhausted, raising=False)
+        with serving(server, 0.01) as address:
+            assert ask(address) == b"ping"
+            heard.wait_for(Finished)
+
+
+# -- what a child asks for, and what it sees ---------------------------------------------------
+
+
+def test_a_child_may_shut_the_server_down() -> None:
+    class ShutsDown(BaseRequestHandler):
+        def handle(self) -> None:
+            self.server.shutdown()
+            self.request.sendall(b"done")
+
+    with ForkingTCPServer(LOOPBACK, ShutsDown) as server:
+        thread = Background(server.serve_forever, 3600)
+        assert ask(server.server_address, b"") == b"done"
+        thread.result()
+        assert server.state is State.READY
+
+
+def test_a_child_may_stop_the_server() -> None:
+    class Stops(BaseRequestHandler):
+        def handle(self) -> None:
+            report = self.server.stop(3600)
+            self.request.sendall(f"{len(report.unfinished)} {self.server.draining}".encode())
+
+    server, heard = ForkingTCPServer(LOOPBACK, Stops), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever, 3600)
+    assert ask(server.server_address, b"") == b"1 True"
+    thread.result()
+    (stopped,) = heard.of(Stopped)
+    assert (stopped.report.finished, stopped.report.cut) == (1, ())
+
+
+def test_children_see_that_the_server_drains() -> None:
+    class Sees(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"%d" % self.server.draining)
+            self.request.recv(100)
+            self.request.sendall(b"%d" % self.server.draining)
+
+    server, heard = ForkingTCPServer(LOOPBACK, Sees), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(1) == b"0"
+        stop = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        client.sendall(b"now?")
+        assert read_all(client) == b"1"
+        assert stop.result().finished == 1
+
+
+def test_a_child_that_closes_the_server_does_not_wait_for_its_siblings() -> None:
+    class Closes(BaseRequestHandler):
+        def handle(self) -> None:
+            self.server.server_close()
+            self.request.sendall(b"closed")
+
+    with serving(ForkingTCPServer(LOOPBACK, Closes)) as address:
+        for _ in range(2):
+            assert ask(address, b"") == b"closed"
+
+
+# -- stopping ----------------------------------------------------------------------------------
+
+
+@any_system
+def test_a_stop_waits_for_the_children() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running(poll_interval=0.01) as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        stop = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+        report = stop.result()
+    assert (report.finished, report.cut) == (1, ())
+
+
+@any_system
+def test_a_stop_cuts_the_children() -> None:
+    server = ForkingTCPServer(LOOPBACK, Held)
+    with server.running(poll_interval=0.01) as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        report = server.stop(0)
+        assert read_all(client) == b""
+    assert (len(report.cut), report.unfinished) == (1, ())
+    assert not server.active_children
+
+
+def test_a_stop_cuts_children_that_ignore_it() -> None:
+    class Deaf(BaseRequestHandler):
+        def handle(self) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self.request.sendall(b"ready")
+            threading.Event().wait(LIMIT)
+
+    server = ForkingTCPServer(LOOPBACK, Deaf)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        report = server.stop(0)
+        assert read_all(client) == b""
+    assert (len(report.cut), report.unfinished) == (1, ())
+
+
+def test_a_stop_after_shutdown_waits_for_the_children() -> None:
+    server = ForkingTCPServer(LOOPBACK, Held)
+    thread = Background(server.serve_forever)
+    with connect(server.server_address) as client:
+        assert client.recv(5) == b"ready"
+        server.shutdown()
+        thread.result()
+        stop = Background(server.stop, 3600)
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+        assert stop.result().cut == ()
+
+
+def test_a_second_stop_shortens_the_wait_for_children() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        first = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        assert server.stop(0) is first.result()
+
+
+def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions: list[object] = []
+    original = forks._wait_for_any
+
+    def note(*args: Any) -> None:
+        life = server._life
+        sessions.append(life.session is not None and not life.serving_here())
+        original(*args)
+
+    monkeypatch.setattr(forks, "_wait_for_any", note)
+    server = ForkingTCPServer(LOOPBACK, Held)
+    with server.running(poll_interval=3600) as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        stop = Background(server.stop, 3600)
+        server._life.bell.wait_until(lambda: server.fileno() == -1)
+        client.sendall(b"go on")
+        assert stop.result().finished == 1
+    assert not any(sessions)
+
+
+def test_the_children_do_not_keep_the_listener_open() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        stop = Background(server.stop, 3600)
+        assert server._life.bell.wait_until(lambda: server._life.session is None)
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+        client.sendall(b"go on")
+        assert stop.result().finished == 1
+
+
+def test_signalling_a_child_that_has_ended() -> None:
+    with ForkingTCPServer(LOOPBACK, Echo) as server:
+        turn = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        turn.result()
+        (pid,) = server.active_children or (0,)
+        os.waitpid(pid, 0)
+        server._signal_children(signal.SIGTERM)
+
+
+# -- on the standard library's servers ---------------------------------------------------------
+
+
+class Standard(ForkingMixIn, socketserver.TCPServer):  # type: ignore[misc]
+    max_children = 1
+
+
+@pytest.fixture
+def standard() -> Iterator[Any]:
+    server = Standard(LOOPBACK, Pid)
+    with serving(server, 0.01):
+        yield server
+
+
+@any_system
+def test_it_stands_on_the_standard_librarys_server(standard: Any) -> None:
+    pids = {int(ask(standard.server_address, b"")) for _ in range(3)}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+
+
+@any_system
+def test_there_max_children_waits_in_the_loop() -> None:
+    server = Standard(LOOPBACK, Held)
+    with serving(server, 0.01) as address:
+        with connect(address) as first, connect(address) as second:
+            assert first.recv(5) == b"ready"
+            first.sendall(b"go on")
+            assert read_all(first) == b"bye"
+            assert second.recv(5) == b"ready"
+            second.sendall(b"go on")
+            assert read_all(second) == b"bye"
+
+
+def test_it_counts_what_it_has_accepted() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    with serving(server) as address:
+        for _ in range(4):
+            assert ask(address) == b"ping"
+        heard.wait_for(Finished, 4)
+    assert len(heard.of(Accepted)) == 4
+    assert isinstance(server.socket, socket.socket)

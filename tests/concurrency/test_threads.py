@@ -1,0 +1,140 @@
+"""``concurrency.threads``: a thread for each request."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, Background, ask, connect, serving
+from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+
+from everserve.combos import ThreadingTCPServer
+from everserve.concurrency.threads import ThreadingMixIn
+from everserve.events import Failed
+
+
+def test_the_defaults() -> None:
+    assert ThreadingMixIn.daemon_threads is False
+    assert ThreadingMixIn.block_on_close is True
+
+
+def test_each_request_has_its_thread() -> None:
+    threads: list[Any] = []
+
+    def note(*_: Any) -> None:
+        threads.append(threading.current_thread())
+
+    server = ThreadingTCPServer(LOOPBACK, note)
+    with serving(server) as address:
+        for _ in range(3):
+            with connect(address) as client:
+                assert client.recv(1) == b""
+    assert len(set(threads)) == 3
+    assert all("process_request_thread" in thread.name for thread in threads)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not server._threads
+
+
+def test_many_at_once() -> None:
+    with serving(ThreadingTCPServer(LOOPBACK, Held)) as address:
+        clients = [connect(address) for _ in range(20)]
+        for client in clients:
+            assert client.recv(5) == b"ready"
+        for client in clients:
+            client.sendall(b"go on")
+            assert client.recv(5) == b"bye"
+            client.close()
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_daemon_threads(daemon: bool) -> None:
+    gate = Gate()
+    server = ThreadingTCPServer(LOOPBACK, gate)
+    server.daemon_threads = daemon
+    with connect(server.server_address):
+        server.handle_request()
+        assert gate.entered.acquire(timeout=LIMIT)
+        (thread,) = server._threads or ()
+        assert thread.daemon is daemon
+        closing = Background(server.server_close)
+        if daemon:
+            closing.result()
+            assert thread.is_alive()
+        gate.opened.set()
+        closing.result()
+        thread.join(LIMIT)
+
+
+def test_closing_waits_for_them() -> None:
+    gate = Gate()
+    server = ThreadingTCPServer(LOOPBACK, gate)
+    with connect(server.server_address):
+        server.handle_request()
+        assert gate.entered.acquire(timeout=LIMIT)
+        closing = Background(server.server_close)
+        closing.join(0.02)
+        assert closing.is_alive()
+        gate.opened.set()
+        closing.result()
+
+
+def test_closing_does_not_wait_if_told_so() -> None:
+    gate = Gate()
+    server = ThreadingTCPServer(LOOPBACK, gate)
+    server.block_on_close = False
+    with connect(server.server_address):
+        server.handle_request()
+        assert gate.entered.acquire(timeout=LIMIT)
+        server.server_close()
+        (thread,) = server._threads or ()
+        gate.opened.set()
+        thread.join(LIMIT)
+
+
+def test_a_handler_may_close_the_server() -> None:
+    def close(request: Any, client_address: Any, server: Any) -> None:
+        server.server_close()
+        request.sendall(b"closed")
+
+    server = ThreadingTCPServer(LOOPBACK, close)
+    with connect(server.server_address) as client:
+        server.handle_request()
+        assert client.recv(10) == b"closed"
+        assert client.recv(10) == b""
+
+
+def test_closing_a_server_that_had_no_request() -> None:
+    ThreadingTCPServer(LOOPBACK, Echo).server_close()
+
+
+def test_a_thread_that_cannot_be_started_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with connect(server.server_address) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            server.handle_request()
+        assert client.recv(1) == b""
+    assert not server._threads
+    assert heard.names() == ["Accepted", "Failed"]
+    assert isinstance(heard.of(Failed)[0].error, RuntimeError)
+    assert len(caplog.records) == 1
+    server.server_close()
+
+
+def test_it_stands_on_the_standard_librarys_server() -> None:
+    class Server(ThreadingMixIn, socketserver.TCPServer):  # type: ignore[misc]
+        pass
+
+    server = Server(LOOPBACK, Echo)
+    with serving(server, 0.01) as address:
+        assert ask(address) == b"ping"
+    assert not server._threads

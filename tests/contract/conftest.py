@@ -1,0 +1,101 @@
+"""What every server must do, whatever runs its requests and whatever they travel over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract.kinds import (
+    STRATEGIES,
+    TRANSPORTS,
+    Client,
+    Gate,
+    Record,
+    Strategy,
+    Transport,
+    make_server_class,
+)
+from tests.scenes import Heard
+
+
+@pytest.fixture(params=[pytest.param(s, id=s.name, marks=s.marks) for s in STRATEGIES])
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=[pytest.param(t, id=t.name) for t in TRANSPORTS])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def stream(transport: Transport) -> Transport:
+    """The transport, where it is one of streams."""
+    if not transport.is_stream:
+        pytest.skip("of streams")
+    return transport
+
+
+@pytest.fixture
+def concurrent(strategy: Strategy) -> Strategy:
+    """The strategy, where it runs several requests at a time."""
+    if not strategy.concurrent:
+        pytest.skip("one request at a time")
+    return strategy
+
+
+@pytest.fixture
+def make_server(
+    strategy: Strategy, transport: Transport, tmp_path: Path
+) -> Iterator[Callable[..., Any]]:
+    """``make_server(handle, **attributes)``: a server whose handlers call ``handle(handler)``."""
+    servers: list[Any] = []
+
+    def make(handle: Callable[[Any], None], **attributes: Any) -> Any:
+        handler = type("Handler", (transport.handler,), {"handle": handle})
+        server = make_server_class(strategy, transport, **attributes)(
+            transport.address(tmp_path), handler
+        )
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.server_close()
+
+
+@pytest.fixture
+def make_client(transport: Transport, tmp_path: Path) -> Iterator[Callable[[Any], Client]]:
+    """``make_client(server)``: a connected client, closed at the end."""
+    clients: list[Client] = []
+    numbers = itertools.count()
+
+    def make(server: Any) -> Client:
+        clients.append(Client(server, transport, tmp_path, next(numbers)))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def gate(strategy: Strategy) -> Iterator[Gate]:
+    gate = Gate(strategy)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def record() -> Iterator[Record]:
+    record = Record()
+    yield record
+    record.close()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()

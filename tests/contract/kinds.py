@@ -1,0 +1,178 @@
+"""The two tables of the contract: where requests run, and what they travel over.
+
+A new strategy is one more line in ``STRATEGIES``, and the whole suite runs over it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT
+
+from everserve.combos import server_class
+from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.handlers.stream import StreamRequestHandler
+
+FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Where requests run.
+
+    ``concurrent``: several at a time; ``in_processes``: what a handler changes stays there;
+    ``wait``: how a handler calls a function that blocks without holding the others up;
+    ``thread_hook``: ``process_request_thread`` is called.
+    """
+
+    name: str
+    concurrent: bool = True
+    in_processes: bool = False
+    thread_hook: bool = False
+    wait: Callable[..., Any] = call
+    marks: tuple[Any, ...] = ()
+
+
+STRATEGIES = [
+    Strategy("serial", concurrent=False),
+    Strategy("threads", thread_hook=True),
+    Strategy("pool", thread_hook=True),
+    Strategy("forks", in_processes=True, marks=(pytest.mark.filterwarnings(FORKS_AMONG_THREADS),)),
+]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What requests travel over. ``host`` is ``None`` for a Unix socket."""
+
+    name: str
+    scheme: str
+    host: str | None
+    is_stream: bool
+
+    def address(self, folder: Path) -> Any:
+        return str(folder / "server") if self.host is None else (self.host, 0)
+
+    @property
+    def handler(self) -> type:
+        return StreamRequestHandler if self.is_stream else DatagramRequestHandler
+
+
+TRANSPORTS = [
+    Transport("tcp4", "tcp", "127.0.0.1", True),
+    Transport("tcp6", "tcp", "::1", True),
+    Transport("udp4", "udp", "127.0.0.1", False),
+    Transport("udp6", "udp", "::1", False),
+    Transport("unix", "unix", None, True),
+    Transport("unixgram", "unixgram", None, False),
+]
+
+
+def make_server_class(strategy: Strategy, transport: Transport, **attributes: Any) -> Any:
+    """The ready-made class for both, with attributes and hooks of a test's own."""
+    base = server_class(strategy.name, transport.scheme)
+    return type(f"{base.__name__}UnderTest", (base,), attributes)
+
+
+class Client:
+    """One client, of a stream or of datagrams; a message is a line."""
+
+    def __init__(self, server: Any, transport: Transport, folder: Path, number: int) -> None:
+        kind = socket.SOCK_STREAM if transport.is_stream else socket.SOCK_DGRAM
+        self.socket = socket.socket(server.socket.family, kind)
+        self.socket.settimeout(LIMIT)
+        if not transport.is_stream:
+            host = transport.host
+            name = str(folder / f"client-{number}") if host is None else (host, 0)
+            self.socket.bind(name)
+        self.socket.connect(server.server_address)
+        self._is_stream = transport.is_stream
+        self._file = self.socket.makefile("rb") if transport.is_stream else None
+
+    @property
+    def name(self) -> Any:
+        return self.socket.getsockname()
+
+    def send(self, line: bytes) -> None:
+        self.socket.sendall(line)
+
+    def receive(self) -> bytes:
+        """The next line, or ``b""`` when the server has ended the connection."""
+        if self._file is None:
+            return self.socket.recv(65536)
+        return self._file.readline()
+
+    def ask(self, line: bytes) -> bytes:
+        self.send(line)
+        return self.receive()
+
+    def end(self) -> None:
+        """Wait until the server has closed the connection; a datagram has none."""
+        if self._is_stream:
+            assert self.receive() == b""
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self.socket.close()
+
+
+class Gate:
+    """Holds handlers, in whatever process, until a test lets one after the other go on."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._entered, self._enter = os.pipe()
+        self._go, self._open = os.pipe()
+
+    def hold(self) -> None:
+        """For handlers."""
+        os.write(self._enter, b"x")
+        self._strategy.wait(os.read, self._go, 1)
+
+    def wait_entered(self, count: int = 1) -> None:
+        for _ in range(count):
+            assert select.select([self._entered], [], [], LIMIT)[0]
+            os.read(self._entered, 1)
+
+    def open(self, count: int = 1) -> None:
+        os.write(self._open, b"x" * count)
+
+    def close(self) -> None:
+        for descriptor in (self._entered, self._enter, self._go, self._open):
+            os.close(descriptor)
+
+
+class Record:
+    """Notes, taken in whatever process, in their order."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._own = os.getpid()
+
+    def note(self, what: str) -> None:
+        os.write(self._writer, f"{os.getpid() == self._own:d} {what}\n".encode())
+
+    def read(self) -> list[tuple[bool, str]]:
+        """Each note, and whether it was taken in this process."""
+        try:
+            lines = os.read(self._reader, 65536).decode().splitlines()
+        except BlockingIOError:
+            return []
+        return [(line[0] == "1", line[2:]) for line in lines]
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)

@@ -1,0 +1,188 @@
+"""The contract: a stop always comes to an end, and says how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.clients import Background
+from tests.contract.kinds import Client, Gate, Strategy, Transport
+from tests.scenes import Heard
+
+from everserve.events import Draining, Finished, Stopped
+from everserve.server.lifecycle import State
+
+MakeServer = Callable[..., Any]
+MakeClient = Callable[[Any], Client]
+
+
+@pytest.fixture
+def held(make_server: MakeServer, gate: Gate) -> Any:
+    """A server whose handlers wait at the gate, then say whether the server drains."""
+
+    def handle(handler: Any) -> None:
+        handler.rfile.readline()
+        gate.hold()
+        handler.wfile.write(b"draining\n" if handler.server.draining else b"serving\n")
+
+    return make_server(handle)
+
+
+def test_an_idle_server(make_server: MakeServer) -> None:
+    server = make_server(lambda handler: None)
+    with server.running():
+        report = server.stop(3600)
+    assert (report.finished, report.cut, report.unfinished) == (0, (), ())
+    assert server.state is State.STOPPED
+    assert server.fileno() == -1
+
+
+def test_requests_in_progress_may_end(
+    held: Any, make_client: MakeClient, gate: Gate, heard: Heard
+) -> None:
+    held.subscribe(heard)
+    with held.running():
+        client = make_client(held)
+        client.send(b"ping\n")
+        gate.wait_entered()
+        stop = Background(held.stop, 3600)
+        heard.wait_for(Draining)
+        gate.open()
+        assert client.receive() == b"draining\n"
+        report = stop.result()
+    assert (report.finished, report.cut, report.unfinished) == (1, (), ())
+    assert len(heard.of(Finished)) == 1
+    assert heard.of(Stopped) == [Stopped(report)]
+
+
+def test_what_waits_already_is_served(
+    held: Any, make_client: MakeClient, gate: Gate, heard: Heard
+) -> None:
+    held.max_workers = held.max_children = 1  # where there are such
+    held.subscribe(heard)
+    with held.running():
+        clients = [make_client(held) for _ in range(3)]
+        for client in clients:
+            client.send(b"ping\n")
+        gate.wait_entered()
+        stop = Background(held.stop, 3600)
+        heard.wait_for(Draining)
+        gate.open(3)
+        for client in clients:
+            assert client.receive() == b"draining\n"
+        report = stop.result()
+    assert (report.finished, report.cut) == (3, ())
+
+
+def test_with_no_grace_it_is_cut(
+    make_server: MakeServer, make_client: MakeClient, stream: Transport
+) -> None:
+    def handle(handler: Any) -> None:
+        handler.wfile.write(b"ready\n")
+        handler.wfile.flush()
+        handler.request.recv(100)  # ends when the connection is shut down
+
+    server = make_server(handle)
+    with server.running():
+        client = make_client(server)
+        assert client.receive() == b"ready\n"
+        report = server.stop(0)
+        client.end()
+    assert (report.finished, len(report.cut), report.unfinished) == (0, 1, ())
+
+
+def test_a_blocked_read_of_rfile_ends_when_it_is_cut(
+    make_server: MakeServer, make_client: MakeClient, stream: Transport
+) -> None:
+    def handle(handler: Any) -> None:
+        handler.wfile.write(b"ready\n")
+        handler.wfile.flush()
+        handler.rfile.readline()
+
+    server = make_server(handle)
+    with server.running():
+        client = make_client(server)
+        assert client.receive() == b"ready\n"
+        report = server.stop(0.01)
+    assert (len(report.cut), report.unfinished) == (1, ())
+
+
+def test_a_handler_that_does_not_look_is_given_up(
+    held: Any, make_client: MakeClient, gate: Gate, strategy: Strategy
+) -> None:
+    thread = Background(held.serve_forever)
+    client = make_client(held)
+    client.send(b"ping\n")
+    gate.wait_entered()
+    report = held.stop(0)
+    assert len(report.cut) == 1
+    assert len(report.unfinished) == (0 if strategy.in_processes else 1)
+    gate.open()
+    thread.result()
+    held._life.bell.wait_until(lambda: not held.connections)
+
+
+def test_from_inside_a_handler(
+    make_server: MakeServer, make_client: MakeClient, heard: Heard
+) -> None:
+    def handle(handler: Any) -> None:
+        handler.rfile.readline()
+        report = handler.server.stop(3600)
+        handler.wfile.write(b"%d unfinished\n" % len(report.unfinished))
+
+    server = make_server(handle)
+    server.subscribe(heard)
+    thread = Background(server.serve_forever, 3600)
+    client = make_client(server)
+    assert client.ask(b"ping\n") == b"1 unfinished\n"
+    thread.result()
+    heard.wait_for(Stopped)
+    assert server.state is State.STOPPED
+
+
+def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: MakeClient) -> None:
+    def handle(handler: Any) -> None:
+        handler.rfile.readline()
+        handler.server.shutdown()
+        handler.wfile.write(b"shut down\n")
+
+    server = make_server(handle)
+    thread = Background(server.serve_forever, 3600)
+    assert make_client(server).ask(b"ping\n") == b"shut down\n"
+    thread.result()
+    assert server.state is State.READY
+
+
+def test_a_second_stop_cuts(
+    held: Any, make_client: MakeClient, gate: Gate, heard: Heard, strategy: Strategy
+) -> None:
+    held.subscribe(heard)
+    thread = Background(held.serve_forever)
+    client = make_client(held)
+    client.send(b"ping\n")
+    gate.wait_entered()
+    patient = Background(held.stop, 3600)
+    heard.wait_for(Draining)
+    report = held.stop(0)
+    assert patient.result() is report
+    assert len(report.cut) == 1
+    gate.open()
+    thread.result()
+    held._life.bell.wait_until(lambda: not held.connections)
+
+
+def test_while_it_drains_nobody_new_is_let_in(
+    held: Any, make_client: MakeClient, gate: Gate, stream: Transport, concurrent: Strategy
+) -> None:
+    with held.running():
+        client = make_client(held)
+        client.send(b"ping\n")
+        gate.wait_entered()
+        stop = Background(held.stop, 3600)
+        held._life.bell.wait_until(lambda: held._life.session is None)
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            make_client(held)
+        gate.open()
+        assert client.receive() == b"draining\n"
+        assert stop.result().finished == 1

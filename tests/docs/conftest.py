@@ -1,0 +1,22 @@
+"""The folder in which what the pages show is run: with certificates, and the examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.certificates import Certificates
+from tests.docs.blocks import ROOT
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Throw-away certificates; snippets that renew them do so with a copy."""
+    return Certificates(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.fixture(scope="session")
+def folder(certificates: Certificates) -> Path:
+    """Where snippets and commands run: as in the repository, with certificates beside."""
+    (certificates.folder / "examples").symlink_to(ROOT / "examples")
+    return certificates.folder

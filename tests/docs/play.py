@@ -1,0 +1,66 @@
+"""Runs one Python block of the documentation, in a process of its own: ``python play.py FILE``.
+
+What it serves for ever is talked to, where the page says so, and then stopped.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from everserve.process.run import run
+
+LIMIT = 20.0
+
+
+def main(file: str, *talk: str) -> None:
+    """Run the block in ``file``; ``talk`` is a line to say to its server, and the answer to that."""
+    serving = sys.modules["everserve.serve"]
+
+    def serve_and_end(servers: Sequence[Any], *, grace: float) -> Any:
+        errors: list[BaseException] = []
+
+        def converse() -> None:
+            try:
+                if talk:
+                    _talk(servers[0], *talk)
+            except BaseException as error:
+                errors.append(error)
+            for server in servers:
+                server.stop()
+
+        report = run(
+            servers, grace=grace, on_ready=lambda: threading.Thread(target=converse).start()
+        )
+        if errors:
+            raise errors[0]
+        return report
+
+    serving.run = serve_and_end  # type: ignore[attr-defined]
+    code = Path(file).read_text()
+    exec(compile(code, file, "exec"), {"__name__": "__main__"})
+
+
+def _talk(server: Any, question: str, answer: str) -> None:
+    with ExitStack() as stack:
+        sock: Any = socket.socket(server.socket.family, server.socket.type)
+        stack.enter_context(sock)
+        sock.settimeout(LIMIT)
+        sock.connect(server.socket.getsockname())
+        if server.tls is not None and server.implicit_tls:
+            context = ssl.create_default_context(cafile="authority.pem")
+            context.load_cert_chain("client.pem", "client.key")
+            sock = stack.enter_context(context.wrap_socket(sock, server_hostname="localhost"))
+        sock.sendall(f"{question}\n".encode())
+        said = sock.recv(65536).decode().strip()
+        assert said == answer, f"{question!r} was answered with {said!r}, not {answer!r}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,66 @@
+"""What the tests of the servers share: handlers whose progress a test decides, and an ear."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from tests.clients import LIMIT
+
+from everserve.events import Event
+from everserve.handlers.base import BaseRequestHandler
+
+LOOPBACK = ("127.0.0.1", 0)
+
+
+class Echo(BaseRequestHandler):
+    """Sends back one message."""
+
+    def handle(self) -> None:
+        self.request.sendall(self.request.recv(100))
+
+
+class Held(BaseRequestHandler):
+    """Says ``ready``, then waits for the peer, or until it is cut; says ``bye`` if it can."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"ready")
+        self.request.recv(100)
+        self.request.sendall(b"bye")
+
+
+class Gate:
+    """A handler that a test holds until it opens the gate, whatever becomes of the connection."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+
+    def __call__(self, request: Any, client_address: Any, server: Any) -> None:
+        self.entered.release()
+        assert self.opened.wait(LIMIT)
+
+
+class Heard:
+    """A subscriber that keeps the events, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
+        """The events of that kind, once there are ``count``."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.of(kind)) >= count, LIMIT), self.events
+            return self.of(kind)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def names(self) -> list[str]:
+        return [type(event).__name__ for event in self.events]

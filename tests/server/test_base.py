@@ -1,0 +1,389 @@
+"""``server.base``: the template method, on a server that needs no network."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, ask, connect, serving
+from tests.scenes import LOOPBACK, Echo, Gate, Heard
+
+from everserve.combos import ThreadingTCPServer
+from everserve.errors import AlreadyServingError, ServerClosedError
+from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
+from everserve.reading import Reading
+from everserve.server.base import BaseServer
+from everserve.server.inflight import ConnectionState
+from everserve.server.lifecycle import State
+from everserve.server.tcp import TCPServer
+
+
+class Queued(BaseServer):
+    """A server of requests that are objects out of a queue."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__("a queue", handler)
+        self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._reader, self._writer = socket.socketpair()
+
+    def put(self, request: Any) -> None:
+        self.requests.put(request)
+        self._writer.send(b"x")
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def get_request(self) -> tuple[Any, Any]:
+        self._reader.recv(1)
+        return self.requests.get(), "peer"
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._reader.close()
+        self._writer.close()
+
+
+@pytest.fixture
+def handled() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def server(handled: list[Any]) -> Iterator[Queued]:
+    with Queued(lambda request, *_: handled.append(request)) as server:
+        yield server
+
+
+def test_a_server_without_a_socket(server: Queued, handled: list[Any]) -> None:
+    for number in range(3):
+        server.put(number)
+        server.handle_request()
+    assert handled == [0, 1, 2]
+    assert len(server.connections) == 0
+
+
+def test_it_serves_for_ever_and_stops(server: Queued, handled: list[Any]) -> None:
+    heard = Heard()
+    server.subscribe(heard)
+    with server.running() as address:
+        assert address == "a queue"
+        server.put(object())
+        heard.wait_for(Finished)
+        server.put(handled)
+        heard.wait_for(Finished, 2)
+    assert len(handled) == 2
+
+
+def test_what_must_be_overridden_says_so() -> None:
+    server = BaseServer("nowhere", Echo)
+    with pytest.raises(NotImplementedError, match="BaseServer has no fileno"):
+        server.fileno()
+    with pytest.raises(NotImplementedError, match="BaseServer has no get_request"):
+        server.get_request()
+
+
+def test_the_hooks_that_do_nothing() -> None:
+    server = BaseServer("nowhere", Echo)
+    server.server_activate()
+    server.service_actions()
+    server.handle_timeout()
+    assert server.verify_request(None, None) is True
+    assert server.has_room() is True
+
+
+def test_a_closed_server_says_so() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    server.server_close()
+    for call in (server.serve_forever, server.handle_request):
+        with pytest.raises(ServerClosedError, match="TCPServer is closed: make a new server"):
+            call()
+    with pytest.raises(ValueError):
+        server.serve_forever()
+
+
+def test_serve_forever_runs_once_at_a_time() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with serving(server) as address:
+        ask(address)
+        with pytest.raises(AlreadyServingError, match="serve_forever"):
+            server.serve_forever()
+        assert ask(address) == b"ping"
+
+
+def test_the_old_event_is_set_before_shutdown_returns() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    event = server._BaseServer__is_shut_down  # type: ignore[attr-defined]
+    sessions = []
+    original = event.set
+
+    def note() -> None:
+        sessions.append(server._life.session)
+        original()
+
+    event.set = note
+    with serving(server) as address:
+        ask(address)
+        assert not event.is_set()
+    assert event.is_set()
+    assert sessions[0] is not None  # whoever waits for the session finds the event set
+
+
+# -- needs_service -----------------------------------------------------------------------------
+
+
+class Serviced:
+    def service_actions(self) -> None:
+        pass
+
+
+class Sparing(Serviced):
+    def needs_service(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("mix_ins", "needed"), [((), False), ((Serviced,), True), ((Sparing,), False)]
+)
+def test_service_is_needed_where_it_is_overridden(mix_ins: Any, needed: bool) -> None:
+    server = type("Server", (*mix_ins, BaseServer), {})("nowhere", Echo)
+    assert server.needs_service() is needed
+
+
+def test_service_is_needed_where_an_instance_overrides_it() -> None:
+    server = BaseServer("nowhere", Echo)
+    server.service_actions = lambda: None  # type: ignore[method-assign]
+    assert server.needs_service() is True
+
+
+# -- events ------------------------------------------------------------------------------------
+
+
+def test_the_events_of_a_request(server: Queued) -> None:
+    heard = Heard()
+    server.subscribe(heard)
+    with server.running():
+        server.put("request")
+        heard.wait_for(Finished)
+    assert heard.names() == [
+        "Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"
+    ]  # fmt: skip
+    serving, accepted, opened, finished = heard.events[:4]
+    assert serving == Serving("a queue")
+    assert accepted == Accepted(1, "peer")
+    assert opened == Opened(1, "peer")
+    assert finished == Finished(1, "peer", finished.seconds)
+    assert finished.seconds >= 0
+
+
+@pytest.mark.parametrize("hook", ["verify_request", "process_request", "finish_request"])
+def test_the_events_of_a_failure(hook: str, server: Queued) -> None:
+    heard, error = Heard(), ValueError(hook)
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    setattr(server, hook, fail)
+    server.subscribe(heard)
+    server.put("request")
+    server.handle_request()
+    assert heard.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert len(server.connections) == 0
+
+
+def test_the_events_of_a_refusal(server: Queued, handled: list[Any]) -> None:
+    heard = Heard()
+    server.subscribe(heard)
+    server.verify_request = lambda *_: False  # type: ignore[method-assign]
+    server.put("request")
+    server.handle_request()
+    assert heard.events == [Accepted(1, "peer"), Refused(1, "peer", "verify_request")]
+    assert handled == []
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_is_no_exception_passes_and_closes_the_request(
+    kind: type[BaseException], server: Queued
+) -> None:
+    def leave(*_: Any) -> None:
+        raise kind
+
+    heard, closed = Heard(), []
+    server.RequestHandlerClass = leave
+    server.subscribe(heard)
+    original = server.close_request
+    server.close_request = lambda request: (closed.append(request), original(request))  # type: ignore
+    server.put("request")
+    with pytest.raises(kind):
+        server.handle_request()
+    assert closed == ["request"]
+    assert heard.names() == ["Accepted", "Opened", "Failed"]
+
+
+def test_subscribing_and_unsubscribing(server: Queued) -> None:
+    first, second = Heard(), Heard()
+    end_first, end_again = server.subscribe(first), server.subscribe(first)
+    server.subscribe(second)
+    server.emit(Event())
+    end_first()
+    server.emit(Event())
+    end_again()
+    end_again()
+    server.emit(Event())
+    assert (len(first.events), len(second.events)) == (3, 3)
+
+
+def test_a_subscriber_that_fails_is_logged(
+    server: Queued, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(event: Event) -> None:
+        raise ValueError("no ear")
+
+    heard = Heard()
+    server.subscribe(fail)
+    server.subscribe(heard)
+    server.emit(Serving("here"))
+    assert heard.events == [Serving("here")]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("everserve", logging.ERROR)
+    assert "serving on 'here'" in record.getMessage()
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def test_handle_error_outside_of_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    BaseServer("nowhere", Echo).handle_error(None, "peer")
+    (record,) = caplog.records
+    assert record.getMessage() == "request from peer failed"
+    assert not record.exc_info
+
+
+def test_a_get_request_that_fails_is_told_with_its_name_and_not_repeated_at_full_speed(
+    server: Queued, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Any:
+        raise ValueError("empty")
+
+    server.get_request = fail  # type: ignore[method-assign]
+    server._writer.send(b"x")
+    server.handle_request()
+    assert server._back_off.remaining() > 0
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert record.exc_info[1].__notes__ == [
+        "raised by Queued.get_request(), before there was a request"
+    ]
+
+
+def test_a_request_that_cannot_be_closed_is_told_and_forgotten(
+    server: Queued, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("stuck")
+
+    heard = Heard()
+    server.subscribe(heard)
+    server.shutdown_request = fail  # type: ignore[method-assign]
+    server.put("request")
+    server.handle_request()
+    assert len(server.connections) == 0
+    assert heard.names() == ["Accepted", "Opened", "Failed"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "request from peer failed: ValueError('stuck')",
+        "closing the request from peer failed",
+    ]
+
+
+def test_a_handle_error_that_raises_ends_the_server_and_closes_the_request(
+    server: Queued,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("strict")
+
+    server.RequestHandlerClass = fail
+    server.handle_error = fail  # type: ignore[method-assign]
+    server.put("request")
+    with pytest.raises(ValueError, match="strict"):
+        server.serve_forever()
+    assert len(server.connections) == 0
+    assert server.state is State.READY
+
+
+# -- the view of what is in progress -----------------------------------------------------------
+
+
+def test_connections_in_progress() -> None:
+    gate = Gate()
+    server = ThreadingTCPServer(LOOPBACK, gate)
+    with server.running() as address:
+        with connect(address) as client:
+            assert gate.entered.acquire(timeout=LIMIT)
+            (connection,) = server.connections
+            assert connection.peer == client.getsockname()
+            assert connection.state is ConnectionState.HANDLING
+            assert connection in server.connections
+            gate.opened.set()
+            assert client.recv(1) == b""
+        server._life.bell.wait_until(lambda: not server.connections)
+    assert connection.state is ConnectionState.CLOSED
+
+
+def test_states_on_the_way() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    states, heard = [server.state], Heard()
+    server.subscribe(lambda event: states.append(server.state))
+    server.subscribe(heard)
+    with server.running():
+        heard.wait_for(Serving)
+        server.suspend()
+        states.append(server.state)
+        server.resume()
+        assert not server.draining
+    assert states == [
+        State.READY, State.SERVING, State.SUSPENDED, State.DRAINING, State.STOPPED
+    ]  # fmt: skip
+    assert server.draining
+
+
+def test_a_program_may_have_attributes_of_the_new_names() -> None:
+    class Chat(TCPServer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.connections: Any = set()
+            self.state: Any = "lobby"
+            self.draining: Any = None
+
+    server = Chat(LOOPBACK, Echo)
+    with serving(server) as address:
+        assert ask(address) == b"ping"
+    assert (server.connections, server.state, server.draining) == (set(), "lobby", None)
+    with Chat(LOOPBACK, Echo).running() as address:
+        assert ask(address) == b"ping"
+
+
+def test_a_reading_on_the_class_is_itself() -> None:
+    assert isinstance(BaseServer.state, Reading)
+    assert BaseServer.state.__doc__ is not None
+    assert "Where the server is in its life" in BaseServer.state.__doc__
+
+
+def test_serve_forever_after_an_interrupt_serves_again() -> None:
+    class Server(TCPServer):
+        interrupted = False
+
+        def service_actions(self) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+
+    server = Server(LOOPBACK, Echo)
+    with pytest.raises(KeyboardInterrupt):
+        server.serve_forever(0.001)
+    assert server.state is State.READY
+    with serving(server) as address:
+        assert ask(address) == b"ping"

@@ -1,0 +1,84 @@
+"""``server.faults``: whose fault an exception was."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, connect, reset
+
+from everserve.errors import NoReplyAddressError
+from everserve.server.faults import peer_is_gone
+from everserve.sockets.datagrams import Datagram
+
+GONE = [ConnectionResetError, BrokenPipeError, ConnectionAbortedError]
+
+
+@pytest.fixture(params=["TCP", "Unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
+    if request.param == "Unix":
+        ours, peers = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peers = connect(listener.getsockname())
+            ours, _ = listener.accept()
+    with ours, peers:
+        yield ours, peers
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_while_the_peer_lives_it_is_the_handlers(kind: type[OSError], pair: Any) -> None:
+    ours, peers = pair
+    assert not peer_is_gone(kind(), ours)
+    peers.shutdown(socket.SHUT_WR)  # only half of it has ended
+    assert not peer_is_gone(kind(), ours)
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_when_the_peer_has_gone_it_is_the_peers(kind: type[OSError], pair: Any) -> None:
+    ours, peers = pair
+    ours.sendall(b"unread")
+    reset(peers)
+    with pytest.raises(GONE[0] if ours.family == socket.AF_INET else GONE[1]):
+        ours.sendall(b"x" * 100)
+    assert peer_is_gone(kind(), ours)
+    ours.close()
+    assert peer_is_gone(kind(), ours)
+
+
+@pytest.mark.parametrize("request_", [None, object()])
+@pytest.mark.parametrize("kind", GONE)
+def test_what_is_no_socket_cannot_be_asked(kind: type[OSError], request_: Any) -> None:
+    assert peer_is_gone(kind(), request_)
+
+
+@pytest.mark.parametrize("kind", GONE)
+def test_a_datagram_has_no_connection_to_lose(kind: type[OSError]) -> None:
+    request = Datagram((b"", None))  # type: ignore[arg-type]
+    assert not peer_is_gone(kind(), request)
+    assert peer_is_gone(NoReplyAddressError("unbound"), request)
+
+
+def test_a_timeout_is_the_peers_where_the_socket_has_one(pair: Any) -> None:
+    ours, _ = pair
+    assert not peer_is_gone(TimeoutError("of a queue"), ours)
+    ours.settimeout(LIMIT)
+    assert peer_is_gone(TimeoutError("timed out"), ours)
+    assert peer_is_gone(TimeoutError(errno.ETIMEDOUT, "of the kernel"), None)
+    assert not peer_is_gone(TimeoutError("of a queue"), None)
+
+
+@pytest.mark.parametrize("error", [ValueError(), OSError(errno.ENOENT, ""), KeyError()])
+def test_all_else_is_the_handlers(error: Exception, pair: Any) -> None:
+    ours, peers = pair
+    peers.close()
+    assert not peer_is_gone(error, ours)
+
+
+def test_without_poll_the_exception_decides(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "poll")
+    assert peer_is_gone(ConnectionResetError(), pair[0])

@@ -1,0 +1,110 @@
+"""``server.running``: ``with server.running() as address``."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, ask, connect
+from tests.scenes import LOOPBACK, Echo, Gate
+
+from everserve.errors import AlreadyServingError, ServerClosedError
+from everserve.server.lifecycle import State
+from everserve.server.tcp import TCPServer
+
+
+def test_it_serves_while_the_block_runs() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with server.running() as address:
+        assert address == server.server_address
+        assert server.state is State.SERVING
+        assert ask(address) == b"ping"
+        (thread,) = [t for t in threading.enumerate() if t.name.startswith("TCPServer (")]
+    assert not thread.is_alive()
+    assert server.state is State.STOPPED
+
+
+def test_what_the_block_raises_goes_on() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with pytest.raises(ZeroDivisionError), server.running():
+        raise ZeroDivisionError
+    assert server.state is State.STOPPED
+
+
+def test_what_serve_forever_raised_is_raised_at_the_end() -> None:
+    class Server(TCPServer):
+        def service_actions(self) -> None:
+            failing.set()
+            raise ZeroDivisionError
+
+    failing = threading.Event()
+    with pytest.raises(ZeroDivisionError), Server(LOOPBACK, Echo).running(poll_interval=0.001):
+        assert failing.wait(LIMIT)
+
+
+def test_what_hinders_it_is_raised_before_the_block() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    server.server_close()
+    with pytest.raises(ServerClosedError), server.running():
+        raise AssertionError("not reached")
+
+
+def test_it_cannot_run_twice() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with server.running() as address:
+        with pytest.raises(AlreadyServingError):
+            server.serve_forever()
+        assert ask(address) == b"ping"
+
+
+def test_a_shutdown_before_is_remembered() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    server.shutdown()
+    with server.running():
+        pass
+    assert server.state is State.STOPPED
+
+
+@pytest.mark.parametrize("method", ["shutdown", "stop", "server_close"])
+def test_the_block_may_end_it(method: str) -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with server.running() as address:
+        assert ask(address) == b"ping"
+        getattr(server, method)()
+    assert server.state is State.STOPPED
+
+
+def test_a_handler_that_does_not_end_does_not_hold_the_block() -> None:
+    gate = Gate()
+    server = TCPServer(LOOPBACK, gate)
+    with server.running(grace=0) as address, connect(address):
+        assert gate.entered.acquire(timeout=10)
+    (connection,) = server.connections
+    gate.opened.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("TCPServer ("):
+            thread.join(10)
+    assert list(server.connections) == []
+    assert connection.peer is not None
+
+
+def test_the_poll_interval_is_passed_on() -> None:
+    class Server(TCPServer):
+        turned = threading.Event()
+
+        def service_actions(self) -> None:
+            self.turned.set()
+
+    with Server(LOOPBACK, Echo).running(poll_interval=0.001):
+        assert Server.turned.wait(10)
+
+
+def test_an_address_of_any_kind_names_the_thread() -> None:
+    class Server(TCPServer):
+        def server_bind(self) -> None:
+            super().server_bind()
+            self.server_address: Any = object()
+
+    with Server(LOOPBACK, Echo).running() as address:
+        assert type(address) is object

@@ -1,0 +1,348 @@
+"""``server.stopping``: a stop drains, waits, cuts, and always comes to an end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, Background, ask, connect, read_all
+from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+
+from everserve.combos import ThreadingTCPServer
+from everserve.errors import ServerClosedError
+from everserve.events import Draining, Finished, Opened, Stopped
+from everserve.handlers.base import BaseRequestHandler
+from everserve.server.base import BaseServer
+from everserve.server.lifecycle import State
+from everserve.server.stopping import Stopping, StopReport
+from everserve.server.tcp import TCPServer
+
+
+def test_a_report_reads_well() -> None:
+    assert str(StopReport(finished=3, seconds=0.5)) == "3 finished, 0 cut in 0.50 s"
+    connections: Any = (object(), object())
+    report = StopReport(cut=connections, unfinished=connections[:1], seconds=1)
+    assert str(report) == "0 finished, 2 cut, 1 still running in 1.00 s"
+
+
+def test_of_a_server_that_never_served() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    report = server.stop()
+    assert (report.finished, report.cut, report.unfinished) == (0, (), ())
+    assert server.state is State.STOPPED
+    assert server.draining
+    assert server.fileno() == -1
+    with pytest.raises(ServerClosedError, match="make a new server"):
+        server.serve_forever()
+    with pytest.raises(ServerClosedError):
+        server.handle_request()
+
+
+def test_again_gives_the_same_report() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with server.running():
+        first = server.stop()
+        assert server.stop(0) is first
+        assert Background(server.stop).result() is first
+
+
+def test_it_tells_its_beginning_and_its_end() -> None:
+    server, heard = TCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    report = server.stop(2.5)
+    assert heard.events == [Draining(2.5), Stopped(report)]
+
+
+def test_a_request_in_progress_may_end() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        stop = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        assert server.draining
+        assert server.state is State.DRAINING
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+        report = stop.result()
+    assert (report.finished, report.cut, report.unfinished) == (1, (), ())
+
+
+def test_nobody_new_comes_in_while_it_drains() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        server.subscribe(heard)
+        stop = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        server._life.bell.wait_until(lambda: server.fileno() == -1 or rings(server))
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+        client.sendall(b"go on")
+        stop.result()
+
+
+def rings(server: BaseServer) -> bool:
+    return server._life.session is None
+
+
+def test_what_waits_in_the_backlog_is_served() -> None:
+    gate = Gate()
+    server = TCPServer(LOOPBACK, gate)
+    heard = Heard()
+    server.subscribe(heard)
+    with server.running() as address:
+        clients = [connect(address) for _ in range(4)]
+        assert gate.entered.acquire(timeout=LIMIT)  # one is handled, three wait
+        stop = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        gate.opened.set()
+        report = stop.result()
+        for client in clients:
+            assert client.recv(100) == b""
+            client.close()
+    assert report.finished == 4
+    assert len(heard.of(Finished)) == 4
+
+
+def test_after_the_grace_the_rest_is_cut() -> None:
+    server = ThreadingTCPServer(LOOPBACK, Held)
+    with server.running() as address:
+        with connect(address) as first, connect(address) as second:
+            assert first.recv(5) == second.recv(5) == b"ready"
+            report = server.stop(0.05)
+            assert read_all(first) == read_all(second) == b""
+    assert report.finished == 0
+    assert len({c.peer for c in report.cut}) == 2
+    assert report.unfinished == ()
+    assert report.seconds >= 0.05
+
+
+def test_with_no_grace_it_cuts_at_once() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        report = server.stop(0)
+        assert [c.peer for c in report.cut] == [client.getsockname()]
+        assert read_all(client) == b""
+    heard.wait_for(Stopped)
+
+
+def test_a_handler_that_does_not_look_is_given_up() -> None:
+    gate = Gate()
+    server = ThreadingTCPServer(LOOPBACK, gate)
+    with server.running() as address, connect(address) as client:
+        assert gate.entered.acquire(timeout=LIMIT)
+        report = server.stop(0)
+        assert [c.peer for c in report.unfinished] == [client.getsockname()]
+        assert report.unfinished == report.cut
+        server.server_close()  # does not wait for it either
+        gate.opened.set()
+        server._life.bell.wait_until(lambda: not server.connections)
+
+
+def test_a_second_call_shortens_the_grace() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        patient = Background(server.stop, 3600)
+        heard.wait_for(Draining)
+        report = server.stop(0)
+        assert patient.result() is report
+        assert len(report.cut) == 1
+        assert len(heard.of(Draining)) == len(heard.of(Stopped)) == 1
+
+
+def test_a_second_call_cannot_lengthen_it() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        first = Background(server.stop, 0.2)
+        heard.wait_for(Draining)
+        assert server.stop(3600) is first.result()
+
+
+def test_many_at_once_are_one_stop() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    together = threading.Barrier(8)
+
+    def stop() -> StopReport:
+        together.wait(LIMIT)
+        return server.stop()
+
+    with server.running():
+        reports = {id(caller.result()) for caller in [Background(stop) for _ in range(8)]}
+    assert len(reports) == 1
+    assert heard.names().count("Stopped") == 1
+
+
+def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    class Slow(Stopping):
+        def __init__(self, *args: Any) -> None:
+            try:
+                together.wait(0.5)
+            except threading.BrokenBarrierError:
+                pass
+            super().__init__(*args)
+
+    monkeypatch.setattr("everserve.server.base.Stopping", Slow)
+    server, heard = TCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    callers = [Background(server.stop) for _ in range(2)]
+    assert callers[0].result() is callers[1].result()
+    assert heard.names() == ["Draining", "Stopped"]
+
+
+class StopsItself(BaseRequestHandler):
+    reports: list[StopReport] = []
+
+    def handle(self) -> None:
+        self.reports.append(self.server.stop(3600))
+        self.request.sendall(b"still here")
+
+
+@pytest.fixture
+def _no_reports() -> Iterator[None]:
+    StopsItself.reports.clear()
+    yield
+    StopsItself.reports.clear()
+
+
+@pytest.mark.usefixtures("_no_reports")
+def test_from_a_handler_of_a_serial_server() -> None:
+    server, heard = TCPServer(LOOPBACK, StopsItself), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever)
+    with connect(server.server_address) as client:
+        assert read_all(client) == b"still here"
+    thread.result()
+    (stopped,) = heard.of(Stopped)
+    assert (stopped.report.finished, stopped.report.cut) == (1, ())
+    (report,) = StopsItself.reports
+    assert len(report.unfinished) == 1
+    assert server.state is State.STOPPED
+
+
+@pytest.mark.usefixtures("_no_reports")
+def test_from_a_handler_in_its_thread() -> None:
+    server = ThreadingTCPServer(LOOPBACK, StopsItself)
+    thread = Background(server.serve_forever)
+    with connect(server.server_address) as client:
+        assert read_all(client) == b"still here"
+    thread.result()
+    (report,) = StopsItself.reports
+    assert (len(report.unfinished), report.cut) == (1, ())
+    assert server.state is State.STOPPED
+
+
+def test_twice_from_a_handler_of_a_serial_server() -> None:
+    def stop_twice(request: socket.socket, client_address: Any, server: TCPServer) -> None:
+        first, second = server.stop(3600), server.stop(3600)
+        request.sendall(b"%d%d" % (len(first.unfinished), len(second.unfinished)))
+
+    server = TCPServer(LOOPBACK, stop_twice)
+    thread = Background(server.serve_forever)
+    with connect(server.server_address) as client:
+        assert read_all(client) == b"11"
+    thread.result()
+    assert server.state is State.STOPPED
+
+
+def test_from_a_handler_of_handle_request() -> None:
+    def stop(request: socket.socket, client_address: Any, server: TCPServer) -> None:
+        request.sendall(b"%d" % len(server.stop(3600).unfinished))
+
+    server = TCPServer(LOOPBACK, stop)
+    thread = Background(server.handle_request)
+    with connect(server.server_address) as client:
+        assert read_all(client) == b"1"
+    thread.result()
+    assert server.state is State.STOPPED
+
+
+def test_from_service_actions() -> None:
+    class Server(TCPServer):
+        def service_actions(self) -> None:
+            self.stop()
+
+    server, heard = Server(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    Background(server.serve_forever, 0.001).result()
+    assert heard.names() == ["Serving", "Draining", "Stopped"]
+
+
+def test_from_a_signal_handler_of_the_serving_thread() -> None:
+    server, heard = TCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    before = signal.signal(signal.SIGALRM, lambda *_: server.stop(3600))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        server.serve_forever(3600)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert heard.names() == ["Serving", "Draining", "Stopped"]
+    assert server.state is State.STOPPED
+
+
+def test_a_second_signal_cuts() -> None:
+    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    graces = [3600.0, 0.0]
+
+    def stop(*_: Any) -> None:
+        server.stop(graces.pop(0))
+        if graces:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with connect(server.server_address) as client:
+            ready = Background(client.recv, 5)
+            server.subscribe(
+                lambda event: (
+                    isinstance(event, Opened)
+                    and signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                )
+            )
+            server.serve_forever(3600)
+            ready.result()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    (stopped,) = heard.of(Stopped)
+    assert len(stopped.report.cut) == 1
+
+
+def test_requests_that_were_closed_without_the_hooks_are_not_waited_for() -> None:
+    class Server(TCPServer):
+        def shutdown_request(self, request: Any) -> None:
+            request.close()
+
+    server = Server(LOOPBACK, Echo)
+    with server.running() as address:
+        assert ask(address) == b"ping"
+        begin = monotonic()
+        report = server.stop(3600)
+    assert (report.cut, report.unfinished) == ((), ())
+    assert monotonic() - begin < 3600
+
+
+def test_while_suspended() -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    with server.running() as address:
+        server.suspend()
+        with connect(address) as client:
+            client.sendall(b"ping")
+            stop = Background(server.stop, 3600)
+            assert client.recv(100) == b"ping"
+            assert stop.result().finished == 1

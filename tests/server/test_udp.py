@@ -1,0 +1,102 @@
+"""``server.udp``: datagrams as requests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, Background, serving
+from tests.scenes import LOOPBACK, Heard
+
+from everserve.events import Accepted, Finished, Truncated
+from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.server.tcp import TCPServer
+from everserve.server.udp import UDPServer
+
+
+class Echo(DatagramRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.read())
+
+
+@pytest.fixture
+def client() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(LIMIT)
+        yield client
+
+
+def test_it_is_a_tcp_server() -> None:
+    assert issubclass(UDPServer, TCPServer)
+    assert UDPServer.max_packet_size == 65535
+    assert UDPServer.socket_type == socket.SOCK_DGRAM
+
+
+def test_it_answers(client: socket.socket) -> None:
+    server, heard = UDPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    with serving(server) as address:
+        for message in (b"one", b"two"):
+            client.sendto(message, address)
+            assert client.recv(100) == message
+        heard.wait_for(Finished, 2)
+    assert heard.of(Accepted) == [Accepted(n, client.getsockname()) for n in (1, 2)]
+    assert len(server.connections) == 0
+
+
+def test_handle_request_waits_for_one(client: socket.socket) -> None:
+    with UDPServer(LOOPBACK, Echo) as server:
+        thread = Background(server.handle_request)
+        client.sendto(b"ping", server.server_address)
+        assert client.recv(100) == b"ping"
+        thread.result()
+
+
+def test_a_datagram_that_is_gone_does_not_block_the_loop(client: socket.socket) -> None:
+    class Stolen(UDPServer):
+        thefts = 0
+
+        def get_request(self) -> Any:
+            if not self.thefts:
+                self.thefts += 1
+                self.socket.recv(100)
+            return super().get_request()
+
+    with serving(Stolen(LOOPBACK, Echo)) as address:
+        client.sendto(b"stolen", address)
+        client.sendto(b"kept", address)
+        assert client.recv(100) == b"kept"
+
+
+def test_a_cut_datagram_is_an_event(client: socket.socket) -> None:
+    server, heard = UDPServer(LOOPBACK, Echo), Heard()
+    server.max_packet_size = 3
+    server.subscribe(heard)
+    with serving(server) as address:
+        client.sendto(b"12345", address)
+        assert client.recv(100) == b"123"
+    assert heard.of(Truncated) == [Truncated(client.getsockname(), 3)]
+
+
+def test_an_empty_datagram_is_one_too(client: socket.socket) -> None:
+    def tell(request: Any, client_address: Any, server: UDPServer) -> None:
+        request[1].sendto(b"%d" % len(request[0]), client_address)
+
+    with serving(UDPServer(LOOPBACK, tell)) as address:
+        client.sendto(b"", address)
+        assert client.recv(100) == b"0"
+
+
+def test_closing_a_request_keeps_the_socket() -> None:
+    with UDPServer(LOOPBACK, Echo) as server:
+        request = (b"data", server.socket)
+        server._inflight.add(request, "peer")
+        server.close_request(request)
+        assert len(server.connections) == 0
+        server._inflight.add(request, "peer")
+        server.shutdown_request(request)
+        assert len(server.connections) == 0
+        assert server.fileno() != -1

@@ -1,0 +1,120 @@
+"""``server.unix``: the servers on Unix sockets, and their files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, ask, serving
+from tests.scenes import Echo
+
+from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.server.udp import UDPServer
+from everserve.server.unix import UnixDatagramServer, UnixStreamServer
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
+
+
+class EchoDatagram(DatagramRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.read())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "socket"
+
+
+def test_the_family() -> None:
+    assert UnixStreamServer.address_family == UnixDatagramServer.address_family == socket.AF_UNIX
+    assert issubclass(UnixDatagramServer, UDPServer)
+
+
+@pytest.mark.parametrize("as_type", [str, lambda path: os.fsencode(str(path))])
+def test_streams(path: Path, as_type: Any) -> None:
+    with serving(UnixStreamServer(as_type(path), Echo)) as address:
+        assert address == str(path)
+        assert ask(address) == b"ping"
+    assert not path.exists()
+
+
+def test_datagrams(path: Path) -> None:
+    with serving(UnixDatagramServer(str(path), EchoDatagram)) as address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.bind(f"{path}.client")
+            client.sendto(b"ping", address)
+            assert client.recv(100) == b"ping"
+    assert not path.exists()
+
+
+@linux
+def test_an_abstract_name() -> None:
+    name = f"\0everserve-tests-{os.getpid()}"
+    with serving(UnixStreamServer(name, Echo)) as address:
+        assert address == name.encode()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT)
+            client.connect(name)
+            client.sendall(b"ping")
+            assert client.recv(100) == b"ping"
+
+
+@linux
+def test_an_abstract_name_in_use_is_named() -> None:
+    name = f"\0everserve-tests-{os.getpid()}"
+    with UnixStreamServer(name, Echo):
+        with pytest.raises(OSError) as raised:
+            UnixStreamServer(name, Echo)
+    assert raised.value.filename == name
+
+
+@linux
+def test_the_system_may_choose_the_name() -> None:
+    with UnixStreamServer("", Echo) as server:
+        assert server.server_address.startswith(b"\0")
+
+
+def test_the_mode(path: Path) -> None:
+    class Private(UnixStreamServer):
+        socket_mode = 0o600
+
+    with Private(str(path), Echo):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_reusing_the_port_means_nothing_here(path: Path) -> None:
+    class Reusing(UnixStreamServer):
+        allow_reuse_port = True
+        allow_reuse_address = True
+
+    with Reusing(str(path), Echo) as server:
+        assert server.server_address == str(path)
+
+
+def test_the_nagle_algorithm_means_nothing_here(path: Path) -> None:
+    class Prompt(UnixStreamServer):
+        disable_nagle_algorithm = True
+
+    with serving(Prompt(str(path), Echo)) as address:
+        assert ask(address) == b"ping"
+
+
+def test_a_server_that_could_not_bind_removes_nothing(path: Path) -> None:
+    path.write_text("data")
+    with pytest.raises(OSError):
+        UnixStreamServer(str(path), Echo)
+    assert path.read_text() == "data"
+
+
+def test_a_successor_keeps_its_file(path: Path) -> None:
+    first = UnixStreamServer(str(path), Echo)
+    path.unlink()
+    with serving(UnixStreamServer(str(path), Echo)) as address:
+        first.server_close()
+        assert ask(address) == b"ping"

@@ -1,0 +1,258 @@
+"""``sockets.tlssocket`` against peers that are broken, silent, or no TLS at all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+
+import pytest
+from tests.certificates import Certificates
+from tests.clients import LIMIT, Background, reset
+from tests.sockets.tlspeers import peers, plain_peers, shake
+
+from everserve.sockets.tls import TLS
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.fixture(scope="module")
+def tls(certificates: Certificates) -> TLS:
+    return TLS(*certificates.server)
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
+def context(certificates: Certificates, request: pytest.FixtureRequest) -> ssl.SSLContext:
+    context = certificates.client_context()
+    context.maximum_version = request.param
+    return context
+
+
+@pytest.fixture(autouse=True)
+def a_good_client_comes_in_afterwards(tls: TLS, certificates: Certificates) -> Iterator[None]:
+    yield
+    assert shake(tls, certificates.client_context())
+
+
+def hear(raw: socket.socket) -> bytes:
+    """What the server says until it has ended, be it by a reset."""
+    heard = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := raw.recv(65_536):
+            heard += part
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP_REQUEST"),
+        (b"\x16\x03\x01\x00\x05hello", None),
+        (b"\xff" * 1000, None),
+        (b"\0" * 1000, None),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", None),
+        (b"\x80\x2e\x01\x03\x01" + b"\0" * 50, None),
+        (b"\x15\x03\x01\x00\x02\x02\x28", None),
+        (b"\x17\x03\x03\x40\x01" + b"x" * 0x4001, None),
+    ],
+    ids=["http", "handshake", "ones", "zeros", "ssh", "ssl2", "alert", "data"],
+)
+def test_no_client_hello(tls: TLS, said: bytes, reason: str | None) -> None:
+    with plain_peers() as (plain, raw):
+        raw.sendall(said)
+        server = tls.wrap(plain)
+        with pytest.raises(ssl.SSLError) as caught:
+            server.do_handshake()
+        if reason is not None:
+            assert caught.value.reason == reason
+        plain.close()
+        assert hear(raw)[:1] in (b"", b"\x15")  # nothing, or an alert
+
+
+def test_the_alert_comes_before_the_error(tls: TLS) -> None:
+    with plain_peers() as (plain, raw):
+        raw.sendall(b"\x16\x03\x01\x00\x05hello")
+        with pytest.raises(ssl.SSLError):
+            tls.wrap(plain).do_handshake()
+        assert raw.recv(100)[:1] == b"\x15"
+
+
+def test_a_silent_client_meets_the_limit_of_time(tls: TLS) -> None:
+    with plain_peers() as (plain, _raw):
+        plain.settimeout(0.01)
+        server = tls.wrap(plain)
+        with pytest.raises(TimeoutError):
+            server.do_handshake()
+        assert server.gettimeout() == 0.01
+
+
+def test_the_limit_is_for_the_whole_handshake(tls: TLS, context: ssl.SSLContext) -> None:
+    """One byte again and again does not keep a handshake alive."""
+    with plain_peers() as (plain, raw):
+        hello = client_hello(context)
+        dripping = Background(drip, raw, hello[:-1])
+        plain.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            tls.wrap(plain).do_handshake()
+        plain.close()
+        dripping.result()
+
+
+def client_hello(context: ssl.SSLContext) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+def drip(raw: socket.socket, data: bytes) -> None:
+    """One byte each 10 ms, until the other end has had enough."""
+    raw.settimeout(0.01)
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            raw.sendall(bytes([byte]))
+            try:
+                if not raw.recv(1):
+                    return
+            except TimeoutError:
+                pass
+
+
+def test_a_hello_in_single_bytes(tls: TLS, context: ssl.SSLContext) -> None:
+    with plain_peers() as (plain, raw):
+        shaking = Background(tls.wrap(plain).do_handshake)
+        talk = Talk(raw, context)
+        for byte in talk.next_flight():
+            raw.sendall(bytes([byte]))
+        talk.listen()
+        while not talk.agreed:
+            raw.sendall(talk.next_flight())
+            if not talk.agreed:
+                talk.listen()
+        shaking.result()
+
+
+# --- resets --------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A client's handshake by hand, a flight at a time."""
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext) -> None:
+        self.raw = raw
+        self.agreed = False
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    def next_flight(self) -> bytes:
+        """What this side has to say now."""
+        try:
+            self._tls.do_handshake()
+            self.agreed = True
+        except ssl.SSLWantReadError:
+            pass
+        return self._outgoing.read()
+
+    def listen(self) -> None:
+        """Hear a flight of the server's, or a part of it."""
+        self._incoming.write(self.raw.recv(65_536))
+
+
+def go_away(raw: socket.socket, context: ssl.SSLContext, step: int) -> bool:
+    """Shake hands up to `step`, then reset the connection; False when it was done before that.
+
+    Each flight counts three: before it, in its middle, behind it.
+    """
+    talk = Talk(raw, context)
+    at = 0
+    while True:
+        flight = talk.next_flight()
+        for part in (b"", flight[: len(flight) // 2], flight[len(flight) // 2 :]):
+            raw.sendall(part)
+            if at == step:
+                reset(raw)
+                return True
+            at += 1
+        if talk.agreed:
+            reset(raw)
+            return False
+        talk.listen()
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_reset_at_every_step_of_the_handshake(
+    tls: TLS, context: ssl.SSLContext, step: int
+) -> None:
+    with plain_peers() as (plain, raw):
+        server = tls.wrap(plain)
+        going = Background(go_away, raw, context, step)
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            server.do_handshake()
+            assert server.recv(100) == b""
+        assert going.result()
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_an_end_at_every_step_of_the_handshake(
+    tls: TLS, context: ssl.SSLContext, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(go_away.__globals__, "reset", lambda raw: raw.shutdown(socket.SHUT_WR))
+    with plain_peers() as (plain, raw):
+        server = tls.wrap(plain)
+        going = Background(go_away, raw, context, step)
+        told: ssl.SSLError | None = None
+        try:
+            server.do_handshake()
+            assert server.recv(100) == b""
+        except ssl.SSLError as error:
+            told = error
+        assert server.truncated
+        assert told is None or isinstance(told, ssl.SSLEOFError)
+        assert going.result()
+
+
+def test_a_reset_after_the_handshake(tls: TLS, context: ssl.SSLContext) -> None:
+    with peers(tls, context) as (server, client):
+        reset(client)
+        with pytest.raises(ConnectionResetError):
+            server.recv(1)
+        with pytest.raises(OSError, match=r"pipe|reset"):
+            server.sendall(b"x")
+        server.close()
+
+
+# --- after the handshake -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("junk", [b"\x17\x03\x03\x00\x20" + b"j" * 32, b"junk without a record"])
+def test_junk_on_an_open_connection(tls: TLS, context: ssl.SSLContext, junk: bytes) -> None:
+    with peers(tls, context) as (server, client):
+        with socket.socket(fileno=client.detach()) as raw:
+            raw.sendall(junk)
+            with pytest.raises(ssl.SSLError):
+                server.recv(1)
+            with pytest.raises(ssl.SSLError, match="broken before"):
+                server.recv(1)
+            with pytest.raises(BrokenPipeError):
+                server.sendall(b"x")
+            assert not server.close_notify(LIMIT, wait=True)
+            server.close()
+            assert hear(raw)[-31:] != b"", "an alert, in a record of its own"
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\x01b", b"x" * 255])
+def test_a_name_that_is_none(
+    tls: TLS, context: ssl.SSLContext, name: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hello = client_hello(context)
+    at = hello.index(b"localhost")
+    forged = hello.replace(b"localhost", (name * 9)[:9])
+    assert forged[at : at + 1] == name[:1]
+    with plain_peers() as (plain, raw):
+        raw.sendall(forged)
+        raw.shutdown(socket.SHUT_WR)
+        with pytest.raises(ssl.SSLError):
+            tls.wrap(plain).do_handshake()
+        assert raw.recv(100)[:1] in (b"\x15", b"\x16")
+    assert capfd.readouterr().err == ""

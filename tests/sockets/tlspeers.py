@@ -1,0 +1,94 @@
+"""Both ends of a TLS connection over loopback: a `TLSSocket` here, the standard library's there."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from tests.clients import LIMIT, Background
+
+from everserve.fibers.engine import FiberSocket
+from everserve.sockets.tls import TLS, TLSSocket
+
+INNERS = {"socket": lambda sock: sock, "FiberSocket": FiberSocket.adopt}
+"""What a `TLSSocket` may stand on; outside of fibers, both block the thread."""
+
+
+def connection() -> tuple[socket.socket, socket.socket]:
+    """The server's and the client's end of a plain connection; no wait is for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), LIMIT)
+        server, _address = listener.accept()
+    server.settimeout(LIMIT)
+    for sock in (server, client):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return server, client
+
+
+@contextlib.contextmanager
+def plain_peers() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """As `connection`, closed in the end."""
+    server, client = connection()
+    with server, client:
+        yield server, client
+
+
+@contextlib.contextmanager
+def peers(
+    tls: TLS,
+    context: ssl.SSLContext,
+    *,
+    name: str | None = "localhost",
+    inner: str = "socket",
+    session: ssl.SSLSession | None = None,
+    **options: Any,
+) -> Iterator[tuple[TLSSocket, ssl.SSLSocket]]:
+    """A server and a client that have shaken hands; `options` are those of `TLS.wrap`."""
+    plain, raw = connection()
+    server = tls.wrap(INNERS[inner](plain), **options)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.inner.close)
+        stack.callback(raw.close)
+        shaking = Background(context.wrap_socket, raw, server_hostname=name, session=session)
+        server.do_handshake()
+        client = shaking.result()
+        stack.callback(client.close)
+        yield server, client
+
+
+def shake(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -> dict[str, Any]:
+    """What a client learns of the server in a handshake."""
+    with peers(tls, context, name=name) as (_server, client):
+        return {
+            "names": [value for _kind, value in client.getpeercert()["subjectAltName"]],
+            "serial": client.getpeercert()["serialNumber"],
+            "alpn": client.selected_alpn_protocol(),
+            "version": client.version(),
+        }
+
+
+def refusal(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -> OSError:
+    """The server's error of a handshake that must fail; the client sees one too."""
+    with plain_peers() as (plain, raw):
+
+        def come() -> None:
+            with context.wrap_socket(raw, server_hostname=name) as client:
+                client.recv(1)  # in TLS 1.3 a client learns of it here
+
+        coming = Background(come)
+        server = tls.wrap(plain)
+        try:
+            server.do_handshake()
+        except OSError as error:
+            plain.close()
+            told = error
+        else:
+            raise AssertionError("the handshake went well")
+        try:
+            coming.result()
+        except OSError:
+            return told
+        raise AssertionError("the client was not told")
