@@ -31,6 +31,8 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
     """The list of what the tests need, less what is there already."""
     if shutil.which("nc") is None:
         yield Package("netcat-openbsd", "tests that talk to a server through nc")
+    if shutil.which("haproxy") is None:
+        yield Package("haproxy", "tests with a real proxy in front")
     for python in filter(lambda one: one.packaged, pythons):
         minor, path = python.minor, python.path
         if not python.venv:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clients import LIMIT
+from tests.clients import LIMIT, reset
 
 from everserve.combos import server_class
 from everserve.handlers.datagram import DatagramRequestHandler
@@ -92,11 +92,14 @@ class Client:
         kind = socket.SOCK_STREAM if transport.is_stream else socket.SOCK_DGRAM
         self.socket = socket.socket(server.socket.family, kind)
         self.socket.settimeout(LIMIT)
-        if not transport.is_stream:
-            host = transport.host
-            name = str(folder / f"client-{number}") if host is None else (host, 0)
-            self.socket.bind(name)
-        self.socket.connect(server.server_address)
+        try:
+            if not transport.is_stream:
+                own = str(folder / f"client-{number}")
+                self.socket.bind(own if transport.host is None else (transport.host, 0))
+            self.socket.connect(server.server_address)
+        except BaseException:
+            self.socket.close()
+            raise
         self._is_stream = transport.is_stream
         self._file = self.socket.makefile("rb") if transport.is_stream else None
 
@@ -126,6 +129,12 @@ class Client:
         if self._file is not None:
             self._file.close()
         self.socket.close()
+
+    def reset(self) -> None:
+        """Go away without a word of farewell."""
+        if self._file is not None:
+            self._file.close()  # it would keep the descriptor open
+        reset(self.socket)
 
 
 class Gate:

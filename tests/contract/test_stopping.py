@@ -124,8 +124,18 @@ def test_a_handler_that_does_not_look_is_given_up(
 
 
 def test_from_inside_a_handler(
-    make_server: MakeServer, make_client: MakeClient, heard: Heard
+    make_server: MakeServer,
+    make_client: MakeClient,
+    heard: Heard,
+    strategy: Strategy,
+    transport: Transport,
+    request: pytest.FixtureRequest,
 ) -> None:
+    loses_its_reply = strategy.thread_hook and not transport.is_stream
+    if loses_its_reply:
+        reason = "its own stop closes the socket that it would reply through"
+        request.applymarker(pytest.mark.xfail(raises=TimeoutError, reason=reason))
+
     def handle(handler: Any) -> None:
         handler.rfile.readline()
         report = handler.server.stop(3600)
@@ -135,10 +145,14 @@ def test_from_inside_a_handler(
     server.subscribe(heard)
     thread = Background(server.serve_forever, 3600)
     client = make_client(server)
-    assert client.ask(b"ping\n") == b"1 unfinished\n"
-    thread.result()
+    client.send(b"ping\n")
     heard.wait_for(Stopped)
+    thread.result()
     assert server.state is State.STOPPED
+    if loses_its_reply:
+        server._life.bell.wait_until(lambda: not server.connections)
+        client.socket.settimeout(0.05)
+    assert client.receive() == b"1 unfinished\n"
 
 
 def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: MakeClient) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.clients import Background, reset
+from tests.clients import Background
 from tests.contract.kinds import Client, Gate
 
 pytestmark = pytest.mark.usefixtures("stream")
@@ -95,7 +95,7 @@ def test_a_reset_costs_its_connection_alone(
         client = make_client(server)
         client.send(b"hold\nunread\n")
         gate.wait_entered()
-        reset(client.socket)
+        client.reset()
         gate.open()
         assert make_client(server).ask(b"ping\n") == b"alive\n"
 

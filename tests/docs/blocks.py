@@ -22,7 +22,7 @@ _BLOCK = re.compile(
     r"(?:\n+```text\n(?P<output>.*?)```\n)?",
     re.DOTALL,
 )
-_PORT = re.compile(r'((?:tcp|tls|udp)://(?:\[[^]]*\]|[^":\s]*)):\d+|(\("[^"]*", )[1-9]\d+\)')
+_PORT = re.compile(r"((?:tcp|tls|udp)://(?:\[[^]]*\]|[^\":\s]*)):\d+")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def on_free_ports(code: str) -> str:
-    """The same with port 0 in each address."""
-    return _PORT.sub(lambda match: f"{match[1]}:0" if match[1] else f"{match[2]}0)", code)
+    """The same with port 0 in each address that is to be listened on."""
+    return _PORT.sub(r"\1:0", code)
 
 
 def fits(shown: str, seen: str) -> bool:

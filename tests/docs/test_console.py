@@ -1,4 +1,4 @@
-"""Every command that the pages show is run, or read, and says what the page shows."""
+"""Every ``everserve`` command that the pages show is run, or read, and says what the page shows."""
 
 from __future__ import annotations
 
@@ -8,44 +8,63 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, on_free_ports
 
 LIMIT = 20.0
-SESSIONS = [block for page in PAGES for block in blocks_of(page) if block.language == "console"]
-_SIGNALS = {"^C": signal.SIGINT}
+KEYS = {"^C": signal.SIGINT}
 
 
-def steps_of(block: Block) -> list[tuple[str, list[str]]]:
-    """Each command of the block, with the lines that it says."""
-    steps: list[tuple[str, list[str]]] = []
-    for line in block.code.replace("\\\n", "").splitlines():
-        if line.startswith("$ "):
-            steps.append((line.removeprefix("$ ").partition("  #")[0].strip(), []))
+@dataclass
+class Step:
+    """One command: the variables that are set for it, its words, and what the page shows of it."""
+
+    block: Block
+    assigned: dict[str, str]
+    words: list[str]
+    said: list[str] = field(default_factory=list)
+    status: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.block}:{' '.join(self.words)}"
+
+
+def step_of(block: Block, command: str) -> Step:
+    words = shlex.split(on_free_ports(command))
+    count = next(n for n, word in enumerate(words) if not re.match(r"\w+=", word))
+    assigned = dict(word.split("=", 1) for word in words[:count])
+    return Step(block, assigned, words[count:])
+
+
+def steps_of(block: Block) -> list[Step]:
+    """The commands of a block; ``echo $?`` belongs to the one before it."""
+    steps: list[Step] = []
+    lines = iter(block.code.splitlines())
+    for line in lines:
+        if line == "$ echo $?":
+            steps[-1].status = int(next(lines))
+        elif line.startswith("$ "):
+            steps.append(step_of(block, line.removeprefix("$ ").partition("  #")[0]))
         elif line:
-            steps[-1][1].append(line)
+            steps[-1].said.append(line)
     return steps
 
 
 STEPS = [
-    pytest.param(command, said, steps, id=f"{block}:{command[:60]}")
-    for block in SESSIONS
-    for steps in [steps_of(block)]
-    for command, said in steps
-    if re.match(r"(\w+=\S+ )*everserve\b", command)
+    step
+    for page in PAGES
+    for block in blocks_of(page)
+    if block.language == "console"
+    for step in steps_of(block)
 ]
 
 
-def start(command: str, folder: Path) -> "subprocess.Popen[str]":
-    """Start an ``everserve`` command, with ports 0; assignments before it go to its environment."""
-    words = shlex.split(on_free_ports(command))
-    assigned = dict(word.split("=", 1) for word in words[: words.index("everserve")])
-    words = words[words.index("everserve") + 1 :]
+def start(words: list[str], assigned: dict[str, str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "everserve", *words],
+        [sys.executable, "-m", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,43 +74,45 @@ def start(command: str, folder: Path) -> "subprocess.Popen[str]":
 
 
 def plain(line: str) -> str:
-    """The line without what differs from run to run: numbers, and the time of day."""
-    return re.sub(r"\d+(\.\d+)?", "N", line)
+    """The line without what differs from run to run: numbers."""
+    return re.sub(r"\d+(\.\d+)?", "N", line.rstrip())
 
 
-@pytest.mark.parametrize(("command", "said", "steps"), STEPS)
-def test_a_command(command: str, said: list[str], steps: Any, folder: Path) -> None:
-    if not said:
-        command += " --help"
-    with start(command, folder) as process:
+EVERSERVE = [step for step in STEPS if step.words[0] == "everserve"]
+
+
+@pytest.mark.parametrize("step", [step for step in EVERSERVE if step.said], ids=str)
+def test_a_command_says_what_the_page_shows(step: Step, folder: Path) -> None:
+    with start(step.words, step.assigned, folder) as process:
         assert process.stdout is not None
         try:
-            for line in said:
-                if line in _SIGNALS:
-                    process.send_signal(_SIGNALS[line])
+            for line in step.said:
+                if line in KEYS:
+                    process.send_signal(KEYS[line])
                 else:
-                    assert plain(process.stdout.readline()).rstrip() == plain(line)
+                    assert plain(process.stdout.readline()) == plain(line)
             rest, _ = process.communicate(timeout=LIMIT)
         finally:
             process.kill()
-    if said:
-        assert rest == ""
-    else:
-        assert rest.startswith("Usage: everserve"), rest
-    following = [lines for other, lines in steps if other == "echo $?"]
-    assert process.returncode == (int(following[0][0]) if following else 0)
+    assert (rest, process.returncode) == ("", step.status)
 
 
-def test_other_commands_are_few() -> None:
-    """What is not everserve's is not run: it is known here, and no more than needed to look."""
-    known = {"make", "echo", "nc", "kill", "openssl", "pip", "EVERSERVE_NATIVE=yes"}
-    words = {command.split()[0] for block in SESSIONS for command, _ in steps_of(block)}
-    assert {word for word in words if "=" not in word} - {"everserve"} <= known
+@pytest.mark.parametrize("step", [step for step in EVERSERVE if not step.said], ids=str)
+def test_a_command_is_read(step: Step, folder: Path) -> None:
+    """With --help at the end each word before it is checked as far as it can be without the app."""
+    with start([*step.words, "--help"], step.assigned, folder) as process:
+        output, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, output
+    assert output.startswith("Usage: everserve run"), output
+
+
+def test_other_commands_are_known() -> None:
+    """They are not run."""
+    assert {step.words[0] for step in STEPS} <= {"everserve", "make", "pip"}
 
 
 def test_make_has_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for block in SESSIONS:
-        for command, _ in steps_of(block):
-            if command.startswith("make "):
-                assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
+    pages = "".join(page.read_text() for page in PAGES)
+    for target in re.findall(r"(?:\$ |`)make (\w+)", pages):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -46,6 +46,7 @@ class Watchdog:
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._next = float("inf")
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -67,9 +68,18 @@ class Watchdog:
         if self._process == os.getpid():
             with self._changed:
                 self._watched.pop(deadline, None)
+                if self._closed and not self._watched:
+                    self._changed.notify()
                 if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
                     self._heap = list(self._watched.values())
                     heapq.heapify(self._heap)
+
+    def close(self) -> None:
+        """End the thread as soon as nothing is watched, and not only when the next was to be due."""
+        if self._process == os.getpid():
+            with self._changed:
+                self._closed = True
+                self._changed.notify()
 
     def _push(self, deadline: Deadline, when: float) -> None:
         entry = (when, next(self._numbers), deadline)

@@ -53,6 +53,8 @@ class Passage:
     handler: ``proxy``, ``tls`` and ``pace``.
     """
 
+    __slots__ = ("_armed", "client_address", "connection", "request", "server")
+
     def __init__(self, server: Any, connection: Any, request: Any, client_address: Any) -> None:
         self.server = server
         self.connection = connection

@@ -123,9 +123,10 @@ class FiberMixIn(RequestThreadMixIn):
             return _BATCH
         if self.accept_rate is not None:
             return 1
-        if self.max_connections is None:
-            return _BATCH
-        return max(1, min(_BATCH, self.max_connections - len(self._inflight)))
+        room: float = self._door.handshakes_left()
+        if self.max_connections is not None:
+            room = min(room, self.max_connections - len(self._inflight))
+        return int(max(1, min(_BATCH, room)))
 
     # -- the requests --------------------------------------------------------------------------
 

@@ -226,6 +226,7 @@ class BaseServer(RequestFlow):
     def server_close(self) -> None:
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._life.close()
+        self._watchdog.close()
 
     def _must_be_open(self) -> None:
         if self.fileno() < 0:

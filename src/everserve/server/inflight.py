@@ -38,32 +38,30 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
-class Connection:
+class _Admitted:
+    """What is known of few connections: class attributes, so that the others need no room for it."""
+
+    __slots__ = ()
+
+    held_by: int | None = None  # the process that has it after the parent closed its copy
+    twin: socket.socket | None = None  # the socket again, while a process holds the request
+    counted: bool = False  # among the connections of its peer
+    greeting: bool = False  # among the handshakes in progress
+    missed: str | None = None  # the deadline it missed
+    pace: Pace | None = None  # its deadlines
+    proxy: ProxyHeader | None = None  # what the proxy in front said
+    tls: TLSSocket | None = None  # the TLS session
+    counter: CountedSocket | None = None  # what counts where the kernel does not
+
+
+class Connection(_Admitted):
     """One connection, or one datagram, in progress. Reading it is safe from any thread.
 
     ``id`` counts the server's connections from 1; ``peer`` is the ``client_address``; ``state`` is a
     ``ConnectionState``; ``age`` is in seconds since the accept.
     """
 
-    __slots__ = (
-        "counted",
-        "counter",
-        "failed",
-        "greeting",
-        "held_by",
-        "id",
-        "key",
-        "missed",
-        "pace",
-        "peer",
-        "proxy",
-        "request",
-        "runner",
-        "started",
-        "state",
-        "tls",
-        "twin",
-    )
+    __slots__ = ("__dict__", "failed", "id", "key", "peer", "request", "runner", "started", "state")
 
     def __init__(self, number: int, request: Any, peer: Any) -> None:
         self.id = number
@@ -73,18 +71,7 @@ class Connection:
         self.request = request
         self.key: int | None = None  # the descriptor under which it is filed
         self.runner: int | None = None  # the thread, or the fiber, of its handler
-        self.held_by: int | None = None  # the process that has it after the parent closed its copy
         self.failed = False  # its end has been told
-        self.counted = False  # among the connections of its peer
-        self.greeting = False  # among the handshakes in progress
-        self.missed: str | None = None  # the deadline it missed
-        self.pace: Pace | None = None  # its deadlines
-        self.proxy: ProxyHeader | None = None  # what the proxy in front said
-        self.tls: TLSSocket | None = None  # the TLS session
-        self.counter: CountedSocket | None = None  # what counts where the kernel does not
-        self.twin: socket.socket | None = (
-            None  # the socket again, while a process holds the request
-        )
 
     @property
     def age(self) -> float:

@@ -16,7 +16,9 @@ __all__ = ["LARGEST", "Datagram", "receive"]
 LARGEST = 65535
 """The length field of UDP has 16 bits (RFC 768): no datagram is longer, in bytes."""
 
-_MSG_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+# As plain numbers: the flags of an enum take a microsecond each to be combined.
+_MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
+_MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
 
 
 class Datagram(tuple[bytes, socket.socket]):
@@ -38,7 +40,7 @@ def receive(sock: socket.socket, size: int, *, wait: bool) -> tuple[Datagram, An
     flags = 0 if wait else _MSG_DONTWAIT
     if hasattr(sock, "recvmsg"):
         data, _, received, address = sock.recvmsg(size, 0, flags)
-        truncated = bool(received & socket.MSG_TRUNC)
+        truncated = bool(received & _MSG_TRUNC)
     else:  # Windows, or an object of the user's that only looks like a socket
         data, address = sock.recvfrom(size + 1)
         truncated = len(data) > size

@@ -132,9 +132,15 @@ class TLSWire(TLSFacts):
             ) from None
 
     def _hold(self, sealed: bytes) -> None:
-        """Keep what has come for `_feed`."""
-        self._held = self._held[self._at :] + sealed if self._held else sealed
-        self._at = 0
+        """Keep what has come for `_feed`; one record alone needs no more looking at."""
+        if self._held:
+            self._held = self._held[self._at :] + sealed
+            self._at = 0
+        elif len(sealed) >= 5 and len(sealed) == 5 + (sealed[3] << 8 | sealed[4]):
+            self._incoming.write(sealed)
+            self._more = True
+        else:
+            self._held = sealed
 
     def _feed(self) -> bool:
         """Give OpenSSL the next whole records, if there are any.
@@ -168,12 +174,13 @@ class TLSWire(TLSFacts):
         """Encrypt all of `plain`; with it comes what OpenSSL has to say besides."""
         size = len(plain)
         with self._lock:
-            done = self._tls.write(plain) if size else 0
-            if done == size:
+            if size <= RECORD:
+                if size:
+                    self._tls.write(plain)
                 return self._outgoing.read()
-            parts = [self._outgoing.read()]
-            while done < size:
-                done += self._tls.write(plain[done : done + RECORD])
+            parts = []
+            for start in range(0, size, RECORD):
+                self._tls.write(plain[start : start + RECORD])
                 parts.append(self._outgoing.read())
         return b"".join(parts)
 

@@ -1,0 +1,271 @@
+"""The attacker: a process of its own, told by lines of JSON what to do to a server.
+
+Its own, because the children of a forking server would hold copies of the test's own sockets, and
+keep connections open that the test has closed. Run as ``python -m tests.hostile.attacker``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+LIMIT = 20.0
+"""Seconds until a wait is given up; no test that passes comes near it."""
+
+PACE = 0.01
+"""Seconds between the bytes of one who drips."""
+
+RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
+
+held: list[socket.socket] = []
+
+
+def connect(address: Any) -> socket.socket:
+    """A stream connected to ``[host, port]`` or to a Unix path."""
+    if isinstance(address, list):
+        return socket.create_connection(tuple(address[:2]), LIMIT)
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(LIMIT)
+    client.connect(address)
+    return client
+
+
+def part(client: socket.socket, how: str) -> None:
+    """Go, by ``"close"``, ``"reset"``, or ``"end"`` of the own half with the rest of it read."""
+    if how == "reset":
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    elif how == "end":
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+        read_all(client)
+    client.close()
+
+
+def read_all(client: socket.socket) -> bytes:
+    """All until the end, be it a reset."""
+    heard = bytearray()
+    with suppress(ConnectionError, ssl.SSLError):
+        while part := client.recv(65536):
+            heard += part
+    return bytes(heard)
+
+
+# --- what may be asked for ----------------------------------------------------------------------------
+
+
+def ask(address: Any, line: str = "hello\n", before: str = "", tls: Any = None) -> dict[str, Any]:
+    """Be a good client: ``before`` in clear, then the line; the answer, or what went wrong."""
+    try:
+        with connect(address) as raw:
+            raw.sendall(bytes.fromhex(before))
+            client = secured(raw, **tls) if tls is not None else raw
+            with client:
+                client.sendall(line.encode())
+                return {"answer": client.makefile("rb").readline().decode()}
+    except OSError as error:
+        return {"error": type(error).__name__, "text": str(error)}
+
+
+def secured(
+    raw: socket.socket, ca: str, name: str = "localhost", pair: Any = None
+) -> ssl.SSLSocket:
+    return context_of(ca, pair).wrap_socket(raw, server_hostname=name)
+
+
+def context_of(ca: str, pair: Any = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca)
+    if pair is not None:
+        context.load_cert_chain(*pair)
+    return context
+
+
+def hold(address: Any, count: int, say: str = "", end: bool = False) -> int:
+    """Open connections, say something (in hex), and keep them; ``end`` the own half first."""
+    for _ in range(count):
+        client = connect(address)
+        held.append(client)
+        with suppress(OSError):  # turned away already
+            client.sendall(bytes.fromhex(say))
+            if end:
+                client.shutdown(socket.SHUT_WR)
+    return len(held)
+
+
+def hold_secure(address: Any, count: int, say: str, tls: Any) -> int:
+    """As ``hold``, after a handshake."""
+    for _ in range(count):
+        client = secured(connect(address), **tls)
+        held.append(client)
+        client.sendall(bytes.fromhex(say))
+    return len(held)
+
+
+def sip(pause: float) -> int:
+    """Read all of the first that is held, with a pause before each of the first reads."""
+    client, total = held[0], 0
+    room, other = socket.socketpair()
+    with room, other:
+        room.settimeout(pause)
+        for _ in range(100):
+            total += len(client.recv(4096))
+            with suppress(TimeoutError):
+                room.recv(1)
+    return total + len(read_all(client))
+
+
+def listen(count: int, size: int) -> list[str]:
+    """The next ``size`` bytes that each of the last ``count`` held is told, in hex."""
+    told = []
+    for client in held[-count:]:
+        heard = b""
+        while len(heard) < size and (part := client.recv(size - len(heard))):
+            heard += part
+        told.append(heard.hex())
+    return told
+
+
+def say_again(say: str) -> None:
+    """The first of those held says something more, and it is the next to be listened to."""
+    held[0].sendall(bytes.fromhex(say))
+    held.append(held.pop(0))
+
+
+def hear(count: int) -> list[str]:
+    """What the first ``count`` of those held are told, until their end, in hex."""
+    return [read_all(client).hex() for client in held[:count]]
+
+
+def release(how: str = "close") -> int:
+    """Let go of all that are held."""
+    count = len(held)
+    while held:
+        part(held.pop(), how)
+    return count
+
+
+def scan(address: Any, count: int, how: str, say: str = "") -> int:
+    """Connect, say something, and go, again and again."""
+    done = 0
+    for _ in range(count):
+        with suppress(ConnectionError):
+            client = connect(address)
+            with suppress(OSError):
+                client.sendall(bytes.fromhex(say))
+            part(client, how)
+            done += 1
+    return done
+
+
+def tell(address: Any, say: str, end: bool = True) -> str:
+    """Say something, and hear what comes until the end; both in hex."""
+    try:
+        client = connect(address)
+    except ConnectionError:
+        return ""
+    with client:
+        with suppress(OSError):  # turned away already
+            client.sendall(bytes.fromhex(say))
+            if end:
+                client.shutdown(socket.SHUT_WR)
+        return read_all(client).hex()
+
+
+def drip(address: Any, count: int, say: str) -> list[int]:
+    """``count`` clients that send a byte now and then; how many bytes each got rid of."""
+    clients = [connect(address) for _ in range(count)]
+    sent = [0] * count
+    open_ones = set(range(count))
+    for byte in bytes.fromhex(say):
+        for number in tuple(open_ones):
+            client = clients[number]
+            client.settimeout(PACE / count)
+            try:
+                client.sendall(bytes([byte]))
+                sent[number] += 1
+                if not client.recv(100):
+                    open_ones.discard(number)
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                open_ones.discard(number)
+        if not open_ones:
+            break
+    for client in clients:
+        client.close()
+    return sent
+
+
+def cut(address: Any, ca: str, step: int, how: str) -> bool:
+    """Shake hands up to ``step``, then go; false when it was done before.
+
+    Each flight counts three: before it, in its middle, behind it.
+    """
+    raw = connect(address)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context_of(ca).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    at = 0
+    while True:
+        agreed = True
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            agreed = False
+        flight = outgoing.read()
+        for piece in (b"", flight[: len(flight) // 2], flight[len(flight) // 2 :]):
+            raw.sendall(piece)
+            if at == step:
+                part(raw, how)
+                return True
+            at += 1
+        if agreed:
+            part(raw, how)
+            return False
+        incoming.write(raw.recv(65536))
+
+
+def hello(ca: str) -> str:
+    """A TLS client's first words, in hex."""
+    outgoing = ssl.MemoryBIO()
+    tls = context_of(ca).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read().hex()
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        ask,
+        cut,
+        drip,
+        hear,
+        hello,
+        hold,
+        hold_secure,
+        listen,
+        release,
+        say_again,
+        scan,
+        sip,
+        tell,
+    )
+}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            reply = {"value": COMMANDS[command.pop("do")](**command)}
+        except Exception as error:
+            reply = {"error": repr(error)}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()

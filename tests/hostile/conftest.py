@@ -1,0 +1,262 @@
+"""A server under siege: attacked by another process, and afterwards as good as before."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.certificates import Certificates, Pair
+from tests.clients import LIMIT
+from tests.scenes import Heard
+
+import everserve
+from everserve.events import Accepted, Failed, Finished, Refused
+from everserve.serve import make_server
+from everserve.server.lifecycle import State
+
+ROOT = Path(__file__).parents[2]
+FLOOD = b"x" * (1 << 20)
+FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Where requests run. ``crowd``: connections that it is sent at once; ``room``: for them."""
+
+    name: str
+    crowd: int
+    room: dict[str, int]
+    marks: tuple[Any, ...] = ()
+
+    @property
+    def is_concurrent(self) -> bool:
+        return self.name != "serial"
+
+
+STRATEGIES = [
+    Strategy("serial", 30, {}),
+    Strategy("threads", 150, {}),
+    Strategy("pool", 60, {"max_workers": 80}),
+    Strategy(
+        "forks",
+        25,
+        {"max_children": 60},
+        (pytest.mark.filterwarnings(FORKS_AMONG_THREADS),),
+    ),
+    Strategy("fibers", 300, {}),
+]
+
+
+class Upper(everserve.StreamRequestHandler[Any, Any]):
+    """Lines in capitals; more than anybody takes for ``flood``."""
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            if line == b"flood\n":
+                for _ in range(64):
+                    self.wfile.write(FLOOD)
+            else:
+                self.wfile.write(line.upper())
+                self.wfile.flush()
+
+
+class Attacker:
+    """The process of ``tests.hostile.attacker``: a method for each of its commands."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.attacker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def __getattr__(self, command: str) -> Callable[..., Any]:
+        def call(*address: Any, **arguments: Any) -> Any:
+            return self._ask({"do": command, **arguments} | dict(zip(["address"], address)))  # noqa: B905
+
+        return call
+
+    def _ask(self, command: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command, default=_plain) + "\n")
+        self._process.stdin.flush()
+        reply = json.loads(self._process.stdout.readline())
+        assert "error" not in reply, reply
+        return reply["value"]
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+class Siege:
+    """A server that serves in the background, an ear on it, and the attacker before it."""
+
+    def __init__(self, server: Any, attacker: Attacker, tls: Any = None) -> None:
+        self.server = server
+        self.attacker = attacker
+        self.heard = Heard()
+        self.tls = tls
+        self.before = b""  # what a good client says first
+        server.subscribe(self.heard)
+
+    @property
+    def address(self) -> Any:
+        return self.server.server_address
+
+    def ask(self, line: str = "hello\n", **how: Any) -> dict[str, Any]:
+        """Be a client, and a good one unless ``how`` says otherwise."""
+        chosen = {"tls": self.tls, "before": self.before} | how
+        answer: dict[str, Any] = self.attacker.ask(self.address, line=line, **chosen)
+        return answer
+
+    def serves(self) -> bool:
+        """True if a good client is served."""
+        return self.ask() == {"answer": "HELLO\n"}
+
+    def attack(self, command: str, **arguments: Any) -> Any:
+        return getattr(self.attacker, command)(self.address, **arguments)
+
+    def wait_ended(self, *kinds: type, count: int = 1) -> list[Any]:
+        """The events of those kinds, once there are ``count`` of them together."""
+        with self.heard._changed:
+            enough = self.heard._changed.wait_for(
+                lambda: sum(len(self.heard.of(kind)) for kind in kinds) >= count, LIMIT
+            )
+            assert enough, Counter(self.heard.names())
+        return [event for event in self.heard.events if isinstance(event, kinds)]
+
+    def wait_ends(self, count: int) -> list[Any]:
+        """How the connections ended, once ``count`` have."""
+        return self.wait_ended(Finished, Failed, Refused, count=count)
+
+    def wait_accepted(self, count: int) -> None:
+        self.heard.wait_for(Accepted, count)
+
+    def reasons(self) -> Counter[str]:
+        """Why connections were refused."""
+        return Counter(event.reason for event in self.heard.of(Refused))
+
+    def adds_up(self) -> bool:
+        """True if each connection that came in has ended, once."""
+        accepted = sorted(event.connection for event in self.heard.of(Accepted))
+        ends = (Finished, Failed, Refused)
+        ended = sorted(event.connection for kind in ends for event in self.heard.of(kind))
+        assert self.server._door.refusals == self.reasons()
+        return accepted == ended
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # that of the look itself
+    return found
+
+
+@pytest.fixture(scope="session")
+def attacker() -> Iterator[Attacker]:
+    attacker = Attacker()
+    yield attacker
+    attacker.end()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(params=[pytest.param(s, id=s.name, marks=s.marks) for s in STRATEGIES])
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def concurrent(strategy: Strategy) -> Strategy:
+    """The strategy, where it runs several requests at a time."""
+    if not strategy.is_concurrent:
+        pytest.skip("one request at a time, as it says")
+    return strategy
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """What connections travel over, for tests that want both."""
+    return request.param  # type: ignore[no-any-return]
+
+
+Besiege = Callable[..., Siege]
+
+
+@pytest.fixture
+def besiege(
+    strategy: Strategy, attacker: Attacker, certificates: Certificates, tmp_path: Path
+) -> Iterator[Besiege]:
+    """Make a server and serve; in the end it must be as good as before, and leave nothing behind."""
+    threads, found = set(threading.enumerate()), descriptors()
+    sieges: list[tuple[Any, Siege]] = []
+
+    def make(handler: Any = Upper, scheme: str = "tcp", tls: Any = None, **settings: Any) -> Siege:
+        address = f"unix:{tmp_path}/server" if scheme == "unix" else "tcp://127.0.0.1:0"
+        settings = strategy.room | settings | ({} if tls is None else {"tls": tls})
+        server = make_server(handler, address, concurrency=strategy.name, **settings)
+        siege = Siege(server, attacker, {"ca": certificates.authority} if tls else None)
+        running = serving(server)
+        running.__enter__()
+        sieges.append((running, siege))
+        return siege
+
+    yield make
+    attacker._ask({"do": "release"})
+    while sieges:
+        running, siege = sieges.pop()
+        hub = getattr(siege.server, "_hub", None)
+        try:
+            assert siege.server.state is State.STOPPED or siege.serves()
+        finally:
+            running.__exit__(None, None, None)
+        assert siege.server._stopping.report.unfinished == ()
+        assert siege.adds_up(), siege.heard.events
+        assert not hub or not hub.fibers
+        assert not siege.server._door.handshakes
+        assert not siege.server._door.peers
+        del siege, hub, running
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive(), thread
+    gc.collect()
+    assert descriptors() == found
+
+
+@contextmanager
+def serving(server: Any) -> Iterator[None]:
+    with server.running(grace=LIMIT):
+        yield
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> everserve.TLS:
+    return everserve.TLS(*certificates.server)
+
+
+def pair_of(pair: Pair) -> list[str]:
+    return [str(path) for path in pair]

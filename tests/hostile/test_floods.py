@@ -1,0 +1,186 @@
+"""More than a limit lets in, by each limit and each policy."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from tests.hostile.conftest import Besiege, Siege, Strategy
+
+import everserve
+from everserve.events import Accepted, DeadlineMissed, Opened, Refused, Shed
+from everserve.sockets.tls import TLS
+
+INSIDE = 3
+FLOOD = 20
+
+
+def fill(siege: Siege, count: int = INSIDE) -> None:
+    """Have ``count`` connections in progress, which have all been answered once."""
+    for _ in range(count):
+        siege.attack("hold", count=1, say=b"hello\n")
+        assert siege.attacker.listen(count=1, size=6) == [b"HELLO\n".hex()]
+
+
+def wait_until_quiet(siege: Siege) -> None:
+    """Until a clock of the kernel's with ticks of 4 ms tells the next word from the last one."""
+    pause = threading.Event()
+    while any(connection.traffic().quiet < 0.02 for connection in siege.server.connections):
+        pause.wait(0.005)
+
+
+def empty(siege: Siege, ends: int) -> None:
+    siege.attacker.release()
+    siege.wait_ends(ends)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "reset"])
+def test_above_max_connections(
+    besiege: Besiege, concurrent: Strategy, scheme: str, policy: str
+) -> None:
+    siege = besiege(
+        scheme=scheme, max_connections=INSIDE, overload=policy, overload_message=b"full\r\n"
+    )
+    fill(siege)
+    told = {siege.attack("tell", say=b"", end=False) for _ in range(FLOOD)}
+    if policy == "refuse":
+        assert told == {b"full\r\n".hex()}
+    else:
+        assert told == {""}
+    assert siege.reasons() == {"max_connections": FLOOD}
+    empty(siege, FLOOD + INSIDE)
+
+
+def test_what_waits_comes_in_later(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
+    siege = besiege(scheme=scheme, max_connections=INSIDE)
+    fill(siege)
+    siege.attack("hold", count=FLOOD, say=b"hello\n")
+    assert len(siege.server.connections) == len(siege.heard.of(Accepted)) == INSIDE
+    empty(siege, INSIDE + FLOOD)
+    assert not siege.reasons()
+
+
+def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
+    """One that is idle goes: not the first, which has said something meanwhile."""
+    siege = besiege(scheme=scheme, max_connections=INSIDE, overload="shed-idle")
+    fill(siege)
+    if concurrent.name == "forks" and scheme == "unix":  # only the child could count
+        siege.attack("tell", say=b"", end=False)
+        assert siege.reasons() == {"max_connections": 1}
+        empty(siege, INSIDE + 1)
+        return
+    wait_until_quiet(siege)
+    siege.attacker.say_again(say=b"again\n")
+    assert siege.attacker.listen(count=1, size=6) == [b"AGAIN\n".hex()]
+    assert siege.serves()
+    (shed,) = siege.heard.of(Shed)
+    assert shed.connection > 1  # which of the others is a matter of threads
+    empty(siege, INSIDE + 1)
+    assert not siege.reasons()
+
+
+def test_a_policy_of_ones_own(besiege: Besiege, concurrent: Strategy) -> None:
+    asked = []
+
+    def decide(server: Any, request: Any, client_address: Any, reason: str) -> bool:
+        asked.append((client_address[0], reason))
+        return len(asked) > 2
+
+    siege = besiege(max_connections=1, overload=decide)
+    fill(siege, 1)
+    for _ in range(2):
+        assert siege.attack("tell", say=b"hello\n") == ""
+    assert siege.serves()
+    assert asked == [("127.0.0.1", "max_connections")] * 3
+    assert siege.reasons() == {"max_connections": 2}
+    empty(siege, 4)
+
+
+def test_above_max_connections_per_peer(
+    besiege: Besiege, concurrent: Strategy, scheme: str
+) -> None:
+    siege = besiege(scheme=scheme, max_connections_per_peer=INSIDE)
+    fill(siege)
+    if scheme == "unix":  # has no peers to tell apart
+        fill(siege, 2 * INSIDE)
+        empty(siege, 3 * INSIDE)
+        return
+    siege.attack("scan", count=FLOOD, how="end")
+    siege.heard.wait_for(Refused, FLOOD)
+    assert siege.reasons() == {"max_connections_per_peer": FLOOD}
+    empty(siege, INSIDE + FLOOD)
+    assert len(siege.server._door.peers) == 0
+
+
+def test_above_accept_rate(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+    siege = besiege(scheme=scheme, accept_rate=0.001, accept_burst=2, overload="refuse")
+    siege.attack("scan", count=FLOOD, how="end")
+    siege.heard.wait_for(Refused, FLOOD - 2)
+    assert siege.reasons() == {"accept_rate": FLOOD - 2}
+    siege.wait_ends(FLOOD)
+    siege.server.accept_rate = None
+
+
+def test_accept_rate_makes_wait(besiege: Besiege, strategy: Strategy) -> None:
+    siege = besiege(accept_rate=0.001, accept_burst=2)
+    siege.attack("hold", count=4, end=True)
+    siege.wait_ends(2)
+    assert len(siege.heard.of(Accepted)) == 2
+    siege.server.accept_rate = None
+    siege.server._life.wake()  # it would look again when the next was to come in
+    siege.wait_ends(4)
+    assert not siege.reasons()
+
+
+@pytest.mark.parametrize("policy", ["refuse", "wait"])
+def test_above_max_handshakes(
+    besiege: Besiege, concurrent: Strategy, tls: TLS, policy: str
+) -> None:
+    siege = besiege(tls=tls, max_handshakes=INSIDE, overload=policy, handshake_timeout=600)
+    siege.attack("hold", count=INSIDE + FLOOD)
+    if policy == "refuse":
+        siege.heard.wait_for(Refused, FLOOD)
+        assert siege.reasons() == {"max_handshakes": FLOOD}
+    else:
+        siege.wait_accepted(INSIDE)
+    assert siege.server._life.bell.wait_until(lambda: len(siege.server.connections) == INSIDE)
+    assert siege.server._door.handshakes == INSIDE
+    empty(siege, INSIDE + FLOOD)
+    assert len(siege.heard.of(Accepted)) == INSIDE + FLOOD
+
+
+def test_a_handshake_that_is_over_makes_room(
+    besiege: Besiege, concurrent: Strategy, tls: TLS
+) -> None:
+    """It is the handshakes that are bounded, not the connections."""
+    siege = besiege(tls=tls, max_handshakes=1)
+    siege.attacker.hold_secure(siege.address, count=INSIDE, say=b"hello\n", tls=siege.tls)
+    siege.heard.wait_for(Accepted, INSIDE)
+    assert siege.attacker.listen(count=INSIDE, size=6) == [b"HELLO\n".hex()] * INSIDE
+    empty(siege, INSIDE)
+    assert not siege.reasons()
+
+
+def test_access_changed_on_a_running_server(besiege: Besiege, strategy: Strategy) -> None:
+    siege = besiege(access=everserve.Access(deny=["127.0.0.0/8"]))
+    siege.attack("scan", count=FLOOD, how="end", say=b"hello\n")
+    siege.heard.wait_for(Refused, FLOOD)
+    assert siege.reasons() == {"access": FLOOD}
+    assert not siege.heard.of(Opened)
+    siege.server.access = everserve.Access(allow=["127.0.0.1"])
+    assert siege.serves()
+    siege.server.access = everserve.Access(allow=["10.0.0.0/8"])
+    assert "error" in siege.ask() or siege.ask() == {"answer": ""}
+    siege.heard.wait_for(Refused, FLOOD + 1)
+    siege.server.access = None
+
+
+def test_verify_request_goes_on_working(besiege: Besiege, strategy: Strategy) -> None:
+    siege = besiege(access=everserve.Access(allow=["127.0.0.0/8"]))
+    siege.server.verify_request = lambda *_: False
+    siege.attack("scan", count=FLOOD, how="end")
+    siege.heard.wait_for(Refused, FLOOD)
+    assert siege.reasons() == {"verify_request": FLOOD}
+    assert not siege.heard.of(DeadlineMissed)
+    del siege.server.verify_request

@@ -1,0 +1,67 @@
+"""Those who connect and say nothing, or not enough, or nothing but that they have gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.hostile.conftest import Besiege, Strategy
+
+from everserve.events import Accepted, Finished, Refused
+from everserve.sockets.tls import TLS
+
+
+def test_silent_tls_clients_delay_nobody(
+    besiege: Besiege, concurrent: Strategy, tls: TLS, scheme: str
+) -> None:
+    siege = besiege(tls=tls, scheme=scheme, handshake_timeout=600)
+    siege.attack("hold", count=concurrent.crowd)
+    assert siege.serves()
+    assert len(siege.server.connections) >= concurrent.crowd
+
+
+def test_a_stop_does_not_wait_for_silent_clients(
+    besiege: Besiege, concurrent: Strategy, tls: TLS
+) -> None:
+    siege = besiege(tls=tls, handshake_timeout=600)
+    siege.attack("hold", count=concurrent.crowd)
+    siege.wait_accepted(concurrent.crowd)
+    report = siege.server.stop(0)
+    assert len(report.cut) == concurrent.crowd
+    assert report.unfinished == ()
+    assert siege.adds_up()
+
+
+@pytest.mark.parametrize("say", ["half a hello", "no TLS at all"])
+def test_a_handshake_has_its_time(
+    besiege: Besiege, strategy: Strategy, tls: TLS, scheme: str, say: str, certificates: Any
+) -> None:
+    siege = besiege(tls=tls, scheme=scheme, handshake_timeout=0.1)
+    hello = bytes.fromhex(siege.attacker.hello(ca=certificates.authority))
+    said = {"half a hello": hello[:100], "no TLS at all": b"GET / HTTP/1.1\r\n\r\n"}
+    count = strategy.crowd if strategy.is_concurrent else 1
+    siege.attack("hold", count=count, say=said[say])
+    siege.heard.wait_for(Refused, count)
+    reason = "handshake" if say == "no TLS at all" else "handshake_timeout"
+    assert siege.reasons() == {reason: count}
+    siege.attacker.hear(count=count)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_scan_of_ports(
+    besiege: Besiege, strategy: Strategy, tls: TLS, scheme: str, secure: bool
+) -> None:
+    siege = besiege(tls=tls if secure else None, scheme=scheme)
+    each = strategy.crowd // 3
+    for how in ("close", "reset", "end"):
+        assert siege.attack("scan", count=each, how=how) == each
+    siege.wait_ends(3 * each)
+    assert siege.reasons() == ({"handshake": 3 * each} if secure else {})
+
+
+def test_those_who_half_close_at_once(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+    siege = besiege(scheme=scheme)
+    siege.attack("hold", count=strategy.crowd, end=True)
+    siege.heard.wait_for(Finished, strategy.crowd)
+    assert siege.attacker.hear(count=strategy.crowd) == [""] * strategy.crowd
+    assert len(siege.heard.of(Accepted)) == strategy.crowd
