@@ -148,7 +148,9 @@ def test_a_used_port_is_named() -> None:
 
 
 def test_unknown_words() -> None:
-    with pytest.raises(OptionError, match="concurrency = 'magic': there are fibers, serial, threads"):
+    with pytest.raises(
+        OptionError, match="concurrency = 'magic': there are fibers, serial, threads"
+    ):
         everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency="magic")
     with pytest.raises(OptionError, match="no option 'colour'"):
         everserve.make_server(Upper, "tcp://127.0.0.1:0", colour=1)

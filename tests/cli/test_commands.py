@@ -141,7 +141,10 @@ def test_help_shows_examples() -> None:
         (["run", "json:dumps"], "is no request handler"),
         (["run", UPPER, "--bind", "127.0.0.1"], "cannot read the address '127.0.0.1'"),
         (["run", UPPER, "--concurrency", "magic"], "magic"),
-        (["run", UPPER, "--concurrency", "pool", "--max-workers", "0"], "'0': wants a number from 1 up"),
+        (
+            ["run", UPPER, "--concurrency", "pool", "--max-workers", "0"],
+            "'0': wants a number from 1 up",
+        ),
         (["run", UPPER, "--max-children", "3"], "max_children has no meaning for"),
     ],
 )

@@ -134,6 +134,8 @@ class Client:
         """Go away without a word of farewell."""
         if self._file is not None:
             self._file.close()  # it would keep the descriptor open
+        if self._is_stream:
+            self.socket.shutdown(socket.SHUT_RDWR)  # a forked handler has a copy of this end, too
         reset(self.socket)
 
 

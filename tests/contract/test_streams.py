@@ -78,6 +78,7 @@ def test_the_servers_half_ends_first(make_server: MakeServer, make_client: MakeC
         assert client.receive() == b"over\n"
         client.end()
         client.send(b"still heard\n")
+        client.reset()
 
 
 def test_a_reset_costs_its_connection_alone(

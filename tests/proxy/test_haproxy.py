@@ -1,0 +1,95 @@
+"""A real HAProxy in front: who the client is gets through it, and TLS too."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.certificates import Certificates
+from tests.clients import LIMIT
+from tests.proxy.conftest import TRUSTED, Serve, talk
+from tests.scenes import Heard
+
+from everserve.admission.access import Networks
+from everserve.events import Refused
+from everserve.sockets.tls import TLS
+
+
+def connect(address: Any) -> socket.socket:
+    return socket.create_connection(address, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("how", "version"), [("send-proxy", 1), ("send-proxy-v2", 2)], ids=["v1", "v2"]
+)
+def test_the_clients_address_gets_through(
+    serve: Serve, haproxy: Callable[..., Any], how: str, version: int
+) -> None:
+    server = serve(**TRUSTED)
+    front = haproxy(server, how)
+    for _ in range(3):
+        with connect(front) as client:
+            told, own = talk(client), list(client.getsockname())
+        assert told["client_address"] == told["address"] == own
+        assert told["destination"] == list(front)
+        assert told["proxy_address"] != own
+        assert told["proxy_address"][0] == "127.0.0.1"
+        assert (told["version"], told["command"]) == (version, "PROXY")
+
+
+def test_tls_passes_through(
+    serve: Serve, haproxy: Callable[..., Any], certificates: Certificates
+) -> None:
+    server = serve(tls=TLS(*certificates.server, alpn=["one", "two"]), **TRUSTED)
+    front = haproxy(server, "send-proxy-v2")
+    context = certificates.client_context()
+    context.set_alpn_protocols(["two"])
+    with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
+        told, own = talk(client), list(client.getsockname())
+    assert told["client_address"] == own
+    assert told["tls"] == {"sni": "localhost", "alpn": "two"}
+    assert told["version"] == 2
+
+
+def test_haproxy_tells_of_the_tls_that_it_ended(
+    serve: Serve, haproxy: Callable[..., Any], certificates: Certificates
+) -> None:
+    server = serve(**TRUSTED)
+    pem = certificates.folder / "haproxy.pem"
+    pem.write_bytes(b"".join(path.read_bytes() for path in certificates.server))
+    front = haproxy(
+        server,
+        "send-proxy-v2-ssl-cn",
+        bind=f"ssl crt {pem} ca-file {certificates.authority} verify required",
+    )
+    context = certificates.client_context(certificates.client)
+    with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
+        told, own = talk(client), list(client.getsockname())
+    assert told["client_address"] == own
+    assert told["ssl"] == {"secure": True, "common_name": "alice"}
+    assert told["tls"] is None
+
+
+def test_health_checks_are_answered_as_the_proxys_own(
+    serve: Serve, haproxy: Callable[..., Any]
+) -> None:
+    """HAProxy's checks carry LOCAL: the connection's own ends count, and traffic goes on."""
+    heard = Heard()
+    server = serve(**TRUSTED)
+    server.subscribe(heard)
+    front = haproxy(server, "send-proxy-v2 check check-send-proxy inter 50ms")
+    with connect(front) as client:
+        assert talk(client)["client_address"] == list(client.getsockname())
+    assert not heard.of(Refused)
+
+
+def test_who_is_not_trusted_is_refused(serve: Serve, haproxy: Callable[..., Any]) -> None:
+    heard = Heard()
+    server = serve(**TRUSTED | {"trusted_proxies": Networks(["10.0.0.0/8"])})
+    server.subscribe(heard)
+    with connect(haproxy(server, "send-proxy-v2")) as client:
+        client.sendall(b"who\n")
+        assert client.recv(100) == b""
+    assert heard.wait_for(Refused)[0].reason == "untrusted_proxy"
