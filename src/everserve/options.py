@@ -75,12 +75,6 @@ def _message(value: Any) -> bytes:
     return str(value).encode().decode("unicode_escape").encode("latin-1")
 
 
-def _networks(value: Any) -> Networks:
-    if isinstance(value, Networks):
-        return value
-    return Networks(value.split(",") if isinstance(value, str) else value)
-
-
 def _tls(value: Any) -> Any:
     if value is None or isinstance(value, TLS):
         return value
@@ -194,7 +188,7 @@ OPTIONS: Mapping[str, Option] = {
         ),
         _option(
             "trusted_proxies",
-            _networks,
+            Networks.of,
             "networks such as 10.0.0.0/8,::1",
             "networks of the proxies, with commas; others are refused",
         ),

@@ -112,7 +112,9 @@ def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> t
         defaults["dual_stack"] = has_ipv6()
     chosen = check(settings, base)
     if where.scheme == "tls" and chosen.get("tls") is None:
-        raise OptionError(f"{where}: needs a certificate: tls=everserve.TLS(certfile, keyfile)")
+        raise OptionError(
+            f"{where}: needs a certificate: --tls-cert, or in code tls=everserve.TLS(certfile, keyfile)"
+        )
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):

@@ -21,29 +21,38 @@ from tests.contract.kinds import (
 from tests.scenes import Heard
 
 
-@pytest.fixture(params=[pytest.param(s, id=s.name, marks=s.marks) for s in STRATEGIES])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test over both tables, or over those lines that it is about."""
+    names = metafunc.fixturenames
+    if "strategy" in names:
+        strategies = [s for s in STRATEGIES if s.concurrent or "concurrent" not in names]
+        params = [pytest.param(s, id=s.name, marks=s.marks) for s in strategies]
+        metafunc.parametrize("strategy", params, indirect=True)
+    if "transport" in names:
+        transports = [t for t in TRANSPORTS if t.is_stream or "stream" not in names]
+        params = [pytest.param(t, id=t.name) for t in transports]
+        metafunc.parametrize("transport", params, indirect=True)
+
+
+@pytest.fixture
 def strategy(request: pytest.FixtureRequest) -> Strategy:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
-@pytest.fixture(params=[pytest.param(t, id=t.name) for t in TRANSPORTS])
+@pytest.fixture
 def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture
 def stream(transport: Transport) -> Transport:
     """The transport, where it is one of streams."""
-    if not transport.is_stream:
-        pytest.skip("of streams")
     return transport
 
 
 @pytest.fixture
 def concurrent(strategy: Strategy) -> Strategy:
     """The strategy, where it runs several requests at a time."""
-    if not strategy.concurrent:
-        pytest.skip("one request at a time")
     return strategy
 
 

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from tests.clients import LIMIT, reset
 
 from everserve.combos import server_class
+from everserve.fibers import offload
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.handlers.stream import StreamRequestHandler
 
@@ -48,6 +50,7 @@ STRATEGIES = [
     Strategy("serial", concurrent=False),
     Strategy("threads", thread_hook=True),
     Strategy("pool", thread_hook=True),
+    Strategy("fibers", thread_hook=True, wait=offload),
     Strategy("forks", in_processes=True, marks=(pytest.mark.filterwarnings(FORKS_AMONG_THREADS),)),
 ]
 
@@ -100,7 +103,6 @@ class Client:
         except BaseException:
             self.socket.close()
             raise
-        self._is_stream = transport.is_stream
         self._file = self.socket.makefile("rb") if transport.is_stream else None
 
     @property
@@ -109,6 +111,13 @@ class Client:
 
     def send(self, line: bytes) -> None:
         self.socket.sendall(line)
+
+    def offer(self, line: bytes) -> None:
+        """Send to a server that may have closed the connection already."""
+        try:
+            self.send(line)
+        except ConnectionError:
+            pass
 
     def receive(self) -> bytes:
         """The next line, or ``b""`` when the server has ended the connection."""
@@ -122,21 +131,24 @@ class Client:
 
     def end(self) -> None:
         """Wait until the server has closed the connection; a datagram has none."""
-        if self._is_stream:
+        if self._file is not None:
             assert self.receive() == b""
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._hang_up()
         self.socket.close()
 
     def reset(self) -> None:
         """Go away without a word of farewell."""
-        if self._file is not None:
-            self._file.close()  # it would keep the descriptor open
-        if self._is_stream:
-            self.socket.shutdown(socket.SHUT_RDWR)  # a forked handler has a copy of this end, too
+        self._hang_up()
         reset(self.socket)
+
+    def _hang_up(self) -> None:
+        """A forked handler has a copy of this end, too, so that closing alone would not do."""
+        if self._file is not None:
+            self._file.close()
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class Gate:

@@ -51,7 +51,7 @@ def test_none_is_left_open(strategy: Strategy, transport: Transport, tmp_path: P
     with server.running():
         for number, line in enumerate((b"ping\n", b"refused\n", b"fail\n", b"ping\n")):
             client = Client(server, transport, tmp_path, number)
-            client.send(line)
+            client.offer(line)
             heard.wait_for(Accepted, number + 1)
             server._life.bell.wait_until(lambda: not server.connections)
             client.close()

@@ -114,8 +114,7 @@ def test_of_a_request_that_is_refused(
     server = noted(echo, verify_request=lambda *_: False)
     server.subscribe(heard)
     with server.running():
-        client = make_client(server)
-        client.send(b"ping\n")
+        make_client(server).offer(b"ping\n")
         heard.wait_for(Refused)
     assert [name for _, name in record.read()] == [
         "get_request", "shutdown_request", "close_request"
@@ -132,8 +131,7 @@ def test_finish_is_not_called_if_setup_raised(
     server = noted(echo, handle_error=lambda self, *_: record.note("handle_error"))
     server.RequestHandlerClass.setup = setup
     with server.running():
-        client = make_client(server)
-        client.send(b"ping\n")
+        make_client(server).offer(b"ping\n")
         seen = until(record, [], 6)
         server._life.bell.wait_until(lambda: not server.connections)
     names = [name for _, name in seen + record.read()]
@@ -156,10 +154,10 @@ def test_each_request_is_accounted_for(
     )
     server.subscribe(heard)
     with server.running():
-        for line in (b"one\n", b"refused\n", b"fail\n", b"two\n", b"refused\n", b"fail\n"):
-            client = make_client(server)
-            client.send(line)
-            heard.wait_for(Accepted, len(heard.of(Accepted)))
+        lines = [b"one\n", b"refused\n", b"fail\n", b"two\n", b"refused\n", b"fail\n"]
+        for number, line in enumerate(lines, 1):
+            make_client(server).offer(line)
+            heard.wait_for(Accepted, number)
     ends = {kind: len(heard.of(kind)) for kind in (Accepted, Refused, Finished, Failed)}
     assert ends[Accepted] == 6
     assert ends[Refused] == 2

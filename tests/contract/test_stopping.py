@@ -11,6 +11,7 @@ from tests.contract.kinds import Client, Gate, Strategy, Transport
 from tests.scenes import Heard
 
 from everserve.events import Draining, Finished, Stopped
+from everserve.server import stopping
 from everserve.server.lifecycle import State
 
 MakeServer = Callable[..., Any]
@@ -108,6 +109,12 @@ def test_a_blocked_read_of_rfile_ends_when_it_is_cut(
     assert (len(report.cut), report.unfinished) == (1, ())
 
 
+@pytest.fixture
+def _given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "AFTERMATH", 0.02)
+
+
+@pytest.mark.usefixtures("_given_up_soon")
 def test_a_handler_that_does_not_look_is_given_up(
     held: Any, make_client: MakeClient, gate: Gate, strategy: Strategy
 ) -> None:
@@ -168,6 +175,7 @@ def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: Ma
     assert server.state is State.READY
 
 
+@pytest.mark.usefixtures("_given_up_soon")
 def test_a_second_stop_cuts(
     held: Any, make_client: MakeClient, gate: Gate, heard: Heard, strategy: Strategy
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from everserve.handlers.stream import StreamRequestHandler
 Pair = tuple[socket.socket, socket.socket]
 
 
-@pytest.fixture(params=["TCP", "Unix"])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    if request.param == "Unix":
+@contextmanager
+def connected(family: str) -> Iterator[Pair]:
+    if family == "Unix":
         ours, peers = socket.socketpair()
     else:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -26,6 +27,12 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with ours, peers:
         peers.settimeout(LIMIT)
         yield ours, peers
+
+
+@pytest.fixture(params=["TCP", "Unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    with connected(request.param) as pair:
+        yield pair
 
 
 class Open(StreamRequestHandler):
@@ -88,16 +95,14 @@ def test_without_a_timeout_the_sockets_own_stays(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_nagle_algorithm(pair: Pair, on: bool) -> None:
-    if pair[0].family == socket.AF_UNIX:
-        pytest.skip("a Unix socket has none")
-
+def test_the_nagle_algorithm(on: bool) -> None:
     class Prompt(Open):
         disable_nagle_algorithm = on
 
-    handler = Prompt(pair[0], "peer", None)
-    assert bool(pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is on
-    handler.end()
+    with connected("TCP") as (ours, _):
+        handler = Prompt(ours, "peer", None)
+        assert bool(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is on
+        handler.end()
 
 
 @pytest.mark.parametrize("rbufsize", [-1, 100, 0])

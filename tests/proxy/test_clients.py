@@ -31,7 +31,7 @@ def s_client(server: Any, certificates: Certificates, *more: object) -> Any:
     return run(
         "openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "localhost",
         "-CAfile", certificates.authority, "-verify_return_error", "-verify_hostname", "localhost",
-        "-quiet", "-no_ign_eof", *more, say=b"who\n",
+        "-quiet", *more, say=b"who\n",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from everserve.errors import OptionError
 
@@ -28,6 +28,18 @@ def host_of(address: Any) -> bytes | None:
     return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _unmapped(network: _Network) -> _Network:
+    """The IPv4 network that an IPv6 one stands for, as ``host_of`` has its addresses."""
+    if network.version == 6 and network.prefixlen >= 96:
+        packed = network.network_address.packed
+        if packed.startswith(_MAPPED):
+            return ipaddress.IPv4Network((packed[12:], network.prefixlen - 96))
+    return network
+
+
 class Networks:
     """A set of networks that answers in one look-up for each prefix length that occurs."""
 
@@ -37,7 +49,7 @@ class Networks:
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         for text in self.texts:
             try:
-                network = ipaddress.ip_network(text.strip())
+                network = _unmapped(ipaddress.ip_network(text.strip()))
             except ValueError as error:
                 raise OptionError(
                     f"no network: {text!r} ({error}); write 10.0.0.0/8 or ::1"
@@ -46,6 +58,13 @@ class Networks:
             shift = size - network.prefixlen
             prefixes = self._prefixes.setdefault((size // 8, shift), set())
             prefixes.add(int(network.network_address) >> shift)
+
+    @classmethod
+    def of(cls, value: Networks | str | Iterable[str]) -> Networks:
+        """``value`` as it is, or made of texts; one text has them with commas."""
+        if isinstance(value, Networks):
+            return value
+        return cls(value.split(",") if isinstance(value, str) else value)
 
     def __bool__(self) -> bool:
         return bool(self._prefixes)

@@ -11,13 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from everserve.admission.access import Access
 from everserve.admission.limits import PeerCounter, TokenBucket
 from everserve.errors import OptionError
-
-if TYPE_CHECKING:
-    from everserve.admission.access import Access
 
 __all__ = [
     "POLICIES",
@@ -85,7 +83,7 @@ class Door:
     def objection(self, address: Any) -> str | None:
         """Why the connection from ``address``, accepted just now, is above a limit, in a word."""
         keeper = self._keeper
-        if keeper.access is not None and not keeper.access.permits(address):
+        if keeper.access is not None and not Access.parse(keeper.access).permits(address):
             return "access"
         if keeper.accept_rate is not None and not self._rate().take():
             return "accept_rate"
@@ -102,15 +100,15 @@ class Door:
         """The connection is let in: count it among those of its peer, and its handshake to come."""
         keeper = self._keeper
         if keeper.max_connections_per_peer is not None:
-            connection.counted = True
+            connection.counted = connection.peer  # which a PROXY header will change
             self.peers.add(connection.peer)
         if keeper.tls is not None and keeper.implicit_tls:
             self.greet(connection)  # here already: the next is asked for before this one runs
 
     def leave(self, connection: Any) -> None:
         """The connection has ended."""
-        if connection.counted:
-            self.peers.remove(connection.peer)
+        if connection.counted is not None:
+            self.peers.remove(connection.counted)
         self.greeted(connection)
 
     def greet(self, connection: Any) -> None:

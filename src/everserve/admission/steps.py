@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from everserve.admission.access import host_of
+from everserve.admission.access import Networks, host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
@@ -112,7 +112,7 @@ def read_proxy_header(passage: Passage) -> None:
     if not server.proxy_protocol:
         return
     host = host_of(passage.client_address)
-    if host is not None and host not in server.trusted_proxies:
+    if host is not None and host not in Networks.of(server.trusted_proxies):
         raise Refusal("untrusted_proxy")
     if isinstance(passage.request, Datagram):
         _strip_header(passage, passage.request)
@@ -144,6 +144,7 @@ def _believe(passage: Passage, header: ProxyHeader) -> None:
         passage.client_address = header.source
     if passage.connection is not None:
         passage.connection.proxy = header
+        passage.connection.peer = passage.client_address
 
 
 def _receive_header(sock: socket.socket) -> ProxyHeader:

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -177,6 +178,8 @@ def _explain(error: OSError) -> str:
 def _say_where(servers: list[TCPServer]) -> None:
     for server in servers:
         address = Address.of(server.socket)
+        if server.tls is not None and address.scheme == "tcp":
+            address = replace(address, scheme="tls")
         click.echo(f"everserve: listening on {address}{_invitation(address)}")
     click.echo(f"everserve: process {os.getpid()}; press Ctrl-C to stop")
 
@@ -188,6 +191,9 @@ def _invitation(address: Address) -> str:
             return ""
         return f"; talk to it: nc -U{'u' * (address.scheme == 'unixgram')} {address.path}"
     host = address.host or "127.0.0.1"
+    if address.scheme == "tls":
+        host = f"[{host}]" if ":" in host else host
+        return f"; talk to it: openssl s_client -quiet -connect {host}:{address.port}"
     return f"; talk to it: nc {'-u ' * (address.scheme == 'udp')}{host} {address.port}"
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.requestthread import RequestThreadMixIn
@@ -21,6 +21,9 @@ from everserve.events import Stalled
 from everserve.fibers.engine import Fiber, FiberSocket, Hub, accept_many, current
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
+
+if TYPE_CHECKING:
+    from everserve.server.stopping import StopReport
 
 __all__ = ["FiberMixIn"]
 
@@ -57,6 +60,7 @@ class FiberMixIn(RequestThreadMixIn):
     block_on_close: bool = True
     _hub: Hub | None = None
     _closing: bool = False
+    _stopper: Fiber | None = None
     _over: threading.Event | None = None
 
     # -- serving -------------------------------------------------------------------------------
@@ -64,6 +68,7 @@ class FiberMixIn(RequestThreadMixIn):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Handle requests until ``shutdown()`` or ``stop()``; the fibers run on this thread."""
         self._closing = False
+        self._stopper = None
         self._over = threading.Event()
         self._hub = hub = Hub(on_error=self._fiber_failed)
         if self.stall_threshold is not None:
@@ -102,6 +107,7 @@ class FiberMixIn(RequestThreadMixIn):
         server: Any = self
         if (
             self._hub is None
+            or not _is_ours(self)
             or server.socket_type != socket.SOCK_STREAM
             or not self._takes_batches()
         ):
@@ -150,7 +156,9 @@ class FiberMixIn(RequestThreadMixIn):
 
     def _fiber_stalled(self, fiber: Fiber, stack: str) -> None:
         if self.stall_threshold is not None and _is_ours(self):
-            self._tell(Stalled(fiber.name, self.stall_threshold, stack))
+            handler = getattr(self.RequestHandlerClass, "__name__", repr(self.RequestHandlerClass))
+            name = handler if fiber.name == self._run_fiber.__qualname__ else fiber.name
+            self._tell(Stalled(name, self.stall_threshold, stack))
 
     # -- the life cycle ------------------------------------------------------------------------
 
@@ -165,6 +173,12 @@ class FiberMixIn(RequestThreadMixIn):
             hub.wake()
         else:
             over.wait()
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """As in ``BaseServer``; a fiber that calls it is the last to end."""
+        if self._stopper is None:
+            self._stopper = current()
+        return super().stop(grace)
 
     def _linger(self, hub: Hub) -> None:
         """Go on for the requests in progress, until they are done or their time is up."""
@@ -189,7 +203,9 @@ class FiberMixIn(RequestThreadMixIn):
     def _lingering_ends(self, until: float) -> float:
         """A stop has its own deadline; a fiber that conducts it needs the time after it."""
         stopping = self._stopping if _is_ours(self) else None
-        return until if stopping is None else stopping.ends
+        if stopping is None:
+            return until
+        return stopping.ends if self._stopper is not None else stopping.deadline + _LAST_WORDS
 
     def _turn_until(self, hub: Hub, deadline: float) -> None:
         while self._has_requests(hub) and (left := deadline - monotonic()) > 0:

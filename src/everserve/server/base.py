@@ -103,6 +103,7 @@ class BaseServer(RequestFlow):
         try:
             with self._listener_for_serving(), AcceptLoop(self).open() as self._loop:
                 self.emit(Serving(self.server_address))
+                self._life.announce()
                 self._loop.run(poll_interval)
                 self._drain()
         finally:

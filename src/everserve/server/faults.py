@@ -10,7 +10,7 @@ import select
 import socket
 from typing import Any
 
-from everserve.errors import NoReplyAddressError
+from everserve.errors import LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
 
 __all__ = ["peer_is_gone"]
@@ -19,12 +19,15 @@ _GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
 def peer_is_gone(error: BaseException, request: Any) -> bool:
-    """True if ``error`` says that the peer of ``request`` went away, or kept silent for too long.
+    """True if ``error`` says that the peer of ``request`` went away, kept silent for too long, or
+    sent what nobody could take.
 
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
     """
     if isinstance(error, NoReplyAddressError):
+        return True
+    if isinstance(error, LineTooLong):
         return True
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)

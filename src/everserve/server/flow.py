@@ -30,6 +30,8 @@ from everserve.events import (
     Shed,
     Subscriber,
 )
+from everserve.fibers.exits import FiberExit
+from everserve.reading import Reading
 from everserve.server.acceptloop import AcceptLoop
 from everserve.server.faults import peer_is_gone
 from everserve.server.inflight import Connection, ConnectionState, Inflight
@@ -273,6 +275,8 @@ class RequestFlow:
                 self.RequestHandlerClass(request, client_address, self)
         except Refusal as refusal:
             self._refuse(connection, refusal.reason, refusal.__cause__)
+        except FiberExit:
+            raise  # cut by a stop: that is no failure of the request
         except BaseException as error:
             self._fail(connection, request, error)
             raise
@@ -314,6 +318,11 @@ class RequestFlow:
         except Refusal as refusal:
             raise ConnectionAbortedError(f"STARTTLS failed: {refusal.__cause__}") from refusal
 
+    @Reading
+    def refusals(self) -> dict[str, int]:
+        """How many requests were turned away so far, by reason."""
+        return dict(self._door.refusals)
+
     def connection_of(self, request: Any) -> Connection | None:
         """The entry among ``connections`` that a handler's ``request`` belongs to."""
         return self._inflight.find(request)
@@ -335,13 +344,14 @@ class RequestFlow:
         logger ``everserve``.
         """
         error = sys.exception()
+        connection = self._inflight.find(request)
+        peer = client_address if connection is None else connection.peer
         if error is None:
-            logger.error("request from %s failed", client_address)
-            return
-        if peer_is_gone(error, request):
-            logger.debug("peer %s went away: %r", client_address, error)
+            logger.error("request from %s failed", peer)
+        elif peer_is_gone(error, request):
+            logger.debug("peer %s went away: %r", peer, error)
         else:
-            logger.error("request from %s failed: %r", client_address, error, exc_info=error)
+            logger.error("request from %s failed: %r", peer, error, exc_info=error)
 
     def request_moved(self, request: Any, process: int) -> None:
         """Another process has the request now: keep it among the connections until it is returned."""

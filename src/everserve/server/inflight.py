@@ -45,7 +45,7 @@ class _Admitted:
 
     held_by: int | None = None  # the process that has it after the parent closed its copy
     twin: socket.socket | None = None  # the socket again, while a process holds the request
-    counted: bool = False  # among the connections of its peer
+    counted: Any = None  # the peer among whose connections it is
     greeting: bool = False  # among the handshakes in progress
     missed: str | None = None  # the deadline it missed
     pace: Pace | None = None  # its deadlines

@@ -39,6 +39,7 @@ class Life:
         self.state = State.READY
         self.bell = Bell()
         self.session: object | None = None
+        self.announced = False  # the run accepts, and has said so
         self.suspended = False
         self._shutdown_requested = False
         self._wakeup: Wakeup | None = None
@@ -75,9 +76,15 @@ class Life:
     def end(self) -> None:
         """The run has ended: whoever waits for it goes on."""
         self._shutdown_requested = False
+        self.announced = False
         self.session = self._serving = None
         if self.state in (State.SERVING, State.SUSPENDED):
             self.state = State.READY
+        self.bell.ring()
+
+    def announce(self) -> None:
+        """The run accepts, and its subscribers know."""
+        self.announced = True
         self.bell.ring()
 
     def move(self, state: State) -> None:

@@ -36,7 +36,7 @@ class ServingThread(threading.Thread):
         """Start, and return when the server accepts. Raises what hindered it."""
         life = self._server._life
         self.start()
-        life.bell.wait_until(lambda: life.session is not None or self._ended)
+        life.bell.wait_until(lambda: life.announced or self._ended)
         self._raise()
 
     def join_and_raise(self, grace: float) -> None:

@@ -67,7 +67,8 @@ class TLSHandshake(TLSWire):
             self._take_in(initial)
         while not self._has_agreed():
             self._ship(limit)
-            while not self._feed():
+            self._more = False
+            while not (self._more or self._feed()):
                 sealed = self._fetch(limit)
                 if not sealed:
                     self.truncated = True

@@ -12,7 +12,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from everserve.sockets.tlshandshake import TLSHandshake
-from everserve.sockets.tlswire import BATCH, RECORD, Half, Turn, closed_error, ragged_error
+from everserve.sockets.tlswire import (
+    BATCH,
+    PIECE,
+    RECORD,
+    Half,
+    Turn,
+    closed_error,
+    ragged_error,
+    want_read,
+)
 
 if TYPE_CHECKING:
     from socket import _SendableFile
@@ -122,7 +131,10 @@ class TLSSocket(TLSHandshake):
                 if found is not None:
                     return found
                 limit = self._until(limit)
-            sealed = self._fetch()
+            try:
+                sealed = self._inner.recv(PIECE)
+            except BlockingIOError:
+                raise want_read() from None
             if not sealed:
                 return self._end_ragged(buffer)
 

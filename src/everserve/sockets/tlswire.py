@@ -21,7 +21,17 @@ from everserve.sockets.tlsfacts import TLSFacts
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["BATCH", "RECORD", "Half", "TLSWire", "Turn", "closed_error", "ragged_error"]
+__all__ = [
+    "BATCH",
+    "PIECE",
+    "RECORD",
+    "Half",
+    "TLSWire",
+    "Turn",
+    "closed_error",
+    "ragged_error",
+    "want_read",
+]
 
 RECORD = 16_384
 """Bytes of plain text that one record holds at most (RFC 8446, section 5.1)."""
@@ -127,9 +137,7 @@ class TLSWire(TLSFacts):
         try:
             return self._inner.recv(PIECE)
         except BlockingIOError:
-            raise ssl.SSLWantReadError(
-                ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read)"
-            ) from None
+            raise want_read() from None
 
     def _hold(self, sealed: bytes) -> None:
         """Keep what has come for `_feed`; one record alone needs no more looking at."""
@@ -322,6 +330,10 @@ def closed_error() -> OSError:
 
 def ragged_error(told: str) -> ssl.SSLEOFError:
     return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"EOF occurred in violation of protocol: {told}")
+
+
+def want_read() -> ssl.SSLWantReadError:
+    return ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read)")
 
 
 def _want_write() -> ssl.SSLWantWriteError:

@@ -1,0 +1,86 @@
+"""``admission.cancelling``: whether a handler should go on."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.clients import reset
+
+from everserve.admission.cancelling import Cancelled, reason_to_stop
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def ends() -> Iterator[Pair]:
+    """A TCP connection: the server's end, the client's end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with client, server:
+        yield server, client
+
+
+def wait_for_news(server: socket.socket) -> None:
+    server.settimeout(20)
+    try:
+        server.recv(1)
+    except ConnectionResetError:
+        pass
+
+
+def test_go_on(ends: Pair) -> None:
+    assert reason_to_stop(SimpleNamespace(), None, ends[0]) is None
+    assert reason_to_stop(object(), None, (b"data", ends[0])) is None
+
+
+def test_the_server_drains(ends: Pair) -> None:
+    reason = reason_to_stop(SimpleNamespace(draining=True), None, ends[0])
+    assert reason is Cancelled.DRAINING
+    assert reason
+    assert str(reason.value) == "the server stops"
+
+
+@pytest.mark.parametrize(
+    ("connection", "reason"),
+    [
+        ({"missed": "idle_timeout", "pace": None}, Cancelled.DEADLINE),
+        ({"missed": None, "pace": None}, None),
+        ({"missed": None, "pace": SimpleNamespace(ends=None)}, None),
+        ({"missed": None, "pace": SimpleNamespace(ends=monotonic() - 1)}, Cancelled.DEADLINE),
+        ({"missed": None, "pace": SimpleNamespace(ends=monotonic() + 3600)}, None),
+    ],
+)
+def test_a_deadline(ends: Pair, connection: dict[str, Any], reason: Cancelled | None) -> None:
+    assert reason_to_stop(object(), SimpleNamespace(**connection), ends[0]) is reason
+
+
+def test_the_peer_has_reset(ends: Pair) -> None:
+    server, client = ends
+    reset(client)
+    wait_for_news(server)
+    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE
+
+
+def test_the_peer_has_ended_its_half_and_still_listens(ends: Pair) -> None:
+    server, client = ends
+    client.shutdown(socket.SHUT_WR)
+    wait_for_news(server)
+    assert reason_to_stop(object(), None, server) is None
+
+
+def test_the_connection_was_cut(ends: Pair) -> None:
+    server, _ = ends
+    server.shutdown(socket.SHUT_RDWR)
+    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE
+
+
+def test_the_connection_is_closed(ends: Pair) -> None:
+    server, _ = ends
+    server.close()
+    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE

@@ -1,0 +1,86 @@
+"""``combos``: a ready-made server for each strategy and each transport."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import everserve
+from everserve import combos
+from everserve.combos import CONCURRENCY, server_class
+from everserve.errors import AddressError, OptionError
+
+STRATEGIES = {
+    "serial": None,
+    "threads": "ThreadingMixIn",
+    "pool": "ThreadPoolMixIn",
+    "forks": "ForkingMixIn",
+    "fibers": "FiberMixIn",
+}
+TRANSPORTS = {
+    "tcp": "TCPServer",
+    "tls": "TCPServer",
+    "udp": "UDPServer",
+    "unix": "UnixStreamServer",
+    "unixgram": "UnixDatagramServer",
+}
+
+
+def test_the_tables_are_complete() -> None:
+    assert set(CONCURRENCY) == set(STRATEGIES)
+    assert set(combos._TRANSPORTS) == set(TRANSPORTS)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("concurrency", STRATEGIES)
+def test_a_class_for_each_pair(concurrency: str, transport: str) -> None:
+    found = server_class(concurrency, transport)
+    mix_in = STRATEGIES[concurrency]
+    base = getattr(everserve, TRANSPORTS[transport])
+    assert found.__name__ in everserve.__all__
+    if mix_in is None:
+        assert found is base
+    else:
+        assert found.__bases__ == (getattr(everserve, mix_in), base)
+
+
+def test_each_class_is_one_of_the_pairs() -> None:
+    named = {
+        server_class(concurrency, transport).__name__
+        for concurrency in STRATEGIES
+        for transport in TRANSPORTS
+        if concurrency != "serial"
+    }
+    assert set(combos.__all__) == named
+
+
+def test_an_unknown_strategy_names_those_that_exist() -> None:
+    with pytest.raises(OptionError, match=r"concurrency = 'thread': there are .*threads, pool"):
+        server_class("thread", "tcp")
+
+
+def test_a_transport_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(combos, "ForkingUnixStreamServer")
+    with pytest.raises(AddressError, match="unix: is not there on this system"):
+        server_class("forks", "unix")
+
+
+ELSEWHERE = """
+import os, socket
+del os.fork, socket.AF_UNIX
+import everserve
+names = set(everserve.__all__)
+assert not [name for name in names if "Fork" in name or "Unix" in name], names
+assert {{"TCPServer", "ThreadingUDPServer", "ThreadPoolTCPServer"}} <= names
+from everserve.combos import CONCURRENCY
+print(*CONCURRENCY)
+"""
+
+
+def test_where_there_is_no_fork_and_no_unix_socket() -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE.format()], capture_output=True, text=True
+    )
+    assert (child.stdout, child.stderr) == ("fibers serial threads pool\n", "")

@@ -1,0 +1,102 @@
+"""``events``: frozen objects that read well in a log."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+
+from everserve import events
+from everserve.events import (
+    Accepted,
+    BackedOff,
+    DeadlineMissed,
+    Draining,
+    Event,
+    Failed,
+    Finished,
+    Opened,
+    Refused,
+    Serving,
+    Shed,
+    Stalled,
+    Stopped,
+    Truncated,
+)
+
+PEER = ("127.0.0.1", 9)
+FULL = OSError(24, "Too many open files")
+
+TOLD: list[tuple[Event, int, str]] = [
+    (Serving(PEER), logging.INFO, "serving on ('127.0.0.1', 9)"),
+    (Accepted(7, PEER), logging.DEBUG, "accepted #7 from ('127.0.0.1', 9)"),
+    (Refused(7, PEER, "full"), logging.INFO, "refused #7 from ('127.0.0.1', 9): full"),
+    (
+        Refused(7, PEER, "tls", ValueError("no cipher")),
+        logging.INFO,
+        "refused #7 from ('127.0.0.1', 9): tls (no cipher)",
+    ),
+    (Shed(7, PEER), logging.INFO, "cut idle #7 from ('127.0.0.1', 9) to make room"),
+    (
+        DeadlineMissed(7, PEER, "idle_timeout"),
+        logging.INFO,
+        "cut #7 from ('127.0.0.1', 9): idle_timeout",
+    ),
+    (Opened(7, PEER), logging.DEBUG, "opened #7 from ('127.0.0.1', 9)"),
+    (Finished(7, PEER, 0.25), logging.DEBUG, "finished #7 from ('127.0.0.1', 9) after 0.250 s"),
+    (
+        Failed(7, PEER, ValueError("no"), False),
+        logging.ERROR,
+        "failed #7 from ('127.0.0.1', 9): ValueError('no')",
+    ),
+    (
+        BackedOff(FULL, 0.005, 3),
+        logging.WARNING,
+        "cannot accept, waiting 5 ms: [Errno 24] Too many open files",
+    ),
+    (
+        Truncated(PEER, 512),
+        logging.WARNING,
+        "datagram from ('127.0.0.1', 9) cut to max_packet_size = 512 bytes",
+    ),
+    (
+        Stalled("fiber 3", 0.1, "  here"),
+        logging.WARNING,
+        "fiber 3 has held the loop for 0.1 s:\n  here",
+    ),
+    (Draining(2.5), logging.INFO, "draining, at most 2.5 s"),
+    (Stopped("1 finished"), logging.INFO, "stopped: 1 finished"),
+]
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text"), [pytest.param(*row, id=type(row[0]).__name__) for row in TOLD]
+)
+def test_it_reads_well_at_its_level(event: Event, level: int, text: str) -> None:
+    assert str(event) == text
+    assert event.level == level
+
+
+def test_the_table_above_is_complete() -> None:
+    assert {type(event).__name__ for event, _, _ in TOLD} == {
+        name for name in events.__all__ if name not in ("Event", "Subscriber")
+    }
+
+
+@pytest.mark.parametrize("event", [row[0] for row in TOLD], ids=lambda e: type(e).__name__)
+def test_nobody_can_change_it(event: Any) -> None:
+    assert isinstance(event, Event)
+    for field in dataclasses.fields(event):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(event, field.name, None)
+    with pytest.raises((AttributeError, TypeError)):
+        event.anything = "else"
+
+
+def test_the_server_itself_logs_what_an_operator_must_see() -> None:
+    logged = {type(event) for event, _, _ in TOLD if event.logged}
+    assert logged == {Failed, BackedOff, Truncated, Stalled}
+    assert all(kind.level >= logging.WARNING for kind in logged)
+    assert Event.logged is False
