@@ -35,14 +35,17 @@ pytestmark = [
 class Run:
     """One suite in one fresh interpreter."""
 
-    def __init__(self, suite: str, server_module: str, folder: Path) -> None:
+    def __init__(
+        self, suite: str, server_module: str, folder: Path, mixin: str | None = None
+    ) -> None:
         self.suite = suite
-        self.folder = folder / server_module
+        self.folder = folder / (mixin or server_module)
         self.folder.mkdir()
         self.report = self.folder / "report.json"
         self.output = self.folder / "output.txt"
         command = [sys.executable, "-P", str(RUNNER), suite, "--with", server_module]
         command += ["--report", str(self.report), "--limit", str(LIMIT)]
+        command += ["--mixin", mixin] if mixin else []
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -100,3 +103,22 @@ def test_suite_passes_on_everserve(
     assert ours["ids"] == theirs["ids"]
     assert ours["skipped"] == theirs["skipped"]
     assert ours["left_behind"] <= theirs["left_behind"], f"left behind:\n{ours['said'][-4000:]}"
+
+
+ABOUT_THREADS = {
+    "test_threading_not_handled",  # SystemExit goes to threading.excepthook
+    "test_threads_reaped",  # looks into _threads
+}
+"""The tests of `test_socketserver` that have no meaning where there are no threads."""
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_suite_passes_with_fibers_in_place_of_threads(suite: str, tmp_path: Path) -> None:
+    run = Run(suite, "everserve", tmp_path, mixin="FiberMixIn")
+    try:
+        ours = run.result()
+    finally:
+        run.end()
+    failed = {name.split()[0].rpartition(".")[2] for name in ours["failed"]}
+    assert failed <= ABOUT_THREADS, ours["said"][-12000:]
+    assert ours["run"] > 0

@@ -139,7 +139,7 @@ class FiberMixIn(RequestThreadMixIn):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a fiber that runs ``process_request_thread``."""
         if self._hub is None:  # handle_request() by itself: nothing would turn the loop
-            self.process_request_thread(request, client_address)
+            self._run_fiber(request, client_address)
             return
         if type(request) is socket.socket:
             request = FiberSocket.adopt(request)

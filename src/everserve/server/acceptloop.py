@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from everserve.server.lifecycle import State
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -59,7 +57,7 @@ class AcceptLoop:
         batch = BATCH if server._takes_batches() else 1
         while life.accepting:
             timeout = poll_interval if server.needs_service() else None
-            if self._wait(life.state is State.SERVING, timeout) and life.accepting:
+            if self._wait(life.taking, timeout) and life.taking:
                 self._take(batch if timeout is None else 1)
             if life.accepting:
                 server.service_actions()
@@ -70,7 +68,7 @@ class AcceptLoop:
         for _ in range(most):
             if not self._server._handle_request_noblock():
                 return
-            if life.state is not State.SERVING or life.shutdown_requested or not self._can_accept():
+            if not life.taking or not self._can_accept():
                 return
 
     def turn(self, deadline: float | None) -> bool:

@@ -60,6 +60,11 @@ class Life:
         """True while the accept loop is to go on, suspended or not."""
         return not self._shutdown_requested and self.state in (State.SERVING, State.SUSPENDED)
 
+    @property
+    def taking(self) -> bool:
+        """True while requests are to be taken: as ``accepting``, but not while suspended."""
+        return not self._shutdown_requested and self.state is State.SERVING
+
     def begin(self) -> bool:
         """Start a run in this thread. False if a shutdown was asked for before."""
         if self.session is not None:

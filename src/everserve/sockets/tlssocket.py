@@ -52,7 +52,9 @@ class TLSSocket(TLSHandshake):
     unless another is given. Where several *fibers* of a thread write to the same connection, give a
     semaphore of fibers: one that waited for a `threading.Lock` would stop them all.
 
-    *Memory*: see `MEMORY` below.
+    *Memory* of an idle connection, beside the inner socket: 17 KiB, of which `ssl.SSLSocket` has 14.
+    OpenSSL's memory never shrinks: one that has ever read, or sent, a full record of 16 KiB keeps
+    22 KiB more for each of the two. (Measured with 1,000 connections of TLS 1.3, OpenSSL 3.0.)
 
     `initial` is ciphertext that was read from `inner` already, as behind a PROXY header. With
     STARTTLS it is the opposite: what the peer sent in clear behind its request must not be given
