@@ -31,7 +31,7 @@ def lint(_: Sequence[str]) -> int:
 
 def cover(_: Sequence[str]) -> int:
     python = default()
-    tests = plan.testing(python, f"tests {python.name}", covered=True)
+    tests = plan.suite(python, f"tests {python.name}", covered=True)
     status = check([[plan.setup(python)], [tests], [plan.coverage(python)]])
     return subprocess.call([python.python, "-m", "coverage", "html", "-q"], cwd=ROOT) or status
 

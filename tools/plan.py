@@ -46,12 +46,22 @@ def lint(python: Environment) -> list[Step]:
     ]
 
 
-def testing(python: Environment, name: str, covered: bool) -> Step:
+HEAVY = ("tests/hostile", "tests/proxy")
+"""What is run on the oldest and the newest Python only: it takes as long as half of the others."""
+
+NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/wire")
+"""What does not depend on the engine, and need not be run on the one without a compiler."""
+
+
+def suite(
+    python: Environment, name: str, covered: bool = False, leaving: Sequence[str] = ()
+) -> Step:
+    """Run the tests, ``leaving`` out some folders."""
     label = name.replace(" ", "-")
     xml = RECORDS / f"{label}.xml"
     cache = ROOT / ".cache/pytest" / python.name
     pytest = ["-m", "pytest", "-q", f"--junitxml={xml}", "-o", "junit_family=xunit1"]
-    pytest += ["-o", f"cache_dir={cache}"]
+    pytest += ["-o", f"cache_dir={cache}", *(f"--ignore={folder}" for folder in leaving)]
     measured = [
         [python.python, "-m", "coverage", "erase"],
         [python.python, "-m", "coverage", "run", *pytest],
@@ -71,13 +81,16 @@ def everything(pythons: Sequence[Interpreter]) -> list[list[Step]]:
     """All steps, in rounds: those of one round do not need one another."""
     first, *others = [environment(python) for python in pythons]
     pure = without_compiler(pythons[0])
-    covered = testing(first, f"tests {first.name}", covered=True)
+    covered = suite(first, f"tests {first.name}", covered=True)
     return [
         [setup(one) for one in (first, pure, *others)],
         [
             covered,
-            testing(pure, f"tests {first.name} without compiler", covered=False),
-            *(testing(one, f"tests {one.name}", covered=False) for one in others),
+            suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
+            *(
+                suite(one, f"tests {one.name}", leaving=() if one is others[-1] else HEAVY)
+                for one in others
+            ),
             *lint(first),
         ],
         [coverage(first)],

@@ -87,6 +87,7 @@ def test_nobody_is_left_on_the_list() -> None:
     bell.ring()
 
 
+@pytest.mark.timeout(60, method="thread")  # SIGALRM is its own
 def test_a_signal_handler_may_ring_for_the_thread_it_interrupts() -> None:
     bell = Bell()
     rung = False

@@ -282,6 +282,7 @@ def test_from_service_actions() -> None:
     assert heard.names() == ["Serving", "Draining", "Stopped"]
 
 
+@pytest.mark.timeout(60, method="thread")  # SIGALRM is its own
 def test_from_a_signal_handler_of_the_serving_thread() -> None:
     server, heard = TCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
@@ -295,6 +296,7 @@ def test_from_a_signal_handler_of_the_serving_thread() -> None:
     assert server.state is State.STOPPED
 
 
+@pytest.mark.timeout(60, method="thread")  # SIGALRM is its own
 def test_a_second_signal_cuts() -> None:
     server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
     server.subscribe(heard)
