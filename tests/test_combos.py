@@ -73,14 +73,12 @@ del os.fork, socket.AF_UNIX
 import everserve
 names = set(everserve.__all__)
 assert not [name for name in names if "Fork" in name or "Unix" in name], names
-assert {{"TCPServer", "ThreadingUDPServer", "ThreadPoolTCPServer"}} <= names
+assert {"TCPServer", "ThreadingUDPServer", "ThreadPoolTCPServer"} <= names
 from everserve.combos import CONCURRENCY
 print(*CONCURRENCY)
 """
 
 
 def test_where_there_is_no_fork_and_no_unix_socket() -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE.format()], capture_output=True, text=True
-    )
+    child = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True)
     assert (child.stdout, child.stderr) == ("fibers serial threads pool\n", "")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.certificates import Certificates
 
 import everserve
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
+from everserve.serve import bind
 
 
 class Upper(everserve.StreamRequestHandler[Any, Any]):
@@ -197,4 +199,109 @@ def test_nothing_stays_bound_when_a_later_address_fails() -> None:
     with pytest.raises(OSError, match="assign"):
         everserve.serve(Upper, f"tcp://127.0.0.1:{port}", "tcp://192.0.2.1:1")
     with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+# --- fit for the internet ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def ask_securely(address: Any, certificates: Certificates) -> bytes:
+    context = certificates.client_context()
+    with socket.create_connection(address[:2]) as raw:
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(b"hello\n")
+            return client.makefile("rb").readline()
+
+
+@pytest.mark.parametrize("concurrency", [name for name in CONCURRENCY if name != "forks"])
+def test_tls(concurrency: str, certificates: Certificates) -> None:
+    tls = everserve.TLS(*certificates.server)
+    server = everserve.make_server(Upper, "tls://127.0.0.1:0", concurrency=concurrency, tls=tls)
+    with server.running() as address:
+        assert ask_securely(address, certificates) == b"HELLO\n"
+
+
+def test_tls_needs_a_certificate_and_a_stream(certificates: Certificates) -> None:
+    tls = everserve.TLS(*certificates.server)
+    with pytest.raises(OptionError, match="needs a certificate"):
+        everserve.make_server(Upper, "tls://127.0.0.1:0")
+    with pytest.raises(OptionError, match="tls has no meaning for datagrams"):
+        everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", tls=tls)
+    with pytest.raises(OptionError, match=r"tls = 'cert.pem': wants an everserve\.TLS"):
+        everserve.make_server(Upper, "tls://127.0.0.1:0", tls="cert.pem")
+
+
+def test_tls_on_one_of_two_addresses(certificates: Certificates) -> None:
+    tls = everserve.TLS(*certificates.server)
+    first, second = bind(Upper, ["tls://127.0.0.1:0", "tcp://127.0.0.1:0"], tls=tls)
+    with first.running() as secure, second.running() as plain:
+        assert ask_securely(secure, certificates) == b"HELLO\n"
+        assert ask(plain) == b"HELLO\n"
+
+
+def test_a_proxy_must_be_trusted_by_name() -> None:
+    with pytest.raises(OptionError, match="proxy_protocol needs trusted_proxies"):
+        everserve.make_server(Upper, "tcp://127.0.0.1:0", proxy_protocol=True)
+    server = everserve.make_server(
+        Upper, "tcp://127.0.0.1:0", proxy_protocol=True, trusted_proxies=["127.0.0.1"]
+    )
+    with server.running() as address, socket.create_connection(address) as client:
+        client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nhello\n")
+        assert client.recv(100) == b"HELLO\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("overload", "shed-idle", "shed-idle"),
+        ("overload_message", r"busy\r\n", b"busy\r\n"),
+        ("overload_message", "zu voll \u00e4", "zu voll \u00e4".encode()),
+        ("accept_rate", "0.5", 0.5),
+        ("accept_burst", 3, 3.0),
+        ("max_handshakes", "10", 10),
+        ("idle_timeout", "2.5", 2.5),
+        ("min_receive_rate", 100, 100.0),
+        ("implicit_tls", False, False),
+    ],
+)
+def test_settings_of_admission(name: str, text: Any, value: Any) -> None:
+    with everserve.make_server(Upper, "tcp://127.0.0.1:0", **{name: text}) as server:
+        assert getattr(server, name) == value
+
+
+def test_access_as_a_text() -> None:
+    with everserve.make_server(Upper, "tcp://127.0.0.1:0", access="deny 10.0.0.0/8") as server:
+        assert server.access is not None
+        assert not server.access.permits(("10.1.2.3", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("overload", "drop", "there are wait, refuse, reset, shed-idle, or a callable"),
+        ("access", "10.0.0.0/8", "write 'allow 10.0.0.0/8"),
+        ("trusted_proxies", "somewhere", "no network: 'somewhere'"),
+        ("idle_timeout", 0, "idle_timeout = 0: wants seconds, more than 0"),
+        ("accept_rate", -1, "accept_rate = -1: wants a number, more than 0"),
+        ("max_handshakes", 0, "max_handshakes = 0: wants a number from 1 up"),
+        ("steps", [1], "steps = \\[1\\]: wants callables"),
+    ],
+)
+def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        everserve.make_server(Upper, "tcp://127.0.0.1:0", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_watch"]
+)
+def test_what_is_of_streams_is_not_of_datagrams(name: str) -> None:
+    with pytest.raises(OptionError, match=f"{name} has no meaning for a FiberUDPServer"):
+        everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", **{name: 1})
+    with everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", request_timeout=1):
         pass

@@ -49,7 +49,7 @@ def door(keeper: Keeper) -> Door:
 
 
 def connection(peer: Any = PEER) -> Any:
-    return SimpleNamespace(peer=peer, counted=False, greeting=False)
+    return SimpleNamespace(peer=peer, counted=None, greeting=False)
 
 
 def test_without_limits_it_is_open(door: Door, keeper: Keeper) -> None:
@@ -104,6 +104,16 @@ def test_connections_of_a_peer(door: Door, keeper: Keeper) -> None:
         assert door.objection(("192.0.2.8", 1)) is None
         door.leave(inside)
         assert door.objection(PEER) is None
+
+
+def test_a_peer_that_turns_out_to_be_another(door: Door, keeper: Keeper) -> None:
+    """A PROXY header tells after it was counted who is really there."""
+    keeper.max_connections_per_peer = 1
+    inside = connection()
+    door.enter(inside)
+    inside.peer = ("198.51.100.1", 1)
+    door.leave(inside)
+    assert len(door.peers) == 0
 
 
 def test_a_limit_that_comes_later_does_not_count_wrong(door: Door, keeper: Keeper) -> None:

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.certificates import Certificates, Pair
 
 ROOT = Path(__file__).parents[2]
 UPPER = str(ROOT / "examples" / "upper_tcp.py") + ":Upper"
@@ -190,3 +191,97 @@ def test_without_click_it_says_what_to_install() -> None:
     assert done.stderr == (
         "everserve: the command line needs click: pip install 'everserve[cli]'\n"
     )
+
+
+# --- fit for the internet ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def ask_securely(port: int, certificates: Certificates) -> tuple[bytes, str]:
+    """The answer, and the serial number of the certificate that was shown."""
+    context = certificates.client_context()
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(b"hello\n")
+            shown = client.getpeercert()
+            assert shown is not None
+            return client.makefile("rb").readline(), str(shown["serialNumber"])
+
+
+def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def install(pair: Pair) -> None:
+        cert.write_bytes(pair.cert.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
+
+    install(certificates.server)
+    tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-alpn", "one,two")
+    with serving(UPPER, "--bind", "tls://127.0.0.1:0", *tls) as (process, said):
+        port = port_of(said[0])
+        answer, first = ask_securely(port, certificates)
+        assert answer == b"HELLO\n"
+        install(certificates.renewed)
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert "SIGHUP: reading certificates anew" in process.stdout.readline()
+        while (serial := ask_securely(port, certificates)[1]) == first:
+            pass  # the signal was told before it was obeyed
+        assert serial != first
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(50) == 0
+
+
+def test_limits_and_access_from_the_command_line() -> None:
+    options = ("--access", "deny 127.0.0.0/8", "--log-level", "info")
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
+        with suppress(ConnectionResetError):
+            with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+                assert client.recv(100) == b""
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=50)
+    assert re.search(r"INFO refused #1 from \('127.0.0.1', \d+\): access\n", errors)
+
+
+def test_a_proxy_in_front() -> None:
+    options = ("--proxy-protocol", "--trusted-proxies", "127.0.0.0/8,::1", "--max-handshakes", "9")
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, said):
+        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+            client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nhello\n")
+            assert client.recv(100) == b"HELLO\n"
+
+
+def test_a_deadline_from_the_environment() -> None:
+    with serving(
+        UPPER, "--bind", "tcp://127.0.0.1:0", "--log-level", "info", EVERSERVE_IDLE_TIMEOUT="0.1"
+    ) as (process, said):
+        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+            assert client.recv(100) == b""
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=50)
+    assert ": idle_timeout\n" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bind", "tls://127.0.0.1:0"], "needs a certificate: --tls-cert"),
+        (["--tls-key", "key.pem"], "--tls-client-ca and --tls-alpn go with --tls-cert"),
+        (["--tls-cert", "/no/such/file"], "/no/such/file"),
+        (["--access", "10.0.0.0/8"], "allow 10.0.0.0/8"),
+        (["--overload", "drop"], "shed-idle"),
+        (["--trusted-proxies", "here"], "networks such as 10.0.0.0/8"),
+        (["--proxy-protocol"], "needs trusted_proxies"),
+        (["--idle-timeout", "0"], "'0': wants seconds, more than 0"),
+        (["--bind", "udp://127.0.0.1:0", "--idle-timeout", "5"], "idle_timeout has no meaning for"),
+    ],
+)
+def test_bad_usage_of_what_is_for_the_internet(arguments: list[str], words: str) -> None:
+    done = everserve("run", UPPER, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1

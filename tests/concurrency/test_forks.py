@@ -19,7 +19,7 @@ from tests.scenes import LOOPBACK, Echo, Heard, Held
 from everserve.combos import ForkingTCPServer
 from everserve.concurrency import forks
 from everserve.concurrency.forks import ForkingMixIn
-from everserve.events import Accepted, Draining, Finished, Stopped
+from everserve.events import Accepted, Draining, Failed, Finished, Stopped
 from everserve.handlers.base import BaseRequestHandler
 from everserve.server.lifecycle import State
 
@@ -153,6 +153,28 @@ def test_a_child_that_somebody_else_has_waited_for() -> None:
         assert len(server.connections) == 0
 
 
+def test_two_threads_that_collect_the_same_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForkingTCPServer(LOOPBACK, Echo) as server:
+        heard = Heard()
+        server.subscribe(heard)
+        turn = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        turn.result()
+        (pid,) = server.active_children or (0,)
+        waitpid = os.waitpid
+
+        def wait_and_let_another_come_between(pid: int, flags: int) -> tuple[int, int]:
+            ended = waitpid(pid, flags)
+            monkeypatch.setattr(os, "waitpid", waitpid)
+            server._collect(pid, os.WNOHANG)
+            return ended
+
+        monkeypatch.setattr(os, "waitpid", wait_and_let_another_come_between)
+        server._collect(pid, 0)
+        assert not server.active_children
+        assert len(heard.of(Finished)) == 1
+
+
 def test_collecting_with_no_children() -> None:
     with ForkingTCPServer(LOOPBACK, Echo) as server:
         server.collect_children(blocking=True)
@@ -199,6 +221,43 @@ def test_without_descriptors_for_processes_left_it_polls(monkeypatch: pytest.Mon
         with serving(server, 0.01) as address:
             assert ask(address) == b"ping"
             heard.wait_for(Finished)
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by signal 9"),
+        (lambda: os._exit(3), "ended with status 3"),
+    ],
+)
+def test_a_child_that_ends_without_a_word_is_a_failure(end: Any, how: str) -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, lambda *_: end()), Heard()
+    server.subscribe(heard)
+    with serving(server) as address:
+        assert ask(address, b"") == b""
+        (failed,) = heard.wait_for(Failed)
+    assert str(failed.error) == f"the process of the request {how}"
+    assert heard.of(Finished) == []
+
+
+@any_system
+def test_waiting_for_a_process_that_is_gone_already() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    forks._wait_for_any({pid}, None)
+
+
+def test_waiting_without_descriptors_left_is_no_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    slept: list[float] = []
+    monkeypatch.setattr(os, "pidfd_open", exhausted, raising=False)
+    monkeypatch.setattr(forks, "sleep", slept.append)
+    forks._wait_for_any({os.getpid()}, None)
+    assert slept == [0.01]
 
 
 # -- what a child asks for, and what it sees ---------------------------------------------------

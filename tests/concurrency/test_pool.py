@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -398,3 +399,16 @@ def test_it_serves_again_after_a_close_of_the_pool_alone() -> None:
         thread = Background(server.handle_request)
         assert ask(server.server_address) == b"ping"
         thread.result()
+
+
+def test_on_the_standard_librarys_server_the_loop_waits_for_a_place() -> None:
+    class One(ThreadPoolMixIn, socketserver.TCPServer):  # type: ignore[misc]
+        max_workers = 1
+
+    with serving(One(LOOPBACK, Held), 0.01) as address:
+        with connect(address) as first, connect(address) as second:
+            assert first.recv(5) == b"ready"
+            for client in (first, second):
+                client.sendall(b"go on")
+            assert read_all(first) == b"bye"
+            assert read_all(second) == b"readybye"

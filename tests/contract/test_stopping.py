@@ -110,8 +110,9 @@ def test_a_blocked_read_of_rfile_ends_when_it_is_cut(
 
 
 @pytest.fixture
-def _given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "AFTERMATH", 0.02)
+def _given_up_soon(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not strategy.in_processes:  # there they are killed, and need the time for it
+        monkeypatch.setattr(stopping, "AFTERMATH", 0.02)
 
 
 @pytest.mark.usefixtures("_given_up_soon")

@@ -81,6 +81,28 @@ def test_suspended_before_serving(waits: Waits) -> None:
             assert client.recv(100) == b"ping"
 
 
+def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
+    waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TCPServer(LOOPBACK, Echo)
+    recorded = selectors.PollSelector.select
+
+    def suspend_meanwhile(self: selectors.PollSelector, timeout: float | None = None) -> Any:
+        ready = recorded(self, timeout)
+        if any(key.fileobj is server for key, _ in ready):
+            monkeypatch.setattr(selectors.PollSelector, "select", recorded)
+            server.suspend()
+        return ready
+
+    monkeypatch.setattr(selectors.PollSelector, "select", suspend_meanwhile)
+    with serving(server) as address, connect(address) as client:
+        client.sendall(b"ping")
+        waits.until(False)
+        assert len(server.connections) == server._inflight.accepted == 0
+        server.resume()
+        assert client.recv(100) == b"ping"
+
+
 def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
     class Full(TCPServer):
         room = False

@@ -132,6 +132,13 @@ def test_the_old_event_is_set_before_shutdown_returns() -> None:
     assert sessions[0] is not None  # whoever waits for the session finds the event set
 
 
+def test_the_old_flag_can_be_read() -> None:
+    with TCPServer(LOOPBACK, Echo) as server:
+        assert server._BaseServer__shutdown_request is False  # type: ignore[attr-defined]
+        server.shutdown()
+        assert server._BaseServer__shutdown_request is True  # type: ignore[attr-defined]
+
+
 # -- needs_service -----------------------------------------------------------------------------
 
 
@@ -202,6 +209,24 @@ def test_the_events_of_a_refusal(server: Queued, handled: list[Any]) -> None:
     server.handle_request()
     assert heard.events == [Accepted(1, "peer"), Refused(1, "peer", "verify_request")]
     assert handled == []
+
+
+def test_a_refusal_that_nobody_listens_to(server: Queued, handled: list[Any]) -> None:
+    server.verify_request = lambda *_: False  # type: ignore[method-assign]
+    server.put("request")
+    server.handle_request()
+    assert handled == []
+    assert len(server.connections) == 0
+
+
+def test_a_request_that_the_server_has_not_accepted(server: Queued, handled: list[Any]) -> None:
+    heard = Heard()
+    server.subscribe(heard)
+    server.finish_request("from elsewhere", "peer")
+    server.shutdown_request("from elsewhere")
+    server.request_returned(4711)
+    assert handled == ["from elsewhere"]
+    assert heard.events == []
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

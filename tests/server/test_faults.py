@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, connect, reset
 
-from everserve.errors import NoReplyAddressError
+from everserve.errors import LineTooLong, NoReplyAddressError
 from everserve.server.faults import peer_is_gone
 from everserve.sockets.datagrams import Datagram
 
@@ -61,6 +61,10 @@ def test_a_datagram_has_no_connection_to_lose(kind: type[OSError]) -> None:
     request = Datagram((b"", None))  # type: ignore[arg-type]
     assert not peer_is_gone(kind(), request)
     assert peer_is_gone(NoReplyAddressError("unbound"), request)
+
+
+def test_a_line_that_never_ends_is_the_peers_fault(pair: Any) -> None:
+    assert peer_is_gone(LineTooLong("more than 100 bytes"), pair[0])
 
 
 def test_a_timeout_is_the_peers_where_the_socket_has_one(pair: Any) -> None:

@@ -19,11 +19,6 @@ from everserve.sockets.tls import TLS
 
 
 @pytest.fixture
-def tls(certificates: Certificates) -> TLS:
-    return TLS(*certificates.server)
-
-
-@pytest.fixture
 def trusting(certificates: Certificates) -> ssl.SSLContext:
     return certificates.client_context()
 

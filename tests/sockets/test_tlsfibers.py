@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,18 +10,13 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT
-from tests.sockets.tlspeers import connection
+from tests.sockets.tlspeers import connection, receive
 
 from everserve.fibers.engine import FiberSocket, Hub
 from everserve.fibers.sync import Event, Semaphore
 from everserve.sockets.tls import TLS, TLSSocket
 
 Ends = tuple[TLSSocket, TLSSocket]
-
-
-@pytest.fixture(scope="module")
-def tls(certificates: Certificates) -> TLS:
-    return TLS(*certificates.server)
 
 
 @pytest.fixture
@@ -54,15 +48,6 @@ def run(*functions: Callable[[], Any]) -> list[Any]:
     if errors:
         raise errors[0]
     return [results[at] for at in range(len(functions))]
-
-
-def receive(sock: socket.socket, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = sock.recv(size - len(parts))
-        assert part
-        parts += part
-    return bytes(parts)
 
 
 def test_both_ends_in_one_thread(ends: Ends) -> None:

@@ -14,20 +14,6 @@ from tests.sockets.tlspeers import peers, plain_peers, shake
 
 from everserve.sockets.tls import TLS
 
-VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-@pytest.fixture(scope="module")
-def tls(certificates: Certificates) -> TLS:
-    return TLS(*certificates.server)
-
-
-@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
-def context(certificates: Certificates, request: pytest.FixtureRequest) -> ssl.SSLContext:
-    context = certificates.client_context()
-    context.maximum_version = request.param
-    return context
-
 
 @pytest.fixture(autouse=True)
 def a_good_client_comes_in_afterwards(tls: TLS, certificates: Certificates) -> Iterator[None]:

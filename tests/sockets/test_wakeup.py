@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+from collections.abc import Iterator
 
 import pytest
 from tests.clients import LIMIT, Background
@@ -11,12 +13,8 @@ from tests.clients import LIMIT, Background
 from everserve.sockets.wakeup import Wakeup
 
 
-@pytest.fixture(params=["eventfd", "pair"])
-def wakeup(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wakeup:
-    if request.param == "pair":
-        monkeypatch.delattr(os, "eventfd", raising=False)
-    elif not hasattr(os, "eventfd"):
-        pytest.skip("no eventfd on this system")
+@pytest.fixture
+def wakeup() -> Wakeup:
     return Wakeup()
 
 
@@ -45,23 +43,76 @@ def test_it_wakes_another_thread(wakeup: Wakeup) -> None:
     assert waiter.result() is True
 
 
-def test_being_full_is_being_awake(wakeup: Wakeup) -> None:
+def fill(wakeup: Wakeup) -> None:
     try:
-        while True:  # 2**64 - 2 at once for an eventfd, a socket's buffer for the other
-            os.write(wakeup._writer, b"\xfe" + b"\xff" * 7)
+        while True:
+            os.write(wakeup._writer, bytes(4096))
     except BlockingIOError:
         pass
-    wakeup.wake()
-    assert is_readable(wakeup)
 
 
-def test_the_descriptors_close_with_the_last_reference(wakeup: Wakeup) -> None:
-    own = Wakeup()
-    descriptors = {own._reader, own._writer}
-    del own
+def test_being_full_is_being_awake(wakeup: Wakeup) -> None:
+    for _ in range(2):
+        fill(wakeup)
+        wakeup.wake()
+        assert is_readable(wakeup)
+        wakeup.clear()
+        assert not is_readable(wakeup)
+
+
+def test_the_descriptors_close_with_the_last_reference() -> None:
+    wakeup = Wakeup()
+    descriptors = {wakeup._reader, wakeup._writer}
+    del wakeup
     for descriptor in descriptors:
         with pytest.raises(OSError):
             os.fstat(descriptor)
+
+
+@pytest.fixture
+def _ignored_signal() -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("_ignored_signal")
+def test_signals_wake_the_main_thread(wakeup: Wakeup) -> None:
+    with wakeup.woken_by_signals():
+        signal.raise_signal(signal.SIGUSR1)
+        assert is_readable(wakeup)
+        wakeup.clear()
+    signal.raise_signal(signal.SIGUSR1)
+    assert not is_readable(wakeup)
+
+
+@pytest.mark.usefixtures("_ignored_signal")
+def test_a_full_one_is_no_error_for_a_signal(
+    wakeup: Wakeup, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fill(wakeup)
+    with wakeup.woken_by_signals():
+        signal.raise_signal(signal.SIGUSR1)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("_ignored_signal")
+def test_whoever_was_first_to_be_woken_by_signals_stays_so(wakeup: Wakeup) -> None:
+    other = Wakeup()
+    with other.woken_by_signals():
+        with wakeup.woken_by_signals():
+            signal.raise_signal(signal.SIGUSR1)
+            assert is_readable(other)
+            assert not is_readable(wakeup)
+        assert signal.set_wakeup_fd(-1) == other._writer
+
+
+def test_other_threads_get_no_signals(wakeup: Wakeup) -> None:
+    def enter() -> bool:
+        with wakeup.woken_by_signals():
+            return True
+
+    assert Background(enter).result() is True
 
 
 def test_they_are_not_inherited(wakeup: Wakeup) -> None:

@@ -13,6 +13,8 @@ from tests.clients import LIMIT, Background
 from everserve.fibers.engine import FiberSocket
 from everserve.sockets.tls import TLS, TLSSocket
 
+Pair = tuple[TLSSocket, ssl.SSLSocket]
+
 INNERS = {"socket": lambda sock: sock, "FiberSocket": FiberSocket.adopt}
 """What a `TLSSocket` may stand on; outside of fibers, both block the thread."""
 
@@ -92,3 +94,21 @@ def refusal(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -
         except OSError:
             return told
         raise AssertionError("the client was not told")
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes."""
+    parts = bytearray()
+    while len(parts) < size:
+        part = sock.recv(size - len(parts))
+        assert part, f"the stream ended after {len(parts)} of {size} bytes"
+        parts += part
+    return bytes(parts)
+
+
+def fill(sock: socket.socket) -> None:
+    """Send clear bytes until the kernel takes no more."""
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65_536))

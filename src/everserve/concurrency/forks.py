@@ -78,10 +78,10 @@ class ForkingMixIn(_Base):
 
     def _run_child(self, request: Any, client_address: Any) -> NoReturn:
         status = 1
-        if _is_ours(self):
-            self._stop_listening()  # the parent alone is to hold it, so that it can close it
-            self._leave_ends_to_parent()
         try:
+            if _is_ours(self):
+                self._stop_listening()  # the parent alone is to hold it, so that it can close it
+                self._leave_ends_to_parent()
             self.finish_request(request, client_address)
             status = 0
         except Exception:
@@ -170,8 +170,8 @@ class ForkingMixIn(_Base):
         if descriptor is not None:
             self.unwatch(descriptor)
             os.close(descriptor)
-        if _is_ours(self):
-            note, _ = self._notes.pop(pid)
+        note, _ = self._notes.pop(pid, (None, None))  # one step: a stop may collect in its thread
+        if note is not None:
             self.request_returned(pid, note.read() or _outcome_of(status))
             note.close()
 
@@ -274,8 +274,11 @@ def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> No
         for pid in tuple(pids):
             try:
                 descriptor = os.pidfd_open(pid)
-            except OSError:
+            except ProcessLookupError:
                 return  # ended, and collected by somebody else
+            except OSError:
+                sleep(0.01)  # no descriptor left to wait with
+                return
             stack.callback(os.close, descriptor)
             poll.register(descriptor, select.POLLIN)
         for descriptor in also:

@@ -79,6 +79,8 @@ class Note:
 
     def take_down(self, event: Event) -> None:
         """For the child: note what ``event`` says of the end."""
+        if not isinstance(event, self.ENDS):
+            return  # a child that is killed after it has begun has noted nothing
         match event:
             case DeadlineMissed():
                 self._outcome = replace(self._outcome, missed=event.deadline[:_WORD])

@@ -105,7 +105,7 @@ class BaseServer(RequestFlow):
                 self.emit(Serving(self.server_address))
                 self._life.announce()
                 self._loop.run(poll_interval)
-                self._drain()
+                self._drain(self._loop)
         finally:
             if watch is not None:
                 self._watchdog.forget(watch)
@@ -250,11 +250,10 @@ class BaseServer(RequestFlow):
     def _socket_timeout(self) -> float | None:
         return None
 
-    def _drain(self) -> None:
+    def _drain(self, loop: AcceptLoop) -> None:
         """If a stop has begun: serve what waits already, then listen no more."""
         if self._stopping is not None and self._stopping.report is None:
-            if self._loop is not None:
-                self._loop.drain(self._stopping)
+            loop.drain(self._stopping)
             self._stop_listening()
 
     def _complete_own_stop(self) -> None:

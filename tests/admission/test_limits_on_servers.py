@@ -1,0 +1,226 @@
+"""Limits, access and PROXY headers where connections are no plain IPv4: datagrams, IPv6, both."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, ask, connect
+from tests.scenes import Heard
+
+import everserve
+from everserve.events import DeadlineMissed, Finished, Opened, Refused
+from everserve.serve import make_server
+from everserve.sockets.listening import has_ipv6
+from everserve.wire.proxy import ProxyHeader, encode
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
+
+
+class Upper(everserve.StreamRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line.upper())
+
+
+class UpperDatagram(everserve.DatagramRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        peer = self.peer
+        extra = f" {self.client_address[0]} {peer.proxy_address is not None}".encode()
+        self.wfile.write(self.packet.upper() + extra)
+
+
+@pytest.fixture(
+    params=[
+        "serial",
+        "threads",
+        "pool",
+        pytest.param("forks", marks=pytest.mark.filterwarnings(FORKS_AMONG_THREADS)),
+        "fibers",
+    ]
+)
+def concurrency(request: pytest.FixtureRequest) -> str:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def serve(heard: Heard, concurrency: str) -> Iterator[Any]:
+    blocks = []
+
+    def make(handler: Any, address: str, **settings: Any) -> Any:
+        server = make_server(handler, address, concurrency=concurrency, **settings)
+        server.subscribe(heard)
+        block = server.running(grace=LIMIT)
+        block.__enter__()
+        blocks.append(block)
+        return server
+
+    yield make
+    for block in blocks:
+        block.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client() -> Iterator[socket.socket]:
+    """A client of datagrams."""
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(LIMIT)
+        client.bind(("127.0.0.1", 0))
+        yield client
+
+
+def test_datagrams_that_access_denies_are_dropped(
+    serve: Any, heard: Heard, client: socket.socket
+) -> None:
+    server = serve(UpperDatagram, "udp://127.0.0.1:0", access="deny 127.0.0.0/8")
+    for _ in range(5):
+        client.sendto(b"no", server.server_address)
+    heard.wait_for(Refused, 5)
+    server.access = None
+    client.sendto(b"yes", server.server_address)
+    assert client.recv(100) == b"YES 127.0.0.1 False"  # and nothing came before it
+    assert {event.reason for event in heard.of(Refused)} == {"access"}
+    assert len(heard.wait_for(Finished)) == 1
+
+
+@pytest.mark.parametrize("policy", ["refuse", "reset", "shed-idle"])
+def test_datagrams_above_the_rate_are_dropped(
+    serve: Any, heard: Heard, client: socket.socket, policy: str
+) -> None:
+    server = serve(
+        UpperDatagram, "udp://127.0.0.1:0", accept_rate=0.001, accept_burst=2, overload=policy
+    )
+    for number in range(6):
+        client.sendto(b"%d" % number, server.server_address)
+    assert {client.recv(100)[:1] for _ in range(2)} == {b"0", b"1"}
+    heard.wait_for(Refused, 4)
+    assert server._door.refusals == {"accept_rate": 4}
+    heard.wait_for(Finished, 2)
+
+
+def test_each_datagram_has_a_header_and_the_reply_goes_to_the_proxy(
+    serve: Any, heard: Heard, client: socket.socket
+) -> None:
+    server = serve(
+        UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="127.0.0.0/8"
+    )
+    for host in ("192.0.2.7", "192.0.2.8"):
+        header = ProxyHeader.build((host, 4711), ("192.0.2.1", 53), datagram=True)
+        client.sendto(encode(header) + b"data", server.server_address)
+        assert client.recv(100) == f"DATA {host} True".encode()
+    local = encode(ProxyHeader.build(local=True))
+    client.sendto(local + b"check", server.server_address)
+    assert client.recv(100) == b"CHECK 127.0.0.1 True"
+    heard.wait_for(Finished, 3)
+
+
+@pytest.mark.parametrize("data", [b"no header", b"", b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c"])
+def test_a_datagram_without_a_good_header_is_dropped(
+    serve: Any, heard: Heard, client: socket.socket, data: bytes
+) -> None:
+    server = serve(
+        UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="127.0.0.0/8"
+    )
+    client.sendto(data, server.server_address)
+    (refused,) = heard.wait_for(Refused)
+    assert refused.reason == "proxy"
+    assert not heard.of(Opened)
+
+
+def test_a_datagram_of_a_stranger_is_dropped(
+    serve: Any, heard: Heard, client: socket.socket
+) -> None:
+    server = serve(
+        UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="10.0.0.0/8"
+    )
+    header = ProxyHeader.build(("192.0.2.7", 1), ("192.0.2.1", 53), datagram=True)
+    client.sendto(encode(header) + b"data", server.server_address)
+    assert heard.wait_for(Refused)[0].reason == "untrusted_proxy"
+
+
+@needs_ipv6
+def test_connections_of_one_64(serve: Any, heard: Heard, concurrency: str) -> None:
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    server = serve(Upper, "tcp://[::1]:0", max_connections_per_peer=1)
+    with connect(server.server_address) as first:
+        first.sendall(b"line\n")
+        assert first.recv(100) == b"LINE\n"
+        with connect(server.server_address) as second:
+            assert second.recv(100) == b""
+        first.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy of it
+    heard.wait_for(Finished)
+    assert heard.wait_for(Refused)[0].reason == "max_connections_per_peer"
+    assert ask(server.server_address, b"again\n") == b"AGAIN\n"
+
+
+@needs_ipv6
+def test_an_ipv4_client_of_a_dual_stack_server_is_ipv4(serve: Any, heard: Heard) -> None:
+    server = serve(Upper, "tcp://*:0", access="deny 127.0.0.0/8")
+    port = server.server_address[1]
+    with suppress(ConnectionResetError), connect(("127.0.0.1", port)) as client:
+        assert client.recv(100) == b""
+    assert heard.wait_for(Refused)[0].reason == "access"
+    assert ask(("::1", port), b"line\n") == b"LINE\n"
+    server.access = everserve.Access(allow=["::ffff:127.0.0.0/104"])
+    assert ask(("127.0.0.1", port), b"line\n") == b"LINE\n"
+    heard.wait_for(Finished, 2)
+
+
+@needs_ipv6
+def test_a_trusted_proxy_of_a_dual_stack_server(serve: Any, heard: Heard) -> None:
+    server = serve(Upper, "tcp://*:0", proxy_protocol=True, trusted_proxies="127.0.0.1")
+    address = ("127.0.0.1", server.server_address[1])
+    assert ask(address, b"PROXY UNKNOWN\r\nline\n") == b"LINE\n"
+    heard.wait_for(Finished)
+
+
+def test_limits_change_on_a_running_server(serve: Any, heard: Heard, concurrency: str) -> None:
+    server = serve(Upper, "tcp://127.0.0.1:0", overload="refuse")
+    assert ask(server.server_address, b"line\n") == b"LINE\n"
+    server.accept_rate, server.accept_burst, server.overload_message = 0.001, 1, b"later\n"
+    assert ask(server.server_address, b"line\n") == b"LINE\n"
+    assert ask(server.server_address, b"") == b"later\n"
+    server.accept_rate = None
+    server.request_timeout = 0.05
+    with connect(server.server_address) as client:
+        assert client.recv(100) == b""
+    assert heard.wait_for(DeadlineMissed)[0].deadline == "request_timeout"
+    heard.wait_for(Finished, 3)
+
+
+def test_a_policy_may_be_a_method(heard: Heard) -> None:
+    """On a subclass, on an instance, and one of another object: all are called alike."""
+    asked: list[Any] = []
+
+    class Judge:
+        def decide(self, server: Any, request: Any, client_address: Any, reason: str) -> bool:
+            asked.append((server, reason))
+            return False
+
+    class Strict(everserve.ThreadingTCPServer):
+        accept_rate = 0.001
+        accept_burst = 1
+
+        def overload(  # type: ignore[override]
+            self, request: Any, client_address: Any, reason: str
+        ) -> bool:
+            return Judge().decide(self, request, client_address, reason)
+
+    with Strict(("127.0.0.1", 0), everserve.BaseRequestHandler) as server:
+        with server.running():
+            for policy in (None, Judge().decide, lambda *said: Judge().decide(*said)):
+                if policy is not None:
+                    server.overload = policy  # type: ignore[method-assign]
+                assert ask(server.server_address, b"") == b""
+                assert ask(server.server_address, b"") == b""
+    assert asked == [(server, "accept_rate")] * 5

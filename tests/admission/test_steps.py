@@ -1,0 +1,311 @@
+"""``admission.steps``: what a request goes through where it runs, before its handler."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.certificates import Certificates
+from tests.clients import ask, connect, read_all
+from tests.scenes import Heard
+
+import everserve
+from everserve.admission.steps import STEPS, Passage, Refusal
+from everserve.errors import TLSConfigError
+from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused
+from everserve.serve import make_server
+from everserve.sockets.counted import CountedSocket
+from everserve.sockets.tls import TLS
+
+HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n"
+REAL = ("192.0.2.7", 4711)
+TRUSTED: dict[str, Any] = {"proxy_protocol": True, "trusted_proxies": "127.0.0.1"}
+
+
+class Upper(everserve.StreamRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line.upper())
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def serve(heard: Heard) -> Iterator[Any]:
+    blocks = []
+
+    def make(handler: Any = Upper, address: str = "tcp://127.0.0.1:0", **settings: Any) -> Any:
+        server = make_server(handler, address, concurrency="threads", **settings)
+        server.subscribe(heard)
+        block = server.running()
+        block.__enter__()
+        blocks.append(block)
+        return server
+
+    yield make
+    for block in blocks:
+        block.__exit__(None, None, None)
+
+
+def test_their_order() -> None:
+    names = [step.__name__ for step in STEPS]  # type: ignore[attr-defined]
+    assert names == ["read_proxy_header", "shake_hands", "arm_deadlines"]
+
+
+def test_a_step_of_ones_own(serve: Any, heard: Heard) -> None:
+    def read_greeting(passage: Passage) -> None:
+        if passage.request.recv(6) != b"hello\n":
+            raise Refusal("impolite")
+
+    server = serve(steps=(read_greeting, *STEPS))
+    assert ask(server.server_address, b"hello\nline\n") == b"LINE\n"
+    with connect(server.server_address) as client, suppress(ConnectionResetError):
+        client.sendall(b"hallo\n")
+        assert client.recv(100) == b""
+    (refused,) = heard.wait_for(Refused)
+    assert (refused.reason, refused.error) == ("impolite", None)
+    assert len(heard.of(Opened)) == 1
+    assert server._door.refusals == {"impolite": 1}
+
+
+def test_a_step_that_is_broken_is_a_failure(serve: Any, heard: Heard) -> None:
+    def broken(passage: Passage) -> None:
+        raise ValueError("told to fail")
+
+    server = serve(steps=(broken,))
+    server.handle_error = lambda *_: None
+    assert ask(server.server_address, b"") == b""
+    (failed,) = heard.wait_for(Failed)
+    assert str(failed.error) == "told to fail"
+    assert not heard.of(Refused)
+
+
+def test_the_header_is_taken_and_nothing_else(serve: Any, heard: Heard) -> None:
+    server = serve(**TRUSTED)
+    assert ask(server.server_address, HEADER + b"line\n") == b"LINE\n"
+    heard.wait_for(Finished)
+    assert heard.of(Opened)[0].peer == REAL
+
+
+def test_an_answer_before_the_handler_is_no_ones(serve: Any, heard: Heard) -> None:
+    server = serve(**TRUSTED)
+    with connect(server.server_address) as client, suppress(ConnectionResetError):
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert client.recv(100) == b""
+    (refused,) = heard.wait_for(Refused)
+    assert refused.reason == "proxy"
+    assert isinstance(refused.error, everserve.errors.ProxyHeaderError)
+
+
+def test_the_header_then_tls(serve: Any, heard: Heard, certificates: Certificates) -> None:
+    server = serve(tls=TLS(*certificates.server), **TRUSTED)
+    with connect(server.server_address) as raw:
+        raw.sendall(HEADER)
+        context = certificates.client_context()
+        with context.wrap_socket(raw, server_hostname="localhost") as client:
+            client.sendall(b"line\n")
+            assert client.recv(100) == b"LINE\n"
+    heard.wait_for(Finished)
+    assert heard.of(Opened)[0].peer == REAL
+
+
+def test_a_context_of_ones_own_will_do(serve: Any, certificates: Certificates) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.server)
+    for server in (serve(tls=context), serve()):
+        server.tls = context
+        with connect(server.server_address) as raw:
+            wrapped = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
+            with wrapped as client:
+                client.sendall(b"line\n")
+                assert client.recv(100) == b"LINE\n"
+        with pytest.raises(TLSConfigError):
+            server.reload_tls()
+
+
+def test_reload_without_tls(serve: Any) -> None:
+    with pytest.raises(TLSConfigError, match="nothing to reload"):
+        serve().reload_tls()
+
+
+def test_a_renewed_certificate_is_shown_to_new_connections(
+    serve: Any, certificates: Certificates, tmp_path: Path
+) -> None:
+    cert, key = tmp_path / "cert", tmp_path / "key"
+
+    def install(pair: Any) -> None:
+        cert.write_bytes(pair.cert.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
+
+    def serial() -> int:
+        with connect(server.server_address) as raw:
+            wrapped = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
+            with wrapped as client:
+                return int(client.getpeercert()["serialNumber"], 16)  # type: ignore[index]
+
+    install(certificates.server)
+    server = serve(tls=TLS(cert, key))
+    first = serial()
+    install(certificates.renewed)
+    assert serial() == first
+    server.reload_tls()
+    second = serial()
+    assert second != first
+    key.write_text("broken")
+    with pytest.raises(TLSConfigError):
+        server.reload_tls()
+    assert serial() == second
+
+
+def test_a_watch_finds_a_renewed_certificate(
+    serve: Any, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert = tmp_path / "cert"
+    pair = certificates.server
+    cert.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
+    tls = TLS(cert)
+    reloaded = Heard()
+    reload = TLS.reload
+    monkeypatch.setattr(TLS, "reload", lambda self: (reload(self), reloaded(Refused(0, 0, "x"))))
+    server = serve(tls=tls, tls_watch=0.02)
+    assert len(server._watchdog) == 1
+    cert.write_bytes(certificates.renewed.cert.read_bytes() + certificates.renewed.key.read_bytes())
+    reloaded.wait_for(Refused)
+    server.stop()
+    assert len(server._watchdog) == 0
+
+
+class Wishing(everserve.StreamRequestHandler[Any, Any]):
+    """Says ``go``, starts TLS, and answers."""
+
+    def handle(self) -> None:
+        assert self.rfile.readline() == b"STARTTLS\n"
+        assert self.peer.tls is None
+        self.wfile.write(b"go\n")
+        self.start_tls()
+        assert self.peer.tls is not None
+        self.wfile.write(self.peer.tls.version.encode() + b" " + self.rfile.readline())
+
+
+def test_start_tls(serve: Any, heard: Heard, certificates: Certificates) -> None:
+    server = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
+    with connect(server.server_address) as raw:
+        raw.sendall(b"STARTTLS\n")
+        assert raw.recv(3) == b"go\n"
+        wrapped = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
+        with wrapped as client:
+            client.sendall(b"line\n")
+            assert client.makefile("rb").readline() == b"TLSv1.3 line\n"
+            assert client.recv(1) == b""
+    heard.wait_for(Finished)
+
+
+def test_what_came_in_clear_is_not_taken_for_tls(
+    serve: Any, heard: Heard, certificates: Certificates
+) -> None:
+    server = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
+    with connect(server.server_address) as raw:
+        raw.sendall(b"STARTTLS\ninjected\n")
+        assert raw.recv(3) == b"go\n"
+        wrapped = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
+        with wrapped as client:
+            client.sendall(b"line\n")
+            assert client.makefile("rb").readline() == b"TLSv1.3 line\n"
+    heard.wait_for(Finished)
+
+
+def test_start_tls_that_fails(
+    serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(
+        Wishing, tls=TLS(*certificates.server), implicit_tls=False, handshake_timeout=0.1
+    )
+    with connect(server.server_address) as raw:
+        raw.sendall(b"STARTTLS\n")
+        assert read_all(raw) == b"go\n"
+    (failed,) = heard.wait_for(Failed)
+    assert isinstance(failed.error, ConnectionAbortedError)
+    assert failed.peer_gone
+    assert heard.of(DeadlineMissed)[0].deadline == "handshake_timeout"
+    assert server._door.handshakes == 0
+
+
+def test_start_tls_needs_a_certificate(serve: Any) -> None:
+    server = serve()
+    with pytest.raises(TLSConfigError, match="needs the server's tls"):
+        server.start_tls(None, None)
+
+
+def test_the_end_is_told_in_tls(serve: Any, certificates: Certificates) -> None:
+    """A close_notify, so that the client knows that nobody has cut the answer."""
+
+    class Bye(everserve.StreamRequestHandler[Any, Any]):
+        def handle(self) -> None:
+            self.wfile.write(b"bye\n")
+
+    server = serve(Bye, tls=TLS(*certificates.server))
+    with connect(server.server_address) as raw:
+        context = certificates.client_context()
+        with context.wrap_socket(
+            raw, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client:
+            assert client.makefile("rb").read() == b"bye\n"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"idle_timeout": 60}, {"write_timeout": 60}, {"overload": "shed-idle"}]
+)
+def test_over_a_unix_socket_it_is_counted(
+    serve: Any, heard: Heard, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    seen: list[Any] = []
+
+    class Look(everserve.StreamRequestHandler[Any, Any]):
+        def handle(self) -> None:
+            self.wfile.write(self.rfile.readline())
+            connection = self.server.connection_of(self.request)
+            seen.append((type(self.request), connection.traffic()[1:], self.peer.transport))
+
+    server = serve(Look, f"unix:{tmp_path}/server", **settings)
+    assert ask(server.server_address, b"line\n") == b"line\n"
+    heard.wait_for(Finished)
+    assert seen == [(CountedSocket, (5, 5, False), "unix")]
+
+
+def test_over_tcp_it_is_not(serve: Any, heard: Heard) -> None:
+    seen: list[Any] = []
+
+    class Look(everserve.StreamRequestHandler[Any, Any]):
+        def handle(self) -> None:
+            seen.append(type(self.request).__name__)
+            self.deadline_was = self.deadline
+
+    ask(serve(Look, idle_timeout=60).server_address, b"line\n")
+    heard.wait_for(Finished)
+    assert seen == ["socket"]
+
+
+def test_the_deadline_that_a_handler_sees(serve: Any, heard: Heard) -> None:
+    seen: list[Any] = []
+
+    class Look(everserve.StreamRequestHandler[Any, Any]):
+        def handle(self) -> None:
+            seen.append(self.deadline)
+
+    ask(serve(Look, request_timeout=60).server_address, b"")
+    ask(serve(Look).server_address, b"")
+    heard.wait_for(Finished, 2)
+    assert seen[0] > 0
+    assert seen[1] is None

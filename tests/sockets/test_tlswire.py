@@ -1,0 +1,241 @@
+"""``sockets.tlswire``: ciphertext that comes in pieces, and goes when the kernel takes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.clients import LIMIT, Background, read_all
+from tests.sockets.tlspeers import Pair, fill, peers, plain_peers, receive
+
+from everserve.sockets.tls import TLS, TLSSocket
+
+MEBIBYTE = 1 << 20
+
+
+def test_non_blocking_as_ssl_does_it(tls: TLS, context: ssl.SSLContext) -> None:
+    with plain_peers() as (plain, raw):
+        server = tls.wrap(plain)
+        server.setblocking(False)
+        with pytest.raises(ssl.SSLWantReadError):
+            server.do_handshake()
+        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
+        shake_step_by_step(server)
+        with shaking.result() as client:
+            with pytest.raises(ssl.SSLWantReadError):
+                server.recv(10)
+            with pytest.raises(ssl.SSLWantReadError):
+                server.recv_into(bytearray(10))
+            data = os.urandom(64 * MEBIBYTE)
+            sent = send_until_full(server, data)
+            reading = Background(receive, client, len(data))
+            send_step_by_step(server, data[sent:])
+            assert reading.result() == data
+
+
+def shake_step_by_step(server: TLSSocket) -> None:
+    while True:
+        try:
+            server.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            assert select.select([server], [], [], LIMIT)[0]
+        except ssl.SSLWantWriteError:
+            assert select.select([], [server], [], LIMIT)[1]
+
+
+def send_step_by_step(server: TLSSocket, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[server.send(left) :]
+        except ssl.SSLWantWriteError:
+            assert select.select([], [server], [], LIMIT)[1]
+
+
+def send_until_full(server: TLSSocket, data: bytes) -> int:
+    """Send until the kernel takes no more; how much it took."""
+    left = memoryview(data)
+    with contextlib.suppress(ssl.SSLWantWriteError):
+        while left:
+            left = left[server.send(left) :]
+    assert left
+    return len(data) - len(left)
+
+
+def send_until(server: TLSSocket, end: type[OSError]) -> int:
+    """Send 10,000 bytes again and again, until `end` is raised; how many went before."""
+    sent = 0
+    try:
+        while True:
+            sent += server.send(bytes(10_000))
+    except end:
+        return sent
+
+
+def test_a_repeated_send_needs_the_same_data(one: Pair) -> None:
+    server, client = one
+    server.setblocking(False)
+    sent = send_until(server, ssl.SSLWantWriteError)
+    reading = Background(receive, client, sent + 10_000)
+    server.settimeout(LIMIT)
+    with pytest.raises(ssl.SSLError, match="bad write retry"):
+        server.send(b"short")
+    assert server.send(bytes(10_000)) == 10_000
+    assert reading.result() == bytes(sent + 10_000)
+
+
+def test_block_waits_on_a_non_blocking_socket(tls: TLS, context: ssl.SSLContext) -> None:
+    with plain_peers() as (plain, raw):
+        plain.setblocking(False)
+        server = tls.wrap(plain)
+        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
+        server.do_handshake(block=True)
+        assert server.gettimeout() == 0.0
+        shaking.result().close()
+
+
+def test_a_send_that_timed_out_can_go_on(one: Pair) -> None:
+    server, client = one
+    server.settimeout(0.01)
+    sent = send_until(server, TimeoutError)
+    reading = Background(read_all, client)
+    server.settimeout(LIMIT)
+    assert server.send(bytes(10_000)) == 10_000
+    server.shutdown(socket.SHUT_WR)
+    assert reading.result() == bytes(sent + 10_000)
+
+
+def test_a_timed_out_sendall_tears_no_record(one: Pair) -> None:
+    server, client = one
+    server.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        server.sendall(bytes(64 * MEBIBYTE))
+    reading = Background(read_all, client)
+    server.settimeout(LIMIT)
+    server.sendall(b"the end")
+    server.shutdown(socket.SHUT_WR)
+    got = reading.result()
+    assert len(got) < 64 * MEBIBYTE
+    assert got.strip(b"\0") == b"the end"
+
+
+def test_recv_times_out(pair: Pair) -> None:
+    server, client = pair
+    server.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        server.recv(1)
+    client.sendall(b"x")
+    server.settimeout(LIMIT)
+    assert server.recv(1) == b"x"
+
+
+class Wire:
+    """An inner socket in memory, with a client at its other end, whose data is cut at will."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._pieces: list[bytes] = []
+        self.timeout: float | None = None
+
+    def shake(self) -> None:
+        """Say what is to be said next in the handshake."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._client.do_handshake()
+        self._pieces.append(self._outgoing.read())
+
+    def say(self, messages: list[bytes], cuts: list[int]) -> None:
+        """Seal each message in records of its own, and send all in pieces of these sizes."""
+        for message in messages:
+            self._client.write(message)
+        left = self._outgoing.read()
+        for cut in cuts:
+            self._pieces.append(left[:cut])
+            left = left[cut:]
+        self._pieces.append(left)
+        self._pieces = [piece for piece in self._pieces if piece]
+
+    def recv(self, _size: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def send(self, data: bytes) -> int:
+        self._incoming.write(data)
+        if not self._client.version():
+            self.shake()
+        return len(data)
+
+    def gettimeout(self) -> float | None:
+        return self.timeout
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.integers(1, 40_000), max_size=6),
+    st.lists(st.integers(1, 40_000), max_size=12),
+    st.integers(1, 70_000),
+)
+def test_any_cut_of_the_ciphertext_gives_the_same(
+    tls: TLS, context: ssl.SSLContext, sizes: list[int], cuts: list[int], asked: int
+) -> None:
+    wire: Any = Wire(context)
+    server = tls.wrap(wire)
+    wire.shake()
+    server.do_handshake()
+    messages = [os.urandom(size) for size in sizes]
+    wire.say(messages, cuts)
+    assert read_in_pieces(server, asked) == b"".join(messages)
+    assert server.truncated
+
+
+def read_in_pieces(server: TLSSocket, size: int) -> bytes:
+    """By `recv` and `recv_into` in turn, until the stream's end."""
+    got, buffer = bytearray(), bytearray(size)
+    while True:
+        part = server.recv(size)
+        count = server.recv_into(buffer)
+        got += part + buffer[:count]
+        if not part and not count:
+            return bytes(got)
+
+
+def test_a_record_that_drips_meets_the_limit_of_time(tls: TLS, context: ssl.SSLContext) -> None:
+    """Though each wait is short: that of a whole record is limited too."""
+    wire: Any = Wire(context)
+    server = tls.wrap(wire)
+    wire.shake()
+    server.do_handshake()
+    wire.say([bytes(16_000)], [1] * 15_000)
+    wire.timeout = 1e-9
+    with pytest.raises(TimeoutError):
+        server.recv(1)
+    wire.timeout = None
+    assert len(server.recv(16_000)) == 16_000, "nothing of it was lost"
+
+
+def test_a_full_kernel_keeps_sendall_waiting_or_not(one: Pair) -> None:
+    server, _client = one
+    fill(server.inner)
+    server.settimeout(0.0)
+    with pytest.raises(ssl.SSLWantWriteError):
+        server.sendall(b"x")
+    with pytest.raises(ssl.SSLWantWriteError):
+        server.sendall(b"y")
+
+
+def test_an_alert_does_not_wait_for_whoever_sends(tls: TLS, context: ssl.SSLContext) -> None:
+    """The reader that meets junk leaves the alert to who has the turn."""
+    turn: Any = threading.Lock()
+    with peers(tls, context, turn=turn) as (server, client):
+        with socket.socket(fileno=client.detach()) as raw, turn:
+            raw.sendall(b"junk without a record")
+            with pytest.raises(ssl.SSLError):
+                server.recv(1)
