@@ -78,9 +78,13 @@ class Passage:
         self.server._watchdog.forget(deadline)
 
     def leave(self) -> None:
-        """The handler has ended: say so to a TLS peer, and watch no more."""
-        if self.connection is not None and self.connection.tls is not None:
-            self.connection.tls.close_notify(CLOSE_NOTIFY)
+        """The handler has ended: say so to a TLS peer, and watch no more.
+
+        Not to the peer of one that failed: an answer that was cut must not look complete.
+        """
+        connection = self.connection
+        if connection is not None and connection.tls is not None and not connection.failed:
+            connection.tls.close_notify(CLOSE_NOTIFY)
         for deadline in self._armed:
             self.server._watchdog.forget(deadline)
         self._armed.clear()
