@@ -22,7 +22,7 @@ from pathlib import Path
 from tools.environments import ROOT
 
 RECORDS = ROOT / ".cache/check"  # outputs, and the XML that pytest leaves
-LIMIT = 600.0  # seconds that one step may take
+LIMIT = 1200.0  # seconds that one step may take
 GRACE = 10.0  # seconds between asking processes to end and killing them
 INHERITED = ("EVERSERVE_ENGINE", "EVERSERVE_NATIVE")
 NOT_INHERITED = re.compile(r"EVERSERVE_|PYTHON(PATH|HOME)$|VIRTUAL_ENV$|COV|PYTEST_ADDOPTS$")

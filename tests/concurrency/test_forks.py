@@ -93,7 +93,7 @@ def test_no_more_than_max_children() -> None:
         clients = [connect(address) for _ in range(3)]
         for client in clients[:2]:
             assert client.recv(5) == b"ready"
-        assert len(server.active_children or ()) == 2
+        assert len(heard.of(Accepted)) == 2
         clients[0].sendall(b"go on")
         assert clients[2].recv(5) == b"ready"
         for client in clients[1:]:

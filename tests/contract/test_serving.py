@@ -202,7 +202,7 @@ def test_running_raises_what_serve_forever_raised(
 
     def serve() -> None:
         with server.running():
-            make_client(server).send(b"ping\n")
+            make_client(server).offer(b"ping\n")
             server._life.bell.wait_until(lambda: server._life.session is None)
 
     with pytest.raises(KeyboardInterrupt, match="served enough"):

@@ -17,7 +17,7 @@ def crowd_of(strategy: Strategy) -> int:
     return DRIPS if strategy.is_concurrent else 1
 
 
-@pytest.mark.parametrize("limit", [{"request_timeout": 0.2}, {"min_receive_rate": 1_000_000}])
+@pytest.mark.parametrize("limit", [{"request_timeout": 0.15}, {"min_receive_rate": 1_000_000}])
 def test_who_drips_is_cut(
     besiege: Besiege,
     strategy: Strategy,
@@ -25,7 +25,7 @@ def test_who_drips_is_cut(
     limit: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "FIRST_GRACE", 0.2)
+    monkeypatch.setattr(pace, "FIRST_GRACE", 0.15)
     siege = besiege(scheme=scheme, **limit)
     count = crowd_of(strategy)
     sent = siege.attack("drip", count=count, say=WORDS)
@@ -48,7 +48,7 @@ def test_who_drips_under_tls(besiege: Besiege, concurrent: Strategy, tls: TLS) -
 
 
 def test_who_says_nothing_any_more(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
-    siege = besiege(scheme=scheme, idle_timeout=0.2)
+    siege = besiege(scheme=scheme, idle_timeout=0.15)
     count = crowd_of(strategy)
     siege.attack("hold", count=count, say=b"hello\n")
     assert {e.deadline for e in siege.heard.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
@@ -59,7 +59,7 @@ def test_who_says_nothing_any_more(besiege: Besiege, strategy: Strategy, scheme:
 def test_who_never_reads(
     besiege: Besiege, concurrent: Strategy, tls: TLS, scheme: str, secure: bool
 ) -> None:
-    siege = besiege(scheme=scheme, write_timeout=0.3, tls=tls if secure else None)
+    siege = besiege(scheme=scheme, write_timeout=0.2, tls=tls if secure else None)
     how = "hold_secure" if secure else "hold"
     more = {"tls": siege.tls} if secure else {}
     siege.attack(how, count=DRIPS, say=b"flood\n", **more)
@@ -73,5 +73,5 @@ def test_who_reads_slowly_is_no_enemy(besiege: Besiege, strategy: Strategy, sche
     """As long as something moves, ``write_timeout`` is kept."""
     siege = besiege(scheme=scheme, write_timeout=1.0)
     siege.attack("hold", count=1, say=b"flood\n", end=True)
-    assert siege.attacker.sip(pause=0.002) == 64 << 20
+    assert siege.attacker.sip(pause=0.002) == 16 << 20
     assert not siege.heard.of(DeadlineMissed)

@@ -100,7 +100,7 @@ def receive(sock: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes."""
     parts = bytearray()
     while len(parts) < size:
-        part = sock.recv(size - len(parts))
+        part = sock.recv(min(size - len(parts), 1 << 16))  # recv() makes room for all it is told
         assert part, f"the stream ended after {len(parts)} of {size} bytes"
         parts += part
     return bytes(parts)
