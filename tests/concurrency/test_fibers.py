@@ -7,6 +7,7 @@ import socket
 import socketserver
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from everserve.combos import FiberTCPServer, FiberUDPServer
 from everserve.concurrency.fibers import FiberMixIn
 from everserve.events import Accepted, Finished, Opened, Stalled
 from everserve.fibers import FiberSocket, current
+from everserve.fibers.stalls import StallWatch
 from everserve.handlers.base import BaseRequestHandler
 from everserve.server.lifecycle import State
 
@@ -131,6 +133,17 @@ def test_a_handler_that_holds_the_loop_is_told() -> None:
     (stalled,) = stalls
     assert (stalled.fiber, stalled.threshold) == ("Holds", 0.01)
     assert "told.wait(LIMIT)" in stalled.stack
+
+
+@pytest.mark.parametrize(("idle", "pause"), [(True, None), (False, 0.05)])
+def test_the_watch_rests_only_while_the_hub_waits_in_the_kernel(
+    idle: bool, pause: float | None
+) -> None:
+    """Between a wait and the fiber that it woke, a hub looks as quiet as one that rests."""
+    loop = SimpleNamespace(call_when_active=lambda callback: None)
+    hub = SimpleNamespace(running=None, switches=7, idle=idle, loop=loop)
+    watch = StallWatch()
+    assert watch._until_active([SimpleNamespace(hub=hub)], 0.05) == pause  # type: ignore
 
 
 def test_the_watch_for_stalls_may_be_off() -> None:

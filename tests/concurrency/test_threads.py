@@ -33,8 +33,9 @@ def test_each_request_has_its_thread() -> None:
                 assert client.recv(1) == b""
     assert len(set(threads)) == 3
     assert all("process_request_thread" in thread.name for thread in threads)
-    assert not any(thread.is_alive() for thread in threads)
     assert not server._threads
+    for thread in threads:  # it has left the server's list with its very last step
+        thread.join(LIMIT)
 
 
 def test_many_at_once() -> None:
