@@ -113,7 +113,8 @@ class StallWatch:
         for subject in subjects:
             subject.hub.loop.call_when_active(self._bell.set)
         after = [subject.hub.switches for subject in subjects]
-        busy = any(subject.hub.running is not None for subject in subjects)
+        # Between a wait and the fiber that it woke, nothing runs and yet the hub does not rest.
+        busy = any(s.hub.running is not None or not s.hub.idle for s in subjects)
         return pause if busy or before != after else None
 
 
