@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 LIMIT = 20.0
@@ -60,7 +60,8 @@ def ask(address: Any, question: bytes = b"ping", *, limit: float = LIMIT) -> byt
     with connect(address, limit=limit) as client:
         if question:
             client.sendall(question)
-            client.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # a server that does not wait for that may have gone
+                client.shutdown(socket.SHUT_WR)
         return read_all(client)
 
 
