@@ -12,7 +12,11 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("fibers/_loop", "fibers/_hub", "fibers/_sockets", "streams/_stream")
+MODULES = (
+    *(f"fibers/_{room}" for room in ("loop", "fiber", "switchboard", "hub")),
+    *(f"fibers/_{room}" for room in ("transfer", "sockets", "accepting")),
+    *(f"streams/_{room}" for room in ("half", "reader", "writer", "stream")),
+)
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -79,7 +83,7 @@ def extension(name: str) -> Extension:
         [f"src/everserve/{name}.pyx"],
         include_dirs=headers(),
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
-        depends=[str(path) for path in Path("src/everserve/fibers").glob("*.pxd")],
+        depends=[str(path) for path in Path("src/everserve").glob("*/*.pxd")],
     )
     module.cython_directives = DIRECTIVES
     module.cython_include_dirs = ["src"]

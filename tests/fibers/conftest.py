@@ -1,4 +1,6 @@
-"""Every test of the engine runs on both: the compiled one where it was built, and its reference."""
+"""Every test of the engine runs on each: the compiled one where it was built, its reference, and the
+reference as it is where there is no epoll: level-triggered, over `selectors`.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,20 @@ from typing import Any
 
 import pytest
 
-from everserve.fibers import engine
+from everserve.fibers import engine, loop
 
-ENGINES = ("native", "python")
+ENGINES = ("native", "python", "selectors")
 
 
 @pytest.fixture(params=ENGINES)
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parts of one engine, in the place of the chosen one."""
+    name = request.param
+    if name == "selectors":
+        name = "python"
+        monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
     try:
-        loaded = engine.load(request.param)
+        loaded = engine.load(name)
     except ImportError:
         if os.environ.get("EVERSERVE_NATIVE") == "yes":
             raise

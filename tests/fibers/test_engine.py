@@ -38,7 +38,7 @@ def test_an_engine_that_does_not_exist_is_refused_in_one_line() -> None:
 
 
 def test_a_missing_engine_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engine._HOMES, "native", ("everserve.fibers._absent", "x"))
+    monkeypatch.setitem(engine._PREFIXES, "native", "_absent_")
     with pytest.raises(EngineUnavailableError, match="EVERSERVE_NATIVE=yes") as caught:
         engine._choose("native")
     assert isinstance(caught.value, ImportError)

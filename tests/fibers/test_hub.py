@@ -446,3 +446,58 @@ def test_await_fd_parks_for_any_descriptor(run: Any, hub: Any) -> None:
         assert run(hub.await_fd, ours.fileno(), True, 5) is True
         peer.send(b"x")
         assert run(hub.await_fd, ours.fileno(), False, 5) is True
+
+
+def test_run_stays_until_a_reader_was_called(hub: Any) -> None:
+    called: list[int] = []
+    ear, bell = socket.socketpair()
+    with ear, bell:
+        hub.add_reader(ear.fileno(), lambda: called.append(len(ear.recv(10))))
+        rounds: list[int] = []
+
+        def fiber() -> None:
+            for number in range(5):
+                rounds.append(number)
+                hub.park(0.001)
+            bell.send(b"abc")
+            hub.park()
+
+        sleeper = hub.spawn(fiber)
+        hub.run()
+        hub.remove_reader(ear.fileno())
+    assert rounds == [0, 1, 2, 3, 4]
+    assert called == [3]
+    sleeper.kill()
+    hub.turn(0)
+
+
+def test_run_ends_when_it_is_woken_or_its_time_is_up(hub: Any) -> None:
+    begun = time.monotonic()
+    hub.run(0.02)
+    assert time.monotonic() - begun >= 0.019
+    hub.run(0)
+    fiber = hub.spawn(lambda: (hub.park(0.001), hub.wake(), hub.park()))
+    hub.run()  # for ever, but for the wake-up
+    assert fiber.parked
+    seen: list[str] = []
+    hub.call_from_thread(seen.append, "call")
+    hub.run()
+    assert seen == ["call"]
+    fiber.kill()
+    hub.turn(0)
+    hub.call_from_thread(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        hub.run()
+
+
+def test_run_gives_a_fiber_that_never_waits_its_turns_only(hub: Any) -> None:
+    def spin() -> None:
+        while not over:
+            hub.yield_turn()
+
+    over: list[int] = []
+    fiber = hub.spawn(spin)
+    hub.call_at(time.monotonic() + 0.02, lambda: over.append(1))
+    hub.run(0.05)
+    assert over
+    assert fiber.dead

@@ -9,6 +9,8 @@ from typing import Any
 
 import greenlet
 
+from everserve.streams import open_stream
+
 CONNECTIONS = 300
 
 
@@ -74,3 +76,60 @@ def test_a_closed_hub_leaves_nothing(parts: Any) -> None:
     assert after[0] == before[0]
     assert after[1] == before[1]
     assert after[2] - before[2] < 20
+
+
+def test_a_connection_leaves_no_cycles(parts: Any) -> None:
+    """What only the collector of cycles could free would be memory in a busy server."""
+    hub = parts.Hub(on_error=lambda _fiber, error: None)
+    serve_some(hub, parts, 12)
+    gc.collect()
+    gc.disable()
+    try:
+        serve_some(hub, parts, 12)
+        pass_much_through(hub, parts)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = [found for found in gc.garbage if is_of_the_engine(found)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+        hub.close()
+    assert not ours
+
+
+def is_of_the_engine(found: Any) -> bool:
+    kind = type(found)
+    return isinstance(found, greenlet.greenlet | socket.socket) or kind.__module__.startswith(
+        "everserve"
+    )
+
+
+def pass_much_through(hub: Any, parts: Any) -> None:
+    """Full reads, long sends, and a stream: each may keep something with the socket."""
+    accepted, peer = connected(parts)
+
+    def handler(sock: Any) -> None:
+        with sock:
+            for _ in range(4):
+                sock.sendall(sock.recv(65536))
+            reader, writer = open_stream(sock, coalesce=True)
+            writer.write(reader.readline())
+            hub.park(0.001)
+            writer.close()
+            reader.close()
+
+    fiber = hub.spawn(handler, accepted)
+    del accepted
+    with peer:
+        peer.sendall(bytes(262144))
+        peer.sendall(b"\n")
+        assert fiber.join(10)
+
+
+def connected(parts: Any) -> tuple[Any, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        accepted, _address = listener.accept()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return parts.FiberSocket.adopt(accepted), peer

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from everserve.fibers import engine
+from everserve.fibers import engine, loop
 
 HOMES = {"native": "everserve.streams._stream", "python": "everserve.streams.stream"}
 
@@ -40,12 +40,16 @@ class Ends(NamedTuple):
     kind: str
 
 
-@pytest.fixture(params=("native", "python"))
+@pytest.fixture(params=("native", "python", "selectors"))
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One engine and its streams, in the place of the chosen ones."""
+    """One engine and its streams, in the place of the chosen ones; `selectors`: without epoll."""
+    name = request.param
+    if name == "selectors":
+        name = "python"
+        monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
     try:
-        loaded = engine.load(request.param)
-        loaded.streams = importlib.import_module(HOMES[request.param])
+        loaded = engine.load(name)
+        loaded.streams = importlib.import_module(HOMES[name])
     except ImportError:
         if os.environ.get("EVERSERVE_NATIVE") == "yes":
             raise

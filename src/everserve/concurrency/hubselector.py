@@ -40,9 +40,9 @@ class HubSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """One turn of the hub: run what is ready, wait, and say which descriptors are readable."""
+        """Run the fibers until a descriptor is readable, and say which are; or for ``timeout`` seconds."""
         self._ready.clear()
-        self._hub.turn(timeout)
+        self._hub.run(timeout)
         return self._ready
 
     def close(self) -> None:

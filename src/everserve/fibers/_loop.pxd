@@ -46,6 +46,7 @@ cdef class Loop:
     cdef int epoll_fd
     cdef int wakeup_fd
     cdef bint rousing            # a wake-up is on its way
+    cdef bint roused             # one has come; the hub takes it back
     cdef unsigned int generations
     cdef void **watches          # by descriptor; each holds a reference
     cdef Py_ssize_t capacity

@@ -422,7 +422,7 @@ cdef class Loop:
         cdef int i, fd
         cdef Watch watch
         for i in range(count):
-            fd = <int>(events[i].data.u64 & 0xffffffff)
+            fd = <int><uint32_t>events[i].data.u64   # no mask: 0xffffffff would be a Python int
             if fd == self.wakeup_fd:
                 self.drain()
                 continue
@@ -440,6 +440,7 @@ cdef class Loop:
     cdef void drain(self) noexcept:
         cdef uint64_t count
         self.rousing = False
+        self.roused = True
         read(self.wakeup_fd, &count, sizeof(count))
 
     cdef int rouse(self) noexcept:

@@ -22,25 +22,26 @@ __all__ = [
     "turning_hub",
 ]
 
-_HOMES = {
-    "native": ("everserve.fibers._hub", "everserve.fibers._sockets"),
-    "python": ("everserve.fibers.hub", "everserve.fibers.sockets"),
-}
-_CHOICES = ("auto", *_HOMES)
+_PREFIXES = {"native": "_", "python": ""}  # of the modules' names
+_CHOICES = ("auto", *_PREFIXES)
 
 
 def load(name: str) -> Any:
     """The parts of the engine called `name`, "native" or "python"; ImportError when it is absent."""
-    hub, sockets = (importlib.import_module(home) for home in _HOMES[name])
+
+    def part(room: str) -> Any:
+        return importlib.import_module(f"everserve.fibers.{_PREFIXES[name]}{room}")
+
+    fiber, hub, sockets = part("fiber"), part("hub"), part("sockets")
     return SimpleNamespace(
         name=name,
         Hub=hub.Hub,
-        Fiber=hub.Fiber,
-        Corked=hub.Corked,
+        Fiber=fiber.Fiber,
+        Corked=fiber.Corked,
         current=hub.current,
         turning_hub=hub.turning_hub,
         FiberSocket=sockets.FiberSocket,
-        accept_many=sockets.accept_many,
+        accept_many=part("accepting").accept_many,
     )
 
 
@@ -71,8 +72,10 @@ _chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lowe
 engine: Final[Literal["native", "python"]] = _chosen.name
 
 if TYPE_CHECKING:
-    from everserve.fibers.hub import Corked, Fiber, Hub, current, turning_hub
-    from everserve.fibers.sockets import FiberSocket, accept_many
+    from everserve.fibers.accepting import accept_many
+    from everserve.fibers.fiber import Corked, Fiber
+    from everserve.fibers.hub import Hub, current, turning_hub
+    from everserve.fibers.sockets import FiberSocket
 else:
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber

@@ -192,9 +192,9 @@ class _SelectorPoller:
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         found = self._selector.select(None if timeout is not None and timeout < 0 else timeout)
-        for key, _events in found:
+        for key, events in found:
             if key.fd not in self._level:
-                self._selector.unregister(key.fd)
+                self._watch(key.fd, key.events & ~events)  # the other direction may be waited for
         return [(key.fd, events) for key, events in found]
 
     def meaning(self, events: int) -> int:
@@ -229,6 +229,7 @@ class Loop:
         self.idle = False  # inside the wait
         self.on_active: Callback | None = None  # asked for by the stall watch
         self.closed = False
+        self.roused = False  # a wake-up has come; the hub takes it back
         self._rousing = False
         self._heap: list[list[Any]] = []
         self._order = itertools.count()
@@ -394,6 +395,7 @@ class Loop:
 
     def _listen(self) -> None:
         self._rousing = False
+        self.roused = True
         try:
             while len(self._ear.recv(4096)) == 4096:
                 pass

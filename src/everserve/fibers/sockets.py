@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
-from everserve.fibers.hub import Hub, running_hub
 from everserve.fibers.loop import FOREVER, Watch
+from everserve.fibers.switchboard import Switchboard, running_hub
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["FiberSocket", "accept_many"]
+__all__ = ["FiberSocket"]
 
 T = TypeVar("T")
 Ancillary = tuple[int, int, bytes]
@@ -124,7 +124,7 @@ class FiberSocket(socket.socket):
         if self._watch.corked is not None:
             self._watch.corked.settle()
 
-    def _spend(self) -> Hub | None:
+    def _spend(self) -> Switchboard | None:
         """Count an operation, so that one that never waits gives way to the others."""
         hub = running_hub()
         if hub is not None:
@@ -142,7 +142,7 @@ class FiberSocket(socket.socket):
             watch.readable = False
         self._await_io(running_hub(), writing, limit)
 
-    def _await_io(self, hub: Hub | None, writing: bool, limit: float | None) -> None:
+    def _await_io(self, hub: Switchboard | None, writing: bool, limit: float | None) -> None:
         watch = self._watch
         if hub is not None:
             ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
@@ -367,30 +367,3 @@ class FiberSocket(socket.socket):
     def _real_close(self) -> None:
         self._release()
         super()._real_close()  # type: ignore[misc]
-
-
-def accept_many(fd: int, limit: int = 100, cls: type[FiberSocket] = FiberSocket) -> list[Any]:
-    """Accept at most `limit` waiting connections: a list of (socket, address); may be empty.
-
-    `fd` belongs to a non-blocking listener. Raises what accept(2) says when that comes first, and
-    leaves it to the next call when connections came before it.
-    """
-    if fd < 0:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    listener = _CSocket(fileno=fd)
-    found: list[Any] = []
-    try:
-        listener.settimeout(0.0)
-        while len(found) < limit:
-            accepted, address = listener._accept()
-            os.set_blocking(accepted, False)
-            sock = cls._adopt(accepted, listener.family, socket.SOCK_STREAM, 0)
-            found.append((sock, address))
-    except BlockingIOError:
-        pass
-    except OSError:
-        if not found:
-            raise
-    finally:
-        listener.detach()
-    return found

@@ -26,7 +26,8 @@ def spawn(function: Callable[..., object], /, *arguments: Any) -> engine.Fiber:
     hub = engine.turning_hub() if fiber is None else fiber.hub
     if hub is None:
         raise HubError("no hub runs in this thread: use hub.spawn(), or a server with fibers")
-    return hub.spawn(function, *arguments)
+    spawned: engine.Fiber = hub.spawn(function, *arguments)
+    return spawned
 
 
 def sleep(seconds: float = 0.0) -> None:

@@ -9,10 +9,10 @@ from everserve.errors import LineTooLong as LineTooLong
 from everserve.fibers.engine import engine
 
 if TYPE_CHECKING or engine == "python":
-    from everserve.streams.stream import Reader as Reader
-    from everserve.streams.stream import Writer as Writer
+    from everserve.streams.reader import Reader as Reader
     from everserve.streams.stream import open_stream as open_stream
+    from everserve.streams.writer import Writer as Writer
 else:
-    from everserve.streams._stream import Reader as Reader
-    from everserve.streams._stream import Writer as Writer
+    from everserve.streams._reader import Reader as Reader
     from everserve.streams._stream import open_stream as open_stream
+    from everserve.streams._writer import Writer as Writer

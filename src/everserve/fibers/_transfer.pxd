@@ -1,0 +1,40 @@
+# Bytes in and out of a watched descriptor, as the sockets and the streams use them. What stands between
+# a call and the switch is inlined from here: all that lies on a parked fiber's stack is saved.
+from everserve.fibers._loop cimport Watch, monotonic
+from everserve.fibers._switchboard cimport Switchboard
+
+cdef extern from "<sys/socket.h>":
+    int sys_shutdown "shutdown"(int fd, int how)
+
+cdef int raise_errno() except -1
+cdef int refuse_closed() except -1
+cdef int time_out() except -1
+cdef int await_outside(Watch watch, bint writing, double limit) except -1
+cdef int await_readable(Watch watch, double limit) except -1
+cdef int poll_once(int fd, short events, double limit) except -1
+cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) except -2
+cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) except -1
+cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
+                         double limit) except -1
+cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) except -1
+cdef int settle_first(Watch watch) except -1
+
+
+cdef inline double limit_of(Watch watch):
+    return -1.0 if watch.timeout < 0.0 else monotonic() + watch.timeout
+
+
+cdef inline int check_open(Watch watch) except -1:
+    return refuse_closed() if watch.fd < 0 else 0
+
+
+cdef inline int await_io(Switchboard hub, Watch watch, bint writing, double limit) except -1:
+    """Wait for the descriptor, in whatever way this thread can; raises when `limit` passes."""
+    if hub is None or watch.timeout == 0.0:
+        return await_outside(watch, writing, limit)
+    return 0 if hub.await_io(watch, writing, limit) else time_out()
+
+
+cdef inline bint worth_trying(Switchboard hub, Watch watch, int flags):
+    """Events keep `readable` true only while a fiber's hub looks after them."""
+    return watch.readable or hub is None or watch.timeout == 0.0 or flags != 0

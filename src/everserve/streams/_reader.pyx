@@ -1,0 +1,487 @@
+# cython: binding=False
+# (plain method descriptors: the interpreter calls them without a detour)
+"""The compiled reader: the reading half of a stream, with its buffer in C.
+
+It stands between a socket and the `rfile` of a handler; `reader.py` is its reference.
+"""
+import io
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawMalloc
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.string cimport memchr, memcpy, memmove
+from everserve.fibers._loop cimport Watch, monotonic
+from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._transfer cimport (
+    await_readable, limit_of, poll_once, raise_errno, receive, try_receive,
+)
+from everserve.streams._half cimport (
+    BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, take_block,
+)
+from everserve.streams._writer cimport Writer
+
+from everserve.errors import LineTooLong
+
+cdef extern from *:
+    """
+    #include <poll.h>
+    #include <sys/socket.h>
+    """
+    Py_ssize_t sys_recv "recv"(int fd, void *buffer, size_t size, int flags) nogil
+    enum:
+        POLLIN
+
+cdef enum:
+    OWN_BLOCK = 16384            # bytes of a thread's buffer, which waits in the kernel with it
+    LEAST_ROOM = 4096
+    LINES_A_GLANCE = 32          # lines between two looks at the fiber's quantum
+
+cdef enum:
+    WOULD_BLOCK = -2
+
+
+cdef class Reader(Half):
+    """The reading half: the buffered binary file that `rfile` is.
+
+    `max_line` bounds what an unlimited `readline` or iteration gathers, newline included; None
+    leaves it to memory, as the standard library does.
+    """
+
+    def __init__(self, sock, max_line=None):
+        self.max_line = max_line
+
+    def __dealloc__(self):
+        if self.buffer is not NULL:
+            give_back(self.buffer, self.capacity)
+
+    def __del__(self):
+        self.let_go()
+
+    @property
+    def max_line(self):
+        return None if self.longest < 0 else self.longest
+
+    @max_line.setter
+    def max_line(self, value):
+        self.longest = -1 if value is None else value
+
+    @property
+    def mode(self):
+        return "rb"
+
+    def readable(self):
+        self.check_open()
+        return True
+
+    def writable(self):
+        self.check_open()
+        return False
+
+    def write(self, data):
+        raise io.UnsupportedOperation("write")
+
+    def flush(self):
+        self.check_open()
+
+    def close(self):
+        """Stop reading. The socket stays, unless it was closed and this was its last file."""
+        self.drop_buffer()
+        self.let_go()
+
+    # --- the buffer --------------------------------------------------------------------------
+
+    cdef void drop_buffer(self) noexcept:
+        if self.buffer is not NULL and not self.busy:
+            give_back(self.buffer, self.capacity)
+            self.buffer = NULL
+            self.start = self.end = self.capacity = 0
+
+    cdef int make_room(self) except -1:
+        """Have a buffer with room at its end for a read that is worth the call."""
+        cdef Py_ssize_t used = self.end - self.start
+        cdef char *larger
+        cdef Py_ssize_t size
+        if self.buffer is NULL:
+            self.take_buffer()
+            return 0
+        if used == 0:
+            self.start = self.end = 0
+        if self.capacity - self.end >= LEAST_ROOM:
+            return 0
+        if self.capacity - used >= max(LEAST_ROOM, self.capacity >> 1):
+            memmove(self.buffer, self.buffer + self.start, used)
+        else:
+            size = BLOCK if used <= BLOCK >> 1 else 2 * used
+            larger = take_block() if size == BLOCK else <char *>PyMem_RawMalloc(size)
+            if larger is NULL:
+                raise MemoryError
+            memcpy(larger, self.buffer + self.start, used)
+            give_back(self.buffer, self.capacity)
+            self.buffer = larger
+            self.capacity = size
+        self.start = 0
+        self.end = used
+        return 0
+
+    cdef int take_buffer(self) except -1:
+        if self.kind == BY_DESCRIPTOR:
+            self.buffer = <char *>PyMem_RawMalloc(OWN_BLOCK)
+            if self.buffer is NULL:
+                raise MemoryError
+            self.capacity = OWN_BLOCK
+        else:
+            self.buffer = take_block()
+            self.capacity = BLOCK
+        self.start = self.end = 0
+        return 0
+
+    cdef int rest(self) except -1:
+        """Before waiting, keep of the buffer no more than the bytes that are in it."""
+        cdef Py_ssize_t used = self.end - self.start
+        cdef char *smaller
+        if used == 0:
+            self.drop_buffer()
+        elif self.capacity > 2 * used + 256:
+            smaller = <char *>PyMem_RawMalloc(used)
+            if smaller is NULL:
+                raise MemoryError
+            memcpy(smaller, self.buffer + self.start, used)
+            give_back(self.buffer, self.capacity)
+            self.buffer = smaller
+            self.capacity = self.end = used
+            self.start = 0
+        return 0
+
+    cdef Py_ssize_t fill(self) except -3:
+        """Read once more into the buffer: how many bytes, 0 at the end, or WOULD_BLOCK."""
+        cdef Py_ssize_t count
+        self.check_readable()
+        if self.kind == BY_FIBER:
+            count = self.fill_by_fiber()
+        elif self.kind == BY_DESCRIPTOR:
+            self.make_room()
+            count = self.read_descriptor(self.buffer + self.end, self.capacity - self.end)
+        else:
+            count = self.fill_by_methods()
+        if count > 0:
+            self.end += count
+        return count
+
+    cdef int check_readable(self) except -1:
+        if self.shut:
+            raise ValueError("I/O operation on closed file.")
+        if self.timed_out:
+            raise OSError("cannot read from timed out object")
+        if self.busy:
+            raise RuntimeError("another thread is reading from this stream")
+        return 0
+
+    cdef Py_ssize_t fill_by_fiber(self) except -3:
+        cdef Switchboard hub = running_hub()
+        cdef Watch watch = self.watch
+        cdef Py_ssize_t count
+        cdef double limit = -2.0
+        if hub is not None:
+            hub.spend()
+        elif self.writer is not None:
+            self.writer.push_out()
+        while True:
+            if watch.readable or hub is None or watch.timeout == 0.0:
+                self.make_room()
+                count = try_receive(watch, self.buffer + self.end, self.capacity - self.end, 0)
+                if count >= 0:
+                    return count
+            self.rest()
+            if watch.timeout == 0.0:
+                return WOULD_BLOCK
+            if limit == -2.0:
+                limit = limit_of(watch)
+            if hub is None:
+                self.wait_outside(limit)
+            elif not hub.await_io(watch, False, limit):
+                self.timed_out = True
+                raise TimeoutError("timed out")
+            self.check_readable()
+
+    cdef int wait_outside(self, double limit) except -1:
+        try:
+            await_readable(self.watch, limit)
+        except TimeoutError:
+            self.timed_out = True
+            raise
+        return 0
+
+    cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3:
+        """recv(2) as a plain socket does it: its time limit holds, the GIL goes while it waits."""
+        cdef int fd
+        cdef Py_ssize_t count
+        cdef double limit
+        if self.writer is not None:
+            self.writer.push_out()
+        fd = self.sock.fileno()
+        timeout = self.sock.gettimeout()
+        limit = -1.0 if timeout is None else monotonic() + <double>timeout
+        while True:
+            if limit >= 0.0 and timeout and not poll_once(fd, POLLIN, limit):
+                self.timed_out = True
+                raise TimeoutError("timed out")
+            self.busy = True
+            with nogil:
+                count = sys_recv(fd, target, size, 0)
+            self.busy = False
+            if count >= 0:
+                return count
+            if errno == EAGAIN:
+                if limit < 0.0 or not timeout:
+                    return WOULD_BLOCK
+            elif errno != EINTR:
+                raise_errno()
+            PyErr_CheckSignals()
+
+    cdef Py_ssize_t fill_by_methods(self) except -3:
+        """One `recv_into` of the socket's own, into memory that nobody else has."""
+        if self.writer is not None:
+            self.writer.push_out()
+        self.rest()
+        room = bytearray(OWN_BLOCK)
+        try:
+            count = self.sock.recv_into(room)
+        except TimeoutError:
+            self.timed_out = True
+            raise
+        except BlockingIOError:
+            return WOULD_BLOCK
+        self.take_in(room, count)
+        return count
+
+    cdef int take_in(self, bytearray found, Py_ssize_t count) except -1:
+        cdef Py_ssize_t done = 0, part
+        cdef char *data = found
+        self.check_readable()
+        while done < count:
+            self.make_room()
+            part = min(count - done, self.capacity - self.end)
+            memcpy(self.buffer + self.end, data + done, part)
+            self.end += part
+            done += part
+        self.end -= count            # fill() counts them
+        return 0
+
+    # --- lines ---------------------------------------------------------------------------------
+
+    def __iter__(self):
+        self.check_open()
+        return self
+
+    def __next__(self):
+        cdef char *begin = self.buffer + self.start
+        cdef char *newline
+        cdef Py_ssize_t size
+        if self.start < self.end:
+            newline = <char *>memchr(begin, c"\n", self.end - self.start)
+            if newline is not NULL:
+                self.lines += 1
+                if self.lines >= LINES_A_GLANCE:
+                    return self.line_after_glance()
+                size = newline - begin + 1
+                if self.longest < 0 or size <= self.longest:
+                    self.start += size
+                    return PyBytes_FromStringAndSize(begin, size)
+        line = self.read_line(-1)
+        if PyBytes_GET_SIZE(line) == 0:
+            raise StopIteration
+        return line
+
+    cdef object line_after_glance(self):
+        """Every so many lines: whether the fiber has held the loop for long enough."""
+        cdef Switchboard hub = running_hub()
+        self.lines = 0
+        if hub is not None:
+            hub.spend()
+        return self.read_line(-1)
+
+    def readline(self, size=-1):
+        """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
+        self.check_open()
+        return self.read_line(-1 if size is None else size)
+
+    cdef bytes read_line(self, Py_ssize_t size):
+        cdef Py_ssize_t seen = 0, count, most
+        cdef char *newline
+        cdef bint bounded = size < 0 and self.longest >= 0
+        most = self.longest if bounded else size
+        while True:
+            count = self.end - self.start
+            if most >= 0 and count > most:
+                count = most
+            if count > seen:
+                newline = <char *>memchr(self.buffer + self.start + seen, c"\n", count - seen)
+                if newline is not NULL:
+                    return self.cut(newline - (self.buffer + self.start) + 1)
+                seen = count
+            if most >= 0 and count >= most:
+                if bounded:
+                    self.refuse_line()
+                return self.cut(count)
+            if self.fill() <= 0:
+                return self.cut(self.end - self.start)
+
+    cdef int refuse_line(self) except -1:
+        raise LineTooLong(f"a line of more than {self.longest} bytes came: raise max_line "
+                          "if such lines are meant, or end the connection")
+
+    cdef bytes cut(self, Py_ssize_t size):
+        cdef Py_ssize_t start = self.start
+        if size == 0:
+            return b""
+        self.start += size
+        return PyBytes_FromStringAndSize(self.buffer + start, size)
+
+    def readlines(self, hint=None):
+        """Read lines until the end, or until they have more than `hint` bytes together."""
+        cdef Py_ssize_t left = 0 if hint is None else hint
+        cdef bint bounded = left > 0
+        cdef list found = []
+        self.check_open()
+        for line in self:
+            found.append(line)
+            if bounded:
+                if len(line) > left:
+                    break
+                left -= len(line)
+        return found
+
+    # --- bytes ---------------------------------------------------------------------------------
+
+    def read(self, size=-1):
+        """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
+        cdef Py_ssize_t wanted = -1 if size is None else size
+        self.check_open()
+        if wanted < -1:
+            raise ValueError("read length must be non-negative or -1")
+        if wanted < 0:
+            return self.read_all()
+        if wanted <= self.end - self.start:
+            return self.cut(wanted)
+        return self.read_exactly(wanted)
+
+    cdef object read_all(self):
+        cdef list parts = []
+        cdef Py_ssize_t count
+        while True:
+            if self.end > self.start:
+                parts.append(self.cut(self.end - self.start))
+            count = self.fill()
+            if count == 0:
+                return b"".join(parts)
+            if count == WOULD_BLOCK:
+                return b"".join(parts) if parts else None
+
+    cdef object read_exactly(self, Py_ssize_t size):
+        """Small reads go through the buffer; what is longer than that is read in place."""
+        cdef Py_ssize_t done = self.end - self.start, count
+        cdef bytes found
+        cdef char *target
+        if size < HIGH_WATER or self.kind == BY_METHODS:
+            return self.gather(size)
+        found = PyBytes_FromStringAndSize(NULL, size)
+        target = PyBytes_AS_STRING(found)
+        if done:
+            memcpy(target, self.buffer + self.start, done)
+        self.start = self.end
+        while done < size:
+            count = self.read_straight(target + done, size - done)
+            if count <= 0:
+                break
+            done += count
+        if done == size:
+            return found
+        return None if done == 0 and count == WOULD_BLOCK else found[:done]
+
+    cdef object gather(self, Py_ssize_t size):
+        cdef list parts = []
+        cdef Py_ssize_t left = size, part, count = 0
+        while True:
+            part = min(left, self.end - self.start)
+            if part:
+                parts.append(self.cut(part))
+                left -= part
+            if left == 0:
+                break
+            count = self.fill()
+            if count <= 0:
+                break
+        if len(parts) == 1:
+            return parts[0]
+        return None if not parts and count == WOULD_BLOCK else b"".join(parts)
+
+    cdef Py_ssize_t read_straight(self, char *target, Py_ssize_t size) except -3:
+        """One read past the buffer, which is empty, into the caller's memory."""
+        self.check_readable()
+        if self.kind == BY_DESCRIPTOR:
+            return self.read_descriptor(target, size)
+        self.rest()
+        if self.writer is not None:
+            self.writer.push_out()
+        try:
+            return receive(self.watch, target, size, 0)
+        except BlockingIOError:
+            return WOULD_BLOCK
+        except TimeoutError as error:
+            self.timed_out = type(error) is TimeoutError
+            raise
+
+    def read1(self, size=-1):
+        """Read what is there, at most `size` bytes, waiting only when nothing is."""
+        cdef Py_ssize_t wanted = -1 if size is None else size
+        self.check_open()
+        if wanted == 0:
+            return b""
+        if self.start == self.end and self.fill() <= 0:
+            return b""
+        if wanted < 0 or wanted > self.end - self.start:
+            wanted = self.end - self.start
+        return self.cut(wanted)
+
+    def peek(self, size=0):
+        """What is there, without taking it; waits only when nothing is."""
+        self.check_open()
+        if self.start == self.end:
+            self.fill()
+        return b"" if self.buffer is NULL else PyBytes_FromStringAndSize(
+            self.buffer + self.start, self.end - self.start)
+
+    def readinto(self, target):
+        """Fill `target`, less only at the end; how many bytes."""
+        return self.read_view(target, True)
+
+    def readinto1(self, target):
+        """Put what is there into `target`, waiting only when nothing is; how many bytes."""
+        return self.read_view(target, False)
+
+    cdef object read_view(self, target, bint wholly):
+        cdef Py_buffer view
+        cdef Py_ssize_t done = 0, part, count = 0
+        self.check_open()
+        PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+        try:
+            while done < view.len:
+                part = min(view.len - done, self.end - self.start)
+                if part:
+                    memcpy(<char *>view.buf + done, self.buffer + self.start, part)
+                    self.start += part
+                    done += part
+                    if not wholly:
+                        break
+                    continue
+                count = self.fill()
+                if count <= 0:
+                    break
+        finally:
+            PyBuffer_Release(&view)
+        return None if done == 0 and count == WOULD_BLOCK else done
+
+
+io.BufferedIOBase.register(Reader)

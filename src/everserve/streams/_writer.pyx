@@ -1,0 +1,280 @@
+# cython: binding=False
+# (plain method descriptors: the interpreter calls them without a detour)
+"""The compiled writer: the writing half of a stream, with its buffer in C.
+
+It stands between a socket and the `wfile` of a handler; `writer.py` is its reference.
+"""
+import io
+import threading
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
+)
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawRealloc
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.string cimport memcpy
+from everserve.fibers._fiber cimport Fiber
+from everserve.fibers._loop cimport monotonic
+from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._transfer cimport poll_once, raise_errno, transmit_all
+from everserve.streams._half cimport (
+    BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, has_block, take_block,
+)
+
+cdef extern from *:
+    """
+    #include <poll.h>
+    #include <sys/socket.h>
+    """
+    Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags) nogil
+    enum:
+        MSG_NOSIGNAL
+        POLLOUT
+
+
+cdef class Writer(Half):
+    """The writing half: the binary file that `wfile` is.
+
+    Without a buffer each write is a `sendall`. With one, bytes gather until `size` have; when it
+    coalesces, they also leave as soon as the fiber waits for anything, or the thread for a read.
+    """
+
+    def __init__(self, sock, Py_ssize_t size=0, bint coalesce=False):
+        self.size = HIGH_WATER if coalesce and size <= 0 else max(0, size)
+        self.coalesces = coalesce
+
+    def __dealloc__(self):
+        if self.buffer is not NULL:
+            give_back(self.buffer, self.capacity)
+
+    def __del__(self):
+        if not self.shut:
+            self.try_last()
+            self.let_go()
+
+    @property
+    def mode(self):
+        return "wb"
+
+    @property
+    def pending(self):
+        """How many bytes are held back."""
+        return self.length
+
+    def readable(self):
+        self.check_open()
+        return False
+
+    def writable(self):
+        self.check_open()
+        return True
+
+    def read(self, size=-1):
+        raise io.UnsupportedOperation("read")
+
+    def readline(self, size=-1):
+        raise io.UnsupportedOperation("readline")
+
+    def write(self, data):
+        """Write all of `data`, now or with what follows; how many bytes."""
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        if PyBytes_CheckExact(data):
+            size = PyBytes_GET_SIZE(data)
+            if 0 < size <= self.capacity - self.length and self.length and not self.shut:
+                memcpy(self.buffer + self.length, PyBytes_AS_STRING(data), size)
+                self.length += size
+                if self.length >= self.size:
+                    self.flush()
+                return size
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.add(data, <const char *>view.buf, view.len)
+            return view.len
+        finally:
+            PyBuffer_Release(&view)
+
+    def writelines(self, lines):
+        """Write each of `lines`."""
+        self.check_open()
+        for line in lines:
+            self.write(line)
+
+    def flush(self):
+        """Send what is held back; raises what sending it, or what was held before, has met."""
+        self.check_open()
+        if self.length or self.sending:
+            self.push_out()
+        self.raise_error()
+
+    def close(self):
+        """Flush, then stop writing. The socket stays, as with `Reader.close`."""
+        if self.shut:
+            return
+        try:
+            self.flush()
+        finally:
+            self.let_go()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    cdef int raise_error(self) except -1:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return 0
+
+    cdef int add(self, data, const char *bytes_, Py_ssize_t size) except -1:
+        self.check_open()
+        self.raise_error()
+        if size == 0:
+            return 0
+        if self.length and self.length + size > self.size:
+            self.flush()
+        if size >= self.size:
+            return self.send_straight(data, bytes_, size)
+        self.hold_back()
+        self.make_room(size)
+        memcpy(self.buffer + self.length, bytes_, size)
+        self.length += size
+        return 0
+
+    cdef int hold_back(self) except -1:
+        """See to it that the bytes leave when the fiber waits, and before any sent past them."""
+        cdef Switchboard hub
+        if not self.coalesces:
+            return 0
+        if self.watch is not None:
+            self.watch.corked = self
+        hub = running_hub()
+        if hub is not None and self.holder is not hub.current:
+            self.holder = hub.current
+            self.holder.hold(self)
+        return 0
+
+    cdef int make_room(self, Py_ssize_t size) except -1:
+        cdef Py_ssize_t wanted = self.length + size
+        cdef char *larger
+        if wanted <= self.capacity:
+            return 0
+        if self.capacity == 0 and has_block() and self.size <= BLOCK:
+            self.buffer = take_block()
+            self.capacity = BLOCK
+            return 0
+        wanted = max(512, 2 * wanted)
+        larger = <char *>PyMem_RawRealloc(self.buffer, wanted)
+        if larger is NULL:
+            raise MemoryError
+        self.buffer = larger
+        self.capacity = wanted
+        return 0
+
+    cdef int settle(self) except -1:
+        """The fiber waits: send. 1 when that had to wait itself."""
+        cdef Switchboard hub = running_hub()
+        cdef unsigned long long before = 0
+        self.holder = None
+        if self.length == 0 or (self.shut and not self.sending):
+            return 0
+        if hub is not None:
+            before = hub.switches
+        self.push_out()
+        return hub is not None and hub.switches != before
+
+    cdef int push_out(self) except -1:
+        """Send all that is held; what the peer makes of it is kept for the next call."""
+        cdef Fiber me
+        if self.length == 0 and not self.sending:
+            return 0
+        if running_hub() is None:
+            if self.lock is None:
+                self.lock = threading.Lock()
+            with self.lock:
+                return self.send_held()
+        while self.sending:
+            self.wait_for_turn()
+        self.sending = True
+        try:
+            self.send_held()
+        finally:
+            self.sending = False
+            if self.queue is not None:
+                waiting, self.queue = self.queue, None
+                for me in waiting:
+                    me.wake()
+        return 0
+
+    cdef int wait_for_turn(self) except -1:
+        cdef Switchboard hub = running_hub()
+        if self.queue is None:
+            self.queue = []
+        self.queue.append(hub.current)
+        hub.park_raw(-1.0)
+        return 0
+
+    cdef int send_held(self) except -1:
+        cdef char *held
+        cdef Py_ssize_t length, capacity
+        while self.length:
+            held, length, capacity = self.buffer, self.length, self.capacity
+            self.buffer = NULL
+            self.length = self.capacity = 0
+            if self.watch is not None:
+                self.watch.corked = None
+            try:
+                self.send_all(held, length)
+            except OSError as error:
+                self.error = error
+            finally:
+                if self.buffer is NULL and not self.coalesces:
+                    self.buffer, self.capacity = held, capacity
+                else:
+                    give_back(held, capacity)
+        return 0
+
+    cdef int send_all(self, const char *data, Py_ssize_t size) except -1:
+        if self.kind == BY_FIBER:
+            transmit_all(self.watch, data, size, 0)
+        elif self.kind == BY_DESCRIPTOR:
+            self.send_descriptor(data, size)
+        else:
+            self.sock.sendall(PyBytes_FromStringAndSize(data, size))
+        return 0
+
+    cdef int send_straight(self, data, const char *bytes_, Py_ssize_t size) except -1:
+        """Nothing is held: hand the caller's own memory to the socket."""
+        if self.kind == BY_METHODS:
+            self.sock.sendall(data)
+        else:
+            self.send_all(bytes_, size)
+        return 0
+
+    cdef int send_descriptor(self, const char *data, Py_ssize_t size) except -1:
+        """sendall of a plain socket: its time limit counts for the whole."""
+        cdef int fd = self.sock.fileno()
+        cdef Py_ssize_t count, done = 0
+        cdef double limit
+        timeout = self.sock.gettimeout()
+        limit = -1.0 if timeout is None else monotonic() + <double>timeout
+        while done < size:
+            if limit >= 0.0 and timeout and not poll_once(fd, POLLOUT, limit):
+                raise TimeoutError("timed out")
+            with nogil:
+                count = sys_send(fd, data + done, size - done, MSG_NOSIGNAL)
+            if count >= 0:
+                done += count
+                continue
+            if errno != EINTR and not (errno == EAGAIN and timeout):
+                raise_errno()
+            PyErr_CheckSignals()
+        return 0
+
+    cdef void try_last(self) noexcept:
+        """Nobody closed it: what fits into the kernel's buffer still goes, without waiting."""
+        if self.length and self.kind == BY_FIBER and self.watch.fd >= 0:
+            sys_send(self.watch.fd, self.buffer, self.length, MSG_NOSIGNAL)
+
+
+io.BufferedIOBase.register(Writer)

@@ -1,0 +1,46 @@
+"""What the two halves of a stream share: the socket and the formalities of a file.
+
+It stands below the reader and the writer; `_half.pyx` is the same, compiled.
+"""
+
+import io
+import socket
+from typing import Any
+
+__all__ = ["Half"]
+
+
+class Half(io.BufferedIOBase):
+    """What both directions share: the socket and the formalities of a file."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self._counts = isinstance(sock, socket.socket)
+        if self._counts:
+            sock._io_refs += 1  # as with makefile(): the descriptor lives until its files close
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+
+    def _let_go(self) -> None:
+        """The socket closes too if somebody has closed it and this was its last file."""
+        if self._counts:
+            self._counts = False
+            self.sock._decref_socketios()
+
+    @property
+    def name(self) -> int:
+        return -1 if self.closed else self.sock.fileno()
+
+    def fileno(self) -> int:
+        self._check_open()
+        fd: int = self.sock.fileno()
+        return fd
+
+    def seekable(self) -> bool:
+        self._check_open()
+        return False
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")

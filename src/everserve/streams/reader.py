@@ -1,0 +1,212 @@
+"""The reader: the reading half of a stream. The reference, in Python.
+
+It stands between a socket and the `rfile` of a handler; `_reader.pyx` is the same, compiled.
+"""
+
+import socket
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from everserve.errors import LineTooLong
+from everserve.fibers import engine
+from everserve.fibers.sockets import FiberSocket
+from everserve.streams.half import Half
+from everserve.streams.writer import Writer
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["Reader"]
+
+READ_BYTES: Final = 65536  # what one read may find
+_LINES_A_GLANCE: Final = 32  # lines between two looks at the fiber's quantum
+
+
+class Reader(Half):
+    """The reading half: the buffered binary file that `rfile` is.
+
+    `max_line` bounds what an unlimited `readline` or iteration gathers, newline included; None
+    leaves it to memory, as the standard library does.
+    """
+
+    def __init__(self, sock: Any, max_line: int | None = None) -> None:
+        super().__init__(sock)
+        self.max_line = max_line
+        self._receives = isinstance(sock, FiberSocket) or type(sock) is socket.socket
+        self._buffer = b""
+        self._start = 0
+        self._lines = 0
+        self._timed_out = False
+        self._writer: Writer | None = None  # whose bytes leave before this half waits
+
+    @property
+    def mode(self) -> str:
+        return "rb"
+
+    def readable(self) -> bool:
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        self._check_open()
+        return False
+
+    def close(self) -> None:
+        """Stop reading. The socket stays, unless it was closed and this was its last file."""
+        if not self.closed:
+            super().close()
+            self._buffer, self._start = b"", 0
+            self._let_go()
+
+    # --- the buffer --------------------------------------------------------------------------
+
+    def _fill(self) -> int | None:
+        """Read once more into the buffer: how many bytes, 0 at the end, None if it would block."""
+        self._check_open()
+        if self._timed_out:
+            raise OSError("cannot read from timed out object")
+        if self._start:
+            self._buffer = self._buffer[self._start :]
+            self._start = 0
+        if self._writer is not None:
+            self._writer.push_out()
+        data = self._receive()
+        if data is None:
+            return None
+        self._check_open()
+        self._buffer = self._buffer + data if self._buffer else data
+        return len(data)
+
+    def _receive(self) -> bytes | None:
+        try:
+            if self._receives:
+                data: bytes = self.sock.recv(READ_BYTES)
+                return data
+            room = bytearray(READ_BYTES)
+            count = self.sock.recv_into(room)
+            return bytes(memoryview(room)[:count])
+        except BlockingIOError:
+            return None
+        except TimeoutError as error:
+            self._timed_out = type(error) is TimeoutError  # a Timeout block's leaves it usable
+            raise
+
+    def _cut(self, end: int) -> bytes:
+        start = self._start
+        found = self._buffer[start:end]
+        if end >= len(self._buffer):
+            self._buffer, self._start = b"", 0
+        else:
+            self._start = end
+        return found
+
+    # --- lines ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __next__(self) -> bytes:
+        self._lines += 1
+        if self._lines >= _LINES_A_GLANCE:
+            self._glance()
+        line = self._read_line(-1)
+        if not line:
+            raise StopIteration
+        return line
+
+    def _glance(self) -> None:
+        """Every so many lines: whether the fiber has held the loop for long enough."""
+        self._lines = 0
+        fiber = engine.current()
+        if fiber is not None:
+            fiber.hub.spend()
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
+        self._check_open()
+        return self._read_line(-1 if size is None else size)
+
+    def _read_line(self, size: int) -> bytes:
+        bounded = size < 0 and self.max_line is not None
+        most = size if self.max_line is None or size >= 0 else self.max_line
+        seen = 0
+        while True:
+            start = self._start
+            end = len(self._buffer) if most < 0 else min(len(self._buffer), start + most)
+            newline = self._buffer.find(b"\n", start + seen, end)
+            if newline >= 0:
+                return self._cut(newline + 1)
+            seen = end - start
+            if 0 <= most <= seen:
+                if bounded:
+                    raise LineTooLong(
+                        f"a line of more than {most} bytes came: raise max_line "
+                        "if such lines are meant, or end the connection"
+                    )
+                return self._cut(end)
+            if not self._fill():
+                return self._cut(len(self._buffer))
+
+    # --- bytes ---------------------------------------------------------------------------------
+
+    def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
+        """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
+        self._check_open()
+        if size is None or size == -1:
+            return self._gather(None)
+        if size < 0:
+            raise ValueError("read length must be non-negative or -1")
+        return self._gather(size)
+
+    def _gather(self, size: int | None) -> bytes | None:
+        parts: list[bytes] = []
+        left = size
+        count: int | None = 0
+        while left is None or left > 0:
+            here = len(self._buffer) - self._start
+            if here:
+                part = self._cut(
+                    len(self._buffer) if left is None else self._start + min(left, here)
+                )
+                parts.append(part)
+                left = None if left is None else left - len(part)
+                continue
+            count = self._fill()
+            if not count:
+                break
+        return None if count is None and not parts else b"".join(parts)
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        """Read what is there, at most `size` bytes, waiting only when nothing is."""
+        self._check_open()
+        if size == 0:
+            return b""
+        if self._start == len(self._buffer) and not self._fill():
+            return b""
+        if size is None or size < 0:
+            return self._cut(len(self._buffer))
+        return self._cut(min(len(self._buffer), self._start + size))
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """What is there, without taking it; waits only when nothing is."""
+        self._check_open()
+        if self._start == len(self._buffer):
+            self._fill()
+        return self._buffer[self._start :]
+
+    def readinto(self, target: "WriteableBuffer", /) -> int | None:  # type: ignore[override]
+        """Fill `target`, less only at the end; how many bytes."""
+        return self._read_view(target, wholly=True)
+
+    def readinto1(self, target: "WriteableBuffer", /) -> int | None:  # type: ignore[override]
+        """Put what is there into `target`, waiting only when nothing is; how many bytes."""
+        return self._read_view(target, wholly=False)
+
+    def _read_view(self, target: "WriteableBuffer", *, wholly: bool) -> int | None:
+        self._check_open()
+        with memoryview(target) as whole, whole.cast("B") as view:
+            data = self._gather(len(view)) if wholly else self.read1(len(view))
+            if data is None:
+                return None
+            view[: len(data)] = data
+            return len(data)
