@@ -214,6 +214,7 @@ def besiege(
     strategy: Strategy, attacker: Attacker, certificates: Certificates, tmp_path: Path
 ) -> Iterator[Besiege]:
     """Make a server and serve; in the end it must be as good as before, and leave nothing behind."""
+    gc.collect()  # what earlier tests left is not this one's
     threads, found = set(threading.enumerate()), descriptors()
     sieges: list[tuple[Any, Siege]] = []
 
