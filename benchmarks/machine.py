@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.peers import PACKAGES
 
 _ASK = """
-import importlib.metadata, json, platform, sys
+import importlib.metadata, json, platform, ssl, sys
 def version(package):
     try:
         return importlib.metadata.version(package)
@@ -26,6 +26,7 @@ print(json.dumps({
     "implementation": platform.python_implementation(),
     "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
     "engine": engine,
+    "openssl": ssl.OPENSSL_VERSION,
     "packages": {name: version(name) for name in %r},
 }))
 """
@@ -33,13 +34,17 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that servers run on. ``engine`` is everserve's there, None where it is missing."""
+    """A Python that servers run on. ``engine`` is everserve's there, None where it is missing.
+
+    ``openssl`` is the version that its ``ssl`` uses.
+    """
 
     path: str
     python: str
     implementation: str
     gil: bool
     engine: str | None
+    openssl: str
     packages: dict[str, str | None]
 
     @property

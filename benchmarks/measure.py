@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,27 +22,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.peers import Peer
-
-HERE = Path(__file__).parent
-SERVERS = HERE / "servers"
-BINARIES = HERE / "bin"
+from benchmarks.programs import SERVERS, CannotStart, certificate, compiled, load
 
 #: Descriptors that a server and the load generator may use; 10,000 connections and some fit.
 DESCRIPTORS = 20_000
 START_SECONDS = 20
 END_SECONDS = 10
 
-#: load.c ends by itself after set-up (120 s), warm-up, window and 30 s; only then is it ended.
+#: The load ends by itself after set-up (120 s), warm-up, window and 30 s; only then is it ended.
 LOAD_PATIENCE_SECONDS = 180
+
+#: The most seconds that are measured among drips: all is over before these are due, after 5 s.
+DRIPS_SECONDS = 1.5
 
 #: How long idle connections are held at most, beside the time they are looked at.
 HOLD_SECONDS = 60
 
 Figures = dict[str, float]
-
-
-class CannotStart(Exception):
-    """The server is not available here: not installed, not built, not for this interpreter."""
 
 
 class Failed(Exception):
@@ -59,31 +54,18 @@ class Settings:
     seconds: float
     warmup: float
     idle: int
+    drips: int = 5000
 
 
-# ---------------------------------------------------------------- programs
-
-
-def compiled(source: Path) -> Path:
-    """The binary of a C source, built when it is missing or older than the source."""
-    binary = BINARIES / source.stem
-    if binary.exists() and binary.stat().st_mtime > source.stat().st_mtime:
-        return binary
-    compiler = os.environ.get("CC", "cc")
-    if shutil.which(compiler) is None:
-        raise CannotStart(f"there is no C compiler {compiler!r} to build {source.name}: set CC")
-    BINARIES.mkdir(exist_ok=True)
-    command = [compiler, "-O2", "-Wall", "-o", str(binary), str(source)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if built.returncode:
-        raise CannotStart(f"{source.name} does not compile: {built.stderr.strip()}")
-    return binary
+# ---------------------------------------------------------------- processes
 
 
 def command_of(peer: Peer, mode: str, interpreter: str) -> list[str]:
     program = SERVERS / peer.program
-    start = [str(compiled(program))] if program.suffix == ".c" else [interpreter, str(program)]
-    return [*start, "--port", "0", "--mode", peer.modes[mode], *peer.arguments]
+    is_c = program.suffix == ".c"
+    start = [str(compiled(program.stem, [program]))] if is_c else [interpreter, str(program)]
+    tls = ["--tls", str(certificate())] if mode == "tls" else []
+    return [*start, "--port", "0", "--mode", peer.modes[mode], *peer.arguments, *tls]
 
 
 def _prepare(core: int | None, parent: int) -> None:
@@ -174,6 +156,14 @@ class Server:
                 return int(line.split()[1]) * 1024
         raise Failed(f"cannot read the memory of process {self.pid}")
 
+    def peak_bytes(self) -> int:
+        """The most that it has ever occupied (VmHWM, proc(5))."""
+        self.check()
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise Failed(f"cannot read the memory of process {self.pid}")
+
     def complaint(self) -> str:
         """The last error it told on standard error, or its last line; empty if it was silent."""
         self.errors.seek(0)
@@ -216,7 +206,8 @@ def served(peer: Peer, mode: str, interpreter: str, settings: Settings) -> Itera
 
 
 def load_command(server: Server, *arguments: str) -> list[str]:
-    return [str(compiled(HERE / "load.c")), *arguments, "--port", str(server.port)]
+    program = load(tls="--tls" in arguments)
+    return [str(program), *arguments, "--port", str(server.port)]
 
 
 def _busy_seconds(settings: Settings) -> float:
@@ -260,11 +251,11 @@ def run_load(server: Server, settings: Settings, *arguments: str) -> Figures:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     started, before = time.monotonic(), server.processor_seconds()
     others_before = _busy_seconds(settings) - before - _load_seconds()
-    load = _started(command, settings.load_core, **pipes)
+    clients = _started(command, settings.load_core, **pipes)
     try:
-        output, errors = load.communicate(timeout=settings.seconds + LOAD_PATIENCE_SECONDS)
+        output, errors = clients.communicate(timeout=settings.seconds + LOAD_PATIENCE_SECONDS)
     finally:
-        _end(load)
+        _end(clients)
     figures = _checked(output, errors, server)
     passed, after = time.monotonic() - started, server.processor_seconds()
     others = _busy_seconds(settings) - after - _load_seconds() - others_before
@@ -290,6 +281,36 @@ def among_idle(server: Server, settings: Settings, arguments: tuple[str, ...]) -
     return {**among, "alone": alone["per_second"], "share": share, "others_busy": others}
 
 
+def among_drips(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    """The same connections alone, then among clients that drip, on the same server.
+
+    The load itself sees to it that each drip lives for the time that is measured, and is cut when it
+    is due. ``peak_mb``: how far the memory of the server rose above what it was before, at the most.
+    """
+    short = replace(settings, seconds=min(settings.seconds, DRIPS_SECONDS))
+    alone = run_load(server, short, "echo", *arguments)
+    before = server.resident_bytes()
+    among = run_load(server, short, "drip", *arguments, "--drips", str(settings.drips))
+    return {
+        **among,
+        "alone": alone["per_second"],
+        "share": among["per_second"] / alone["per_second"],
+        "others_busy": max(alone["others_busy"], among["others_busy"]),
+        "peak_mb": (server.peak_bytes() - before) / 1e6,
+    }
+
+
+def refused(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    """Connections that are turned away: ``cpu_us`` is the server's processor time for each."""
+    all_of_it = replace(settings, seconds=settings.warmup + settings.seconds, warmup=0)
+    before, _ = server.scheduled()
+    figures = run_load(server, all_of_it, *arguments)
+    after, _ = server.scheduled()
+    if figures["starved"] or not figures["messages"]:
+        raise Failed(f"{figures['starved']} connections were let in")
+    return {**figures, "cpu_us": (after - before) * 1e6 / figures["messages"]}
+
+
 def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
     """Many connections that were used once and now wait: memory of each, processor time of all."""
     run_load(server, replace(settings, seconds=0.2, warmup=0.1), *arguments)
@@ -298,10 +319,10 @@ def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figu
     times = ("--idle", str(settings.idle), "--seconds", str(settings.seconds + HOLD_SECONDS))
     command = load_command(server, "hold", *arguments[1:], *times)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    load = _started(command, settings.load_core, stderr=sys.stderr, **pipes)
+    clients = _started(command, settings.load_core, stderr=sys.stderr, **pipes)
     try:
-        assert load.stdout is not None
-        first = load.stdout.readline()
+        assert clients.stdout is not None
+        first = clients.stdout.readline()
         if not first.startswith('{"held"'):
             raise Failed("the load generator could not open and use all idle connections")
         time.sleep(0.5)  # what the last reply left to do is done
@@ -311,9 +332,9 @@ def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figu
         time.sleep(settings.seconds)
         spent_after, slices_after = server.scheduled()
         passed = time.monotonic() - started
-        output, _ = load.communicate("", timeout=60)
+        output, _ = clients.communicate("", timeout=60)
     finally:
-        _end(load)
+        _end(clients)
     _checked(output, "", server)
     return {
         "kilobytes": memory / settings.idle / 1000,

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 STREAMS = {"echo": "echo", "lines": "lines"}
 DATAGRAMS = {"udp": "udp"}
+SECURE = {**STREAMS, "tls": "echo"}
 
 
 @dataclass(frozen=True)
 class Peer:
     """A server program in one configuration.
 
-    ``modes`` maps a mode that a work asks for to the ``--mode`` of this program; ``package`` is the
-    distribution whose version is told in the results.
+    ``modes`` maps a mode that a work asks for to the ``--mode`` of this program, which with ``tls``
+    also gets a certificate; ``package`` is the distribution whose version is told in the results.
     """
 
     name: str
@@ -32,9 +33,31 @@ class Peer:
 
 
 def _everserve(name: str, title: str, *arguments: str, udp: bool = True) -> Peer:
-    modes = {**STREAMS, **DATAGRAMS} if udp else STREAMS
+    modes = {**SECURE, **DATAGRAMS} if udp else SECURE
     return Peer(name, title, "everserve_server.py", arguments, modes, "everserve")
 
+
+def _set(**options: object) -> list[str]:
+    return [f"--set={name}={value}" for name, value in options.items()]
+
+
+#: No limit is reached, all are asked. The deadlines are so short that connections are looked at
+#: while the load runs.
+_ARMED = _set(
+    max_connections=20_000,
+    max_connections_per_peer=20_000,
+    accept_rate=1_000_000,
+    access="allow 127.0.0.0/8, deny 192.0.2.0/24",
+    overload="refuse",
+    handshake_timeout=10,
+    idle_timeout=1,
+    request_timeout=3600,
+    write_timeout=1,
+    min_receive_rate=64,
+)
+_PATIENT = [*_ARMED, *_set(idle_timeout=60, write_timeout=30)]
+_FULL = _set(max_connections=1, overload="refuse")
+_DENIED = _set(access="deny 127.0.0.0/8")
 
 _ALL = (
     _everserve("everserve", "everserve, fibers", "--concurrency", "fibers"),
@@ -52,8 +75,26 @@ _ALL = (
     ),
     _everserve("everserve-pool", "everserve, thread pool", "--concurrency", "pool", udp=False),
     _everserve("everserve-serial", "everserve, serial", "--concurrency", "serial"),
+    _everserve("everserve-armed", "everserve, fibers, all limits and deadlines", *_ARMED),
+    _everserve("everserve-patient", "everserve, fibers, deadlines of the internet", *_PATIENT),
+    _everserve("everserve-full", "everserve, fibers, full", *_FULL),
+    _everserve("everserve-denied", "everserve, fibers, access denied", *_DENIED),
+    _everserve(
+        "everserve-threads-full", "everserve, threads, full", "--concurrency", "threads", *_FULL
+    ),
+    _everserve(
+        "everserve-threads-denied",
+        "everserve, threads, access denied",
+        *("--concurrency", "threads", *_DENIED),
+    ),
     Peer("c", "C, epoll (the limit)", "c_epoll.c", modes={**STREAMS, **DATAGRAMS}),
-    Peer("uvloop-protocol", "uvloop Protocol", "uvloop_protocol.py", package="uvloop"),
+    Peer(
+        "uvloop-protocol",
+        "uvloop Protocol",
+        "uvloop_protocol.py",
+        modes=SECURE,
+        package="uvloop",
+    ),
     Peer(
         "uvloop-bulk",
         "uvloop Protocol, no code for each line",
@@ -62,9 +103,9 @@ _ALL = (
         package="uvloop",
     ),
     Peer("uvloop-streams", "uvloop streams", "uvloop_streams.py", package="uvloop"),
-    Peer("asyncio-protocol", "asyncio Protocol", "asyncio_protocol.py"),
+    Peer("asyncio-protocol", "asyncio Protocol", "asyncio_protocol.py", modes=SECURE),
     Peer("asyncio-streams", "asyncio streams", "asyncio_streams.py"),
-    Peer("gevent", "gevent", "gevent_server.py", package="gevent"),
+    Peer("gevent", "gevent", "gevent_server.py", modes=SECURE, package="gevent"),
     Peer(
         "gevent-plain",
         "gevent, resets not caught",

@@ -14,7 +14,8 @@ from typing import Any
 from benchmarks.machine import Interpreter
 from benchmarks.measure import Figures
 from benchmarks.peers import PEERS
-from benchmarks.works import WORKS, Target, Work
+from benchmarks.programs import TLS
+from benchmarks.works import WORKS, Column, Target, Work
 
 #: What a server did in each round; None where it failed.
 Samples = list[Figures | None]
@@ -74,6 +75,13 @@ class Verdict:
         return self.target.met(self.value)
 
     @property
+    def title(self) -> str:
+        """The work, and which server of ours where its targets are about several."""
+        if len({target.peer for target in self.work.targets}) == 1:
+            return self.work.title
+        return f"{self.work.title} ({PEERS[self.target.peer].title})"
+
+    @property
     def _unit(self) -> tuple[str, int]:
         if self.target.against is not None or self.work.constant:
             return " x", 2
@@ -128,20 +136,11 @@ def _ours(work: Work, measured: dict[str, Samples]) -> str | None:
 
 
 def _extra(work: Work, results: Results, name: str) -> list[str]:
-    def told(figure: str, scale: float, digits: int, unit: str = "") -> str:
-        values = [value for value in results.values(work, name, figure) if value]
-        return f"{median(values) * scale:.{digits}f}{unit}" if values else "-"
+    def told(column: Column) -> str:
+        values = [value for value in results.values(work, name, column.figure) if value]
+        return column.told(median(values)) if values else "-"
 
-    if work.less_is_better:
-        return [told("wakeups", 1, 1)]
-    latencies = [told("p50_us", 1e-3, 2), told("p99_us", 1e-3, 2)]
-    return [*latencies, *([told("share", 1, 2)] if work.constant else [])]
-
-
-def _extra_titles(work: Work) -> list[str]:
-    if work.less_is_better:
-        return ["wake-ups/s"]
-    return ["p50, ms", "p99, ms", *(["share of alone"] if work.constant else [])]
+    return [told(column) for column in work.columns]
 
 
 def _work_table(work: Work, results: Results) -> list[str]:
@@ -165,7 +164,8 @@ def _work_table(work: Work, results: Results) -> list[str]:
             ]
         )
     ratio = f"{PEERS[ours].title} / it" if ours else "ratio"
-    return _table(["server", work.unit, ratio, *_extra_titles(work)], rows)
+    titles = [column.title for column in work.columns]
+    return _table(["server", work.unit, ratio, *titles], rows)
 
 
 def _heading(results: Results) -> list[str]:
@@ -180,6 +180,7 @@ def _heading(results: Results) -> list[str]:
         *(f"- {name}: {value}" for name, value in results.machine.items()),
         f"- engine of everserve: {facts['engine'] or 'not installed'}",
         f"- packages: {', '.join(packages) or 'none'}",
+        f"- {TLS}; {facts['openssl']}",
         f"- measured: {settings['date']}",
         "",
     ]
@@ -188,7 +189,7 @@ def _heading(results: Results) -> list[str]:
 def targets_table(results: Results) -> list[str]:
     rows = [
         [
-            verdict.work.title,
+            verdict.title,
             verdict.wanted,
             verdict.measured,
             "yes" if verdict.met else "**no**",

@@ -19,19 +19,17 @@ if not __package__:  # run by its path: make the folder importable as a package
 from benchmarks import report
 from benchmarks.machine import Interpreter, interpreter, machine
 from benchmarks.measure import (
-    HERE,
-    CannotStart,
     Failed,
     Figures,
     Settings,
-    compiled,
     load_command,
     raise_descriptor_limit,
     run_load,
     served,
 )
 from benchmarks.peers import PEERS, Peer
-from benchmarks.works import WORKS, Work, chosen
+from benchmarks.programs import HERE, TLS, CannotStart, install_headers, load
+from benchmarks.works import LATENCIES, WORKS, Work, chosen
 
 #: Descriptors that neither the server nor the load generator spends on idle connections.
 SPARE_DESCRIPTORS = 200
@@ -63,6 +61,7 @@ def options() -> argparse.ArgumentParser:
         help="measure up to N times again when other programs disturb (default: %(default)s)",
     )
     add("--idle", type=int, default=10_000, help="idle connections (default: %(default)s)")
+    add("--drips", type=int, default=5000, help="clients that drip (default: %(default)s)")
     add("--quick", action="store_true", help="one short round with 1,000 idle connections")
     add(
         "--python",
@@ -124,6 +123,7 @@ def settings_of(chosen_options: argparse.Namespace) -> Settings:
         seconds=chosen_options.seconds or (0.3 if quick else 1),
         warmup=chosen_options.warmup if chosen_options.warmup is not None else 0.3,
         idle=idle,
+        drips=min(chosen_options.drips, idle),
     )
 
 
@@ -218,10 +218,10 @@ def _others(figures: Figures) -> float:
 
 
 def _aside(work: Work, figures: Figures) -> str:
-    if work.constant:
-        return f", {figures[work.constant]:.2f} of alone{_disturbed(figures)}"
-    if work.less_is_better:
-        return f", {figures['wakeups']:.1f} wake-ups/s"
+    if work.columns is not LATENCIES:
+        columns = [one for one in work.columns if one not in LATENCIES]
+        told = "".join(f", {one.told(figures[one.figure])} {one.title}" for one in columns)
+        return f"{told}{_disturbed(figures)}"
     latency = f", p99 {figures['p99_us'] / 1000:.2f} ms" if figures["p99_us"] else ""
     lost = f", {figures['lost']:.0f} lost" if figures["lost"] else ""
     starved = f", {figures['starved']:.0f} connections starved" if figures["starved"] else ""
@@ -243,6 +243,7 @@ def _run_settings(settings: Settings, rounds: int) -> dict[str, object]:
         "seconds": settings.seconds,
         "warmup": settings.warmup,
         "idle": settings.idle,
+        "drips": settings.drips,
         "pinned": settings.server_core is not None,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
@@ -293,6 +294,13 @@ def hold(run_options: argparse.Namespace, python: Interpreter, settings: Setting
             print(f"{figures['per_second']:,.0f}/s{_aside(WORKS['echo'], figures)}", flush=True)
 
 
+def _prepare_tls(run_options: argparse.Namespace) -> None:
+    """Install what is missing for the chosen works over TLS, and say in a line what stays so."""
+    works = chosen(run_options.work or list(WORKS))
+    if any(work.mode == "tls" for work in works):
+        print(*install_headers() or [TLS], sep="\n")
+
+
 def _leave(number: int, _frame: FrameType | None) -> None:
     """On a signal, leave through every ``finally`` that ends a server."""
     raise SystemExit(128 + number)
@@ -316,7 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
         chosen(run_options.work or [])
-        compiled(HERE / "load.c")
+        load()
+        _prepare_tls(run_options)
         settings = settings_of(run_options)
         pythons = [interpreter(path) for path in run_options.python or [sys.executable]]
         if run_options.hold:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks import measure
+from benchmarks.programs import CIPHER
 
 #: 64 connections and 128 bytes: the shape that most figures of this kind are told in.
 SMALL = ("echo", "--connections", "64", "--bytes", "128")
 SEGMENT = ("echo", "--connections", "64", "--bytes", "32", "--lines", "64")
+TLS = ("--tls", CIPHER)
 
 STREAM_PEERS = (
     "everserve",
@@ -25,6 +27,26 @@ STREAM_PEERS = (
     "twisted",
     "trio",
 )
+TLS_PEERS = ("everserve", "uvloop-protocol", "asyncio-protocol", "gevent")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured value that is told beside the one that is compared, times ``scale``."""
+
+    figure: str
+    title: str
+    scale: float = 1
+    digits: int = 2
+
+    def told(self, value: float) -> str:
+        return f"{value * self.scale:,.{self.digits}f}"
+
+
+LATENCIES = (Column("p50_us", "p50, ms", 1e-3), Column("p99_us", "p99, ms", 1e-3))
+WAKEUPS = (Column("wakeups", "wake-ups/s", digits=1),)
+SHARE = Column("share", "share of alone")
+REFUSALS = (Column("per_second", "refusals/s", digits=0),)
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,7 @@ class Work:
     ``mode`` is that of the servers; ``arguments`` are those of the load generator, its own mode
     first. ``figure`` names the measured value that is compared; it is told times ``scale``.
     ``constant`` names another one, a share of something, which targets without a peer are about.
+    ``columns`` are told beside it.
     """
 
     name: str
@@ -65,6 +88,7 @@ class Work:
     constant: str = ""
     less_is_better: bool = False
     group: str = ""
+    columns: tuple[Column, ...] = LATENCIES
 
     @property
     def judged(self) -> str:
@@ -83,6 +107,26 @@ _ECHO_TARGETS = _faster(
     (1.05, "uvloop-protocol"), (1.6, "uvloop-streams"), (2, "gevent"), (0.88, "c")
 )
 _LARGE_PEERS = STREAM_PEERS[:8]
+
+
+def _refused(name: str, title: str, *arguments: str) -> Work:
+    peers = (f"everserve-{name}", f"everserve-threads-{name}")
+    return Work(
+        f"refused-{name}",
+        f"{title}: processor time of the server for each",
+        mode="echo",
+        measure=measure.refused,
+        arguments=("refused", *SMALL[1:], *arguments),
+        peers=peers,
+        targets=tuple(Target(peer, most=25) for peer in peers),
+        figure="cpu_us",
+        unit="us",
+        digits=1,
+        less_is_better=True,
+        columns=REFUSALS,
+        group="internet",
+    )
+
 
 _ALL = (
     Work(
@@ -125,6 +169,7 @@ _ALL = (
         peers=("everserve", "c", "uvloop-protocol", "gevent", "std-threading"),
         targets=(Target("everserve", least=0.9),),
         constant="share",
+        columns=(*LATENCIES, SHARE),
     ),
     Work(
         "large-16k",
@@ -190,6 +235,7 @@ _ALL = (
         unit="KB",
         digits=1,
         less_is_better=True,
+        columns=WAKEUPS,
     ),
     Work(
         "pure",
@@ -223,6 +269,7 @@ _ALL = (
         unit="ms/s",
         digits=3,
         less_is_better=True,
+        columns=WAKEUPS,
     ),
     Work(
         "udp",
@@ -239,6 +286,69 @@ _ALL = (
             "std-udp",
         ),
         unit="replies/s",
+    ),
+    Work(
+        "armed",
+        "All limits and deadlines, echo of 128 B, 64 connections",
+        mode="echo",
+        measure=measure.steady,
+        arguments=SMALL,
+        peers=("everserve-armed", "everserve"),
+        targets=_faster((0.95, "everserve"), peer="everserve-armed"),
+        group="internet",
+    ),
+    Work(
+        "drips",
+        "A line of 128 B at a time, 64 connections, among many that send a byte a second",
+        mode="lines",
+        measure=measure.among_drips,
+        arguments=SMALL[1:],
+        peers=("everserve-patient",),
+        targets=(Target("everserve-patient", least=0.9),),
+        constant="share",
+        columns=(
+            *LATENCIES,
+            SHARE,
+            Column("last_cut", "s late, the last one cut"),
+            Column("peak_mb", "MB more at the peak", digits=1),
+        ),
+        group="internet",
+    ),
+    _refused("full", "Refused at max_connections", "--idle", "1"),
+    _refused("denied", "Refused by access"),
+    Work(
+        "tls-echo",
+        "TLS 1.3, echo of 128 B, 64 connections",
+        mode="tls",
+        measure=measure.steady,
+        arguments=(*SMALL, *TLS),
+        peers=TLS_PEERS,
+        targets=_faster((1.1, "uvloop-protocol"), (1.5, "gevent")),
+        group="tls",
+    ),
+    Work(
+        "tls-handshakes",
+        "TLS 1.3, new connections, a full handshake and one request each",
+        mode="tls",
+        measure=measure.steady,
+        arguments=("handshake", *SMALL[1:], *TLS),
+        peers=TLS_PEERS,
+        targets=_faster((1, "uvloop-protocol"), (1, "gevent")),
+        unit="handshakes/s",
+        group="tls",
+    ),
+    Work(
+        "tls-large",
+        "TLS 1.3, echo of 1 MiB, 16 connections",
+        mode="tls",
+        measure=measure.steady,
+        arguments=("echo", "--connections", "16", "--bytes", "1048576", *TLS),
+        peers=TLS_PEERS,
+        targets=_faster((1, "uvloop-protocol")),
+        figure="bytes_per_second",
+        unit="MB/s",
+        scale=1e-6,
+        group="tls",
     ),
 )
 

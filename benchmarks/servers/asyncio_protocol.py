@@ -8,7 +8,7 @@ asyncio and in uvloop without being asked.
 
 import asyncio
 
-from command_line import BACKLOG, HOST, announce, parser, warm_allocator
+from command_line import BACKLOG, HOST, announce, parser, tls_context, warm_allocator
 
 
 class Echo(asyncio.Protocol):
@@ -49,7 +49,8 @@ async def serve() -> None:
     warm_allocator()
     protocol = {"echo": Echo, "lines": Lines, "bulk": Bulk}[options.mode]
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, HOST, options.port, backlog=BACKLOG)
+    context = tls_context(options.tls)
+    server = await loop.create_server(protocol, HOST, options.port, backlog=BACKLOG, ssl=context)
     announce(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 

@@ -2,10 +2,12 @@
 
 ``--port 0`` lets the system choose; the port is printed as the first line on standard output, once
 the server listens. ``--mode`` says what is done with what arrives: ``echo`` sends back what each
-read brought, ``lines`` treats and answers every line by itself, ``udp`` echoes datagrams.
+read brought, ``lines`` treats and answers every line by itself, ``udp`` echoes datagrams. With
+``--tls FILE`` a server speaks TLS 1.3 with the key and the certificate in that file.
 """
 
 import argparse
+import ssl
 
 HOST = "127.0.0.1"
 
@@ -21,7 +23,20 @@ def parser(*, modes: tuple[str, ...] = ("echo", "lines")) -> argparse.ArgumentPa
     options = argparse.ArgumentParser()
     options.add_argument("--port", type=int, default=0)
     options.add_argument("--mode", choices=modes, default=modes[0])
+    options.add_argument("--tls", metavar="FILE", help="PEM: a key and its certificate")
     return options
+
+
+def tls_context(
+    path: str | None, kind: type[ssl.SSLContext] = ssl.SSLContext
+) -> ssl.SSLContext | None:
+    """What ``ssl`` does by default, from TLS 1.3 on; ``None`` where no file is given."""
+    if path is None:
+        return None
+    context = kind(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(path)
+    return context
 
 
 def announce(port: int) -> None:

@@ -26,6 +26,14 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--coalesce", action="store_true", help="gather what a handler writes")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        type=lambda text: tuple(text.split("=", 1)),
+        help="an option of the server",
+    )
     return options.parse_args()
 
 
@@ -33,6 +41,7 @@ OPTIONS = read_options()
 os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # read once, by the import that follows
 
 import everserve  # noqa: E402
+from everserve.options import check  # noqa: E402
 
 
 class Echo(everserve.StreamRequestHandler):
@@ -65,7 +74,10 @@ def server_class() -> type[everserve.BaseServer]:
         knobs["daemon_threads"] = True
     if OPTIONS.coalesce:
         knobs["coalesce_writes"] = True
-    return type("Server", (getattr(everserve, names[OPTIONS.concurrency]),), knobs)
+    if OPTIONS.tls:
+        knobs["tls"] = everserve.TLS(OPTIONS.tls, minimum="1.3")
+    base = getattr(everserve, names[OPTIONS.concurrency])
+    return type("Server", (base,), knobs | check(dict(OPTIONS.set), base))
 
 
 def main() -> None:

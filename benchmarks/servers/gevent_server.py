@@ -6,9 +6,10 @@ prints a traceback for each client that resets its connection.
 
 from contextlib import suppress
 
-from command_line import BACKLOG, HOST, READ_BYTES, announce, parser
+from command_line import BACKLOG, HOST, READ_BYTES, announce, parser, tls_context
 from gevent import socket
 from gevent.server import StreamServer
+from gevent.ssl import SSLContext
 
 
 def plain_echo(sock: socket.socket, address: tuple[str, int]) -> None:
@@ -34,7 +35,9 @@ def main() -> None:
     known.add_argument("--plain", action="store_true")
     options = known.parse_args()
     handler = {"echo": plain_echo if options.plain else echo, "lines": lines}[options.mode]
-    server = StreamServer((HOST, options.port), handler, backlog=BACKLOG)
+    context = tls_context(options.tls, SSLContext)
+    tls = {"ssl_context": context} if context else {}
+    server = StreamServer((HOST, options.port), handler, backlog=BACKLOG, **tls)
     server.start()
     announce(server.server_port)
     server.serve_forever()

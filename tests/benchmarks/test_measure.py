@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.measure import CannotStart, Failed, Settings, run_load, served
+from benchmarks.measure import Failed, Settings, run_load, served
 from benchmarks.peers import PEERS, Peer
+from benchmarks.programs import CannotStart
 
 from benchmarks import measure
 

@@ -12,6 +12,7 @@ INTERPRETER = {
     "implementation": "CPython",
     "python": "3.13.0",
     "engine": "native",
+    "openssl": "OpenSSL 3.0.19",
     "packages": {"everserve": "1.0", "trio": None},
 }
 SETTINGS = {"rounds": 3, "seconds": 1.0, "pinned": True, "date": "2026-01-01"}

@@ -23,5 +23,7 @@ def test_works_are_chosen_by_name_and_by_group() -> None:
 
 
 def test_an_unknown_work_is_told_with_what_there_is() -> None:
-    with pytest.raises(KeyError, match="no work ehco: choose from active, connect, echo"):
+    with pytest.raises(
+        KeyError, match="no work ehco: choose from active, armed, connect, drips, echo"
+    ):
         chosen(["ehco"])

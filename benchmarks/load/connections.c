@@ -1,0 +1,145 @@
+/* Messages, connections and their events: what the modes share. */
+#include "load.h"
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+char received[RECEIVE_BYTES];
+
+/* ------------------------------------------------------------------ messages */
+
+/* Lines of letters, so that every server mode can echo them: the last byte of each is LF. */
+char *new_message(int of) {
+    char *message = malloc(message_bytes);
+    if (!message)
+        give_up("malloc");
+    for (size_t i = 0; i < message_bytes; i++)
+        message[i] = (char)('a' + (i + i / 4093 + (size_t)of) % 26);
+    for (int line = 1; line <= options.lines; line++)
+        message[options.bytes * (size_t)line - 1] = '\n';
+    return message;
+}
+
+/* Make the message unlike its predecessor, so that a late or doubled reply is noticed. */
+void stamp(char *message, uint64_t serial) {
+    for (size_t i = 0; i < 8 && i + 1 < options.bytes; i++, serial >>= 4)
+        message[i] = "0123456789ABCDEF"[serial & 15];
+}
+
+/* ------------------------------------------------------------------ connections */
+
+static void set_option(int fd, int level, int name, int value) {
+    if (setsockopt(fd, level, name, &value, sizeof value))
+        give_up("setsockopt");
+}
+
+void open_connection(struct connection *c) {
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0)
+        give_up("socket");
+    set_option(c->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    struct timeval patience = {.tv_sec = 10};
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (connect(c->fd, (struct sockaddr *)&server, sizeof server))
+        give_up("connect");
+    transport_open(c);
+}
+
+void set_nonblocking(int fd) {
+    if (fcntl(fd, F_SETFL, O_NONBLOCK))
+        give_up("fcntl");
+}
+
+void connection_failed(struct connection *c, const char *what) {
+    failed("%s after %llu messages: %s", what, (unsigned long long)c->serial, strerror(errno));
+    transport_close(c);
+}
+
+void send_more(struct connection *c) {
+    while (c->fd >= 0 && c->sent < message_bytes) {
+        ssize_t n = transport_send(c, c->message + c->sent, message_bytes - c->sent);
+        if (n < 0) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK)
+                connection_failed(c, "send failed");
+            return;
+        }
+        c->sent += (size_t)n;
+    }
+}
+
+/* End at once, with nothing that lingers on either side. */
+void reset(struct connection *c) {
+    struct linger at_once = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    transport_close(c);
+}
+
+/* ------------------------------------------------------------------ idle connections */
+
+/* One message there and back, blocking. */
+static void use_once(struct connection *c) {
+    for (c->sent = c->got = 0; c->sent < message_bytes;) {
+        ssize_t n = transport_send(c, c->message + c->sent, message_bytes - c->sent);
+        if (n <= 0)
+            give_up("send of a first message");
+        c->sent += (size_t)n;
+    }
+    while (c->got < message_bytes) {
+        size_t left = message_bytes - c->got;
+        ssize_t n = transport_receive(c, received, left < RECEIVE_BYTES ? left : RECEIVE_BYTES);
+        if (n == 0)
+            errno = ECONNRESET;
+        if (n <= 0)
+            give_up("no reply to a first message");
+        if (memcmp(received, c->message + c->got, (size_t)n)) {
+            errno = EBADMSG;
+            give_up("first reply");
+        }
+        c->got += (size_t)n;
+    }
+}
+
+struct connection *open_idle(void) {
+    struct connection *idle = calloc((size_t)options.idle + 1, sizeof *idle);
+    char *message = new_message(0);
+    for (int i = 0; i < options.idle; i++) {
+        idle[i].message = message;
+        open_connection(&idle[i]);
+        use_once(&idle[i]);
+    }
+    return idle;
+}
+
+/* Tells of those that the server has not kept open; closes them all. */
+void close_idle(struct connection *idle) {
+    for (int i = 0; i < options.idle; i++) {
+        char byte;
+        ssize_t n = recv(idle[i].fd, &byte, 1, MSG_DONTWAIT);
+        if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+            result.lost++;
+            failed("an idle connection did not stay silent and open");
+        }
+        transport_close(&idle[i]);
+    }
+    free(idle);
+}
+
+/* ------------------------------------------------------------------ events */
+
+int wait_for_events(int epoll, struct epoll_event *events) {
+    int n = epoll_wait(epoll, events, EVENTS, 20);
+    if (n < 0 && errno != EINTR)
+        give_up("epoll_wait");
+    return n;
+}
+
+void watch(int epoll, struct connection *c) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
+        give_up("epoll_ctl");
+}

@@ -1,0 +1,97 @@
+/* Datagrams: N sockets, each with W of them in flight. */
+#include "load.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct flow {
+    int fd, in_flight;
+    uint64_t heard, own;
+    struct mmsghdr out[MAX_WINDOW], in[MAX_WINDOW];
+    struct iovec out_vector, in_vectors[MAX_WINDOW];
+    char *message, *replies;
+};
+
+static void fill_window(struct flow *f) {
+    int room = options.window - f->in_flight;
+    if (room <= 0)
+        return;
+    int n = sendmmsg(f->fd, f->out, (unsigned)room, MSG_DONTWAIT);
+    if (n < 0 && errno != EAGAIN && errno != ENOBUFS)
+        failed("sendmmsg: %s", strerror(errno));
+    if (n > 0)
+        f->in_flight += n;
+}
+
+static void take_replies(struct flow *f) {
+    int n = recvmmsg(f->fd, f->in, (unsigned)options.window, MSG_DONTWAIT, NULL);
+    if (n < 0) {
+        if (errno != EAGAIN)
+            failed("recvmmsg: %s", strerror(errno));
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        if (f->in[i].msg_len != message_bytes ||
+            memcmp(f->in_vectors[i].iov_base, f->message, message_bytes))
+            failed("something else came back than was sent");
+        count(0, &f->own);
+    }
+    f->heard = now();
+    f->in_flight = f->in_flight > n ? f->in_flight - n : 0;
+}
+
+static struct flow *new_flow(int of) {
+    struct flow *f = calloc(1, sizeof *f);
+    f->fd = socket(AF_INET, SOCK_DGRAM, 0);
+    if (f->fd < 0 || connect(f->fd, (struct sockaddr *)&server, sizeof server))
+        give_up("socket");
+    f->message = new_message(of);
+    f->replies = malloc(message_bytes * MAX_WINDOW);
+    f->out_vector = (struct iovec){f->message, message_bytes};
+    for (int i = 0; i < MAX_WINDOW; i++) {
+        f->in_vectors[i] = (struct iovec){f->replies + message_bytes * (size_t)i, message_bytes};
+        f->out[i].msg_hdr = (struct msghdr){.msg_iov = &f->out_vector, .msg_iovlen = 1};
+        f->in[i].msg_hdr = (struct msghdr){.msg_iov = &f->in_vectors[i], .msg_iovlen = 1};
+    }
+    f->heard = now();
+    return f;
+}
+
+void run_udp(void) {
+    struct flow **all = calloc((size_t)options.connections, sizeof *all);
+    int epoll = epoll_create1(0);
+    for (int i = 0; i < options.connections; i++) {
+        all[i] = new_flow(i);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = all[i]};
+        epoll_ctl(epoll, EPOLL_CTL_ADD, all[i]->fd, &event);
+    }
+    begin_window();
+    for (int i = 0; i < options.connections; i++)
+        fill_window(all[i]);
+    static struct epoll_event events[EVENTS];
+    const uint64_t lost_after = 50 * 1000000;   /* nanoseconds of silence */
+    uint64_t looked = now();
+    while (running()) {
+        int n = wait_for_events(epoll, events);
+        for (int i = 0; i < n; i++) {
+            take_replies(events[i].data.ptr);
+            fill_window(events[i].data.ptr);
+        }
+        if (now() - looked < lost_after)
+            continue;
+        looked = now();
+        for (int i = 0; i < options.connections; i++)
+            if (looked - all[i]->heard > lost_after) {
+                result.lost += (uint64_t)all[i]->in_flight;
+                all[i]->in_flight = 0;
+                fill_window(all[i]);
+            }
+    }
+    result.fewest = UINT64_MAX;
+    for (int i = 0; i < options.connections; i++) {
+        result.fewest = all[i]->own < result.fewest ? all[i]->own : result.fewest;
+        result.most = all[i]->own > result.most ? all[i]->own : result.most;
+    }
+    if (!result.messages)
+        failed("no reply at all");
+}
