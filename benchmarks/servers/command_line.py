@@ -14,8 +14,8 @@ HOST = "127.0.0.1"
 #: Cut down to net.core.somaxconn by the kernel; no peer shall lose a connection to a short queue.
 BACKLOG = 4096
 
-#: The most bytes asked for by one read, where the server may choose.
-READ_BYTES = 65536
+#: The most bytes asked for by one read, where the server may choose: what uvloop reads at most.
+READ_BYTES = 262144
 
 
 def parser(*, modes: tuple[str, ...] = ("echo", "lines")) -> argparse.ArgumentParser:

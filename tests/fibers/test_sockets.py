@@ -476,6 +476,29 @@ def test_datagrams(parts: Any, run: Run) -> None:
     run(exchange)
 
 
+def test_reads_without_a_bound_take_what_there_is(parts: Any, run: Run, pair: Pair) -> None:
+    """One call may ask for more than any buffer has: a stream brings less, a datagram comes whole."""
+    ours, peer = pair
+    sizes = (1, 100_000, 5, 300_000, 70_000)
+    sender = threading.Thread(target=lambda: [peer.sendall(b"x" * size) for size in sizes])
+
+    def reads() -> int:
+        total = 0
+        while total < sum(sizes):
+            total += len(ours.recv(1 << 20))
+        return total
+
+    sender.start()
+    assert run(reads) == sum(sizes)
+    sender.join(20)
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagram = os.urandom(100_000)
+    with parts.FiberSocket.adopt(left) as reader, right:
+        right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        right.send(datagram)
+        assert run(reader.recv, 1 << 20) == datagram
+
+
 def test_unix_sockets_never_infer_that_they_are_empty(parts: Any, run: Run) -> None:
     left, peer = socket.socketpair()
     ours = parts.FiberSocket.adopt(left)

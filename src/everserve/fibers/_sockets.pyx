@@ -81,8 +81,9 @@ cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
         hub.spend()
     while True:
         if worth_trying(hub, watch, flags):
-            if hub is not None and watch.expected < LEAST_IN_PLACE and size <= SCRATCH:
-                count = try_receive(watch, hub.scratch, size, flags)
+            if hub is not None and watch.expected < LEAST_IN_PLACE and (
+                    size <= SCRATCH or (flags == 0 and watch.infers)):
+                count = try_receive(watch, hub.scratch, min(size, SCRATCH), flags)
                 if count >= 0:
                     watch.expected = count
                     return PyBytes_FromStringAndSize(hub.scratch, count)
