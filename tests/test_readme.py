@@ -39,7 +39,7 @@ def test_the_first_snippet_serves() -> None:
 import socket, threading, everserve
 from everserve.events import Serving
 class Probe(everserve.ThreadPoolTCPServer): pass
-original = everserve.TCPServer.emit
+original = everserve.TCPServer._emit
 def emit(self, event):
     original(self, event)
     if isinstance(event, Serving):
@@ -49,7 +49,7 @@ def talk(server):
         client.sendall(b"hello\\n")
         print(client.makefile().readline())
     server.stop()
-everserve.BaseServer.emit = emit
+everserve.BaseServer._emit = emit
 """
     assert run(probe + code).stdout.strip() == "HELLO"
 

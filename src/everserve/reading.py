@@ -1,8 +1,8 @@
-"""An attribute that is computed, and that gives way to a program's own of the same name.
+"""Attributes that give way to a program's own of the same name.
 
-Servers and handlers make what is new of such: a subclass written for the standard library may have
-had its own ``self.connections`` or ``self.state`` for years, and a ``property`` would refuse the
-assignment.
+A subclass written for the standard library may have had its own ``self.connections``, ``stop()`` or
+``access()`` for years. What is new on servers and handlers and is computed is a ``Reading``; what is
+an option is read through ``option()``; and everserve itself calls none of its new public methods.
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "option"]
 
 ValueT = TypeVar("ValueT")
+
+
+def option(value: Any, otherwise: Any = None) -> Any:
+    """The ``value`` of an option; ``otherwise`` where it is ``None``, or callable.
+
+    No option is that is read so: what can be called there is a program's own method of that name.
+    """
+    return otherwise if value is None or callable(value) else value
 
 
 class Reading(Generic[ValueT]):

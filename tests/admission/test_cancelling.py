@@ -40,7 +40,7 @@ def test_go_on(ends: Pair) -> None:
 
 
 def test_the_server_drains(ends: Pair) -> None:
-    reason = reason_to_stop(SimpleNamespace(draining=True), None, ends[0])
+    reason = reason_to_stop(SimpleNamespace(_is_draining=lambda: True), None, ends[0])
     assert reason is Cancelled.DRAINING
     assert reason
     assert str(reason.value) == "the server stops"

@@ -34,7 +34,7 @@ class Keeper:
     implicit_tls = True
     full = False
 
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         return self.full
 
 

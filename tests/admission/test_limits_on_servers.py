@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -196,6 +196,70 @@ def test_limits_change_on_a_running_server(serve: Any, heard: Heard, concurrency
         assert client.recv(100) == b""
     assert heard.wait_for(DeadlineMissed)[0].deadline == "request_timeout"
     heard.wait_for(Finished, 3)
+
+
+LIMITS = {
+    "threads": ["max_connections"],
+    "pool": ["max_connections", "max_workers"],
+    "forks": ["max_connections", "max_children"],
+    "fibers": ["max_connections"],
+}
+
+
+class Waits(everserve.StreamRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        self.wfile.write(b"in\n")
+        self.wfile.flush()
+        self.rfile.readline()
+
+
+@contextmanager
+def coming(server: Any) -> Iterator[socket.socket]:
+    """A client; at the end its handler sees the end too, of which a forked sibling has a copy."""
+    with connect(server.server_address) as client:
+        yield client
+        client.shutdown(socket.SHUT_RDWR)
+
+
+def set_limits(server: Any, concurrency: str, limit: int) -> None:
+    for name in LIMITS[concurrency]:
+        setattr(server, name, limit)
+
+
+def test_a_limit_that_is_raised_lets_in_who_waits(serve: Any, concurrency: str) -> None:
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    server = serve(Waits, "tcp://127.0.0.1:0", **dict.fromkeys(LIMITS[concurrency], 1))
+    with coming(server) as first, coming(server) as second:
+        assert first.recv(100) == b"in\n"
+        second.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            second.recv(100)
+        second.settimeout(LIMIT)
+        set_limits(server, concurrency, 2)
+        assert second.recv(100) == b"in\n"
+
+
+def test_a_limit_that_is_raised_and_lowered_counts_from_the_next(
+    serve: Any, heard: Heard, concurrency: str
+) -> None:
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    limits = dict.fromkeys(LIMITS[concurrency], 1)
+    server = serve(Waits, "tcp://127.0.0.1:0", overload="refuse", **limits)
+    with coming(server) as first:
+        assert first.recv(100) == b"in\n"
+        assert ask(server.server_address, b"") == b""
+        set_limits(server, concurrency, 2)
+        with coming(server) as second:
+            assert second.recv(100) == b"in\n"
+            assert ask(server.server_address, b"") == b""
+            set_limits(server, concurrency, 1)
+            first.sendall(b"end\n")
+            assert first.recv(100) == b""
+            heard.wait_for(Finished)
+            assert ask(server.server_address, b"") == b""
+    assert {event.reason for event in heard.of(Refused)} == {"max_connections"}
 
 
 def test_a_policy_may_be_a_method(heard: Heard) -> None:

@@ -245,7 +245,7 @@ def test_start_tls_that_fails(
 def test_start_tls_needs_a_certificate(serve: Any) -> None:
     server = serve()
     with pytest.raises(TLSConfigError, match="needs the server's tls"):
-        server.start_tls(None, None)
+        server._start_tls(None, None)
 
 
 def test_the_end_is_told_in_tls(serve: Any, certificates: Certificates) -> None:
@@ -275,7 +275,7 @@ def test_over_a_unix_socket_it_is_counted(
     class Look(everserve.StreamRequestHandler[Any, Any]):
         def handle(self) -> None:
             self.wfile.write(self.rfile.readline())
-            connection = self.server.connection_of(self.request)
+            connection = self.server._connection_of(self.request)
             seen.append((type(self.request), connection.traffic()[1:], self.peer.transport))
 
     server = serve(Look, f"unix:{tmp_path}/server", **settings)

@@ -10,17 +10,21 @@ import socketserver
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, Heard, Held
 
-from everserve.combos import ForkingTCPServer
+from everserve.admission.access import Networks
+from everserve.combos import ForkingTCPServer, ForkingUnixStreamServer
 from everserve.concurrency import forks
 from everserve.concurrency.forks import ForkingMixIn
-from everserve.events import Accepted, Draining, Failed, Finished, Stopped
+from everserve.errors import ServerClosedError
+from everserve.events import Accepted, Draining, Failed, Finished, Opened, Shed, Stopped
 from everserve.handlers.base import BaseRequestHandler
+from everserve.handlers.stream import StreamRequestHandler
 from everserve.server.lifecycle import State
 
 pytestmark = pytest.mark.filterwarnings(
@@ -321,6 +325,151 @@ def test_a_child_that_closes_the_server_does_not_wait_for_its_siblings() -> None
             assert ask(address, b"") == b"closed"
 
 
+def test_a_child_may_stop_a_server_that_handles_single_requests() -> None:
+    class Stops(BaseRequestHandler):
+        def handle(self) -> None:
+            self.server.stop(3600)
+            self.request.sendall(b"done")
+
+    def handle_requests() -> None:
+        while server.state is not State.STOPPED:
+            server.handle_request()
+
+    server, heard = ForkingTCPServer(LOOPBACK, Stops), Heard()
+    server.subscribe(heard)
+    thread = Background(handle_requests)
+    assert ask(server.server_address, b"") == b"done"
+    thread.result()
+    (stopped,) = heard.of(Stopped)
+    assert (stopped.report.cut, stopped.report.unfinished) == ((), ())
+    assert not server.active_children
+
+
+def test_a_child_that_stops_between_two_single_requests() -> None:
+    class Stops(BaseRequestHandler):
+        def handle(self) -> None:
+            self.server.stop(3600)
+            self.request.sendall(b"done")
+
+    server = ForkingTCPServer(LOOPBACK, Stops)
+    with connect(server.server_address) as client:
+        server.handle_request()
+        assert read_all(client) == b"done"
+    server.handle_request()  # returns: there is nothing more to come
+    assert server.state is State.STOPPED
+    with pytest.raises(ServerClosedError):
+        server.handle_request()
+
+
+# -- events ------------------------------------------------------------------------------------
+
+
+class Notebook:
+    """A subscriber that notes in which process it is called, in a file that all would share."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def __call__(self, event: Any) -> None:
+        os.write(self._writer, b"%d\n" % os.getpid())
+
+    def pids(self) -> set[int]:
+        os.close(self._writer)
+        with open(self._reader) as file:
+            return {int(line) for line in file}
+
+
+def test_no_subscriber_runs_in_a_child() -> None:
+    server, heard, notebook = ForkingTCPServer(LOOPBACK, Held), Heard(), Notebook()
+    server.subscribe(notebook)
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        (opened,) = heard.wait_for(Opened)  # while the handler still runs
+        assert opened == Opened(1, client.getsockname())
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+        heard.wait_for(Finished)
+    assert heard.names() == ["Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"]
+    assert notebook.pids() == {os.getpid()}
+
+
+@any_system
+def test_the_beginning_of_a_request_that_is_over_already_is_told_before_its_end() -> None:
+    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    with server:
+        with connect(server.server_address) as client:
+            server.handle_request()
+            client.sendall(b"ping")
+            assert read_all(client) == b"ping"
+        server.collect_children(blocking=True)
+        assert heard.names() == ["Accepted", "Opened", "Finished"]
+
+
+@pytest.mark.parametrize(("word", "kind"), [(b"end", Finished), (b"fail", Failed)])
+def test_behind_a_proxy_the_events_name_the_client(word: bytes, kind: type) -> None:
+    class Behind(ForkingTCPServer):
+        proxy_protocol = True
+        trusted_proxies = Networks(["127.0.0.0/8"])
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass
+
+    def handle(request: Any, client_address: Any, server: Any) -> None:
+        if request.recv(100) == b"fail":
+            raise ValueError("told to fail")
+
+    server, heard = Behind(LOOPBACK, handle), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as proxy:
+        proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n")
+        assert heard.wait_for(Opened)[0].peer == ("192.0.2.1", 4711)
+        (connection,) = server.connections
+        assert connection.peer == ("192.0.2.1", 4711)
+        proxy.sendall(word)
+        assert read_all(proxy) == b""
+        assert heard.wait_for(kind)[0].peer == ("192.0.2.1", 4711)
+    assert heard.of(Accepted)[0].peer == proxy_name(heard)
+
+
+def proxy_name(heard: Heard) -> Any:
+    (accepted,) = heard.of(Accepted)
+    assert accepted.peer[0] == "127.0.0.1"
+    return accepted.peer
+
+
+def test_over_a_unix_socket_the_one_that_is_idle_is_shed(tmp_path: Path) -> None:
+    class Sheds(ForkingUnixStreamServer):
+        max_connections = 2
+        overload = "shed-idle"
+
+    server, heard = Sheds(str(tmp_path / "server"), EchoLines), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as first, connect(address) as second:
+        for client, sent in ((first, 5), (second, 5), (first, 10)):  # the second is idle for longer
+            client.sendall(b"line\n")
+            assert client.recv(100) == b"line\n"
+            connection = tuple(server.connections)[client is second]
+            while not (traffic := connection.traffic()) or traffic.delivered < sent:
+                pass  # the child has sent it, and may not have noted so yet
+        with connect(address) as third:
+            third.sendall(b"line\n")
+            assert third.recv(100) == b"line\n"
+            assert read_all(second) == b""
+            assert [shed.connection for shed in heard.of(Shed)] == [2]
+            first.sendall(b"line\n")
+            assert first.recv(100) == b"line\n"
+            for client in (first, third):
+                client.shutdown(socket.SHUT_RDWR)
+
+
+class EchoLines(StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
 # -- stopping ----------------------------------------------------------------------------------
 
 
@@ -362,6 +511,38 @@ def test_a_stop_cuts_children_that_ignore_it() -> None:
         report = server.stop(0)
         assert read_all(client) == b""
     assert (len(report.cut), report.unfinished) == (1, ())
+
+
+def test_a_stop_cuts_a_child_that_is_just_being_started() -> None:
+    class Late(set[int]):
+        def add(self, pid: int) -> None:
+            server._life.bell.wait_until(lambda: server._last_signal is signal.SIGKILL)
+            super().add(pid)
+
+    class Ringing(ForkingTCPServer):
+        def _signal_children(self, number: signal.Signals) -> None:
+            super()._signal_children(number)
+            self._life.bell.ring()
+
+    class Deaf(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"ready")
+            threading.Event().wait(LIMIT)
+
+    server = Ringing(LOOPBACK, Deaf)
+    thread = Background(server.serve_forever)
+    with connect(server.server_address) as first:
+        assert first.recv(5) == b"ready"
+        while not server.active_children:
+            pass  # the child is faster than its parent
+        server.active_children = Late(server.active_children)
+        with connect(server.server_address) as second:
+            assert second.recv(5) == b"ready"
+            report = server.stop(0)
+            thread.result()
+            assert read_all(first) == read_all(second) == b""
+    assert report.unfinished == ()
+    assert not server.active_children
 
 
 def test_a_stop_after_shutdown_waits_for_the_children() -> None:

@@ -94,6 +94,94 @@ def test_no_more_than_the_size(make_pool: MakePool) -> None:
     assert {task.thread for task in tasks} == {tasks[0].thread, tasks[1].thread}
 
 
+def test_a_larger_size_begins_what_waits(make_pool: MakePool) -> None:
+    pool = make_pool(1, limit=3)
+    tasks = [Task() for _ in range(3)]
+    for task in tasks:
+        pool.run(task)
+    tasks[0].wait_begun()
+    pool.resize(3, 4)
+    for task in tasks:
+        task.wait_begun()
+    assert (len(pool), pool.has_room) == (3, True)
+    for task in tasks:
+        task.end()
+
+
+def test_a_larger_limit_lets_in_who_waits(make_pool: MakePool) -> None:
+    pool = make_pool(1)
+    first, second = Task(), Task()
+    pool.run(first)
+    running = Background(pool.run, second)
+    running.join(0.02)
+    pool.resize(1, 2)
+    running.result()
+    first.end()
+    second.end()
+
+
+def test_a_smaller_size_lets_workers_go(make_pool: MakePool) -> None:
+    pool = make_pool(3)
+    tasks = [Task() for _ in range(3)]
+    for task in tasks:
+        pool.run(task)
+    for task in tasks:
+        task.wait_begun()
+    pool.resize(1, 1)
+    assert not pool.has_room
+    for task in tasks:
+        task.end()
+    threads = [task.thread for task in tasks]
+    settle(pool)
+    again = Task()
+    pool.run(again)
+    again.wait_begun()
+    again.end()
+    settle(pool)
+    with pool._changed:
+        assert len(pool) == 1
+    for thread in threads:
+        assert thread is not None
+        if thread is not again.thread:
+            thread.join(LIMIT)
+
+
+def test_a_smaller_size_lets_idle_workers_go(make_pool: MakePool) -> None:
+    pool = make_pool(2)
+    tasks = [Task(), Task()]
+    for task in tasks:
+        pool.run(task)
+    for task in tasks:
+        task.wait_begun()
+        task.end()
+    settle(pool)
+    pool.resize(1, 1)
+    left = [task.thread for task in tasks if task.thread is not None]
+    while len([thread for thread in left if thread.is_alive()]) > 1:
+        for thread in left:
+            thread.join(0.01)
+    again = Task()
+    pool.run(again)
+    again.wait_begun()
+    again.end()
+
+
+def test_no_thread_left_for_a_larger_size(
+    make_pool: MakePool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make_pool(1, limit=2)
+    tasks = [Task(), Task()]
+    for task in tasks:
+        pool.run(task)
+    tasks[0].wait_begun()
+    request.getfixturevalue("_no_threads")
+    pool.resize(2, 2)
+    assert "going on with 1 workers" in caplog.text
+    for task in tasks:
+        task.end()
+        task.wait_begun()
+
+
 def test_run_waits_for_a_place(make_pool: MakePool) -> None:
     pool = make_pool(1)
     first, second = Task(), Task()

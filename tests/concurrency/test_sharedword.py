@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from collections.abc import Iterator
+from time import monotonic
+from typing import Any
 
 import pytest
+from tests.clients import Background
 
 from everserve.admission.outcome import Outcome
 from everserve.concurrency.sharedword import Note, Request, SharedWord
-from everserve.events import DeadlineMissed, Event, Failed, Finished, Refused
+from everserve.events import DeadlineMissed, Draining, Event, Failed, Finished, Opened, Refused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -99,6 +104,89 @@ def test_across_a_fork(note: Note) -> None:
     os.waitpid(pid, 0)
     assert note.greeted
     assert note.read() == Outcome(refused="proxy")
+
+
+def test_that_the_handler_has_begun(note: Note) -> None:
+    assert not note.opened
+    note.take_down(Opened(1, "peer"))
+    assert note.opened
+    assert note.read() is None
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [("192.0.2.1", 4711), ("2001:db8::1", 4711, 0, 0), "/run/client", b"\0abstract", b"\xff" * 108],
+)
+def test_who_the_peer_is(note: Note, peer: Any) -> None:
+    assert note.peer("unknown") == "unknown"
+    note.take_down(Opened(1, peer))
+    assert note.peer("unknown") == peer
+
+
+@pytest.mark.parametrize("peer", [object(), (object(),), "x" * 5000])
+def test_a_peer_that_cannot_be_told(note: Note, peer: Any) -> None:
+    note.take_down(Opened(1, peer))
+    assert note.peer("known") == "known"
+
+
+def test_an_event_that_is_none_of_the_requests(note: Note) -> None:
+    note.take_down(Draining(1.0))
+    assert (note.opened, note.read(), note.peer("known")) == (False, None, "known")
+
+
+def test_the_traffic_that_a_child_counts(note: Note) -> None:
+    assert note.traffic() is None
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        counted = note.count(ours)
+        counted.sendall(b"12345")
+        theirs.sendall(b"123")
+        assert counted.recv(10) == b"123"
+        traffic = note.traffic()
+        assert traffic is not None
+        assert traffic == (traffic.quiet, 3, 5, False)
+        assert traffic.quiet >= 0
+        ours.close()
+        with pytest.raises(OSError):
+            counted.send(b"6")
+        assert note.traffic()[1:] == (3, 5, False)  # type: ignore[index]
+
+
+def test_the_traffic_is_read_whole_while_it_is_written(note: Note) -> None:
+    note.write_traffic(1.0, 2, 3, False)
+    pid = os.fork()
+    if pid == 0:
+        while True:  # until it is killed
+            note.write_traffic(1.0, 2, 3, False)
+    try:
+        for _ in range(20_000):
+            traffic = note.traffic()
+            assert traffic is not None
+            assert traffic[1:] == (2, 3, False)
+            assert traffic.quiet < monotonic()  # it moved after the beginning of time
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_the_traffic_of_a_send_that_waits(note: Note) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        counted = note.count(ours)
+        sending = Background(counted.sendall, bytes(4_000_000))
+        while not (traffic := note.traffic()) or not traffic.waiting:
+            pass
+        left = 4_000_000
+        while left:
+            left -= len(theirs.recv(1_000_000))
+        sending.result()
+        assert note.traffic()[1:] == (0, 4_000_000, False)  # type: ignore[index]
+
+
+def test_the_traffic_of_one_that_is_closed() -> None:
+    note = Note()
+    note.close()
+    assert note.traffic() is None
 
 
 @pytest.mark.parametrize("text", ["x", "\0", "\U0001f600", "\udc80"])

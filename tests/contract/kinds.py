@@ -105,6 +105,12 @@ class Client:
             raise
         self._file = self.socket.makefile("rb") if transport.is_stream else None
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @property
     def name(self) -> Any:
         return self.socket.getsockname()

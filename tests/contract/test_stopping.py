@@ -10,6 +10,7 @@ from tests.clients import Background
 from tests.contract.kinds import Client, Gate, Strategy, Transport
 from tests.scenes import Heard
 
+from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Stopped
 from everserve.server import stopping
 from everserve.server.lifecycle import State
@@ -135,15 +136,7 @@ def test_from_inside_a_handler(
     make_server: MakeServer,
     make_client: MakeClient,
     heard: Heard,
-    strategy: Strategy,
-    transport: Transport,
-    request: pytest.FixtureRequest,
 ) -> None:
-    loses_its_reply = strategy.thread_hook and not transport.is_stream
-    if loses_its_reply:
-        reason = "its own stop closes the socket that it would reply through"
-        request.applymarker(pytest.mark.xfail(raises=TimeoutError, reason=reason))
-
     def handle(handler: Any) -> None:
         handler.rfile.readline()
         report = handler.server.stop(3600)
@@ -157,10 +150,10 @@ def test_from_inside_a_handler(
     heard.wait_for(Stopped)
     thread.result()
     assert server.state is State.STOPPED
-    if loses_its_reply:
-        server._life.bell.wait_until(lambda: not server.connections)
-        client.socket.settimeout(0.05)
     assert client.receive() == b"1 unfinished\n"
+    server._life.bell.wait_until(lambda: server.fileno() == -1)
+    with pytest.raises(ServerClosedError):
+        server.serve_forever()
 
 
 def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: MakeClient) -> None:

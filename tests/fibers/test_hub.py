@@ -501,3 +501,26 @@ def test_run_gives_a_fiber_that_never_waits_its_turns_only(hub: Any) -> None:
     hub.run(0.05)
     assert over
     assert fiber.dead
+
+
+@pytest.mark.timeout(method="thread")  # the alarm is the test's own
+def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
+    """Whatever is called between the wait and the look at its result."""
+    heard: list[int] = []
+
+    def interrupt() -> None:
+        while not hub.idle:
+            sys._getframe()
+        hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # leaves an errno
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    former = signal.signal(signal.SIGALRM, lambda number, _frame: heard.append(number))
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        while not heard:
+            hub.turn(5)
+    finally:
+        thread.join(20)
+        signal.signal(signal.SIGALRM, former)
+    assert heard == [signal.SIGALRM]

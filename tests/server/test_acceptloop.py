@@ -107,7 +107,7 @@ def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
     class Full(TCPServer):
         room = False
 
-        def has_room(self) -> bool:
+        def _has_room(self) -> bool:
             return self.room
 
     server = Full(LOOPBACK, Echo)
@@ -193,24 +193,24 @@ def test_watched_descriptors(before: bool, pipe: tuple[int, int]) -> None:
     class Watching(TCPServer):
         def verify_request(self, request: Any, client_address: Any) -> bool:
             if not self._watched:
-                self.watch(reader, self.note)
+                self._watch(reader, self.note)
             return True
 
         def note(self) -> None:
             called.append(os.read(reader, 10))
-            self.unwatch(reader)
+            self._unwatch(reader)
             self._life.shutdown_requested = True
 
     server = Watching(LOOPBACK, Echo)
     if before:
-        server.watch(reader, server.note)
+        server._watch(reader, server.note)
     thread = Background(server.serve_forever)
     assert ask(server.server_address) == b"ping"
     os.write(writer, b"x")
     thread.result()
     server.server_close()
     assert called == [b"x"]
-    server.unwatch(reader)  # once more does no harm
+    server._unwatch(reader)  # once more does no harm
 
 
 def test_a_callback_may_unwatch_another(pipe: tuple[int, int]) -> None:
@@ -221,11 +221,11 @@ def test_a_callback_may_unwatch_another(pipe: tuple[int, int]) -> None:
 
     def note(mine: int, others: int) -> None:
         called.append(mine)
-        server.unwatch(others)
+        server._unwatch(others)
         server._life.shutdown_requested = True
 
-    server.watch(reader, lambda: note(reader, other))
-    server.watch(other, lambda: note(other, reader))
+    server._watch(reader, lambda: note(reader, other))
+    server._watch(other, lambda: note(other, reader))
     os.write(writer, b"x")
     with server:
         Background(server.serve_forever).result()
@@ -287,7 +287,7 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
     class Full(TCPServer):
-        def has_room(self) -> bool:
+        def _has_room(self) -> bool:
             return False
 
     server = Full(LOOPBACK, Echo)

@@ -92,7 +92,7 @@ def test_the_hooks_that_do_nothing() -> None:
     server.service_actions()
     server.handle_timeout()
     assert server.verify_request(None, None) is True
-    assert server.has_room() is True
+    assert server._has_room() is True
 
 
 def test_a_closed_server_says_so() -> None:
@@ -148,7 +148,7 @@ class Serviced:
 
 
 class Sparing(Serviced):
-    def needs_service(self) -> bool:
+    def _needs_service(self) -> bool:
         return False
 
 
@@ -157,13 +157,13 @@ class Sparing(Serviced):
 )
 def test_service_is_needed_where_it_is_overridden(mix_ins: Any, needed: bool) -> None:
     server = type("Server", (*mix_ins, BaseServer), {})("nowhere", Echo)
-    assert server.needs_service() is needed
+    assert server._needs_service() is needed
 
 
 def test_service_is_needed_where_an_instance_overrides_it() -> None:
     server = BaseServer("nowhere", Echo)
     server.service_actions = lambda: None  # type: ignore[method-assign]
-    assert server.needs_service() is True
+    assert server._needs_service() is True
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_request_that_the_server_has_not_accepted(server: Queued, handled: lis
     server.subscribe(heard)
     server.finish_request("from elsewhere", "peer")
     server.shutdown_request("from elsewhere")
-    server.request_returned(4711)
+    server._request_returned(4711)
     assert handled == ["from elsewhere"]
     assert heard.events == []
 
@@ -252,12 +252,12 @@ def test_subscribing_and_unsubscribing(server: Queued) -> None:
     first, second = Heard(), Heard()
     end_first, end_again = server.subscribe(first), server.subscribe(first)
     server.subscribe(second)
-    server.emit(Event())
+    server._emit(Event())
     end_first()
-    server.emit(Event())
+    server._emit(Event())
     end_again()
     end_again()
-    server.emit(Event())
+    server._emit(Event())
     assert (len(first.events), len(second.events)) == (3, 3)
 
 
@@ -270,7 +270,7 @@ def test_a_subscriber_that_fails_is_logged(
     heard = Heard()
     server.subscribe(fail)
     server.subscribe(heard)
-    server.emit(Serving("here"))
+    server._emit(Serving("here"))
     assert heard.events == [Serving("here")]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("everserve", logging.ERROR)

@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,56 @@ def test_when_the_peer_has_gone_it_is_the_peers(kind: type[OSError], pair: Any) 
 @pytest.mark.parametrize("kind", GONE)
 def test_what_is_no_socket_cannot_be_asked(kind: type[OSError], request_: Any) -> None:
     assert peer_is_gone(kind(), request_)
+
+
+class Left:
+    """A Unix datagram and the one that it is from, which goes away."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "peer")
+        self.ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.peers = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.peers.bind(self.address)
+        self.request = Datagram((b"data", self.ours))
+
+    def reply(self) -> OSError:
+        with pytest.raises(OSError) as raised:
+            self.ours.sendto(b"reply", self.address)
+        return raised.value
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[Left]:
+    left = Left(tmp_path)
+    with left.ours, left.peers:
+        yield left
+
+
+@pytest.mark.parametrize(
+    ("removed", "kind"), [(False, ConnectionRefusedError), (True, FileNotFoundError)]
+)
+def test_the_peer_of_a_unix_datagram_has_gone(left: Left, removed: bool, kind: type) -> None:
+    left.peers.close()
+    if removed:
+        Path(left.address).unlink()
+    error = left.reply()
+    assert type(error) is kind
+    assert peer_is_gone(error, left.request, left.address)
+    assert peer_is_gone(error, left.request, left.address.encode())
+
+
+@pytest.mark.parametrize("kind", [ConnectionRefusedError, FileNotFoundError])
+def test_while_it_is_there_another_has_gone(left: Left, kind: type[OSError]) -> None:
+    assert not peer_is_gone(kind(), left.request, left.address)
+    assert not peer_is_gone(kind(), left.request, None)
+    left.peers.close()
+    assert not peer_is_gone(kind(), left.ours, left.address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        assert not peer_is_gone(kind(), Datagram((b"data", udp)), left.address)
+
+
+def test_nobody_can_say(left: Left) -> None:
+    assert not peer_is_gone(FileNotFoundError(), left.request, "x" * 200)
 
 
 @pytest.mark.parametrize("kind", GONE)

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,142 @@ def test_the_descriptor_of_a_closed_one_may_be_somebody_elses(ours: socket.socke
     finally:
         os.close(reader)
         os.close(writer)
+
+
+# -- one object for several requests -------------------------------------------------------------
+
+
+class Runner:
+    """Says who runs: whom the test wants."""
+
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def runner() -> Runner:
+    return Runner()
+
+
+@pytest.fixture
+def shared(runner: Runner) -> Inflight:
+    return Inflight(runner=runner)
+
+
+def test_the_same_object_again(shared: Inflight, runner: Runner) -> None:
+    peers = [("one", 1), ("two", 2), ("three", 3)]
+    first, second, third = (shared.add("request", peer) for peer in peers)
+    assert len(shared) == 3
+    for number, connection in ((2, second), (3, third), (1, first)):  # begun in another order
+        runner.now = number
+        assert shared.begin("request", connection.peer) is connection
+    for number, connection in ((1, first), (3, third), (2, second)):
+        runner.now = number
+        assert shared.find("request") is connection
+        assert shared.unfile("request") is connection
+        assert shared.remove(connection) is True
+        assert shared.remove(connection) is False
+    assert (len(shared), shared._shared) == (0, {})
+    assert shared.find("request") is None
+
+
+def test_the_same_object_and_address_again(shared: Inflight, runner: Runner) -> None:
+    added = [shared.add("request", None) for _ in range(3)]
+    begun = []
+    for runner.now in (1, 2, 3):
+        begun.append(shared.begin("request", None))
+    assert begun == added
+
+
+def test_one_that_came_back_while_the_second_is_in_progress(
+    shared: Inflight, runner: Runner
+) -> None:
+    first = shared.add("request", "a")
+    second = shared.add("request", "b")
+    runner.now = 1
+    shared.begin("request", "a")
+    shared.remove(first)
+    third = shared.add("request", "c")
+    runner.now = 2
+    assert shared.begin("request", "c") is third
+    runner.now = 3
+    assert shared.begin("request", "b") is second
+    assert len(shared) == 2
+
+
+def test_the_same_object_after_its_end(shared: Inflight) -> None:
+    for number in range(1, 4):
+        connection = shared.add("request", "peer")
+        assert connection.id == number
+        assert shared.find("request") is connection
+        shared.remove(connection)
+    assert (len(shared), shared._shared) == (0, {})
+
+
+def test_one_whose_hooks_do_not_tell_its_end(runner: Runner) -> None:
+    lost: list[Connection] = []
+
+    def lose(connection: Connection) -> None:
+        lost.append(connection)
+        inflight.remove(connection)
+
+    inflight = Inflight(lose, runner)
+    for _ in range(3):
+        connection = inflight.add("request", "peer")
+        assert inflight.begin("request", "peer") is connection
+        connection.done = True
+    assert [connection.id for connection in lost] == [1, 2]
+    assert len(inflight) == 1
+
+
+def test_requests_that_nobody_begins_are_not_kept_for_ever(
+    shared: Inflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everserve.server.inflight._UNBEGUN", 3)
+    for _ in range(10):
+        shared.add("request", "peer")
+    assert [connection.id for connection in shared.view] == [7, 8, 9, 10]
+
+
+def test_one_of_several_that_is_removed_meanwhile_is_found_no_more(shared: Inflight) -> None:
+    first, second = shared.add("request", "a"), shared.add("request", "b")
+    shared._by_request.pop(first.place)
+    first.state = ConnectionState.CLOSED
+    assert shared.begin("request", "a") is second
+
+
+def test_a_socket_that_is_the_same(ours: socket.socket, shared: Inflight, runner: Runner) -> None:
+    first, second = shared.add(ours, "a"), shared.add(ours, "b")
+    runner.now = 1
+    assert shared.begin(ours, "b") is second
+    shared.remove(second)
+    runner.now = 2
+    assert shared.begin(ours, "a") is first
+    assert shared.unfile(ours) is first
+    shared.remove(first)
+    assert (len(shared), shared._by_descriptor) == (0, {})
+
+
+def test_processes_that_have_the_same(shared: Inflight) -> None:
+    for process in (11, 12):
+        shared.add("request", process)
+        shared.hold("request", process)
+    for process in (12, 11):
+        connection = shared.release(process)
+        assert connection is not None
+        assert connection.peer == process
+        assert shared.remove(connection)
+
+
+def test_a_descriptor_that_comes_again_tells_the_end_of_the_old_one() -> None:
+    lost: list[Any] = []
+    inflight = Inflight(lost.append)
+    first, peer = socket.socketpair()
+    old = inflight.add(first, "old")
+    descriptor = first.detach()
+    again = socket.socket(fileno=descriptor)
+    with again, peer:
+        inflight.add(again, "new")
+    assert lost == [old]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, serving
-from tests.scenes import Echo
+from tests.scenes import Echo, Heard
 
+from everserve.events import Failed
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.server.udp import UDPServer
 from everserve.server.unix import UnixDatagramServer, UnixStreamServer
@@ -51,6 +52,33 @@ def test_datagrams(path: Path) -> None:
             client.sendto(b"ping", address)
             assert client.recv(100) == b"ping"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["closed", "removed"])
+def test_a_peer_that_is_gone_before_its_reply_is_no_error(
+    path: Path, removed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{path}.client"
+
+    class Late(EchoDatagram):
+        def handle(self) -> None:
+            client.close()
+            if removed:
+                os.unlink(name)
+            super().handle()
+
+    caplog.set_level("DEBUG", logger="everserve")
+    server, heard = UnixDatagramServer(str(path), Late), Heard()
+    server.subscribe(heard)
+    with serving(server) as address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.bind(name)
+            client.sendto(b"ping", address)
+            (failed,) = heard.wait_for(Failed)
+            server._life.bell.wait_until(lambda: not server.connections)
+    assert failed.peer_gone
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("DEBUG", None)
 
 
 @linux

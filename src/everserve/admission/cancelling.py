@@ -21,7 +21,8 @@ class Cancelled(enum.Enum):
 
 def reason_to_stop(server: Any, connection: Any, request: Any) -> Cancelled | None:
     """The first reason there is, ``None`` to go on. A look at the socket is one system call."""
-    if getattr(server, "draining", False):
+    ask = getattr(server, "_is_draining", None)  # not ``draining``, which may be a program's own
+    if ask is not None and ask():
         return Cancelled.DRAINING
     if _is_late(connection):
         return Cancelled.DEADLINE

@@ -11,11 +11,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any, Protocol, TypeAlias
 
 from everserve.admission.access import Access
 from everserve.admission.limits import PeerCounter, TokenBucket
 from everserve.errors import OptionError
+from everserve.reading import option
 
 __all__ = [
     "POLICIES",
@@ -49,7 +51,7 @@ class Doorkeeper(Protocol):
     tls: Any
     implicit_tls: bool
 
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         """True if no more connections may be in progress."""
 
 
@@ -71,38 +73,39 @@ class Door:
         """Seconds for which ``accept_rate`` lets nobody in, where the policy is to wait."""
         if self._keeper.accept_rate is None or self._keeper.overload != "wait":
             return 0.0
-        return self._rate().wait()
+        bucket = self._rate()
+        return 0.0 if bucket is None else bucket.wait()
 
     def is_open(self) -> bool:
         """False where the next connection is to wait in the kernel's queue."""
         keeper = self._keeper
         if keeper.overload != "wait":
             return True
-        return not (keeper.is_full() or self._too_many_handshakes() or self.pause())
+        return not (keeper._is_full() or self._too_many_handshakes() or self.pause())
 
     def objection(self, address: Any) -> str | None:
         """Why the connection from ``address``, accepted just now, is above a limit, in a word."""
         keeper = self._keeper
-        if keeper.access is not None and not Access.parse(keeper.access).permits(address):
+        if keeper.access is not None and not _permits(keeper.access, address):
             return "access"
-        if keeper.accept_rate is not None and not self._rate().take():
+        if keeper.accept_rate is not None and not self._may_pass():
             return "accept_rate"
         per_peer = keeper.max_connections_per_peer
-        if per_peer is not None and self.peers.count(address) >= per_peer:
+        if per_peer is not None and self.peers.count(address) >= option(per_peer, inf):
             return "max_connections_per_peer"
         if keeper.overload == "wait":
             return None
-        if keeper.is_full():
+        if keeper._is_full():
             return "max_connections"
         return "max_handshakes" if self._too_many_handshakes() else None
 
     def enter(self, connection: Any) -> None:
         """The connection is let in: count it among those of its peer, and its handshake to come."""
         keeper = self._keeper
-        if keeper.max_connections_per_peer is not None:
+        if option(keeper.max_connections_per_peer) is not None:
             connection.counted = connection.peer  # which a PROXY header will change
             self.peers.add(connection.peer)
-        if keeper.tls is not None and keeper.implicit_tls:
+        if option(keeper.tls) is not None and option(keeper.implicit_tls, True):
             self.greet(connection)  # here already: the next is asked for before this one runs
 
     def leave(self, connection: Any) -> None:
@@ -131,7 +134,7 @@ class Door:
     def handshakes_left(self) -> float:
         """How many handshakes more may begin."""
         limit = self._keeper.max_handshakes
-        return float("inf") if limit is None else max(0, limit - self.handshakes)
+        return inf if limit is None else max(0, option(limit, inf) - self.handshakes)
 
     def refuse(self, reason: str) -> None:
         """Count a refusal."""
@@ -141,13 +144,23 @@ class Door:
     def _too_many_handshakes(self) -> bool:
         return not self.handshakes_left()
 
-    def _rate(self) -> TokenBucket:
-        rate, burst = self._keeper.accept_rate, self._keeper.accept_burst
-        assert rate is not None
+    def _may_pass(self) -> bool:
+        bucket = self._rate()
+        return bucket is None or bucket.take()
+
+    def _rate(self) -> TokenBucket | None:
+        rate, burst = option(self._keeper.accept_rate), option(self._keeper.accept_burst)
+        if rate is None:
+            return None
         bucket = self._bucket
         if bucket is None or (bucket.rate, bucket.asked) != (rate, burst):
             self._bucket = bucket = TokenBucket(rate, burst)
         return bucket
+
+
+def _permits(access: Any, address: Any) -> bool:
+    rules = option(access)
+    return rules is None or Access.parse(rules).permits(address)
 
 
 def say_and_leave(request: Any, message: bytes) -> None:

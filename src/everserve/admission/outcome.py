@@ -1,6 +1,6 @@
 """How a request ended in another process: what its parent is told, to tell it on.
 
-``ForkingMixIn`` carries it; ``request_returned`` makes the events of it.
+``ForkingMixIn`` carries it; ``_request_returned`` makes the events of it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from everserve.admission.access import Networks, host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
-from everserve.sockets.counted import CountedSocket
+from everserve.reading import option
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import ProxyDecoder, parse
@@ -33,6 +33,10 @@ __all__ = [
     "read_proxy_header",
     "shake_hands",
 ]
+
+PROXY_TIMEOUT = 5.0
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds: the defaults. Neither stage can be without a limit."""
 
 CLOSE_NOTIFY = 1.0
 """Seconds that the end of a TLS stream may take to be written to a peer that does not read."""
@@ -113,15 +117,16 @@ def read_proxy_header(passage: Passage) -> None:
     ``trusted_proxies`` is refused, unheard.
     """
     server = passage.server
-    if not server.proxy_protocol:
+    if not option(server.proxy_protocol):
         return
     host = host_of(passage.client_address)
-    if host is not None and host not in Networks.of(server.trusted_proxies):
+    if host is not None and host not in Networks.of(option(server.trusted_proxies, ())):
         raise Refusal("untrusted_proxy")
     if isinstance(passage.request, Datagram):
         _strip_header(passage, passage.request)
     elif isinstance(passage.request, socket.socket):
-        passage.stage("proxy_timeout", server.proxy_timeout, lambda: _take_header(passage))
+        seconds = option(server.proxy_timeout, PROXY_TIMEOUT)
+        passage.stage("proxy_timeout", seconds, lambda: _take_header(passage))
 
 
 def _strip_header(passage: Passage, datagram: Datagram) -> None:
@@ -167,8 +172,8 @@ def shake_hands(passage: Passage) -> None:
     """TLS: do the handshake; the request becomes the ``TLSSocket``."""
     server = passage.server
     if (
-        server.tls is not None
-        and server.implicit_tls
+        option(server.tls) is not None
+        and option(server.implicit_tls, True)
         and isinstance(passage.request, socket.socket)
     ):
         passage.request = secure(passage)
@@ -182,7 +187,8 @@ def secure(passage: Passage) -> TLSSocket:
     layer: TLSSocket = server.tls.wrap(passage.request, turn=server._writers_turn())
     server._greet(passage.connection)
     try:
-        passage.stage("handshake_timeout", server.handshake_timeout, layer.do_handshake)
+        seconds = option(server.handshake_timeout, HANDSHAKE_TIMEOUT)
+        passage.stage("handshake_timeout", seconds, layer.do_handshake)
     finally:
         server._greeted(passage.connection)
     if passage.connection is not None:
@@ -194,10 +200,10 @@ def arm_deadlines(passage: Passage) -> None:
     """Deadlines: from here the handler must keep to the server's limits of time."""
     server, connection = passage.server, passage.connection
     limits = PaceLimits(
-        idle_timeout=server.idle_timeout,
-        request_timeout=server.request_timeout,
-        write_timeout=server.write_timeout,
-        min_receive_rate=server.min_receive_rate,
+        idle_timeout=option(server.idle_timeout),
+        request_timeout=option(server.request_timeout),
+        write_timeout=option(server.write_timeout),
+        min_receive_rate=option(server.min_receive_rate),
     )
     if connection is None:
         return
@@ -212,7 +218,8 @@ def arm_deadlines(passage: Passage) -> None:
 def _have_counted(passage: Passage) -> None:
     """Where the kernel does not tell what moves (Unix sockets), a layer of our own does."""
     if isinstance(passage.request, socket.socket) and passage.connection.traffic() is None:
-        passage.request = passage.connection.counter = CountedSocket(passage.request)
+        counted = passage.server._count(passage.request)
+        passage.request = passage.connection.counter = counted
 
 
 STEPS: tuple[Step, ...] = (read_proxy_header, shake_hands, arm_deadlines)

@@ -21,6 +21,7 @@ from everserve.events import Stalled
 from everserve.fibers.engine import Fiber, FiberSocket, Hub, accept_many, current
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
+from everserve.reading import option
 
 if TYPE_CHECKING:
     from everserve.server.stopping import StopReport
@@ -31,6 +32,9 @@ logger = logging.getLogger("everserve")
 
 _BATCH = 100
 """Requests to take in one turn of the loop, as gevent does."""
+
+_SHUTDOWN_GRACE = 5.0
+"""Seconds that fibers have after ``shutdown()`` where the server does not say."""
 
 _LAST_WORDS = 0.1
 """Seconds between shutting a request's connection down and killing its fiber."""
@@ -54,7 +58,7 @@ class FiberMixIn(RequestThreadMixIn):
     """
 
     stall_threshold: float | None = 0.1
-    shutdown_grace: float = 5.0
+    shutdown_grace: float = _SHUTDOWN_GRACE
     coalesce_writes: bool = True
     daemon_threads: bool = False
     block_on_close: bool = True
@@ -71,8 +75,9 @@ class FiberMixIn(RequestThreadMixIn):
         self._stopper = None
         self._over = threading.Event()
         self._hub = hub = Hub(on_error=self._fiber_failed)
-        if self.stall_threshold is not None:
-            watch_stalls(hub, self._fiber_stalled, self.stall_threshold)
+        threshold = option(self.stall_threshold)
+        if threshold is not None:
+            watch_stalls(hub, self._fiber_stalled, threshold)
         try:
             if _is_ours(self):
                 super().serve_forever(poll_interval)
@@ -127,11 +132,12 @@ class FiberMixIn(RequestThreadMixIn):
         """How many to accept now: no more than may come in, where the rest is to wait."""
         if self.overload != "wait":
             return _BATCH
-        if self.accept_rate is not None:
+        if option(self.accept_rate) is not None:
             return 1
         room: float = self._door.handshakes_left()
-        if self.max_connections is not None:
-            room = min(room, self.max_connections - len(self._inflight))
+        limit = option(self.max_connections)
+        if limit is not None:
+            room = min(room, limit - len(self._inflight))
         return int(max(1, min(_BATCH, room)))
 
     # -- the requests --------------------------------------------------------------------------
@@ -155,10 +161,11 @@ class FiberMixIn(RequestThreadMixIn):
         logger.error("fiber %s failed: %r", fiber.name, error, exc_info=error)
 
     def _fiber_stalled(self, fiber: Fiber, stack: str) -> None:
-        if self.stall_threshold is not None and _is_ours(self):
+        threshold = option(self.stall_threshold)
+        if threshold is not None and _is_ours(self):
             handler = getattr(self.RequestHandlerClass, "__name__", repr(self.RequestHandlerClass))
             name = handler if fiber.name == self._run_fiber.__qualname__ else fiber.name
-            self._tell(Stalled(name, self.stall_threshold, stack))
+            self._tell(Stalled(name, threshold, stack))
 
     # -- the life cycle ------------------------------------------------------------------------
 
@@ -174,18 +181,18 @@ class FiberMixIn(RequestThreadMixIn):
         else:
             over.wait()
 
-    def stop(self, grace: float = 5.0) -> StopReport:
-        """As in ``BaseServer``; a fiber that calls it is the last to end."""
+    def _stop(self, grace: float) -> StopReport:
+        """A fiber that calls it is the last to end."""
         if self._stopper is None:
             self._stopper = current()
-        return super().stop(grace)
+        return super()._stop(grace)
 
     def _linger(self, hub: Hub) -> None:
         """Go on for the requests in progress, until they are done or their time is up."""
         wakeup = self._life.wakeup() if _is_ours(self) else None
         if wakeup is not None:
             hub.add_reader(wakeup.fileno(), wakeup.clear)
-        until = monotonic() + self.shutdown_grace
+        until = monotonic() + option(self.shutdown_grace, _SHUTDOWN_GRACE)
         while self._has_requests(hub) and not self._closing:
             left = self._lingering_ends(until) - monotonic()
             if left <= 0:

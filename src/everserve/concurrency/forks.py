@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from everserve.admission.outcome import Outcome
 from everserve.concurrency.sharedword import Note, SharedWord
+from everserve.events import Opened
+from everserve.reading import option
 
 if TYPE_CHECKING:
-    from everserve.events import Event, Subscriber
+    import socket
+
     from everserve.server.base import BaseServer as _Base
     from everserve.server.inflight import Connection
     from everserve.server.stopping import StopReport
+    from everserve.sockets.counted import CountedSocket
 else:
     _Base = object
 
@@ -38,8 +42,9 @@ class ForkingMixIn(_Base):
     A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the
     parent, other changes do not. Only children that were started here are waited for.
 
-    Events: the child emits ``Opened`` and what happens on the way, the parent the end of the request,
-    with a ``RemoteError`` in the place of the exception.
+    Events are told in the parent alone, which hears of them from the child: a subscriber that takes a
+    lock could wait for ever in a child, which has a copy of the lock but not of the thread that holds
+    it. ``Failed`` has a ``RemoteError`` in the place of the exception.
     """
 
     timeout: float | None = 300
@@ -48,9 +53,12 @@ class ForkingMixIn(_Base):
     active_children: set[int] | None = None
     _descriptors: dict[int, int]
     _notes: dict[int, tuple[Note, Connection | None]]
+    _unopened: set[int]  # of those, whose handler is not known to have begun
     _word: SharedWord | None = None
     _own_note: Note | None = None  # in a child
+    _parent_listens: bool = False  # in a child: the parent has subscribers
     _is_child: bool = False
+    _last_signal: signal.Signals | None = None  # that all children got when a stop cut them
 
     # -- on the accept loop --------------------------------------------------------------------
 
@@ -60,6 +68,7 @@ class ForkingMixIn(_Base):
             self.active_children = set()
             self._descriptors = {}
             self._notes = {}
+            self._unopened = set()
             self._word = SharedWord()
         _flush_output()
         note = Note()
@@ -75,13 +84,15 @@ class ForkingMixIn(_Base):
         self.active_children.add(pid)
         self._keep_track(pid, request, note)
         self.close_request(request)
+        if self._last_signal is not None and self._stopping is not None:
+            self._signal(pid, self._last_signal)  # a stop has cut its siblings meanwhile
 
     def _run_child(self, request: Any, client_address: Any) -> NoReturn:
         status = 1
         try:
             if _is_ours(self):
                 self._stop_listening()  # the parent alone is to hold it, so that it can close it
-                self._leave_ends_to_parent()
+                self._leave_events_to_parent()
             self.finish_request(request, client_address)
             status = 0
         except Exception:
@@ -93,52 +104,81 @@ class ForkingMixIn(_Base):
             finally:
                 os._exit(status)
 
-    def _leave_ends_to_parent(self) -> None:
-        """How the request ends is noted, for the parent to tell it: subscribers hear it once."""
+    def _leave_events_to_parent(self) -> None:
+        """What happens is noted, for the parent to tell it."""
         assert self._own_note is not None
-        others = map(_unless_an_end, self._subscribers)
-        self._subscribers = (self._own_note.take_down, *others)
+        self._parent_listens = bool(self._subscribers)
+        self._subscribers = (self._own_note.take_down,)
 
     def _greeted(self, connection: Connection | None) -> None:
         super()._greeted(connection)
         if self._own_note is not None and not self._own_note.greeted:
             self._own_note.greeted = True
-            if self.max_handshakes is not None:
+            if option(self.max_handshakes) is not None:
                 self._life.wake()
+
+    def _open(self, connection: Connection | None, client_address: Any) -> None:
+        super()._open(connection, client_address)
+        if self._own_note is not None and self._parent_listens:
+            self._life.wake()
+
+    def _count(self, sock: socket.socket) -> CountedSocket:
+        return super()._count(sock) if self._own_note is None else self._own_note.count(sock)
 
     def _keep_track(self, pid: int, request: Any, note: Note) -> None:
         """Let our own servers see the child; the standard library's have no such hooks."""
         if not _is_ours(self):
             note.close()
             return
-        self._notes[pid] = note, self.connection_of(request)
-        self.request_moved(request, pid)
+        connection = self._connection_of(request)
+        self._notes[pid] = note, connection
+        self._unopened.add(pid)
+        self._request_moved(request, pid)
+        if connection is not None and connection.twin is not None and not connection.traffic():
+            connection.counter = note
         if hasattr(os, "pidfd_open"):
             with suppress(OSError):  # none left: the next poll_interval collects it
                 descriptor = os.pidfd_open(pid)
                 self._descriptors[pid] = descriptor
-                self.watch(descriptor, lambda: self._collect(pid, os.WNOHANG))
+                self._watch(descriptor, lambda: self._collect(pid, os.WNOHANG))
 
     def service_actions(self) -> None:
         """Collect the children that have ended, and do what a child asked for."""
         super().service_actions()
+        self._attend()
+
+    def _attend(self) -> None:
         self.collect_children()
         self._obey()
-        if _is_ours(self) and self.max_handshakes is not None:
-            self._read_greetings()
+        if _is_ours(self) and self.active_children:
+            for pid in tuple(self._unopened):
+                self._read_progress(pid)
 
-    def _read_greetings(self) -> None:
-        for note, connection in self._notes.values() if self.active_children else ():
-            if note.greeted and connection is not None:
-                self._door.greeted(connection)
+    def _read_progress(self, pid: int) -> None:
+        """Tell what the child has noted of the beginning of its request."""
+        note, connection = self._notes.get(pid, (None, None))
+        if note is None or connection is None:
+            self._unopened.discard(pid)
+            return
+        try:
+            greeted, opened, peer = note.greeted, note.opened, note.peer(connection.peer)
+        except ValueError:
+            return  # closed: a stop has collected the child in its thread meanwhile
+        if greeted:
+            self._door.greeted(connection)
+        if opened:
+            connection.peer = peer
+            with suppress(KeyError):  # one of the two tells it
+                self._unopened.remove(pid)
+                self._emit(Opened(connection.id, connection.peer))
 
-    def needs_service(self) -> bool:
+    def _needs_service(self) -> bool:
         """Children are looked for every ``poll_interval``, while there are any."""
-        return bool(self.active_children) or super().needs_service()
+        return bool(self.active_children) or super()._needs_service()
 
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         """True at ``max_children``."""
-        return len(self.active_children or ()) >= self.max_children or super().is_full()
+        return len(self.active_children or ()) >= self.max_children or super()._is_full()
 
     def handle_timeout(self) -> None:
         """Collect the children that have ended."""
@@ -168,11 +208,15 @@ class ForkingMixIn(_Base):
         self.active_children.discard(pid)
         descriptor = self._descriptors.pop(pid, None)
         if descriptor is not None:
-            self.unwatch(descriptor)
+            self._unwatch(descriptor)
             os.close(descriptor)
-        note, _ = self._notes.pop(pid, (None, None))  # one step: a stop may collect in its thread
+        if pid in getattr(self, "_unopened", ()):
+            self._read_progress(pid)
+        note, connection = self._notes.pop(pid, (None, None))  # one step, as above
         if note is not None:
-            self.request_returned(pid, note.read() or _outcome_of(status))
+            if connection is not None:
+                connection.peer = note.peer(connection.peer)
+            self._request_returned(pid, note.read() or _outcome_of(status))
             note.close()
 
     # -- the life cycle ------------------------------------------------------------------------
@@ -194,15 +238,15 @@ class ForkingMixIn(_Base):
         else:
             super().shutdown()
 
-    def stop(self, grace: float = 5.0) -> StopReport:
-        """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
+    def _stop(self, grace: float) -> StopReport:
+        """From a child it reaches the parent, and returns at once."""
         if self._word is not None:
             self._word.draining = True
             if self._is_child:
                 self._word.ask(grace)
                 self._life.wake()
                 return self._report_of_others()
-        return super().stop(grace)
+        return super()._stop(grace)
 
     def _obey(self) -> None:
         request = self._word.take() if self._word is not None else None
@@ -210,7 +254,7 @@ class ForkingMixIn(_Base):
             if request.grace is None:
                 self.shutdown()
             else:
-                self.stop(request.grace)
+                self._stop(request.grace)
 
     def _await_requests(
         self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
@@ -238,17 +282,13 @@ class ForkingMixIn(_Base):
         self._signal_children(signal.SIGKILL)
 
     def _signal_children(self, number: signal.Signals) -> None:
+        self._last_signal = number  # first, for one that is being started
         for pid in tuple(self.active_children or ()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+            self._signal(pid, number)
 
-
-def _unless_an_end(subscriber: Subscriber) -> Subscriber:
-    def tell(event: Event) -> None:
-        if not isinstance(event, Note.ENDS):
-            subscriber(event)
-
-    return tell
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _outcome_of(status: int | None) -> Outcome:
@@ -261,7 +301,7 @@ def _outcome_of(status: int | None) -> Outcome:
 
 
 def _is_ours(server: Any) -> bool:
-    return hasattr(server, "request_moved")
+    return hasattr(server, "_request_moved")
 
 
 def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> None:

@@ -40,7 +40,7 @@ class HubSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Run the fibers until a descriptor is readable, and say which are; or for ``timeout`` seconds."""
+        """Run the fibers until a descriptor is readable, or for ``timeout`` seconds; say which are."""
         self._ready.clear()
         self._hub.run(timeout)
         return self._ready

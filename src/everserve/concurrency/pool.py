@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from everserve.concurrency.requestthread import RequestThreadMixIn
+from everserve.reading import option
 
 if TYPE_CHECKING:
     from everserve.server.inflight import Connection
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["ThreadPoolMixIn", "WorkerPool"]
 
 logger = logging.getLogger("everserve")
+
+_WORKERS, _IDLE = 64, 10.0
+"""The defaults: threads, and seconds."""
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -37,21 +41,21 @@ class ThreadPoolMixIn(RequestThreadMixIn):
     accept loop waits for a place instead.
     """
 
-    max_workers: int = 64
+    max_workers: int = _WORKERS
     max_connections: int | None = None
-    worker_idle_timeout: float = 10.0
+    worker_idle_timeout: float = _IDLE
     daemon_threads: bool = True
     block_on_close: bool = True
     _pool: WorkerPool | None = None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the request to a worker, which runs ``process_request_thread``."""
-        ours = hasattr(self, "_life")  # our accept loop has asked is_full() before
+        ours = hasattr(self, "_life")  # our accept loop has asked _is_full() before
         self._workers().run(self.process_request_thread, request, client_address, wait=not ours)
 
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         """True if no place is free."""
-        return not self._workers().has_room or super().is_full()
+        return not self._workers().has_room or super()._is_full()
 
     def server_close(self) -> None:
         """Close the server, then wait for the workers to end what they have begun."""
@@ -60,16 +64,22 @@ class ThreadPoolMixIn(RequestThreadMixIn):
             self._pool.close(wait=self.block_on_close)
 
     def _workers(self) -> WorkerPool:
-        if self._pool is None or self._pool.closed:
-            self._pool = WorkerPool(
-                self.max_workers,
-                limit=self.max_connections,
-                idle_timeout=self.worker_idle_timeout,
+        """The pool, as large as the server's attributes say now."""
+        size = option(self.max_workers, _WORKERS)
+        limit = option(self.max_connections, size)
+        pool = self._pool
+        if pool is None or pool.closed:
+            self._pool = pool = WorkerPool(
+                size,
+                limit=limit,
+                idle_timeout=option(self.worker_idle_timeout, _IDLE),
                 daemon=self.daemon_threads,
                 on_room=self._wake_accept_loop,
                 name=type(self).__name__,
             )
-        return self._pool
+        elif pool.size != size or pool.limit != limit:
+            pool.resize(size, limit)
+        return pool
 
     def _wake_accept_loop(self) -> None:
         if hasattr(self, "_life"):
@@ -85,7 +95,8 @@ class ThreadPoolMixIn(RequestThreadMixIn):
 class WorkerPool:
     """Threads that run tasks: grown when needed, kept for a while, replaced when one dies.
 
-    At most ``size`` threads; at most ``limit`` tasks at a time, running or waiting (default: ``size``).
+    At most ``size`` threads; at most ``limit`` tasks at a time, running or waiting (default: ``size``);
+    ``resize`` changes both.
     ``on_room()`` is called when a place has become free after there was none. All methods may be
     called from any thread.
     """
@@ -100,8 +111,8 @@ class WorkerPool:
         on_room: Callable[[], None] = lambda: None,
         name: str = "worker",
     ) -> None:
-        self._size = size
-        self._limit = size if limit is None else limit
+        self.size = size
+        self.limit = size if limit is None else limit
         self._idle_timeout = idle_timeout
         self._daemon = daemon
         self._on_room = on_room
@@ -116,7 +127,7 @@ class WorkerPool:
     @property
     def has_room(self) -> bool:
         """True if another task would be taken at once."""
-        return self._busy < self._limit
+        return self._busy < self.limit
 
     def __len__(self) -> int:
         """The number of threads."""
@@ -141,6 +152,19 @@ class WorkerPool:
                     self._busy -= 1
                     raise
                 logger.warning("no thread left, going on with %d workers", len(self._workers))
+
+    def resize(self, size: int, limit: int) -> None:
+        """Another ``size`` and ``limit``. What is above them goes on until its task has ended."""
+        with self._changed:
+            self.size, self.limit = size, limit
+            for _ in range(len(self._workers) - size):
+                self._tasks.put(None)  # for workers that wait; who works looks for himself
+            try:
+                while self._needs_worker():
+                    self._start_worker()
+            except RuntimeError:
+                logger.warning("no thread left, going on with %d workers", len(self._workers))
+            self._changed.notify_all()
 
     def drop_waiting(self) -> list[tuple[Any, ...]]:
         """Take back the tasks that no worker has begun: their arguments."""
@@ -176,8 +200,11 @@ class WorkerPool:
 
     def _grow(self) -> None:
         """Start a worker if there are more tasks than workers, and not too many already."""
-        if self._busy > len(self._workers) < self._size:
+        if self._needs_worker():
             self._start_worker()
+
+    def _needs_worker(self) -> bool:
+        return self._busy > len(self._workers) < self.size
 
     def _start_worker(self) -> None:
         self._number += 1
@@ -193,7 +220,7 @@ class WorkerPool:
 
     def _work(self) -> None:
         try:
-            while (task := self._next_task()) is not None:
+            while not self._is_surplus() and (task := self._next_task()) is not None:
                 function, args = task
                 del task
                 try:
@@ -203,6 +230,16 @@ class WorkerPool:
                     self._give_place()
         finally:
             self._retire()
+
+    def _is_surplus(self) -> bool:
+        """True, for as many workers as there are too many; they are to leave."""
+        if len(self._workers) <= self.size:
+            return False
+        with self._changed:
+            surplus = len(self._workers) > self.size
+            if surplus:
+                self._workers.discard(threading.current_thread())
+            return surplus
 
     def _next_task(self) -> Task | None:
         try:

@@ -3,6 +3,8 @@
 
 It stands below the hub, which runs what the loop finds ready; `loop.py` is its reference.
 """
+import os
+
 from cpython.ref cimport Py_INCREF, Py_DECREF, Py_XDECREF, PyObject
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from libc.errno cimport errno, EINTR, EEXIST, ENOENT
@@ -385,13 +387,14 @@ cdef class Loop:
     cdef int wait(self, double limit) except -1:
         """Wait until the moment `limit` at most (0: do not), and queue what became ready."""
         cdef epoll_event events[BATCH]
-        cdef int count, milliseconds, epoll_fd = self.epoll_fd
+        cdef int count, code, milliseconds, epoll_fd = self.epoll_fd
         cdef double left
         if epoll_fd < 0:
             raise RuntimeError("the loop is closed")
         while True:
             if limit <= 0.0:
                 count = epoll_wait(epoll_fd, events, BATCH, 0)
+                code = errno
             else:
                 left = self.remaining(limit) * 1e3
                 milliseconds = (0 if left <= 0.0
@@ -401,13 +404,14 @@ cdef class Loop:
                 self.idle = True
                 with nogil:
                     count = epoll_wait(epoll_fd, events, BATCH, milliseconds)
+                code = errno             # before the callback sets another
                 self.idle = False
                 if self.on_active is not None:
                     self.rise_from_idle()
             if count >= 0:
                 break
-            if errno != EINTR:
-                PyErr_SetFromErrno(OSError)
+            if code != EINTR:
+                raise OSError(code, os.strerror(code))
             PyErr_CheckSignals()
         self.dispatch(events, count)
         return self.expire()

@@ -79,7 +79,7 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
         return reason_to_stop(self.server, self._connection(), self.request)
 
     def _connection(self) -> Any:
-        find = getattr(self.server, "connection_of", None)
+        find = getattr(self.server, "_connection_of", None)
         return None if find is None else find(self.request)
 
     @Reading

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
+from everserve.reading import option
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
@@ -57,7 +58,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
                 connection,
                 wbufsize=self.wbufsize,
                 coalesce=self._coalesces(),
-                max_line=self.max_line,
+                max_line=option(self.max_line),
             )
         else:  # nothing may be read ahead, or it only looks like a socket
             self.rfile = connection.makefile("rb", self.rbufsize)
@@ -67,11 +68,12 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def _coalesces(self) -> bool:
         """As the handler says, or else the server; a subclass that sets ``wbufsize`` means it."""
-        if self.coalesce_writes is not None:
-            return self.coalesce_writes
+        own: bool | None = option(self.coalesce_writes)
+        if own is not None:
+            return own
         if self._sets_wbufsize or self.wbufsize:
             return False
-        return bool(getattr(self.server, "coalesce_writes", False))
+        return bool(option(getattr(self.server, "coalesce_writes", False)))
 
     def start_tls(self) -> None:
         """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.
@@ -85,7 +87,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         self.rfile.close()
         self.wfile.close()
         server: Any = self.server
-        self.request = self.connection = server.start_tls(self.request, self.client_address)
+        self.request = self.connection = server._start_tls(self.request, self.client_address)
         self._peer = None
         self._open_files(self.request)
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
 from everserve.events import Event, Subscriber
+from everserve.server.base import BaseServer
 
 __all__ = ["JSONFormatter", "TextFormatter", "configure", "log_events"]
 
@@ -26,6 +27,8 @@ class _Subscribable(Protocol):
 
 def log_events(server: _Subscribable) -> Callable[[], None]:
     """Log every event of ``server`` on the logger ``everserve``; returns what ends it."""
+    if isinstance(server, BaseServer):
+        return BaseServer.subscribe(server, _log)  # a subclass may have its own
     return server.subscribe(_log)
 
 

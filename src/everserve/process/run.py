@@ -17,11 +17,12 @@ from everserve.errors import TLSConfigError
 from everserve.events import Serving
 from everserve.process.inbox import Inbox
 from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
+from everserve.reading import option
+from everserve.server.base import BaseServer
 from everserve.server.stopping import StopReport
 
 if TYPE_CHECKING:
     from everserve.events import Event
-    from everserve.server.base import BaseServer
 
 __all__ = ["run"]
 
@@ -43,7 +44,7 @@ def run(
     their certificates anew. Signals are received in the main thread only.
     """
     runner = _Runner(servers, grace)
-    reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and any(server.tls for server in servers) else []
+    reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and any(map(_has_tls, servers)) else []
     with receiving([*STOP_SIGNALS, *reload], runner.inbox.put):
         return runner.run(on_ready, on_signal)
 
@@ -73,7 +74,7 @@ class _Runner:
         self, on_ready: Callable[[], object], on_signal: Callable[[signal.Signals], object]
     ) -> StopReport:
         for server in self._servers:
-            server.subscribe(self._pass_on)
+            BaseServer.subscribe(server, self._pass_on)  # a subclass may have its own
             threading.Thread(target=self._serve, args=(server,), daemon=True).start()
         while self._serving:
             message = self.inbox.get()
@@ -108,9 +109,11 @@ class _Runner:
         return _sum(tuple(self._reports.values()))
 
     def _reload(self) -> None:
-        for server in {id(server.tls): server for server in self._servers if server.tls}.values():
+        for server in {
+            id(server.tls): server for server in self._servers if _has_tls(server)
+        }.values():
             try:
-                server.reload_tls()
+                BaseServer.reload_tls(server)
                 logger.info("certificates renewed")
             except TLSConfigError as error:
                 logger.error("certificates not renewed, the old ones stay: %s", error)
@@ -145,7 +148,11 @@ class _Runner:
             self._stoppers.append(thread)
 
     def _stop(self, server: BaseServer, grace: float) -> None:
-        self._reports[id(server)] = server.stop(grace)
+        self._reports[id(server)] = BaseServer.stop(server, grace)
+
+
+def _has_tls(server: BaseServer) -> bool:
+    return bool(option(server.tls))
 
 
 def _sum(reports: Sequence[StopReport]) -> StopReport:

@@ -56,7 +56,7 @@ class AcceptLoop:
         server, life = self._server, self._life
         batch = BATCH if server._takes_batches() else 1
         while life.accepting:
-            timeout = poll_interval if server.needs_service() else None
+            timeout = poll_interval if server._needs_service() else None
             if self._wait(life.taking, timeout) and life.taking:
                 self._take(batch if timeout is None else 1)
             if life.accepting:
@@ -72,11 +72,19 @@ class AcceptLoop:
                 return
 
     def turn(self, deadline: float | None) -> bool:
-        """Handle one request that comes before ``deadline`` (monotonic). False if none came."""
-        while not self._wait(True, None if deadline is None else max(0.0, deadline - monotonic())):
+        """Handle one request that comes before ``deadline`` (monotonic). False if none came.
+
+        A stop that is called for meanwhile ends it too.
+        """
+        server, before = self._server, self._server._stopping
+        server._attend()
+        while server._stopping is before:
+            if self._wait(True, None if deadline is None else max(0.0, deadline - monotonic())):
+                server._handle_request_noblock()
+                break
             if deadline is not None and monotonic() >= deadline:
                 return False
-        self._server._handle_request_noblock()
+            server._attend()
         return True
 
     def drain(self, stopping: Stopping) -> None:
@@ -110,7 +118,7 @@ class AcceptLoop:
 
     def _can_accept(self) -> bool:
         self.gated = True  # before it looks, so that room made meanwhile is not missed
-        if self._server._back_off.remaining() or not self._server.has_room():
+        if self._server._back_off.remaining() or not self._server._has_room():
             return False
         self.gated = False
         return True

@@ -21,7 +21,7 @@ from everserve.errors import ServerClosedError
 from everserve.events import (
     Serving,
 )
-from everserve.reading import Reading
+from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop
 from everserve.server.flow import RequestFlow
 from everserve.server.inflight import Connection, Connections
@@ -33,6 +33,19 @@ from everserve.sockets.tls import TLS
 __all__ = ["BaseServer"]
 
 logger = logging.getLogger("everserve")
+
+_LIMITS = frozenset(
+    {
+        "accept_burst",
+        "accept_rate",
+        "max_children",
+        "max_connections",
+        "max_handshakes",
+        "max_workers",
+        "overload",
+    }
+)
+"""The attributes for whose sake the accept loop may wait."""
 
 
 class BaseServer(RequestFlow):
@@ -71,6 +84,17 @@ class BaseServer(RequestFlow):
         self._watched: dict[int, Callable[[], object]] = {}
         self.__is_shut_down = threading.Event()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _LIMITS:
+            self._limit_changed()
+
+    def _limit_changed(self) -> None:
+        """Let an accept loop that waits for room look again."""
+        loop = getattr(self, "_loop", None)  # not yet there while the server is made
+        if loop is not None and loop.gated:
+            self._life.wake()
+
     @property
     def __shutdown_request(self) -> bool:
         # Programs set `_BaseServer__shutdown_request` to end the loop from within a handler.
@@ -102,7 +126,7 @@ class BaseServer(RequestFlow):
         watch = self._watch_certificates()
         try:
             with self._listener_for_serving(), AcceptLoop(self).open() as self._loop:
-                self.emit(Serving(self.server_address))
+                self._emit(Serving(self.server_address))
                 self._life.announce()
                 self._loop.run(poll_interval)
                 self._drain(self._loop)
@@ -135,9 +159,21 @@ class BaseServer(RequestFlow):
         self._must_be_open()
         limits = [t for t in (self._socket_timeout(), self.timeout) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
-        with AcceptLoop(self).open() as loop:
+        with AcceptLoop(self).open() as loop, self._woken(loop):
             if not loop.turn(deadline):
                 self.handle_timeout()
+
+    @contextmanager
+    def _woken(self, loop: AcceptLoop) -> Iterator[None]:
+        """Let ``loop`` know of room made, and of what is watched, unless another one does already."""
+        if self._loop is not None:
+            yield
+            return
+        self._loop = loop
+        try:
+            yield
+        finally:
+            self._loop = None
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +222,9 @@ class BaseServer(RequestFlow):
         ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
         Ends with ``server_close()``.
         """
+        return self._stop(grace)
+
+    def _stop(self, grace: float) -> StopReport:
         own = Stopping(self, grace)
         first: Stopping = vars(self).setdefault("_stopping", own)  # one step: many may call at once
         return own.conduct(grace) if first is own else first.join(grace)
@@ -202,22 +241,25 @@ class BaseServer(RequestFlow):
         try:
             yield self.server_address
         finally:
-            self.stop(grace)
+            self._stop(grace)
         thread.join_and_raise(grace)
 
     # -- for strategies ----------------------------------------------------------------------
 
-    def watch(self, descriptor: int, callback: Callable[[], object]) -> None:
+    def _attend(self) -> None:
+        """Do what is to be done after each wake-up of the accept loop, whoever runs it."""
+
+    def _watch(self, descriptor: int, callback: Callable[[], object]) -> None:
         """Call ``callback()`` on the accept loop whenever ``descriptor`` is readable.
 
-        For strategies; to be called on the accept loop, as ``unwatch``, before the descriptor closes.
+        For strategies; to be called on the accept loop, as ``_unwatch``, before the descriptor closes.
         """
         self._watched[descriptor] = callback
         if self._loop is not None:
             self._loop.watch(descriptor)
 
-    def unwatch(self, descriptor: int) -> None:
-        """End a ``watch``."""
+    def _unwatch(self, descriptor: int) -> None:
+        """End a ``_watch``."""
         self._watched.pop(descriptor, None)
         if self._loop is not None:
             self._loop.unwatch(descriptor)
@@ -230,7 +272,7 @@ class BaseServer(RequestFlow):
         self._watchdog.close()
 
     def _must_be_open(self) -> None:
-        if self.fileno() < 0:
+        if self.fileno() < 0 or self._has_last_words():
             raise ServerClosedError(f"{type(self).__name__} is closed: make a new server")
 
     def _stop_listening(self) -> None:
@@ -238,6 +280,17 @@ class BaseServer(RequestFlow):
 
     def _close_listener(self) -> None:
         """Close the socket of the server."""
+
+    def _replying_later(
+        self, requests: tuple[Connection, ...], deadline: float
+    ) -> AbstractContextManager[object]:
+        """Around the closing at the end of a stop, which is not to take the means to reply from
+        ``requests``, that have called for it, before ``deadline`` (monotonic)."""
+        return nullcontext()
+
+    def _has_last_words(self) -> bool:
+        """True while the socket of a stopped server is open for the sake of such a reply alone."""
+        return False
 
     def _listener_for_serving(self) -> AbstractContextManager[object]:
         """Around ``serve_forever``: put the listener into the mode that the accept loop needs."""
@@ -262,10 +315,11 @@ class BaseServer(RequestFlow):
             self._stopping.complete()
 
     def _watch_certificates(self) -> CertificateWatch | None:
-        if self.tls_watch is None or not isinstance(self.tls, TLS):
+        interval = option(self.tls_watch)
+        if interval is None or not isinstance(self.tls, TLS):
             return None
-        watch = CertificateWatch(self.tls, self.tls_watch)
-        self._watchdog.watch(watch, monotonic() + self.tls_watch)
+        watch = CertificateWatch(self.tls, interval)
+        self._watchdog.watch(watch, monotonic() + interval)
         return watch
 
     def _is_draining(self) -> bool:

@@ -6,6 +6,7 @@ The life cycle of a server waits on one bell: for the accept loop to end, for re
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Protocol
@@ -53,7 +54,7 @@ class Bell:
         """
         if inbox is None:
             inbox = SimpleQueue()
-        self._listeners.append(inbox)
+        self.listen(inbox)
         try:
             while not condition():
                 end = deadline()
@@ -65,4 +66,13 @@ class Bell:
                     pass
             return True
         finally:
+            self.forget(inbox)
+
+    def listen(self, inbox: Inbox) -> None:
+        """Put something into ``inbox`` at every ring from now on."""
+        self._listeners.append(inbox)
+
+    def forget(self, inbox: Inbox) -> None:
+        """Put nothing into ``inbox`` any more; once more does no harm."""
+        with suppress(ValueError):
             self._listeners.remove(inbox)

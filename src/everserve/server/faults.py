@@ -18,9 +18,13 @@ __all__ = ["peer_is_gone"]
 _GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
-def peer_is_gone(error: BaseException, request: Any) -> bool:
+_UNIX = getattr(socket, "AF_UNIX", None)
+_NOBODY = (ConnectionRefusedError, FileNotFoundError)  # of sendto(2) over Unix sockets: unix(7)
+
+
+def peer_is_gone(error: BaseException, request: Any, peer: Any = None) -> bool:
     """True if ``error`` says that the peer of ``request`` went away, kept silent for too long, or
-    sent what nobody could take.
+    sent what nobody could take. ``peer`` is its address.
 
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
@@ -31,7 +35,23 @@ def peer_is_gone(error: BaseException, request: Any) -> bool:
         return True
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)
+    if isinstance(error, _NOBODY) and isinstance(request, Datagram):
+        return request[1].family == _UNIX and not _has_reader(peer)
     return isinstance(error, _GONE) and not _is_connected(request)
+
+
+def _has_reader(address: Any) -> bool:
+    """False if the Unix datagram socket at ``address`` is gone. Connecting asks, and sends nothing."""
+    if not address or not isinstance(address, str | bytes):
+        return True
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+    except _NOBODY:
+        return False
+    except OSError:
+        return True  # nobody can say: the error is the handler's
+    return True
 
 
 def _has_timeout(request: Any) -> bool:

@@ -7,16 +7,26 @@ calls the next; a mix-in of ``concurrency`` overrides ``process_request`` to run
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from everserve.admission.access import Access, Networks
 from everserve.admission.deadlines import Watchdog
 from everserve.admission.door import Door, Overload, reset, say_and_leave, twin_of
 from everserve.admission.outcome import Outcome
-from everserve.admission.steps import STEPS, Passage, Refusal, Step, secure
+from everserve.admission.steps import (
+    HANDSHAKE_TIMEOUT,
+    PROXY_TIMEOUT,
+    STEPS,
+    Passage,
+    Refusal,
+    Step,
+    secure,
+)
 from everserve.errors import RemoteError, TLSConfigError
 from everserve.events import (
     Accepted,
@@ -31,12 +41,13 @@ from everserve.events import (
     Subscriber,
 )
 from everserve.fibers.exits import FiberExit
-from everserve.reading import Reading
+from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop
 from everserve.server.faults import peer_is_gone
 from everserve.server.inflight import Connection, ConnectionState, Inflight
 from everserve.server.lifecycle import Life, State
 from everserve.sockets.accepting import BackOff, Verdict, classify
+from everserve.sockets.counted import CountedSocket
 from everserve.sockets.tls import TLS
 
 __all__ = ["RequestFlow"]
@@ -78,11 +89,11 @@ class RequestFlow:
     steps: tuple[Step, ...] = STEPS
     proxy_protocol: bool = False
     trusted_proxies: Networks = Networks()
-    proxy_timeout: float = 5.0
+    proxy_timeout: float = PROXY_TIMEOUT
     tls: Any = None
     implicit_tls: bool = True
     tls_watch: float | None = None
-    handshake_timeout: float = 10.0
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
     idle_timeout: float | None = None
     request_timeout: float | None = None
     write_timeout: float | None = None
@@ -98,7 +109,7 @@ class RequestFlow:
         self.RequestHandlerClass = RequestHandlerClass
         self._life = Life(self._runner)
         self._loop = None
-        self._inflight = Inflight()
+        self._inflight = Inflight(self._ended, self._runner)
         self._back_off = BackOff()
         self._door = Door(self)
         self._watchdog = Watchdog()
@@ -113,6 +124,10 @@ class RequestFlow:
         if not isinstance(self.tls, TLS):
             raise TLSConfigError("there is nothing to reload: tls is no everserve.TLS")
         self.tls.reload()
+
+    def _count(self, sock: socket.socket) -> CountedSocket:
+        """The layer that counts what moves over ``sock``, where the kernel does not."""
+        return CountedSocket(sock)
 
     def _writers_turn(self) -> Any:
         """What writers of one TLS connection take turns by; ``None`` is a lock for threads."""
@@ -140,7 +155,7 @@ class RequestFlow:
 
         return unsubscribe
 
-    def emit(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         """Hand ``event`` to the subscribers. Costs one test when there are none."""
         for subscriber in self._subscribers:
             try:
@@ -150,7 +165,7 @@ class RequestFlow:
 
     def _tell(self, event: Event) -> None:
         logger.log(event.level, "%s", event, extra={"event": event})
-        self.emit(event)
+        self._emit(event)
 
     # -- the flow: on the accept loop ----------------------------------------------------------
 
@@ -179,7 +194,7 @@ class RequestFlow:
         objection = self._door.objection(client_address)
         connection = self._inflight.add(request, client_address)
         if self._subscribers:
-            self.emit(Accepted(connection.id, client_address))
+            self._emit(Accepted(connection.id, client_address))
         try:
             if objection is not None and not self._let_in(request, client_address, objection):
                 self._turn_away(connection, request, objection)
@@ -210,11 +225,12 @@ class RequestFlow:
         if idle is None:
             return False
         idle.missed = "shed-idle"
-        self.emit(Shed(idle.id, idle.peer))
+        self._emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
 
     def _turn_away(self, connection: Connection, request: Any, reason: str) -> None:
+        connection.runner = self._runner()
         self._refuse(connection, reason)
         if reason == "verify_request":
             self.shutdown_request(request)
@@ -222,7 +238,7 @@ class RequestFlow:
             reset(request)
             self.close_request(request)
         else:
-            say_and_leave(request, self.overload_message)
+            say_and_leave(request, option(self.overload_message, b""))
             self.shutdown_request(request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -237,23 +253,24 @@ class RequestFlow:
     def service_actions(self) -> None:
         """Called after each turn of the accept loop; for what is to be done there regularly."""
 
-    def needs_service(self) -> bool:
+    def _needs_service(self) -> bool:
         """True if ``service_actions`` has something to do even while no request comes.
 
         That is so where a class overrides it; a class that defines both answers for itself.
         """
         return "service_actions" in vars(self) or any(
-            "service_actions" in vars(base) and "needs_service" not in vars(base)
+            "service_actions" in vars(base) and "_needs_service" not in vars(base)
             for base in type(self).__mro__
         )
 
-    def has_room(self) -> bool:
+    def _has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
         return self._door.is_open()
 
-    def is_full(self) -> bool:
+    def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
-        return self.max_connections is not None and len(self._inflight) >= self.max_connections
+        limit = self.max_connections
+        return limit is not None and len(self._inflight) >= option(limit, inf)
 
     def handle_timeout(self) -> None:
         """Called by ``handle_request`` when no request came within ``timeout``."""
@@ -262,12 +279,12 @@ class RequestFlow:
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
-        connection = self._inflight.find(request)
+        connection = self._inflight.begin(request, client_address)
         passage = None
         try:
             if self._has_steps_to_take():
                 passage = Passage(self, connection, request, client_address)
-                passage.go_through(self.steps)
+                passage.go_through(option(self.steps, STEPS))
                 self._open(connection, passage.client_address)
                 self.RequestHandlerClass(passage.request, passage.client_address, self)
             else:
@@ -281,6 +298,8 @@ class RequestFlow:
             self._fail(connection, request, error)
             raise
         finally:
+            if connection is not None:
+                connection.done = True
             if passage is not None:
                 passage.leave()
 
@@ -303,14 +322,14 @@ class RequestFlow:
             connection.runner = self._runner()
             connection.state = ConnectionState.HANDLING
             if self._subscribers:
-                self.emit(Opened(connection.id, client_address))
+                self._emit(Opened(connection.id, client_address))
 
-    def start_tls(self, request: Any, client_address: Any) -> Any:
+    def _start_tls(self, request: Any, client_address: Any) -> Any:
         """Do a TLS handshake in the middle of a connection; returns the socket to go on with.
 
         ``StreamRequestHandler.start_tls`` calls it. Raises ``ConnectionError`` where it fails.
         """
-        if self.tls is None:
+        if option(self.tls) is None:
             raise TLSConfigError("start_tls() needs the server's tls")
         passage = Passage(self, self._inflight.find(request), request, client_address)
         try:
@@ -323,7 +342,7 @@ class RequestFlow:
         """How many requests were turned away so far, by reason."""
         return dict(self._door.refusals)
 
-    def connection_of(self, request: Any) -> Connection | None:
+    def _connection_of(self, request: Any) -> Connection | None:
         """The entry among ``connections`` that a handler's ``request`` belongs to."""
         return self._inflight.find(request)
 
@@ -348,19 +367,19 @@ class RequestFlow:
         peer = client_address if connection is None else connection.peer
         if error is None:
             logger.error("request from %s failed", peer)
-        elif peer_is_gone(error, request):
+        elif peer_is_gone(error, request, peer):
             logger.debug("peer %s went away: %r", peer, error)
         else:
             logger.error("request from %s failed: %r", peer, error, exc_info=error)
 
-    def request_moved(self, request: Any, process: int) -> None:
+    def _request_moved(self, request: Any, process: int) -> None:
         """Another process has the request now: keep it among the connections until it is returned."""
         connection = self._inflight.find(request)
         if self.overload == "shed-idle" and connection is not None:
             connection.twin = twin_of(request)  # to be looked at, and cut
         self._inflight.hold(request, process)
 
-    def request_returned(self, process: int, outcome: Outcome | None = None) -> None:
+    def _request_returned(self, process: int, outcome: Outcome | None = None) -> None:
         """The process that had a request has ended; ``outcome`` is how the request has."""
         connection = self._inflight.release(process)
         if connection is not None and outcome is not None:
@@ -398,6 +417,8 @@ class RequestFlow:
 
     def _contain(self, connection: Connection, request: Any, peer: Any, error: Exception) -> None:
         """Let an exception cost its own connection alone."""
+        if connection.runner is None:
+            connection.runner = self._runner()
         self._fail(connection, request, error)
         try:
             self.handle_error(request, peer)
@@ -419,8 +440,8 @@ class RequestFlow:
             return
         connection.failed = True
         if self._subscribers:
-            gone = peer_is_gone(error, request) if gone is None else gone
-            self.emit(Failed(connection.id, connection.peer, error, gone))
+            gone = peer_is_gone(error, request, connection.peer) if gone is None else gone
+            self._emit(Failed(connection.id, connection.peer, error, gone))
 
     def _refuse(
         self, connection: Connection | None, reason: str, error: BaseException | None = None
@@ -430,14 +451,14 @@ class RequestFlow:
             return
         connection.failed = True
         if self._subscribers:
-            self.emit(Refused(connection.id, connection.peer, reason, error))
+            self._emit(Refused(connection.id, connection.peer, reason, error))
 
     def _deadline_missed(self, connection: Connection | None, name: str) -> None:
         """Called by the watchdog's thread: the connection ends, its handler with it."""
         if connection is None or connection.missed or connection.request is None:
             return
         connection.missed = name
-        self.emit(DeadlineMissed(connection.id, connection.peer, name))
+        self._emit(DeadlineMissed(connection.id, connection.peer, name))
         connection.cut()
 
     def _greet(self, connection: Connection | None) -> None:
@@ -454,7 +475,7 @@ class RequestFlow:
         if connection is not None and self._inflight.remove(connection):
             self._door.leave(connection)
             if self._subscribers and not connection.failed:
-                self.emit(Finished(connection.id, connection.peer, connection.age))
+                self._emit(Finished(connection.id, connection.peer, connection.age))
             if self._loop is not None and self._loop.gated:
                 self._life.wake()
             self._life.bell.ring()

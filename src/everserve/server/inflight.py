@@ -10,19 +10,22 @@ import enum
 import itertools
 import os
 import socket
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from everserve.admission.pace import Pace
-    from everserve.sockets.counted import CountedSocket
     from everserve.sockets.tls import TLSSocket
     from everserve.wire.proxy import ProxyHeader
+
+_UNBEGUN = 1000
+"""Requests of one and the same object that may wait to be handled."""
 
 _LOOKED_AT = 64
 """Connections among which the one that was idle longest is looked for."""
@@ -38,6 +41,13 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
+class Counter(Protocol):
+    """What knows the traffic of a connection: a ``CountedSocket``, or a child's note of its own."""
+
+    def traffic(self) -> Traffic | None:
+        """What has moved; ``None`` if that is not known yet."""
+
+
 class _Admitted:
     """What is known of few connections: class attributes, so that the others need no room for it."""
 
@@ -51,7 +61,7 @@ class _Admitted:
     pace: Pace | None = None  # its deadlines
     proxy: ProxyHeader | None = None  # what the proxy in front said
     tls: TLSSocket | None = None  # the TLS session
-    counter: CountedSocket | None = None  # what counts where the kernel does not
+    counter: Counter | None = None  # what counts where the kernel does not
 
 
 class Connection(_Admitted):
@@ -61,7 +71,19 @@ class Connection(_Admitted):
     ``ConnectionState``; ``age`` is in seconds since the accept.
     """
 
-    __slots__ = ("__dict__", "failed", "id", "key", "peer", "request", "runner", "started", "state")
+    __slots__ = (
+        "__dict__",
+        "done",
+        "failed",
+        "id",
+        "key",
+        "peer",
+        "place",
+        "request",
+        "runner",
+        "started",
+        "state",
+    )
 
     def __init__(self, number: int, request: Any, peer: Any) -> None:
         self.id = number
@@ -69,9 +91,11 @@ class Connection(_Admitted):
         self.state = ConnectionState.ACCEPTED
         self.started = monotonic()
         self.request = request
-        self.key: int | None = None  # the descriptor under which it is filed
+        self.place = id(request)  # where it is filed
+        self.key: int | None = None  # the descriptor under which it is filed too
         self.runner: int | None = None  # the thread, or the fiber, of its handler
         self.failed = False  # its end has been told
+        self.done = False  # its handler has ended
 
     @property
     def age(self) -> float:
@@ -126,12 +150,23 @@ class Inflight:
 
     A connection is found by its request object, and by its descriptor, for a server that wraps the
     socket on the way (TLS). A descriptor that comes again was closed behind the server's back: its
-    old entry goes.
+    old entry is ``lost``. A ``get_request`` may return the same object again while it is in progress
+    (its one socket, a number): such requests are told apart by their address, and by who runs them.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        lost: Callable[[Connection], object] | None = None,
+        runner: Callable[[], int] = threading.get_ident,
+    ) -> None:
+        """``lost(connection)`` is called for one that has ended without a word, and removes it;
+        ``runner()`` tells who runs now: a thread, or a fiber."""
+        self._lost = lost or self.remove
+        self._runner = runner
         self._by_request: dict[int, Connection] = {}
         self._by_descriptor: dict[int, Connection] = {}
+        self._shared: dict[int, list[Connection]] = {}  # by the object that several have
+        self._sharing = threading.RLock()  # for those alone; a signal handler may stop the server
         self._numbers = itertools.count(1)
         self.accepted = 0
         self.view = Connections(self._by_request)
@@ -143,20 +178,80 @@ class Inflight:
         """File a request. Called by the accept loop alone."""
         connection = Connection(next(self._numbers), request, peer)
         self.accepted += 1
+        place = connection.place
+        if (place in self._by_request or place in self._shared) and self._share(connection):
+            return connection
         if isinstance(request, socket.socket):
             connection.key = key = request.fileno()
             stale = self._by_descriptor.get(key)
             self._by_descriptor[key] = connection
-            self.remove(stale)
-        self._by_request[id(request)] = connection
+            if stale is not None:
+                self._lost(stale)
+        self._by_request[place] = connection
         return connection
 
     def find(self, request: Any) -> Connection | None:
         """The connection that ``request`` belongs to."""
+        if self._shared and (connection := self._find_shared(request, None)):
+            return connection
         connection = self._by_request.get(id(request))
         if connection is None and isinstance(request, socket.socket):
             return self._by_descriptor.get(request.fileno())
         return connection
+
+    def begin(self, request: Any, peer: Any) -> Connection | None:
+        """As ``find``, by the one who begins to handle it: it is his from now on."""
+        if not self._shared:
+            return self.find(request)
+        with self._sharing:
+            connection = self._find_shared(request, peer, begun=False)
+            if connection is None:
+                return self.find(request)
+            connection.runner = self._runner()
+            return connection
+
+    def _share(self, connection: Connection) -> bool:
+        """File another connection of the same object; false if there is no other any more."""
+        place = connection.place
+        with self._sharing:
+            first = self._by_request.get(place)
+            all_ = self._shared.get(place) or ([] if first is None else [first])
+            others = [c for c in all_ if c.state is not ConnectionState.CLOSED and not c.done]
+            if others:
+                self._shared[place] = [*others, connection]
+                connection.place = -connection.id
+                self._by_request[connection.place] = connection
+            else:
+                self._shared.pop(place, None)
+        for other in all_:
+            if other.done:  # its hooks do not say when it ends, but now it has
+                self._lost(other)
+        unbegun = [c for c in others if c.runner is None and c.held_by is None]
+        if len(unbegun) > _UNBEGUN:  # hooks that neither handle a request nor say that it ends
+            self._lost(unbegun[0])
+        return bool(others)
+
+    def _find_shared(self, request: Any, peer: Any, *, begun: bool = True) -> Connection | None:
+        """Which of those with the same object: the newest that runs here, or the oldest that does
+        not run yet, of this very ``peer`` if there is one."""
+        all_ = self._shared.get(id(request), ())
+        there = [c for c in all_ if c.state is not ConnectionState.CLOSED and c.held_by is None]
+        if begun:
+            here = self._runner()
+            for connection in reversed(there):
+                if connection.runner == here:
+                    return connection
+        unbegun = [c for c in there if c.runner is None]
+        return next((c for c in unbegun if c.peer is peer), unbegun[0] if unbegun else None)
+
+    def _unshare(self, connection: Connection) -> None:
+        place = id(connection.request)
+        with self._sharing:
+            left = [c for c in self._shared.get(place, ()) if c is not connection]
+            if left:
+                self._shared[place] = left
+            else:
+                self._shared.pop(place, None)
 
     def unfile(self, request: Any) -> Connection | None:
         """Find a request that is about to be closed, and give its descriptor free for the next."""
@@ -171,9 +266,11 @@ class Inflight:
         """Take a connection out. True for one caller only, and never while a process holds it."""
         if connection is None or connection.held_by is not None:
             return False
-        if self._by_request.pop(id(connection.request), None) is None:
+        if self._by_request.pop(connection.place, None) is None:
             return False
         connection.state = ConnectionState.CLOSED
+        if self._shared:
+            self._unshare(connection)
         connection.request = None
         if connection.twin is not None:
             connection.twin.close()

@@ -85,7 +85,7 @@ class Stopping:
         """Be the first: drain, wait, cut, close."""
         server, life = self._server, self._server._life
         life.move(State.DRAINING)
-        server.emit(Draining(grace))
+        server._emit(Draining(grace))
         own = self._own()
         if life.serving_here():  # we stand in its way: serve_forever completes the stop
             return StopReport(unfinished=own)
@@ -104,7 +104,7 @@ class Stopping:
             server._cut_requests(cut)
             over = monotonic() + AFTERMATH
             server._await_requests(lambda: self._is_quiet(own), lambda: over)
-        return self._close(cut)
+        return self._close(cut, own)
 
     def _is_quiet(self, own: tuple[Connection, ...]) -> bool:
         """True when the accept loop has ended and only the caller's own requests are left."""
@@ -115,7 +115,7 @@ class Stopping:
         here = self._server._runner()
         return tuple(c for c in self._server._inflight.view if c.runner == here)
 
-    def _close(self, cut: tuple[Connection, ...]) -> StopReport:
+    def _close(self, cut: tuple[Connection, ...], own: tuple[Connection, ...]) -> StopReport:
         server = self._server
         left = tuple(server._inflight.view)
         requests = self._requests + server._inflight.accepted
@@ -127,9 +127,10 @@ class Stopping:
         )
         if left:  # server_close() is not to wait for those that would not end
             server.block_on_close = False
-        server._close_listener()
-        server.server_close()
+        with server._replying_later(own, max(self.deadline, monotonic()) + AFTERMATH):
+            server._close_listener()
+            server.server_close()
         server._life.close()
-        server.emit(Stopped(self.report))
+        server._emit(Stopped(self.report))
         server._life.bell.ring()
         return self.report

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from everserve.reading import option
 from everserve.server.base import BaseServer
 from everserve.sockets.listening import bind_internet, family_for
 
@@ -53,7 +54,7 @@ class TCPServer(BaseServer):
         """Make the socket; bind and listen too unless ``bind_and_activate`` is false."""
         super().__init__(server_address, RequestHandlerClass)
         if self._family_is_free():
-            family = family_for(server_address, dual_stack=self.dual_stack)
+            family = family_for(server_address, dual_stack=option(self.dual_stack, False))
             if family != self.address_family:
                 self.address_family = family
         self.socket = socket.socket(self.address_family, self.socket_type)
@@ -77,7 +78,7 @@ class TCPServer(BaseServer):
             self.server_address,
             reuse_address=self.allow_reuse_address,
             reuse_port=self.allow_reuse_port,
-            dual_stack=self.dual_stack,
+            dual_stack=option(self.dual_stack, False),
         )
         self.server_address = self.socket.getsockname()
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from everserve.events import Truncated
+from everserve.server.lastwords import LastWords
 from everserve.server.tcp import TCPServer
 from everserve.sockets.datagrams import LARGEST, receive
+
+if TYPE_CHECKING:
+    from everserve.server.inflight import Connection
 
 __all__ = ["UDPServer"]
 
@@ -22,6 +28,8 @@ class UDPServer(TCPServer):
 
     socket_type = socket.SOCK_DGRAM
     max_packet_size: int = LARGEST
+    _keeps_socket: bool = False
+    _last_words: LastWords | None = None
 
     def server_activate(self) -> None:
         """A datagram socket needs no listening."""
@@ -47,3 +55,25 @@ class UDPServer(TCPServer):
     def close_request(self, request: Any) -> None:
         """There is nothing to close: the socket is the server's."""
         self._ended(self._inflight.find(request))
+
+    @contextmanager
+    def _replying_later(self, requests: tuple[Connection, ...], deadline: float) -> Iterator[None]:
+        self._keeps_socket = bool(requests)
+        try:
+            yield
+        finally:
+            if self._keeps_socket:
+                self._last_words = LastWords(
+                    self.socket, requests, self._life.bell, self._watchdog, deadline
+                )
+                self._keeps_socket = False
+
+    def _has_last_words(self) -> bool:
+        return self._last_words is not None and self._last_words.of(self.socket)
+
+    def _close_listener(self) -> None:
+        if self._keeps_socket:
+            return
+        if self._last_words is not None:
+            self._last_words.end()
+        super()._close_listener()

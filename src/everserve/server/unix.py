@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from everserve.reading import option
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 from everserve.sockets.listening import SocketFile, is_filesystem_path, naming
@@ -31,7 +32,7 @@ class _OnSocketFile(_Base):
         """Bind the socket to the path ``server_address``."""
         address = self.server_address
         if is_filesystem_path(address):
-            self._file = SocketFile.bind(self.socket, address, mode=self.socket_mode)
+            self._file = SocketFile.bind(self.socket, address, mode=option(self.socket_mode))
         else:
             with naming(address):
                 self.socket.bind(address)
