@@ -391,6 +391,7 @@ def test_a_ready_context_is_taken_as_it_is(
     assert not tls.changed()
     with peers(tls, trusting) as (server, _client):
         assert server.server_hostname == "localhost"
+    assert context.sni_callback is None
     with pytest.raises(TLSConfigError, match="a ready SSLContext cannot be reloaded"):
         tls.reload()
 
@@ -402,7 +403,7 @@ def test_the_users_own_sni_callback_stays(
     asked: list[str | None] = []
     context.sni_callback = lambda _tls, name, _context: asked.append(name)
     with peers(TLS.of(context), trusting) as (server, _client):
-        assert server.server_hostname is None
+        assert server.server_hostname == "localhost"
     assert asked == ["localhost"]
 
 

@@ -39,6 +39,30 @@ def test_the_name() -> None:
     assert server_name(hello(None)[9:]) == b""
 
 
+@given(st.integers(1, 600))
+@pytest.mark.parametrize(
+    ("asked", "known"), [("localhost", "localhost"), ("One.Example.Org", "one.example.org")]
+)
+def test_the_reader_knows_the_name(asked: str, known: str, size: int) -> None:
+    for flight in (hello(asked), in_records(hello(asked), size)):
+        reader = HelloReader()
+        assert reader.feed(flight) == flight
+        assert reader.name == known
+
+
+@pytest.mark.parametrize("flight", [hello(None), b"no hello"])
+def test_the_reader_knows_no_name(flight: bytes) -> None:
+    reader = HelloReader()
+    reader.feed(flight)
+    assert reader.done
+    assert reader.name is None
+
+
+@given(st.integers(0, len(GOOD)))
+def test_a_hello_that_is_cut_has_no_name_or_a_part_of_it(size: int) -> None:
+    assert b"localhost".startswith(server_name(GOOD[9:size]))
+
+
 @given(st.integers(1, 600), st.lists(st.integers(1, 600), max_size=20))
 def test_any_cut_gives_the_same(size: int, cuts: list[int]) -> None:
     for flight, good in ((GOOD, True), (BAD, False)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import socket
 import ssl
 import tempfile
 
@@ -140,6 +141,14 @@ def test_pending_tells_of_all_that_select_cannot_see(pair: Pair) -> None:
             got += server.recv(1)
     assert got == b"firstsecond"
     assert server.pending() == 0
+
+
+def test_no_record_waits_for_an_acknowledgement(tls: TLS) -> None:
+    left, right = socket.socketpair()
+    with left, right, socket.socket() as sock:
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert tls.wrap(sock).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        tls.wrap(left)  # which has no such option
 
 
 def test_ciphertext_that_was_read_before(tls: TLS, context: ssl.SSLContext) -> None:

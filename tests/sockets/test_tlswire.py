@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import ssl
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -155,9 +157,19 @@ class Wire:
 
     def say(self, messages: list[bytes], cuts: list[int]) -> None:
         """Seal each message in records of its own, and send all in pieces of these sizes."""
+        self.pass_on(self.seal(messages), cuts)
+
+    def seal(self, messages: list[bytes], *, end: bool = False) -> bytes:
+        """Each message in records of its own; at the `end`, close_notify."""
         for message in messages:
             self._client.write(message)
-        left = self._outgoing.read()
+        if end:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._client.unwrap()
+        return self._outgoing.read()
+
+    def pass_on(self, left: bytes, cuts: Iterable[int] = ()) -> None:
+        """Send what is sealed, in pieces of these sizes."""
         for cut in cuts:
             self._pieces.append(left[:cut])
             left = left[cut:]
@@ -175,6 +187,12 @@ class Wire:
 
     def gettimeout(self) -> float | None:
         return self.timeout
+
+    def setsockopt(self, *_arguments: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def fileno(self) -> int:
+        return -1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -194,6 +212,91 @@ def test_any_cut_of_the_ciphertext_gives_the_same(
     wire.say(messages, cuts)
     assert read_in_pieces(server, asked) == b"".join(messages)
     assert server.truncated
+
+
+@pytest.fixture
+def wire(tls: TLS, context: ssl.SSLContext) -> tuple[TLSSocket, Wire]:
+    """A server that has shaken hands, and what it stands on."""
+    wire: Any = Wire(context)
+    server = tls.wrap(wire)
+    wire.shake()
+    server.do_handshake()
+    return server, wire
+
+
+RECORDS = [b"one", b"two", bytes(16_384), b"the last"]
+
+
+def test_all_records_that_are_here_come_at_once(wire: tuple[TLSSocket, Wire]) -> None:
+    server, there = wire
+    there.say(RECORDS, [])
+    assert server.recv(5) == b"onetw"
+    assert server.recv(65_536) == b"".join(RECORDS)[5:]
+    there.say(RECORDS, [])
+    buffer = bytearray(65_536)
+    count = server.recv_into(buffer)
+    assert buffer[:count] == b"".join(RECORDS)
+
+
+@pytest.mark.parametrize("size", [3, 16_384, 65_536])
+def test_the_end_comes_behind_the_data(wire: tuple[TLSSocket, Wire], size: int) -> None:
+    server, there = wire
+    there.pass_on(there.seal(RECORDS, end=True))
+    got = b""
+    while part := server.recv(size):
+        got += part
+    assert got == b"".join(RECORDS)
+    assert not server.truncated
+    assert server.recv(size) == b""
+
+
+JUNK = b"\x17\x03\x03\x00\x20" + b"j" * 32
+
+
+@pytest.mark.parametrize("junk", [JUNK, b"junk without a record"])
+def test_what_breaks_tls_is_told_behind_the_data(wire: tuple[TLSSocket, Wire], junk: bytes) -> None:
+    server, there = wire
+    there.pass_on(there.seal(RECORDS) + junk)
+    assert server.recv(65_536) == b"".join(RECORDS)
+    with pytest.raises(BrokenPipeError):
+        server.sendall(b"x")
+    with pytest.raises(ssl.SSLError, match=r"(?i)record|version"):
+        server.recv(65_536)
+    with pytest.raises(ssl.SSLError, match="broken before"):
+        server.recv(65_536)
+
+
+def test_pending_tells_of_the_data_before_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
+    server, there = wire
+    there.pass_on(there.seal([b"good", b"more"]) + JUNK)
+    assert server.recv(1) == b"g"
+    assert server.pending() == 7
+    assert server.recv(100) == b"oodmore"
+    assert server.pending() == 0
+    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
+        server.recv(1)
+
+
+def test_unwrap_tells_of_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
+    server, there = wire
+    there.pass_on(JUNK)
+    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
+        server.unwrap()
+
+
+def test_the_alert_goes_out_before_the_fault_is_told(one: Pair) -> None:
+    server, client = one
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # to send both in one segment
+    client.sendall(b"good")
+    os.write(client.fileno(), JUNK)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    assert server.recv(1) == b"g"
+    assert server.pending() == 3
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+        client.recv(1)
+    assert server.recv(100) == b"ood"
+    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
+        server.recv(1)
 
 
 def read_in_pieces(server: TLSSocket, size: int) -> bytes:

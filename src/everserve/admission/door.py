@@ -102,17 +102,19 @@ class Door:
     def enter(self, connection: Any) -> None:
         """The connection is let in: count it among those of its peer, and its handshake to come."""
         keeper = self._keeper
-        if option(keeper.max_connections_per_peer) is not None:
+        per_peer = keeper.max_connections_per_peer
+        if per_peer is not None and not callable(per_peer):
             connection.counted = connection.peer  # which a PROXY header will change
             self.peers.add(connection.peer)
-        if option(keeper.tls) is not None and option(keeper.implicit_tls, True):
+        if keeper.tls is not None and option(keeper.tls) and option(keeper.implicit_tls, True):
             self.greet(connection)  # here already: the next is asked for before this one runs
 
     def leave(self, connection: Any) -> None:
         """The connection has ended."""
         if connection.counted is not None:
             self.peers.remove(connection.counted)
-        self.greeted(connection)
+        if connection.greeting:
+            self.greeted(connection)
 
     def greet(self, connection: Any) -> None:
         """A handshake begins, unless it has already."""

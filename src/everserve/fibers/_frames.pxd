@@ -37,7 +37,37 @@ cdef extern from *:
     static inline int everserve_chunk_is_full(void *chunk) {
         return chunk != NULL && PyThreadState_Get()->datastack_chunk != chunk;
     }
+
+    /* Where calls go in and out of a chunk, the interpreter maps and unmaps its next one each time: two
+       system calls and four page faults. A few that are kept (the GIL is held) make that cheap. */
+    #define EVERSERVE_NEXT_CHUNK 16384
+    #define EVERSERVE_KEPT_CHUNKS 16
+    static PyObjectArenaAllocator everserve_arenas;
+    static void *everserve_kept[EVERSERVE_KEPT_CHUNKS];
+    static int everserve_kept_count = 0;
+    static void *everserve_map(void *context, size_t size) {
+        if (size == EVERSERVE_NEXT_CHUNK && everserve_kept_count)
+            return everserve_kept[--everserve_kept_count];
+        return everserve_arenas.alloc(context, size);
+    }
+    static void everserve_unmap(void *context, void *block, size_t size) {
+        if (size == EVERSERVE_NEXT_CHUNK && everserve_kept_count < EVERSERVE_KEPT_CHUNKS)
+            everserve_kept[everserve_kept_count++] = block;
+        else
+            everserve_arenas.free(context, block, size);
+    }
+    static void everserve_keep_chunks(void) {
+    #ifndef Py_GIL_DISABLED
+        PyObjectArenaAllocator ours;
+        PyObject_GetArenaAllocator(&everserve_arenas);
+        ours.ctx = everserve_arenas.ctx;
+        ours.alloc = everserve_map;
+        ours.free = everserve_unmap;
+        PyObject_SetArenaAllocator(&ours);
+    #endif
+    }
     """
+    void keep_chunks "everserve_keep_chunks"()
     void *chunk_in "everserve_chunk_in"()
     void chunk_out "everserve_chunk_out"(void *chunk)
     bint chunk_is_full "everserve_chunk_is_full"(void *chunk)

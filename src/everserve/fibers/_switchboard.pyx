@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from everserve.fibers._fiber cimport Fiber, Host, greenlet, raise_current
-from everserve.fibers._frames cimport chunk_in, chunk_is_full, chunk_out
+from everserve.fibers._frames cimport chunk_in, chunk_is_full, chunk_out, keep_chunks
 from everserve.fibers._loop cimport (
     Loop, Watch, coarse, TASK_PARKED, TASK_RUNNING,
 )
@@ -38,6 +38,7 @@ cdef enum:
 cdef double SLICE = 0.01         # seconds a fiber that never waits may hold the loop
 
 PyGreenlet_Import()
+keep_chunks()
 
 
 cdef inline int switch_to(greenlet body) noexcept:

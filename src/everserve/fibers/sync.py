@@ -184,6 +184,10 @@ class Semaphore:
             return self._line.leave(ticket)
 
     def __enter__(self) -> bool:
+        with self._lock:  # at once, where there is a place: writers of a TLS connection come here
+            if self._value > 0:
+                self._value -= 1
+                return True
         return self.acquire()
 
     def __exit__(self, *_error: object) -> None:

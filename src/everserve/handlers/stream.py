@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
@@ -68,12 +67,12 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def _coalesces(self) -> bool:
         """As the handler says, or else the server; a subclass that sets ``wbufsize`` means it."""
-        own: bool | None = option(self.coalesce_writes)
-        if own is not None:
-            return own
-        if self._sets_wbufsize or self.wbufsize:
-            return False
-        return bool(option(getattr(self.server, "coalesce_writes", False)))
+        own = self.coalesce_writes
+        if own is None or callable(own):
+            if self._sets_wbufsize or self.wbufsize:
+                return False
+            own = getattr(self.server, "coalesce_writes", False)
+        return own is True or bool(option(own))
 
     def start_tls(self) -> None:
         """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.
@@ -94,7 +93,9 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     def finish(self) -> None:
         """Send what is left and close the files."""
         if not self.wfile.closed:
-            with suppress(OSError):  # the peer may have gone before the last word
+            try:
                 self.wfile.flush()
+            except OSError:
+                pass  # the peer may have gone before the last word
         self.wfile.close()
         self.rfile.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 from everserve.errors import LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
+from everserve.sockets.tcpinfo import is_closed
 
 __all__ = ["peer_is_gone"]
 
@@ -29,15 +30,15 @@ def peer_is_gone(error: BaseException, request: Any, peer: Any = None) -> bool:
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
     """
-    if isinstance(error, NoReplyAddressError):
+    if isinstance(error, NoReplyAddressError | LineTooLong):
         return True
-    if isinstance(error, LineTooLong):
-        return True
+    if isinstance(error, _GONE):
+        return not _is_connected(request)
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)
     if isinstance(error, _NOBODY) and isinstance(request, Datagram):
         return request[1].family == _UNIX and not _has_reader(peer)
-    return isinstance(error, _GONE) and not _is_connected(request)
+    return False
 
 
 def _has_reader(address: Any) -> bool:
@@ -63,10 +64,12 @@ def _is_connected(request: Any) -> bool:
         return True  # there is no connection to lose: it was another one
     if not isinstance(request, socket.socket) or request.fileno() == -1:
         return False
+    if is_closed(request):  # no need to ask poll(2), which costs ten times as much
+        return False
     try:
         request.getpeername()
     except OSError:
-        return False  # after a reset: no need to ask poll(2), which costs five times as much
+        return False
     if not hasattr(select, "poll"):
         return False
     poll = select.poll()

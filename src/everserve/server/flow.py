@@ -199,7 +199,8 @@ class RequestFlow:
             if objection is not None and not self._let_in(request, client_address, objection):
                 self._turn_away(connection, request, objection)
             elif self.verify_request(request, client_address):
-                self._door.enter(connection)
+                if self.max_connections_per_peer is not None or self.tls is not None:
+                    self._door.enter(connection)
                 self.process_request(request, client_address)
             else:
                 self._turn_away(connection, request, "verify_request")
@@ -318,7 +319,8 @@ class RequestFlow:
 
     def _open(self, connection: Connection | None, client_address: Any) -> None:
         if connection is not None:
-            self._greeted(connection)
+            if connection.greeting:
+                self._greeted(connection)
             connection.runner = self._runner()
             connection.state = ConnectionState.HANDLING
             if self._subscribers:
@@ -368,6 +370,8 @@ class RequestFlow:
         if error is None:
             logger.error("request from %s failed", peer)
         elif peer_is_gone(error, request, peer):
+            if connection is not None:
+                connection.gone = isinstance(error, ConnectionError)
             logger.debug("peer %s went away: %r", peer, error)
         else:
             logger.error("request from %s failed: %r", peer, error, exc_info=error)
@@ -473,7 +477,8 @@ class RequestFlow:
 
     def _ended(self, connection: Connection | None) -> None:
         if connection is not None and self._inflight.remove(connection):
-            self._door.leave(connection)
+            if connection.counted is not None or connection.greeting:
+                self._door.leave(connection)
             if self._subscribers and not connection.failed:
                 self._emit(Finished(connection.id, connection.peer, connection.age))
             if self._loop is not None and self._loop.gated:

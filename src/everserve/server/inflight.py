@@ -75,6 +75,7 @@ class Connection(_Admitted):
         "__dict__",
         "done",
         "failed",
+        "gone",
         "id",
         "key",
         "peer",
@@ -95,6 +96,7 @@ class Connection(_Admitted):
         self.key: int | None = None  # the descriptor under which it is filed too
         self.runner: int | None = None  # the thread, or the fiber, of its handler
         self.failed = False  # its end has been told
+        self.gone = False  # its peer has reset it
         self.done = False  # its handler has ended
 
     @property
@@ -202,7 +204,7 @@ class Inflight:
     def begin(self, request: Any, peer: Any) -> Connection | None:
         """As ``find``, by the one who begins to handle it: it is his from now on."""
         if not self._shared:
-            return self.find(request)
+            return self._by_request.get(id(request)) or self.find(request)
         with self._sharing:
             connection = self._find_shared(request, peer, begun=False)
             if connection is None:
@@ -255,7 +257,9 @@ class Inflight:
 
     def unfile(self, request: Any) -> Connection | None:
         """Find a request that is about to be closed, and give its descriptor free for the next."""
-        connection = self.find(request)
+        connection = None if self._shared else self._by_request.get(id(request))
+        if connection is None:
+            connection = self.find(request)
         if connection is not None and connection.key is not None:
             if self._by_descriptor.get(connection.key) is connection:
                 self._by_descriptor.pop(connection.key, None)

@@ -106,13 +106,15 @@ class TCPServer(BaseServer):
         """End the stream to the peer, then ``close_request``."""
         connection = self._inflight.unfile(request)
         try:
-            try:
-                request.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # the peer may be gone already
+            if connection is None or not connection.gone:  # else it would fail, which takes longer
+                try:
+                    request.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # the peer may be gone already
             self.close_request(request)
         finally:
-            self._ended(connection)
+            if connection is not None and connection.request is not None:
+                self._ended(connection)  # somebody's own close_request has not said so
 
     def close_request(self, request: Any) -> None:
         """Close the connection's socket."""

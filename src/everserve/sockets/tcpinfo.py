@@ -9,12 +9,13 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Traffic", "traffic_of"]
+__all__ = ["Traffic", "is_closed", "traffic_of"]
 
 # struct tcp_info of <linux/tcp.h>; what follows is newer, and may be missing.
 _LAYOUT = struct.Struct("=8B 24I 4Q 3I")
 _SIZE = _LAYOUT.size
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
+_TCP_CLOSE = b"\x07"  # the first field, tcpi_state: <netinet/tcp.h>
 
 
 class Traffic(NamedTuple):
@@ -28,6 +29,19 @@ class Traffic(NamedTuple):
     received: int
     delivered: int
     waiting: bool
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """True if ``sock`` is a TCP connection that has ended, by a reset say; false where nobody can say.
+
+    To see getpeername(2) or shutdown(2) fail costs ten times as much.
+    """
+    if _TCP_INFO is None:
+        return False
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) == _TCP_CLOSE
+    except OSError:
+        return False
 
 
 def traffic_of(sock: socket.socket) -> Traffic | None:

@@ -20,7 +20,7 @@ from everserve.sockets.tlscontexts import (
     make_context,
 )
 from everserve.sockets.tlsidentity import TLSIdentity
-from everserve.sockets.tlsnames import NamedObject, answer_names, canonical
+from everserve.sockets.tlsnames import answer_names, canonical
 from everserve.sockets.tlssocket import TLSSocket, Turn
 
 __all__ = ["TLS", "TLSIdentity", "TLSSocket"]
@@ -101,7 +101,6 @@ class TLS:
     def of(cls, context: ssl.SSLContext) -> Self:
         """Take a context that is ready, of the user's making: all is as it says; it is not copied.
 
-        Where it has no `sni_callback`, it gets one that notes the client's name, and does no more.
         `reload` is refused, as nobody knows its files: call its `load_cert_chain` instead, which
         holds for the next connection too.
 
@@ -116,9 +115,6 @@ class TLS:
         self._reloading = threading.Lock()
         self._stamps = {}
         self._context = context
-        if context.sni_callback is None and context.sslobject_class is ssl.SSLObject:
-            context.sslobject_class = NamedObject
-            answer_names(context, {})
         return self
 
     def __repr__(self) -> str:

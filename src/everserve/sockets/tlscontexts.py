@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from everserve.errors import TLSConfigError
-from everserve.sockets.tlsnames import NamedObject
 
 __all__ = ["CLIENT_CERTIFICATE", "VERSIONS", "KeyPair", "Password", "Settings", "make_context"]
 
@@ -76,7 +75,6 @@ def make_context(settings: Settings, pair: KeyPair) -> ssl.SSLContext:
     Errors: `TLSConfigError`, which names the file or the option.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sslobject_class = NamedObject
     context.minimum_version = VERSIONS[settings.minimum]
     # Renegotiation (RFC 5246, 7.4.1.1) lets a client make the server work for nothing;
     # compression tells secrets by their length (RFC 9325, section 3.3).

@@ -15,7 +15,9 @@ __all__ = ["TLSFacts"]
 class TLSFacts(Layer):
     """Questions to OpenSSL. They may be asked after the connection's end, too."""
 
-    __slots__ = ("_context", "_tls", "server_side")
+    __slots__ = ("_asked_name", "_context", "_tls", "server_side")
+
+    _asked_name: str | None
 
     _context: ssl.SSLContext
     _tls: ssl.SSLObject
@@ -31,13 +33,8 @@ class TLSFacts(Layer):
 
     @property
     def server_hostname(self) -> str | None:
-        """The host name that the client asked for (SNI); None where it gave none.
-
-        With a context of the user's that has an `sni_callback` of its own, it is not known.
-        """
-        if self.server_side:
-            return getattr(self._tls, "sni", None)
-        return self._tls.server_hostname
+        """The host name that the client asked for (SNI); None where it gave none."""
+        return self._asked_name if self.server_side else self._tls.server_hostname
 
     @property
     def context(self) -> ssl.SSLContext:

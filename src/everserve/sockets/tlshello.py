@@ -24,13 +24,14 @@ class HelloReader:
     """Holds back what comes until the ClientHello is whole, or is seen to be none (RFC 8446, 4.1.2).
 
     A message may be spread over records, and these over any number of reads; each byte is looked at
-    once.
+    once. `name` is then the host name that is asked for, in lower case; None without one.
     """
 
-    __slots__ = ("_held", "_message", "_start", "done")
+    __slots__ = ("_held", "_message", "_start", "done", "name")
 
     def __init__(self) -> None:
         self.done = False
+        self.name: str | None = None
         self._held = bytearray()
         self._message = bytearray()
         self._start = 0  # of the record that is not whole yet
@@ -40,6 +41,9 @@ class HelloReader:
 
         Errors: UnreadableName.
         """
+        if not self._held and _is_hello(data):  # the usual case
+            self._end(data[_RECORD_HEAD + _MESSAGE_HEAD :])
+            return data
         self._held += data
         while not self.done and self._next_record():
             self._look()
@@ -69,22 +73,36 @@ class HelloReader:
         elif len(message) >= _MESSAGE_HEAD:
             end = _MESSAGE_HEAD + int.from_bytes(message[1:4], "big")
             if len(message) >= end:
-                self.done = True
-                if not server_name(bytes(message[_MESSAGE_HEAD:end])).isascii():
-                    raise UnreadableName("the client asks for a host name that is not ASCII")
+                self._end(bytes(message[_MESSAGE_HEAD:end]))
+
+    def _end(self, hello: bytes) -> None:
+        self.done = True
+        try:
+            name = server_name(hello).decode("ascii")
+        except UnicodeDecodeError:
+            raise UnreadableName("the client asks for a host name that is not ASCII") from None
+        self.name = name.rstrip(".").lower() or None
+
+
+def _is_hello(data: bytes) -> bool:
+    """Whether it is a ClientHello, whole, in one record."""
+    return (
+        len(data) > _RECORD_HEAD + _MESSAGE_HEAD
+        and data[0] == _HANDSHAKE
+        and data[_RECORD_HEAD] == _CLIENT_HELLO
+        and len(data) == _RECORD_HEAD + (data[3] << 8 | data[4])
+        and len(data) == _RECORD_HEAD + _MESSAGE_HEAD + int.from_bytes(data[6:9], "big")
+    )
 
 
 def server_name(hello: bytes) -> bytes:
     """The name that a ClientHello, without its head, asks for; b"" where there is none."""
-    at = 34  # version, random
-    for width in (1, 2, 1):  # session, cipher suites, compression methods
-        at += width + int.from_bytes(hello[at : at + width], "big")
-    at += 2
-    while at + 4 <= len(hello):
-        kind = int.from_bytes(hello[at : at + 2], "big")
-        size = int.from_bytes(hello[at + 2 : at + 4], "big")
-        if kind == _SERVER_NAME:
-            length = int.from_bytes(hello[at + 7 : at + 9], "big")
-            return hello[at + 9 : at + 9 + length]
-        at += 4 + size
-    return b""
+    try:
+        at = 35 + hello[34]  # version, random, session
+        at += 2 + (hello[at] << 8 | hello[at + 1])  # cipher suites
+        at += 3 + hello[at]  # compression methods; the length of all extensions
+        while (hello[at] << 8 | hello[at + 1]) != _SERVER_NAME:
+            at += 4 + (hello[at + 2] << 8 | hello[at + 3])
+        return hello[at + 9 : at + 9 + (hello[at + 7] << 8 | hello[at + 8])]
+    except IndexError:
+        return b""

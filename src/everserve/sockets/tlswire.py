@@ -11,15 +11,13 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import threading
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import NoReturn, Protocol
 
 from everserve.sockets.tlsfacts import TLSFacts
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = [
     "BATCH",
@@ -49,6 +47,7 @@ held, and a third more, it keeps for as long as the connection lives."""
 _LONGEST = RECORD + 2048
 """Bytes of ciphertext in a record of TLS 1.2; in 1.3 less (RFC 5246, 6.2.3; RFC 8446, 5.2)."""
 
+_NON_BLOCKING = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 _HEAD = struct.Struct(">BBxH")
 _KINDS = range(20, 25)
 
@@ -84,6 +83,7 @@ class TLSWire(TLSFacts):
     __slots__ = (
         "_at",
         "_early",
+        "_fault",
         "_held",
         "_incoming",
         "_lock",
@@ -91,6 +91,7 @@ class TLSWire(TLSFacts):
         "_outgoing",
         "_owed",
         "_reads",
+        "_short",
         "_turn",
         "_unsent",
         "_writes",
@@ -112,6 +113,7 @@ class TLSWire(TLSFacts):
         super().__init__(inner)
         self.server_side = server_side
         self._context = context
+        self._asked_name = None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -124,7 +126,9 @@ class TLSWire(TLSFacts):
         self._early = b""  # plain text that was read before somebody asked for it
         self._held = b""  # ciphertext that OpenSSL has not been given,
         self._at = 0  # from here on
-        self._more = False  # whether OpenSSL may have something to read
+        self._short = 0  # bytes that a record lacks whose beginning OpenSSL has been given
+        self._more = 0  # bytes that OpenSSL may have to read, or fewer; 0: none
+        self._fault: ssl.SSLError | None = None  # met behind data, which is told of first
         self._unsent: bytes | memoryview = b""  # ciphertext that has to go before any other
         self._owed = 0  # plain text of `send` that is sealed, but not yet counted as sent
 
@@ -141,41 +145,50 @@ class TLSWire(TLSFacts):
 
     def _hold(self, sealed: bytes) -> None:
         """Keep what has come for `_feed`; one record alone needs no more looking at."""
+        size = len(sealed)
         if self._held:
             self._held = self._held[self._at :] + sealed
             self._at = 0
-        elif len(sealed) >= 5 and len(sealed) == 5 + (sealed[3] << 8 | sealed[4]):
+        elif size >= 5 and size == 5 + (sealed[3] << 8 | sealed[4]) and not self._short:
             self._incoming.write(sealed)
-            self._more = True
+            self._more = size
         else:
             self._held = sealed
 
     def _feed(self) -> bool:
-        """Give OpenSSL the next whole records, if there are any.
+        """Give OpenSSL the next whole records, if there are any; of one that is not, the beginning.
 
-        Whole ones only, as the exception that it raises at half a record costs as much as to
-        decrypt a quarter of one; and not many, see `_MEAL`. What is no record is its to refuse.
+        It is told of whole ones only, as the exception that it raises at half a record costs as
+        much as to decrypt a quarter of one; and not of many, see `_MEAL`. What is no record is its
+        to refuse.
         """
         held, start = self._held, self._at
-        end, size = start, len(held)
-        while size - end >= _HEAD.size:
+        size = len(held)
+        if not size:
+            return False
+        end = start + self._short  # a record that has begun is completed alone, see `_MEAL`
+        while size - end >= _HEAD.size and not self._short:
             kind, major, length = _HEAD.unpack_from(held, end)
             if kind not in _KINDS or major != 3 or length > _LONGEST:
                 end = size
                 break
             stop = end + _HEAD.size + length
-            if stop > size or (stop - start > _MEAL and end > start):
+            if end > start and (stop > size or stop - start > _MEAL):
                 break
             end = stop
         if end == start:
             return False
-        if end == size:
-            self._incoming.write(memoryview(held)[start:] if start else held)
-            self._held, self._at = b"", 0
-        else:
+        if end < size:
             self._incoming.write(memoryview(held)[start:end])
             self._at = end
-        self._more = True
+        else:
+            self._incoming.write(memoryview(held)[start:] if start else held)
+            self._held, self._at = b"", 0
+        if end > size:
+            self._short = end - size
+            return False
+        self._short = 0
+        self._more = self._incoming.pending
         return True
 
     def _seal(self, plain: "bytes | memoryview") -> bytes:
@@ -208,12 +221,10 @@ class TLSWire(TLSFacts):
     def _ship(self, limit: float | None = None, *, at_once: bool = False) -> None:
         """Send all that is sealed, until the moment `limit`; the turn is held."""
         send = self._send_now if at_once else self._inner.send
-        while True:
+        while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 with self._lock:
                     self._unsent = self._outgoing.read()
-                if not self._unsent:
-                    return
             if limit is not None:
                 self._within(limit)
             try:
@@ -246,58 +257,69 @@ class TLSWire(TLSFacts):
         """A send(2) that never waits.
 
         By another object for the same descriptor, as the inner's time limit may be in use by
-        somebody who reads at this moment.
+        somebody who reads at this moment. Of no family, as send(2) asks for none.
         """
-        inner = self._inner
-        fd = inner.fileno()
+        fd = self._inner.fileno()
         if fd < 0:
             raise closed_error()
-        twin = _socket.socket(inner.family, inner.type | socket.SOCK_NONBLOCK, inner.proto, fd)
+        twin = _socket.socket(_socket.AF_UNSPEC, _NON_BLOCKING, 0, fd)
         try:
-            return twin.send(sealed, socket.MSG_DONTWAIT)
+            return twin.send(sealed, _socket.MSG_DONTWAIT)
         finally:
             twin.detach()
 
     # --- plain text ----------------------------------------------------------------------------
 
-    def _open(self, size: int, buffer: "WriteableBuffer | None") -> Any:
-        """Let OpenSSL read, with the lock held: bytes, or how many are in `buffer`.
+    def _open(self, size: int) -> bytes | None:
+        """Let OpenSSL read one record, with the lock held: its first `size` bytes.
 
         None when more has to come first. What comes out empty is the peer's close_notify.
         """
         while self._more or self._feed():
+            asked = self._more if self._more < size else size  # room for no more than may come
             try:
-                # A `buffer` of None means a new bytes object.
-                found: Any = self._tls.read(size, buffer)
+                found = self._tls.read(asked)
             except ssl.SSLWantReadError:  # there was no data in it
-                self._more = False
+                self._more = 0
                 continue
             except ssl.SSLZeroReturnError:  # as b"" is told once this side has ended too
-                found = b"" if buffer is None else 0
-            count = len(found) if buffer is None else found
-            if not count:
+                found = b""
+            if not found:
                 self._reads = Half.ENDED
-            self._more = self._incoming.pending > 0 or (count == size and self._tls.pending() > 0)
+            self._more = self._incoming.pending
+            if not self._more and len(found) == asked:
+                self._more = self._tls.pending()
             return found
         return None
 
+    def _open_more(self, size: int, found: bytes) -> bytes:
+        """`found`, and what is here behind it: `size` bytes together at most; the lock is held.
+
+        What breaks TLS there is told when these have been read.
+        """
+        parts = [found]
+        left = size - len(found)
+        try:
+            while left > 0 and (part := self._open(left)):
+                parts.append(part)
+                left -= len(part)
+        except ssl.SSLError as error:
+            self._fault = error.with_traceback(None)
+            self._reads, self._writes = Half.BROKEN, Half.ENDED
+        return b"".join(parts)
+
     def _open_early(self) -> None:
         """Read all that is here, before somebody asks for it; the lock is held."""
-        parts = [self._early]
-        while self._reads is Half.OPEN:
-            part = self._open(RECORD, None)
-            if part is None:
-                break
-            parts.append(part)
-        self._early = b"".join(parts)
+        if self._reads is Half.OPEN:
+            self._early = self._open_more(sys.maxsize, self._early)
 
-    def _take_early(self, size: int, buffer: "WriteableBuffer | None") -> Any:
+    def _take_early(self, size: int) -> bytes:
         found, self._early = self._early[:size], self._early[size:]
-        if buffer is None:
-            return found
-        with memoryview(buffer) as view, view.cast("B") as room:
-            room[: len(found)] = found
-        return len(found)
+        return found
+
+    def _raise_fault(self) -> NoReturn:
+        fault, self._fault = self._fault, None
+        raise fault or ssl.SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
 
     # --- time ----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ cdef class Reader(Half):
     cdef int wait_outside(self, double limit) except -1
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3
     cdef Py_ssize_t fill_by_methods(self) except -3
-    cdef int take_in(self, bytearray found, Py_ssize_t count) except -1
+    cdef int take_in(self, found, Py_ssize_t count) except -1
     cdef object line_after_glance(self)
     cdef bytes read_line(self, Py_ssize_t size)
     cdef int refuse_line(self) except -1

@@ -23,6 +23,7 @@ from everserve.streams._half cimport (
 from everserve.streams._writer cimport Writer
 
 from everserve.errors import LineTooLong
+from everserve.sockets.tls import TLSSocket
 
 cdef extern from *:
     """
@@ -241,24 +242,33 @@ cdef class Reader(Half):
             PyErr_CheckSignals()
 
     cdef Py_ssize_t fill_by_methods(self) except -3:
-        """One `recv_into` of the socket's own, into memory that nobody else has."""
+        """One read by the socket's own method, into memory that nobody else has."""
         if self.writer is not None:
             self.writer.push_out()
         self.rest()
-        room = bytearray(OWN_BLOCK)
         try:
-            count = self.sock.recv_into(room)
+            if isinstance(self.sock, TLSSocket):    # has the bytes: a copy less, and no room to clear
+                found = self.sock.recv(BLOCK)
+                count = len(found)
+            else:
+                found = bytearray(OWN_BLOCK)
+                count = self.sock.recv_into(found)
         except TimeoutError:
             self.timed_out = True
             raise
         except BlockingIOError:
             return WOULD_BLOCK
-        self.take_in(room, count)
+        if count:
+            self.take_in(found, count)
         return count
 
-    cdef int take_in(self, bytearray found, Py_ssize_t count) except -1:
+    cdef int take_in(self, found, Py_ssize_t count) except -1:
         cdef Py_ssize_t done = 0, part
-        cdef char *data = found
+        cdef const char *data
+        if type(found) is bytes:
+            data = PyBytes_AS_STRING(found)
+        else:
+            data = <char *><bytearray>found
         self.check_readable()
         while done < count:
             self.make_room()

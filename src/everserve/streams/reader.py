@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from everserve.errors import LineTooLong
 from everserve.fibers import engine
 from everserve.fibers.sockets import FiberSocket
+from everserve.sockets.tls import TLSSocket
 from everserve.streams.half import Half
 from everserve.streams.writer import Writer
 
@@ -31,7 +32,7 @@ class Reader(Half):
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
-        self._receives = isinstance(sock, FiberSocket) or type(sock) is socket.socket
+        self._receives = isinstance(sock, FiberSocket | TLSSocket) or type(sock) is socket.socket
         self._buffer = b""
         self._start = 0
         self._lines = 0
