@@ -112,34 +112,28 @@ class _Ticket:
         return _wait_until(lambda: self.called, self._callbacks, timeout)
 
 
-class _Line:
+class _Line(deque[_Ticket]):
     """Those who wait, first come first served. Its owner's lock protects it."""
 
-    __slots__ = ("_tickets",)
-
-    def __init__(self) -> None:
-        self._tickets: deque[_Ticket] = deque()
-
-    def __len__(self) -> int:
-        return len(self._tickets)
+    __slots__ = ()
 
     def enter(self) -> _Ticket:
         ticket = _Ticket()
-        self._tickets.append(ticket)
+        self.append(ticket)
         return ticket
 
     def call_next(self) -> bool:
         """Call the first; say whether there was one."""
-        if not self._tickets:
+        if not self:
             return False
-        self._tickets.popleft().call()
+        self.popleft().call()
         return True
 
     def leave(self, ticket: _Ticket) -> bool:
         """Give up waiting; False for one that had been called already."""
         if ticket.called:
             return False
-        self._tickets.remove(ticket)
+        self.remove(ticket)
         return True
 
 
@@ -191,6 +185,10 @@ class Semaphore:
         return self.acquire()
 
     def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            if not self._line:
+                self._value += 1
+                return
         self.release()
 
 
