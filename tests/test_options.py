@@ -1,11 +1,12 @@
 """Options: the table and the classes agree; a bad value or name says what would do."""
 
+import ssl
 from typing import Any
 
 import pytest
 
 import everserve
-from everserve.errors import OptionError
+from everserve.errors import OptionError, TLSConfigError
 from everserve.options import OPTIONS, check
 
 SERVERS = [
@@ -77,3 +78,8 @@ def test_an_unknown_name_is_answered_with_a_near_one() -> None:
 def test_an_option_of_another_kind_of_server() -> None:
     with pytest.raises(OptionError, match="max_workers has no meaning for a TCPServer"):
         check({"max_workers": 4}, everserve.TCPServer)
+
+
+def test_a_context_for_clients_is_told_from_other_things() -> None:
+    with pytest.raises(TLSConfigError, match="a context for clients"):
+        OPTIONS["tls"].check(ssl.create_default_context())

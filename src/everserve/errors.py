@@ -11,6 +11,7 @@ __all__ = [
     "EverserveError",
     "FiberTimeout",
     "HandlerError",
+    "HandshakeError",
     "HubError",
     "LineTooLong",
     "NoReplyAddressError",
@@ -52,6 +53,10 @@ class NoReplyAddressError(EverserveError, BrokenPipeError):
 
 class ProxyHeaderError(EverserveError, ValueError):
     """Bytes that are no valid PROXY protocol header, or values that none can be built of."""
+
+
+class HandshakeError(EverserveError, ConnectionAbortedError):
+    """The handshake of a ``start_tls()`` failed, or took too long. The peer's fault, not ours."""
 
 
 class RemoteError(EverserveError, RuntimeError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from everserve.admission.access import Access, Networks
 from everserve.admission.door import POLICIES, read_policy
-from everserve.errors import OptionError
+from everserve.errors import EverserveError, OptionError
 from everserve.sockets.tls import TLS
 
 __all__ = ["OPTIONS", "Option", "check"]
@@ -41,7 +41,7 @@ class Option:
         """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
         try:
             return self.read(value)
-        except OptionError:
+        except EverserveError:  # an OptionError, or a TLSConfigError: it says what was wrong
             raise
         except (TypeError, ValueError):
             raise OptionError(f"{self.name} = {value!r}: wants {self.wanted}") from None

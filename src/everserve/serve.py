@@ -115,6 +115,8 @@ def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> t
         raise OptionError(
             f"{where}: needs a certificate: --tls-cert, or in code tls=everserve.TLS(certfile, keyfile)"
         )
+    if where.scheme == "tls" and chosen.get("implicit_tls") is False:
+        raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):

@@ -115,3 +115,14 @@ def test_parse() -> None:
 def test_parse_what_is_no_access(text: str) -> None:
     with pytest.raises(OptionError):
         Access.parse(text)
+
+
+def test_networks_may_be_objects_or_one_text() -> None:
+    for allow in (
+        "10.0.0.0/8,::1",
+        [ipaddress.ip_network("10.0.0.0/8"), "::1"],
+        Networks(["10.0.0.0/8"]),
+    ):
+        access = Access(allow=allow)
+        assert access.permits(("10.1.2.3", 1))
+        assert not access.permits(("192.0.2.1", 1))

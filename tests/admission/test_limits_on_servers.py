@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +13,8 @@ from tests.clients import LIMIT, ask, connect
 from tests.scenes import Heard
 
 import everserve
-from everserve.events import DeadlineMissed, Finished, Opened, Refused
+from everserve.errors import OptionError
+from everserve.events import Accepted, DeadlineMissed, Failed, Finished, Opened, Refused, Shed
 from everserve.serve import make_server
 from everserve.sockets.listening import has_ipv6
 from everserve.wire.proxy import ProxyHeader, encode
@@ -288,3 +290,45 @@ def test_a_policy_may_be_a_method(heard: Heard) -> None:
                 assert ask(server.server_address, b"") == b""
                 assert ask(server.server_address, b"") == b""
     assert asked == [(server, "accept_rate")] * 5
+
+
+class Deaf(everserve.BaseRequestHandler[Any, Any]):
+    """Does not look at its connection: a cut does not end it."""
+
+    def handle(self) -> None:
+        self.server.opened.wait(LIMIT)
+
+
+def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None:
+    server = make_server(
+        Deaf, "tcp://127.0.0.1:0", concurrency="threads", max_connections=3, overload="shed-idle"
+    )
+    server.opened = threading.Event()  # type: ignore[attr-defined]
+    server.subscribe(heard)
+    with server.running(grace=LIMIT) as address:
+        clients = [connect(address) for _ in range(20)]
+        heard.wait_for(Accepted, 20)
+        heard.wait_for(Refused)
+        assert len(server.connections) <= 2 * 3 + 3  # one may just be turned away
+        shed = len(heard.of(Shed))
+        server.opened.set()  # type: ignore[attr-defined]
+        heard.wait_for(Finished, 3 + shed)
+        for client in clients:
+            client.close()
+        with connect(address):  # what had been shed has ended: there is room to shed again
+            heard.wait_for(Accepted, 21)
+    assert server.refusals["max_connections"] == 20 - 3 - shed
+    assert not server._inflight._shed
+
+
+@pytest.mark.parametrize("option", ["access", "max_connections_per_peer"])
+def test_a_value_that_cannot_be_read_costs_connections_and_not_the_server(
+    serve: Any, heard: Heard, option: str
+) -> None:
+    server = serve(Upper, "tcp://127.0.0.1:0")
+    setattr(server, option, "nonsense")
+    assert ask(server.server_address, b"no\n") == b""
+    (failed,) = heard.wait_for(Failed)
+    assert isinstance(failed.error, OptionError if option == "access" else TypeError)
+    setattr(server, option, None)
+    assert ask(server.server_address, b"yes\n") == b"YES\n"

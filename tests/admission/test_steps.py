@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,12 +12,12 @@ from typing import Any
 
 import pytest
 from tests.certificates import Certificates
-from tests.clients import ask, connect, read_all
+from tests.clients import LIMIT, ask, connect, read_all
 from tests.scenes import Heard
 
 import everserve
 from everserve.admission.steps import STEPS, Passage, Refusal
-from everserve.errors import TLSConfigError
+from everserve.errors import HandshakeError, TLSConfigError
 from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused
 from everserve.serve import make_server
 from everserve.sockets.counted import CountedSocket
@@ -240,6 +242,30 @@ def test_start_tls_that_fails(
     assert failed.peer_gone
     assert heard.of(DeadlineMissed)[0].deadline == "handshake_timeout"
     assert server._door.handshakes == 0
+
+
+def test_what_is_no_tls_is_the_peers_fault(
+    serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No error and no traceback: whoever can connect could fill the log with them."""
+    starting = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
+    with connect(starting.server_address) as raw:
+        raw.sendall(b"STARTTLS\n")
+        assert raw.recv(3) == b"go\n"
+        raw.sendall(b"no handshake at all\n")
+        read_all(raw)
+    implicit = serve(Upper, tls=TLS(*certificates.server))
+    for garbage in (b"no TLS any more\n", b"\x17\x03\x03\x00\x20" + bytes(32)):
+        with connect(implicit.server_address) as raw:
+            tls = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
+            with socket.socket(fileno=tls.detach()) as broken:
+                broken.settimeout(LIMIT)
+                broken.sendall(garbage)
+                read_all(broken)
+    failed = heard.wait_for(Failed, 3)
+    assert [type(event.error) for event in failed] == [HandshakeError, ssl.SSLError, ssl.SSLError]
+    assert all(event.peer_gone for event in failed)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_start_tls_needs_a_certificate(serve: Any) -> None:

@@ -255,6 +255,18 @@ def test_a_proxy_in_front() -> None:
             assert client.recv(100) == b"HELLO\n"
 
 
+def test_with_starttls_it_says_that_it_listens_in_clear(certificates: Certificates) -> None:
+    cert, key = map(str, certificates.server)
+    options = ["--tls-cert", cert, "--tls-key", key, "--no-implicit-tls"]
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
+        assert said[0].startswith("everserve: listening on tcp://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=50)
+    done = everserve("run", UPPER, "--bind", "tls://127.0.0.1:0", *options)
+    assert done.returncode == 2
+    assert "tls://127.0.0.1:0: is TLS from the first byte" in done.stderr
+
+
 def test_a_deadline_from_the_environment() -> None:
     with serving(
         UPPER, "--bind", "tcp://127.0.0.1:0", "--log-level", "info", EVERSERVE_IDLE_TIMEOUT="0.1"
@@ -274,7 +286,8 @@ def test_a_deadline_from_the_environment() -> None:
         (["--tls-cert", "/no/such/file"], "/no/such/file"),
         (["--access", "10.0.0.0/8"], "allow 10.0.0.0/8"),
         (["--overload", "drop"], "shed-idle"),
-        (["--trusted-proxies", "here"], "networks such as 10.0.0.0/8"),
+        (["--access", "allow ::1, deny 10.1.2.3/8"], "'10.1.2.3/8' (10.1.2.3/8 has host bits set)"),
+        (["--trusted-proxies", "here"], "no network: 'here'"),
         (["--proxy-protocol"], "needs trusted_proxies"),
         (["--idle-timeout", "0"], "'0': wants seconds, more than 0"),
         (["--bind", "udp://127.0.0.1:0", "--idle-timeout", "5"], "idle_timeout has no meaning for"),

@@ -148,6 +148,13 @@ def test_without_on_error_python_says_it(parts: Any, monkeypatch: pytest.MonkeyP
     assert said == [ZeroDivisionError]
 
 
+def test_an_exit_ends_its_fiber_alone(hub: Any) -> None:
+    ended = hub.spawn(sys.exit, 3)
+    other = hub.spawn(sleep, 0.001)
+    assert ended.join(20)
+    assert other.join(20)
+
+
 def test_keyboard_interrupt_in_a_fiber_leaves_the_turn_and_the_others(hub: Any) -> None:
     seen: list[int] = []
 
@@ -264,6 +271,11 @@ def test_join_waits_in_a_fiber_and_in_the_hub(hub: Any, run: Any) -> None:
     stays = hub.spawn(hub.park)
     assert stays.join(0.01) is False
     assert run(lambda: stays.join(0.01)) is False
+
+
+def test_a_fiber_cannot_join_itself(parts: Any, run: Any) -> None:
+    with pytest.raises(HubError, match="its own end"):
+        run(lambda: parts.current().join(0.001))
 
 
 def test_turn_inside_a_fiber_is_refused(run: Any, hub: Any) -> None:
@@ -524,3 +536,21 @@ def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
         thread.join(20)
         signal.signal(signal.SIGALRM, former)
     assert heard == [signal.SIGALRM]
+
+
+def test_closing_lets_a_finally_block_wait(parts: Any) -> None:
+    """A rollback, say: it may need the loop."""
+    ended: list[str] = []
+    hub = parts.Hub()
+
+    def handler() -> None:
+        try:
+            hub.park()
+        finally:
+            hub.park(0.005)
+            ended.append("rolled back")
+
+    hub.spawn(handler)
+    hub.turn(0)
+    hub.close()
+    assert ended == ["rolled back"]

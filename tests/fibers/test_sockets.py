@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -9,11 +10,12 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from everserve.errors import FiberTimeout
 from everserve.fibers.connecting import create_connection
 from everserve.fibers.sync import Timeout, sleep
 
@@ -169,6 +171,78 @@ def test_a_timeout_of_zero_never_waits(run: Run, pair: Pair) -> None:
 def test_impossible_timeouts_are_refused(pair: Pair, value: float) -> None:
     with pytest.raises(ValueError, match="out of range"):
         pair[0].settimeout(value)
+
+
+DO_NOT_WAIT: dict[str, Callable[[Any], object]] = {
+    "recv": lambda ours: ours.recv(1, socket.MSG_DONTWAIT),
+    "peek": lambda ours: ours.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT),
+    "recv_into": lambda ours: ours.recv_into(bytearray(1), 0, socket.MSG_DONTWAIT),
+    "recvfrom": lambda ours: ours.recvfrom(1, socket.MSG_DONTWAIT),
+    "recvmsg": lambda ours: ours.recvmsg(1, 0, socket.MSG_DONTWAIT),
+    "send": lambda ours: [ours.send(bytes(1 << 20), socket.MSG_DONTWAIT) for _ in range(100)],
+    "sendall": lambda ours: ours.sendall(bytes(100 << 20), socket.MSG_DONTWAIT),
+    "sendmsg": lambda ours: [
+        ours.sendmsg([bytes(1 << 20)], [], socket.MSG_DONTWAIT) for _ in range(100)
+    ],
+}
+
+
+@pytest.mark.parametrize("how", DO_NOT_WAIT)
+def test_a_call_may_say_that_it_does_not_wait(run: Run, pair: Pair, how: str) -> None:
+    with pytest.raises(BlockingIOError):
+        run(DO_NOT_WAIT[how], pair[0])
+
+
+@pytest.mark.parametrize("how", ["recv", "recv_into"])
+def test_a_call_may_say_that_it_waits_for_all(run: Run, hub: Any, pair: Pair, how: str) -> None:
+    ours, peer = pair
+
+    def send_in_pieces() -> None:
+        for piece in (b"ab", b"cd", b"ef"):
+            peer.sendall(piece)
+            sleep(0.001)
+        peer.shutdown(socket.SHUT_WR)
+
+    def receive(size: int) -> bytes:
+        if how == "recv":
+            return ours.recv(size, socket.MSG_WAITALL)
+        room = bytearray(size)
+        return bytes(room[: ours.recv_into(room, size, socket.MSG_WAITALL)])
+
+    hub.spawn(send_in_pieces)
+    assert run(receive, 5) == b"abcde"
+    assert run(receive, 5) == b"f"
+
+
+def test_reading_nothing_does_not_wait(run: Run, pair: Pair) -> None:
+    assert run(pair[0].recv, 0) == b""
+    assert run(pair[0].recv_into, bytearray(0)) == 0
+
+
+@pytest.mark.parametrize("how", ["recv_into", "recvfrom", "recvmsg", "sendto"])
+def test_every_call_counts_for_fairness(parts: Any, hub: Any, how: str) -> None:
+    """Datagrams that never end, or never have to wait, leave the others their turn."""
+    ours = parts.FiberSocket(socket.AF_INET, socket.SOCK_DGRAM)
+    ours.bind(("127.0.0.1", 0))
+    others: list[int] = []
+    calls: dict[str, Callable[[], object]] = {
+        "recv_into": lambda: ours.recv_into(bytearray(1)),
+        "recvfrom": lambda: ours.recvfrom(1),
+        "recvmsg": lambda: ours.recvmsg(1),
+        "sendto": lambda: ours.sendto(b"x", ours.getsockname()),
+    }
+
+    def work() -> None:
+        hub.spawn(others.append, 1)
+        for _ in range(1000):
+            feeder.sendto(b"x", ours.getsockname())
+            calls[how]()
+            if others:
+                return
+
+    with ours, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as feeder:
+        assert hub.spawn(work).join(20)
+        assert others, "1000 calls went by"
 
 
 def test_a_timeout_block_ends_a_read_and_loses_nothing(run: Run, pair: Pair) -> None:
@@ -398,6 +472,41 @@ def test_connecting_to_nobody_is_refused(parts: Any, run: Run) -> None:
     run(fails)
 
 
+@pytest.mark.parametrize("how", ["create_connection", "connect_ex"])
+def test_a_timeout_block_ends_connecting(
+    parts: Any, run: Run, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """However many addresses are left to try."""
+    block = Timeout(0.002)
+
+    def connect() -> None:
+        sock = parts.FiberSocket(socket.AF_INET)
+        with sock, block:
+            if how == "connect_ex":
+                sock.connect_ex(address)
+            else:
+                create_connection(("name", 1), timeout=0.5).close()
+
+    with full_backlog() as address:
+        found = (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments: [found, found])
+        with pytest.raises(FiberTimeout) as caught:
+            run(connect)
+    assert caught.value.timeout is block
+
+
+@contextlib.contextmanager
+def full_backlog() -> Iterator[Any]:
+    """The address of a listener at which nobody new gets through."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
 def test_names_are_looked_up_in_a_thread(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
     real = socket.getaddrinfo
@@ -434,6 +543,17 @@ def test_accept_many_takes_what_waits(parts: Any) -> None:
             client.close()
     with pytest.raises(OSError, match="Bad file"):
         parts.accept_many(listener.fileno(), 10)
+
+
+def test_accept_many_never_blocks(parts: Any) -> None:
+    """A listener that processes share blocks again when one of them says so."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert listener.getblocking()
+        with socket.create_connection(listener.getsockname()):
+            ((accepted, _address),) = parts.accept_many(listener.fileno())
+            accepted.close()
+        os.set_blocking(listener.fileno(), True)
+        assert parts.accept_many(listener.fileno()) == []
 
 
 def test_accept_many_over_ipv6_and_unix(parts: Any, tmp_path: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -193,6 +194,28 @@ def test_timeouts_nest(run: Run) -> None:
         return told
 
     assert run(nested) == ["inner", "outer"]
+
+
+@pytest.mark.parametrize("inner", [0.001, 0.002, 0.003])
+def test_timeouts_that_expire_at_once_are_both_raised(run: Run, inner: float) -> None:
+    """Whichever comes first: the outer one ends what the inner one's handler begins."""
+    inner_block, outer_block = Timeout(inner), Timeout(0.002)
+
+    def body() -> object:
+        try:
+            with outer_block:
+                while True:
+                    try:
+                        with inner_block:
+                            time.sleep(0.01)  # holds the loop, until both have expired
+                            sleep(60)
+                    except FiberTimeout as error:
+                        if error.timeout is not inner_block:
+                            raise
+        except FiberTimeout as error:
+            return error.timeout
+
+    assert run(body) is outer_block
 
 
 def test_a_timeout_needs_a_fiber() -> None:

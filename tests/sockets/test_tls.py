@@ -253,11 +253,12 @@ def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path) -> Non
         TLS(cert, key, client_ca=junk)
 
 
-def test_encrypted_keys_need_their_password(certificates: Certificates, tmp_path: Path) -> None:
+@pytest.fixture
+def sealed(certificates: Certificates, tmp_path: Path) -> Path:
+    """The server's key, encrypted with "sesame"."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
-    cert, key = certificates.server
-    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    loaded = serialization.load_pem_private_key(certificates.server.key.read_bytes(), None)
     sealed = tmp_path / "sealed.key"
     sealed.write_bytes(
         loaded.private_bytes(
@@ -266,13 +267,38 @@ def test_encrypted_keys_need_their_password(certificates: Certificates, tmp_path
             serialization.BestAvailableEncryption(b"sesame"),
         )
     )
+    return sealed
+
+
+def test_encrypted_keys_need_their_password(certificates: Certificates, sealed: Path) -> None:
+    cert = certificates.server.cert
     assert TLS(cert, sealed, password="sesame")
     assert TLS(cert, sealed, password=lambda: b"sesame")
     assert "sesame" not in repr(TLS(cert, sealed, password="sesame"))
     with pytest.raises(TLSConfigError, match="the key is encrypted, give its password="):
         TLS(cert, sealed)
-    with pytest.raises(TLSConfigError, match=r"sealed\.key: no private key"):
+    with pytest.raises(TLSConfigError, match=r"password= does not open this key$"):
         TLS(cert, sealed, password="wrong")
+    with pytest.raises(TLSConfigError, match=r"password= failed: RuntimeError\('no vault'\)$"):
+        TLS(cert, sealed, password=_no_vault)
+    for unfit in (lambda: None, 5, "x" * 2000):
+        with pytest.raises(TLSConfigError, match=r"password= wants text"):
+            TLS(cert, sealed, password=unfit)  # type: ignore[arg-type]
+
+
+def _no_vault() -> str:
+    raise RuntimeError("no vault")
+
+
+def test_a_password_that_cannot_be_had_at_a_reload_leaves_the_old_context(
+    certificates: Certificates, sealed: Path
+) -> None:
+    answers = ["sesame"]
+    tls = TLS(certificates.server.cert, sealed, password=lambda: answers.pop())
+    context = tls.context
+    with pytest.raises(TLSConfigError, match="password= failed: IndexError"):
+        tls.reload()
+    assert tls.context is context
 
 
 # --- renewal -----------------------------------------------------------------------------------

@@ -7,13 +7,15 @@ import io
 import pickle
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everserve.errors import LineTooLong
+from everserve.errors import FiberTimeout, LineTooLong
+from everserve.fibers.sync import Timeout
 
 TEXT = b"first line\nsecond\n\nlast without end"
 
@@ -263,6 +265,65 @@ def test_a_reset_is_raised(ends: Any) -> None:
         ends.peer.close()
         with pytest.raises(ConnectionResetError):
             reader.read()
+
+
+@pytest.mark.parametrize("own_methods", [False, True])
+def test_a_timeout_block_leaves_the_stream_usable(
+    fiber_ends: Any, parts: Any, hub: Any, own_methods: bool
+) -> None:
+    """Over a FiberSocket, and over what has one inside, as TLS has."""
+
+    class Wrapper(socket.socket):
+        def recv_into(self, *arguments: Any) -> int:
+            count: int = fiber_ends.ours.recv_into(*arguments)
+            return count
+
+    lines: list[bytes] = []
+
+    def handler() -> None:
+        reader, writer = fiber_ends.open(wrapper if own_methods else fiber_ends.ours)
+        with reader, writer:
+            with pytest.raises(FiberTimeout), Timeout(0.001):
+                reader.readline()
+            fiber_ends.peer.sendall(b"line\n")
+            lines.append(reader.readline())
+
+    with Wrapper() as wrapper:
+        assert hub.spawn(handler).join(20)
+    assert lines == [b"line\n"]
+
+
+WAYS: dict[str, Callable[[Any], object]] = {
+    "iteration": next,
+    "readline": lambda reader: reader.readline(),
+    "read": lambda reader: reader.read(1),
+    "read1": lambda reader: reader.read1(1),
+    "readinto": lambda reader: reader.readinto(bytearray(1)),
+    "readinto1": lambda reader: reader.readinto1(bytearray(1)),
+}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_what_is_buffered_does_not_let_a_fiber_hold_the_loop(
+    fiber_ends: Any, hub: Any, how: str
+) -> None:
+    """One segment of many short lines is no reason to serve nobody else until it is used up."""
+    lines = 10_000
+    fiber_ends.peer.sendall(b"\n" * lines)
+    done: list[int] = []
+
+    def handler() -> None:
+        reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
+        with reader, writer:
+            assert reader.peek()
+            hub.spawn(lambda: done.append(count))
+            for count in range(lines):  # noqa: B007 (the other fiber looks at it)
+                WAYS[how](reader)
+                if done:
+                    return
+
+    assert hub.spawn(handler).join(20)
+    assert done[0] < lines - 1
 
 
 def test_drips_keep_only_what_came(fiber_ends: Any, hub: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from everserve.errors import FiberTimeout
+from everserve.fibers.exits import FiberExit
 from everserve.fibers.offload import offload
-from everserve.fibers.sync import Event, Queue, sleep
+from everserve.fibers.sync import Event, Queue, Timeout, sleep
 
 
 def nothing_has_come(peer: socket.socket) -> bool:
@@ -73,6 +76,8 @@ def test_buffered_writes_leave_when_flushed_or_full(ends: Any) -> None:
 
 
 def test_coalesced_writes_leave_before_a_read(ends: Any) -> None:
+    if ends.kind == "fiber":
+        pytest.skip("outside of a fiber nothing is held back")
     reader, writer = ends.open(ends.ours, coalesce=True)
     with reader, writer:
         writer.write(b"a")
@@ -136,6 +141,48 @@ def test_nothing_is_held_back_while_the_fiber_waits(fiber_ends: Any, hub: Any, h
     assert fiber.join(20)
     for half in streams:
         half.close()
+
+
+def test_what_a_thread_writes_beside_the_fibers_leaves_at_once(fiber_ends: Any, hub: Any) -> None:
+    def handler() -> None:
+        reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
+        with reader, writer:
+            offload(writer.write, b"thread,")
+            assert receive(fiber_ends.peer, 7) == b"thread,"
+            writer.write(b"fiber")
+            sleep(0)
+            assert receive(fiber_ends.peer, 5) == b"fiber"
+
+    assert hub.spawn(handler).join(20)
+
+
+@pytest.mark.parametrize("error", [FiberExit, SystemExit, LookupError])
+def test_what_a_fiber_writes_last_leaves_however_it_ends(
+    fiber_ends: Any, parts: Any, error: type[BaseException]
+) -> None:
+    peer = fiber_ends.peer
+    hub = parts.Hub(on_error=lambda _fiber, _error: None)
+    reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
+
+    def member() -> None:
+        try:
+            sleep(60)
+        finally:
+            writer.write(b"gone")
+
+    def another() -> None:
+        writer.write(b"more")
+        sleep(0)
+
+    with reader, writer:
+        fiber = hub.spawn(member)
+        hub.turn(0)
+        fiber.kill(error)
+        assert fiber.join(20)
+        assert receive(peer, 4) == b"gone"
+        assert hub.spawn(another).join(20)
+        assert receive(peer, 4) == b"more"
+    hub.close()
 
 
 def test_raw_sends_keep_the_order(fiber_ends: Any, hub: Any) -> None:
@@ -281,6 +328,39 @@ def test_what_sending_met_is_raised_by_the_next_write(fiber_ends: Any, hub: Any)
 
     assert hub.spawn(handler).join(20)
     assert len(seen) == 1
+
+
+def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any, hub: Any) -> None:
+    """What is held back leaves first; where the peer takes nothing, that is what is waited for."""
+    stuff(fiber_ends.ours)
+    raised: list[object] = []
+
+    def handler() -> None:
+        reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
+        for wait in (lambda: sleep(60), reader.readline):
+            block = Timeout(0.002)
+            try:
+                with block:
+                    writer.write(b"x" * 60_000)
+                    wait()
+            except FiberTimeout as error:
+                raised.append(error.timeout is block)
+            with pytest.raises(FiberTimeout):
+                writer.write(b"after a gap")
+        reader.close()
+        writer.close()
+
+    assert hub.spawn(handler).join(20)
+    assert raised == [True, True]
+
+
+def stuff(sock: Any) -> None:
+    """Fill what the kernel keeps for `sock`."""
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 4096)
+    sock.setblocking(True)
 
 
 def test_closing_raises_once_and_lets_go(ends: Any) -> None:

@@ -43,9 +43,12 @@ def _unmapped(network: _Network) -> _Network:
 class Networks:
     """A set of networks that answers in one look-up for each prefix length that occurs."""
 
-    def __init__(self, networks: Iterable[str] = ()) -> None:
-        """``networks``: texts such as ``10.0.0.0/8``, ``::1``. Raises ``OptionError``."""
-        self.texts = tuple(networks)
+    def __init__(self, networks: Iterable[str | _Network] = ()) -> None:
+        """``networks``: texts such as ``10.0.0.0/8``, ``::1``, or of ``ipaddress``.
+
+        Raises ``OptionError``.
+        """
+        self.texts = tuple(map(str, networks))
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         for text in self.texts:
             try:
@@ -60,7 +63,7 @@ class Networks:
             prefixes.add(int(network.network_address) >> shift)
 
     @classmethod
-    def of(cls, value: Networks | str | Iterable[str]) -> Networks:
+    def of(cls, value: Networks | str | Iterable[str | _Network]) -> Networks:
         """``value`` as it is, or made of texts; one text has them with commas."""
         if isinstance(value, Networks):
             return value
@@ -87,9 +90,15 @@ class Access:
     always may. Immutable: assign a new one to ``server.access``, which counts from the next connection.
     """
 
-    def __init__(self, *, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> None:
-        self._allow = Networks(allow)
-        self._deny = Networks(deny)
+    def __init__(
+        self,
+        *,
+        allow: Networks | str | Iterable[str | _Network] = (),
+        deny: Networks | str | Iterable[str | _Network] = (),
+    ) -> None:
+        """Each as ``Networks.of`` takes it. Raises ``OptionError``."""
+        self._allow = Networks.of(allow)
+        self._deny = Networks.of(deny)
 
     @classmethod
     def parse(cls, value: Any) -> Self | Access:
@@ -100,7 +109,7 @@ class Access:
         for item in str(value).split(","):
             verb, _, network = item.strip().partition(" ")
             if verb not in networks or not network:
-                raise OptionError(f"access: {item.strip()!r}; write 'allow 10.0.0.0/8, deny ::/0'")
+                raise OptionError(f"access = {item.strip()!r}: write 'allow 10.0.0.0/8, deny ::/0'")
             networks[verb].append(network)
         return cls(**networks)
 

@@ -57,8 +57,8 @@ class _Value(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return self._option.check(value)
-        except OptionError:
-            self.fail(f"{value!r}: wants {self._option.wanted}", param, ctx)
+        except OptionError as error:  # click says itself which option it is
+            self.fail(str(error).removeprefix(f"{self._option.name} = "), param, ctx)
 
 
 def _server_options(command: Any) -> Any:
@@ -178,7 +178,7 @@ def _explain(error: OSError) -> str:
 def _say_where(servers: list[TCPServer]) -> None:
     for server in servers:
         address = Address.of(server.socket)
-        if server.tls is not None and address.scheme == "tcp":
+        if server.tls is not None and server.implicit_tls and address.scheme == "tcp":
             address = replace(address, scheme="tls")
         click.echo(f"everserve: listening on {address}{_invitation(address)}")
     click.echo(f"everserve: process {os.getpid()}; press Ctrl-C to stop")

@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -145,17 +146,12 @@ class FiberMixIn(RequestThreadMixIn):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a fiber that runs ``process_request_thread``."""
         if self._hub is None:  # handle_request() by itself: nothing would turn the loop
-            self._run_fiber(request, client_address)
+            with suppress(SystemExit):  # ends the request, as it would end a thread, or a fiber
+                self.process_request_thread(request, client_address)
             return
         if type(request) is socket.socket:
             request = FiberSocket.adopt(request)
-        self._hub.spawn(self._run_fiber, request, client_address)
-
-    def _run_fiber(self, request: Any, client_address: Any) -> None:
-        try:
-            self.process_request_thread(request, client_address)
-        except SystemExit:
-            pass  # ends the request, as it would end a thread
+        self._hub.spawn(self.process_request_thread, request, client_address)
 
     def _fiber_failed(self, fiber: Fiber, error: BaseException) -> None:
         logger.error("fiber %s failed: %r", fiber.name, error, exc_info=error)
@@ -164,7 +160,7 @@ class FiberMixIn(RequestThreadMixIn):
         threshold = option(self.stall_threshold)
         if threshold is not None and _is_ours(self):
             handler = getattr(self.RequestHandlerClass, "__name__", repr(self.RequestHandlerClass))
-            name = handler if fiber.name == self._run_fiber.__qualname__ else fiber.name
+            name = handler if fiber.name == self.process_request_thread.__qualname__ else fiber.name
             self._tell(Stalled(name, threshold, stack))
 
     # -- the life cycle ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from everserve.fibers._transfer cimport raise_errno
 cdef extern from *:
     """
     #include <arpa/inet.h>
+    #include <fcntl.h>
     #include <netinet/in.h>
     #include <stddef.h>
     #include <sys/socket.h>
@@ -36,6 +37,7 @@ cdef extern from *:
         in6_addr sin6_addr
         unsigned int sin6_scope_id
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+    int fcntl(int fd, int command, ...)
     const char *inet_ntop(int family, const void *source, char *target, socklen_t size)
     unsigned short ntohs(unsigned short port)
     unsigned int ntohl(unsigned int value)
@@ -44,6 +46,9 @@ cdef extern from *:
         AF_INET
         AF_INET6
         AF_UNIX
+        F_GETFL
+        F_SETFL
+        O_NONBLOCK
         SOCK_CLOEXEC
         SOCK_NONBLOCK
         SOCK_STREAM
@@ -60,6 +65,7 @@ def accept_many(int fd, int limit=100, cls=None):
     cdef list found = []
     if cls is None:
         cls = fiber_socket_type
+    never_block(fd)
     while len(found) < limit:
         size = sizeof(sockaddr_storage)
         accepted = accept4(fd, <sockaddr *>&storage, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -72,6 +78,17 @@ def accept_many(int fd, int limit=100, cls=None):
             break
         found.append(accepted_socket(cls, accepted, <sockaddr *>&storage, size))
     return found
+
+
+cdef int never_block(int fd) except -1:
+    """The mode belongs to all processes that share the listener, and each of them may change it.
+
+    An accept that blocks would hold the GIL, and all of the process with it.
+    """
+    cdef int mode = fcntl(fd, F_GETFL)
+    if mode < 0 or (not mode & O_NONBLOCK and fcntl(fd, F_SETFL, mode | O_NONBLOCK) < 0):
+        raise_errno()
+    return 0
 
 
 cdef object accepted_socket(cls, int fd, sockaddr *address, socklen_t size):

@@ -70,6 +70,11 @@ cdef class Fiber(Task):
         return self.state == TASK_DONE
 
     @property
+    def doomed(self):
+        """Whether an error waits to be raised in it when it resumes."""
+        return self.doom is not None
+
+    @property
     def parked(self):
         return self.state == TASK_PARKED
 
@@ -123,8 +128,8 @@ cdef class Fiber(Task):
             self.meet_error()
         else:
             Py_XDECREF(result)
-            if self.pending is not None:
-                self.settle_last()
+        while self.pending is not None:
+            self.settle_last()
         if self.context is not None:
             PyContext_Exit(self.context)
         drop_context()
@@ -133,9 +138,9 @@ cdef class Fiber(Task):
     cdef int meet_error(self) except -1:
         try:
             raise_current()
-        except FiberExit:
-            pass
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except (FiberExit, SystemExit):
+            pass                  # an exit ends its fiber alone, as it would end a thread
+        except KeyboardInterrupt as stop:
             self.hub.escaped = stop
         except BaseException as error:
             self.hub.report(self, error)
@@ -154,6 +159,7 @@ cdef class Fiber(Task):
         raise doom
 
     cdef int settle_last(self) except -1:
+        """Send what it holds back when it ends; a kill meanwhile costs the stream that waits."""
         try:
             self.settle()
         except FiberExit:

@@ -13,6 +13,7 @@ cdef class Hub(Switchboard):
     cdef public object watcher
 
     cdef int wait_and_run(self, double limit) except -1
+    cdef int kill_all(self) except -1
     cdef int run_calls(self) except -1
     cdef int run_callbacks(self) except -1
     cdef int take_thread(self) except -1

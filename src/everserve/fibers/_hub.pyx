@@ -26,6 +26,8 @@ cdef extern from "Python.h":
     void PyErr_WriteUnraisable(object where)
 
 cdef double NEVER = float("inf")
+cdef double LAST_WORDS = 0.1     # seconds that `finally` blocks may wait while the hub closes
+cdef int CLOSING_ROUNDS = 16     # how often close() kills a fiber that catches its exit and waits again
 
 PyGreenlet_Import()
 
@@ -152,6 +154,7 @@ cdef class Hub(Switchboard):
     def close(self):
         """Kill the fibers that are left, let their `finally` blocks run, close the loop.
 
+        Such a block may wait for 0.1 s in all; after that no wait is waited for.
         Belongs to the thread that turned the hub: the greenlets of another cannot run here.
         """
         if self.loop.epoll_fd < 0:
@@ -159,11 +162,14 @@ cdef class Hub(Switchboard):
         if self.current is not None:
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self.closing = True
-        for attempt in range(16):
+        self.kill_all()
+        ends = monotonic() + LAST_WORDS
+        while self.alive and monotonic() < ends:
+            self.turn(ends - monotonic())
+        for attempt in range(CLOSING_ROUNDS):
             if not self.alive:
                 break
-            for fiber in tuple(self.alive):
-                fiber.kill()
+            self.kill_all()
             self.turn(0)
         self.dismiss_spare()
         self.loop.close()
@@ -171,6 +177,11 @@ cdef class Hub(Switchboard):
             self.pool.shutdown(wait=False, cancel_futures=True)
         if self.watcher is not None:
             self.watcher.leave(self)
+
+    cdef int kill_all(self) except -1:
+        for fiber in tuple(self.alive):
+            fiber.kill()
+        return 0
 
     def abandon(self):
         """In a child of fork: leave the parent's loop alone, and let its fibers be."""
@@ -309,6 +320,8 @@ cdef class Hub(Switchboard):
                 self.turn(None if limit is None else limit - monotonic())
             return fiber.dead
         me = self.current
+        if me is fiber:
+            raise HubError("a fiber cannot wait for its own end: let another one join it")
         fiber.on_end(me.wake)
         try:
             while fiber.state != TASK_DONE:

@@ -16,8 +16,8 @@ from cpython.ref cimport Py_DECREF
 from everserve.fibers._loop cimport Watch
 from everserve.fibers._switchboard cimport Switchboard, running_hub
 from everserve.fibers._transfer cimport (
-    await_io, check_open, limit_of, raise_errno, receive, refuse_closed, settle_first, sys_shutdown,
-    transmit, transmit_all, try_receive, worth_trying,
+    await_io, check_open, limit_of, raise_errno, receive, refuse_closed, refuse_to_wait, settle_first,
+    sys_shutdown, transmit, transmit_all, try_receive, worth_trying,
 )
 
 from everserve.fibers import sockets as reference
@@ -45,6 +45,8 @@ cdef extern from *:
     enum:
         AF_INET
         AF_INET6
+        MSG_PEEK
+        MSG_WAITALL
         SOCK_NONBLOCK
         SOCK_STREAM
 
@@ -77,6 +79,10 @@ cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
     cdef double limit = -2.0
     if size < 0:
         raise ValueError("negative buffersize in recv")
+    if size == 0:
+        return b""                 # as CPython: the kernel would say that there is nothing, and wait
+    if flags & MSG_WAITALL and watch.timeout < 0.0:
+        return receive_all(watch, size, flags)
     if hub is not None:
         hub.spend()
     while True:
@@ -93,9 +99,27 @@ cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
                     return data
             watch.readable = False
         if limit == -2.0:
+            refuse_to_wait(watch, flags)
             limit = limit_of(watch)
         await_io(hub, watch, False, limit)
         check_open(watch)
+
+
+cdef bytes receive_all(Watch watch, Py_ssize_t size, int flags):
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, size)
+    cdef Py_ssize_t count = fill(watch, PyBytes_AS_STRING(found), size, flags)
+    return found if count == size else found[:count]
+
+
+cdef Py_ssize_t fill(Watch watch, char *target, Py_ssize_t size, int flags) except -1:
+    """Read all of `size`, less only at the end: MSG_WAITALL, which the kernel ignores here."""
+    cdef Py_ssize_t done = 0, count
+    while done < size:
+        count = receive(watch, target + done, size - done, flags & ~MSG_WAITALL)
+        done += count
+        if count == 0 or flags & MSG_PEEK:
+            break
+    return done
 
 
 cdef object receive_in_place(Watch watch, Py_ssize_t size, int flags):
@@ -144,6 +168,10 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
             nbytes = view.len
         elif view.len < nbytes:
             raise ValueError("buffer too small for requested bytes")
+        if nbytes == 0:
+            return 0
+        if flags & MSG_WAITALL and watch.timeout < 0.0:
+            return fill(watch, <char *>view.buf, nbytes, flags)
         return receive(watch, view.buf, nbytes, flags)
     finally:
         PyBuffer_Release(&view)
@@ -193,6 +221,13 @@ def wait(self, bint writing, limit):
         watch.readable = False
     await_io(running_hub(), watch, writing, -1.0 if limit is None else limit)
     check_open(watch)
+
+
+def spend(self):
+    """Count an operation, so that one that never waits gives way to the others."""
+    cdef Switchboard hub = running_hub()
+    if hub is not None:
+        hub.spend()
 
 
 def settle(self):
@@ -272,6 +307,7 @@ class FiberSocket(reference.FiberSocket):
     shutdown = shutdown
     _wait = wait
     _settle = settle
+    _spend = spend
     _release = release
     _set_timeout = set_timeout
     _mark_duplicated = mark_duplicated

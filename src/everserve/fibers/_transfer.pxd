@@ -5,10 +5,13 @@ from everserve.fibers._switchboard cimport Switchboard
 
 cdef extern from "<sys/socket.h>":
     int sys_shutdown "shutdown"(int fd, int how)
+    enum:
+        MSG_DONTWAIT
 
 cdef int raise_errno() except -1
 cdef int refuse_closed() except -1
 cdef int time_out() except -1
+cdef int would_block() except -1
 cdef int await_outside(Watch watch, bint writing, double limit) except -1
 cdef int await_readable(Watch watch, double limit) except -1
 cdef int poll_once(int fd, short events, double limit) except -1
@@ -22,6 +25,11 @@ cdef int settle_first(Watch watch) except -1
 
 cdef inline double limit_of(Watch watch):
     return -1.0 if watch.timeout < 0.0 else monotonic() + watch.timeout
+
+
+cdef inline int refuse_to_wait(Watch watch, int flags) except -1:
+    """MSG_DONTWAIT counts where no time limit is set, as with any socket of Python."""
+    return would_block() if flags & MSG_DONTWAIT and watch.timeout < 0.0 else 0
 
 
 cdef inline int check_open(Watch watch) except -1:

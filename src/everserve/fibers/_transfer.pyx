@@ -54,6 +54,10 @@ cdef int time_out() except -1:
     raise TimeoutError("timed out")
 
 
+cdef int would_block() except -1:
+    raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
+
+
 # --- waiting outside of a fiber --------------------------------------------------------------------
 
 
@@ -83,7 +87,7 @@ cdef int poll_once(int fd, short events, double limit) except -1:
 cdef int await_outside(Watch watch, bint writing, double limit) except -1:
     """There is no fiber that could park, or nothing to wait for."""
     if watch.timeout == 0.0:
-        raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
+        would_block()
     if not poll_once(watch.fd, POLLOUT if writing else POLLIN, limit):
         time_out()
     if writing:
@@ -133,6 +137,7 @@ cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) excep
                 return count
             watch.readable = False
         if limit == -2.0:
+            refuse_to_wait(watch, flags)
             limit = limit_of(watch)
         await_io(hub, watch, False, limit)
         check_open(watch)
@@ -168,6 +173,7 @@ cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
             count = try_transmit(watch, data, size, flags)
             if count >= 0:
                 return count
+        refuse_to_wait(watch, flags)
         await_io(hub, watch, True, limit)
         check_open(watch)
 
@@ -198,6 +204,7 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
                     return 0
                 continue
         if limit == -2.0:
+            refuse_to_wait(watch, flags)
             limit = limit_of(watch)
         await_io(hub, watch, True, limit)
         check_open(watch)

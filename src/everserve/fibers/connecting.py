@@ -6,6 +6,7 @@ It stands beside the sockets, for handlers that talk to other servers.
 import socket
 from typing import Any, Final
 
+from everserve.errors import FiberTimeout
 from everserve.fibers import engine
 from everserve.fibers.offload import offload
 
@@ -30,6 +31,8 @@ def create_connection(
     for family, kind, proto, _name, target in _look_up(*address):
         try:
             return _connect(family, kind, proto, target, timeout, source_address)
+        except FiberTimeout:
+            raise  # of a block around all of this
         except OSError as error:
             errors.append(error)
     if all_errors:

@@ -100,6 +100,11 @@ class Fiber(Task):
         return self.state == DONE
 
     @property
+    def doomed(self) -> bool:
+        """Whether an error waits to be raised in it when it resumes."""
+        return self.doom is not None
+
+    @property
     def parked(self) -> bool:
         """Whether it waits for something."""
         return self.state == PARKED
@@ -138,15 +143,22 @@ class Fiber(Task):
         hub = self.hub
         try:
             self.function(*self.arguments)
-            if self.pending:
-                self.settle()
-        except FiberExit:
-            pass
-        except (KeyboardInterrupt, SystemExit) as stop:
+        except (FiberExit, SystemExit):
+            pass  # an exit ends its fiber alone, as it would end a thread
+        except KeyboardInterrupt as stop:
             hub.escaped = stop
         except BaseException as error:
             hub.report(self, error)
+        while self.pending:
+            self.settle_last()
         self.finish()
+
+    def settle_last(self) -> None:
+        """Send what it holds back when it ends; a kill meanwhile costs the stream that waits."""
+        try:
+            self.settle()
+        except FiberExit:
+            pass
 
     def finish(self) -> None:
         """Be dead, and tell those who wait for it."""

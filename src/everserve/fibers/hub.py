@@ -22,6 +22,7 @@ from everserve.fibers.switchboard import Switchboard, current, running_hub, turn
 
 __all__ = ["Hub", "current", "running_hub", "turning_hub"]
 
+_LAST_WORDS: Final = 0.1  # seconds that `finally` blocks may wait while the hub closes
 _CLOSING_ROUNDS: Final = 16  # how often close() kills a fiber that catches its exit and waits again
 
 ErrorCallback = Callable[[Fiber, BaseException], object]
@@ -125,6 +126,7 @@ class Hub(Switchboard):
     def close(self) -> None:
         """Kill the fibers that are left, let their `finally` blocks run, close the loop.
 
+        Such a block may wait for 0.1 s in all; after that no wait is waited for.
         Belongs to the thread that turned the hub: the greenlets of another cannot run here.
         """
         if self.loop.closed:
@@ -132,11 +134,14 @@ class Hub(Switchboard):
         if self.running is not None:
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self._closing = True
+        self._kill_all()
+        ends = time.monotonic() + _LAST_WORDS
+        while self.alive and time.monotonic() < ends:
+            self.turn(ends - time.monotonic())
         for _round in range(_CLOSING_ROUNDS):
             if not self.alive:
                 break
-            for fiber in tuple(self.alive):
-                fiber.kill()
+            self._kill_all()
             self.turn(0)
         self._dismiss_spare()
         self.loop.close()
@@ -144,6 +149,10 @@ class Hub(Switchboard):
             self.pool.shutdown(wait=False, cancel_futures=True)
         if self.watcher is not None:
             self.watcher.leave(self)
+
+    def _kill_all(self) -> None:
+        for fiber in tuple(self.alive):
+            fiber.kill()
 
     def abandon(self) -> None:
         """In a child of fork: leave the parent's loop alone, and let its fibers be."""
@@ -206,6 +215,8 @@ class Hub(Switchboard):
             return _join_from_outside(fiber, timeout)
         limit = FOREVER if timeout is None else time.monotonic() + timeout
         me = self.running
+        if me is fiber:
+            raise HubError("a fiber cannot wait for its own end: let another one join it")
         if me is None:
             while not fiber.dead and time.monotonic() < limit:
                 self.turn(None if limit == FOREVER else limit - time.monotonic())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
+from everserve.errors import FiberTimeout
 from everserve.fibers.loop import FOREVER, Watch
 from everserve.fibers.switchboard import Switchboard, running_hub
 
@@ -155,10 +156,13 @@ class FiberSocket(socket.socket):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        if flags & socket.MSG_WAITALL and self.gettimeout() is None:
+            room = bytearray(bufsize)
+            return bytes(room[: self._receive_all(room, flags)])
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, _c_recv, bufsize, flags)
+            return self._retry(False, flags, _c_recv, bufsize, flags)
         hub.spend()
         limit = self._limit()
         while True:
@@ -174,10 +178,13 @@ class FiberSocket(socket.socket):
             self._await_io(hub, False, limit)
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        if flags & socket.MSG_WAITALL and self.gettimeout() is None:
+            with memoryview(buffer) as view, view.cast("B") as room:
+                return self._receive_all(room[: nbytes or len(room)], flags)
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, _c_recv_into, buffer, nbytes, flags)
+            return self._retry(False, flags, _c_recv_into, buffer, nbytes, flags)
         hub.spend()
         size = nbytes or memoryview(buffer).nbytes
         limit = self._limit()
@@ -195,7 +202,7 @@ class FiberSocket(socket.socket):
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._settle()
-        return self._retry(True, _c_send, data, flags)
+        return self._retry(True, flags, _c_send, data, flags)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
         if self._watch.corked is not None:
@@ -210,7 +217,7 @@ class FiberSocket(socket.socket):
                     if done >= size:
                         return
                 except BlockingIOError:
-                    if self.gettimeout() == 0.0:
+                    if self._may_not_wait(flags):
                         raise
                     self._watch.writable = False
                     self._await_io(hub, True, limit)
@@ -222,7 +229,23 @@ class FiberSocket(socket.socket):
         timeout = self.gettimeout()
         return None if timeout is None else time.monotonic() + timeout
 
-    def _retry(self, writing: bool, operation: Callable[..., T], *arguments: Any) -> T:
+    def _may_not_wait(self, flags: int) -> bool:
+        """MSG_DONTWAIT counts where no time limit is set, as with any socket of Python."""
+        timeout = self.gettimeout()
+        return timeout == 0.0 or (timeout is None and bool(flags & socket.MSG_DONTWAIT))
+
+    def _receive_all(self, room: "bytearray | memoryview", flags: int) -> int:
+        """Fill `room`, less only at the end: MSG_WAITALL, which the kernel ignores here."""
+        done = 0
+        with memoryview(room) as view:
+            while done < len(view):
+                count = self.recv_into(view[done:], 0, flags & ~socket.MSG_WAITALL)
+                done += count
+                if not count or flags & socket.MSG_PEEK:
+                    break
+        return done
+
+    def _retry(self, writing: bool, flags: int, operation: Callable[..., T], *arguments: Any) -> T:
         """Do what needs the kernel, and wait for as long as it says that it would block."""
         self._spend()
         limit = self._limit()
@@ -230,7 +253,7 @@ class FiberSocket(socket.socket):
             try:
                 return operation(self, *arguments)
             except BlockingIOError:
-                if self.gettimeout() == 0.0:
+                if self._may_not_wait(flags):
                     raise
             self._wait(writing, limit)
 
@@ -252,33 +275,35 @@ class FiberSocket(socket.socket):
         return self.gettimeout()
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
-        return self._retry(False, _c_recvfrom, bufsize, flags)
+        return self._retry(False, flags, _c_recvfrom, bufsize, flags)
 
     def recvfrom_into(
         self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]:
-        return self._retry(False, _c_recvfrom_into, buffer, nbytes, flags)
+        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags)
 
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[Ancillary], int, Any]:
-        return self._retry(False, _c_recvmsg, bufsize, ancbufsize, flags)
+        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags)
 
     def recvmsg_into(
         self, buffers: "Iterable[WriteableBuffer]", ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Ancillary], int, Any]:
-        return self._retry(False, _c_recvmsg_into, list(buffers), ancbufsize, flags)
+        return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags)
 
     def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
         self._settle()
-        return self._retry(True, _c_sendto, data, *flags_and_address)
+        flags = flags_and_address[0] if len(flags_and_address) == 2 else 0
+        return self._retry(True, flags, _c_sendto, data, *flags_and_address)
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
         self._settle()
-        return self._retry(True, _c_sendmsg, list(buffers), *rest)
+        flags = rest[1] if len(rest) > 1 else 0  # after the ancillary data
+        return self._retry(True, flags, _c_sendmsg, list(buffers), *rest)
 
     def accept(self) -> tuple["FiberSocket", Any]:
-        fd, address = self._retry(False, _c_accept)
+        fd, address = self._retry(False, 0, _c_accept)
         os.set_blocking(fd, False)
         accepted = self._adopt(fd, self.family, self.type, self.proto)
         accepted.settimeout(socket.getdefaulttimeout())
@@ -293,6 +318,8 @@ class FiberSocket(socket.socket):
     def connect_ex(self, address: Any, /) -> int:
         try:
             return self._connect(address)
+        except FiberTimeout:
+            raise  # of a block around this
         except TimeoutError:
             return errno.EAGAIN
 
@@ -351,6 +378,7 @@ class FiberSocket(socket.socket):
         super().shutdown(how)
 
     def dup(self) -> Self:
+        self._settle()  # what the duplicate sends comes after it
         self._mark_duplicated()
         return super().dup()
 

@@ -291,6 +291,9 @@ class Timeout:
 
     def _expire(self, fiber: engine.Fiber) -> None:
         self.expired = True
+        if fiber.doomed:  # by another block, whose error is not to be lost; nor is this one
+            self._timer = fiber.hub.call_at(time.monotonic(), lambda: self._expire(fiber))
+            return
         error = FiberTimeout(f"{self.seconds} seconds have passed")
         error.timeout = self
         fiber.kill(error)

@@ -8,11 +8,15 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from typing import Any
+import ssl
+from typing import TYPE_CHECKING, Any
 
-from everserve.errors import LineTooLong, NoReplyAddressError
+from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tcpinfo import is_closed
+
+if TYPE_CHECKING:
+    from everserve.sockets.tls import TLSSocket
 
 __all__ = ["peer_is_gone"]
 
@@ -23,14 +27,18 @@ _UNIX = getattr(socket, "AF_UNIX", None)
 _NOBODY = (ConnectionRefusedError, FileNotFoundError)  # of sendto(2) over Unix sockets: unix(7)
 
 
-def peer_is_gone(error: BaseException, request: Any, peer: Any = None) -> bool:
+def peer_is_gone(
+    error: BaseException, request: Any, peer: Any = None, tls: TLSSocket | None = None
+) -> bool:
     """True if ``error`` says that the peer of ``request`` went away, kept silent for too long, or
-    sent what nobody could take. ``peer`` is its address.
+    sent what nobody could take. ``peer`` is its address, ``tls`` its TLS session.
 
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
     """
-    if isinstance(error, NoReplyAddressError | LineTooLong):
+    if isinstance(error, NoReplyAddressError | LineTooLong | HandshakeError):
+        return True
+    if tls is not None and tls.broken and isinstance(error, ssl.SSLError | ConnectionError):
         return True
     if isinstance(error, _GONE):
         return not _is_connected(request)

@@ -27,7 +27,7 @@ from everserve.admission.steps import (
     Step,
     secure,
 )
-from everserve.errors import RemoteError, TLSConfigError
+from everserve.errors import HandshakeError, RemoteError, TLSConfigError
 from everserve.events import (
     Accepted,
     BackedOff,
@@ -191,11 +191,17 @@ class RequestFlow:
         return False
 
     def _admit(self, request: Any, client_address: Any) -> None:
-        objection = self._door.objection(client_address)
+        objection, wrong = None, None
+        try:
+            objection = self._door.objection(client_address)
+        except Exception as error:  # a value that cannot be read was assigned while it runs
+            wrong = error
         connection = self._inflight.add(request, client_address)
         if self._subscribers:
             self._emit(Accepted(connection.id, client_address))
         try:
+            if wrong is not None:
+                raise wrong
             if objection is not None and not self._let_in(request, client_address, objection):
                 self._turn_away(connection, request, objection)
             elif self.verify_request(request, client_address):
@@ -222,10 +228,9 @@ class RequestFlow:
         return False
 
     def _shed_idle(self, request: Any) -> bool:
-        idle = self._inflight.longest_idle(but=request)
+        idle = self._inflight.shed(but=request)
         if idle is None:
             return False
-        idle.missed = "shed-idle"
         self._emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
@@ -337,7 +342,7 @@ class RequestFlow:
         try:
             return secure(passage)
         except Refusal as refusal:
-            raise ConnectionAbortedError(f"STARTTLS failed: {refusal.__cause__}") from refusal
+            raise HandshakeError(f"STARTTLS failed: {refusal.__cause__}") from refusal
 
     @Reading
     def refusals(self) -> dict[str, int]:
@@ -367,9 +372,10 @@ class RequestFlow:
         error = sys.exception()
         connection = self._inflight.find(request)
         peer = client_address if connection is None else connection.peer
+        tls = None if connection is None else connection.tls
         if error is None:
             logger.error("request from %s failed", peer)
-        elif peer_is_gone(error, request, peer):
+        elif peer_is_gone(error, request, peer, tls):
             if connection is not None:
                 connection.gone = isinstance(error, ConnectionError)
             logger.debug("peer %s went away: %r", peer, error)
@@ -444,7 +450,8 @@ class RequestFlow:
             return
         connection.failed = True
         if self._subscribers:
-            gone = peer_is_gone(error, request, connection.peer) if gone is None else gone
+            if gone is None:
+                gone = peer_is_gone(error, request, connection.peer, connection.tls)
             self._emit(Failed(connection.id, connection.peer, error, gone))
 
     def _refuse(

@@ -168,6 +168,7 @@ class Inflight:
         self._by_request: dict[int, Connection] = {}
         self._by_descriptor: dict[int, Connection] = {}
         self._shared: dict[int, list[Connection]] = {}  # by the object that several have
+        self._shed: set[int] = set()  # the numbers of those that were cut to make room
         self._sharing = threading.RLock()  # for those alone; a signal handler may stop the server
         self._numbers = itertools.count(1)
         self.accepted = 0
@@ -273,6 +274,7 @@ class Inflight:
         if self._by_request.pop(connection.place, None) is None:
             return False
         connection.state = ConnectionState.CLOSED
+        self._shed.discard(connection.id)
         if self._shared:
             self._unshare(connection)
         connection.request = None
@@ -294,6 +296,20 @@ class Inflight:
                 connection.held_by = None
                 return connection
         return None
+
+    def shed(self, *, but: Any) -> Connection | None:
+        """The ``longest_idle`` one, to be cut; ``None`` where there is none.
+
+        Nor is there one where half of all have been cut already and have not ended: their handlers do
+        not look at their connection, and to let still more in would be no limit at all.
+        """
+        if 2 * len(self._shed) > len(self):
+            return None
+        idle = self.longest_idle(but=but)
+        if idle is not None:
+            idle.missed = "shed-idle"
+            self._shed.add(idle.id)
+        return idle
 
     def longest_idle(self, *, but: Any) -> Connection | None:
         """Of the oldest connections (a look at each costs a system call) the one idle longest.

@@ -8,7 +8,6 @@ import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from everserve.errors import TLSConfigError
 
@@ -28,6 +27,11 @@ VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325, section 4.2)."""
+
+
+_NOT_THE_PASSWORD = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+_LONGEST_PASSWORD = 1000
+"""OpenSSL takes 1023 bytes (PEM_BUFSIZE), and `ssl` tells of more by a plain ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +115,42 @@ def _load_pair(context: ssl.SSLContext, pair: KeyPair, password: Password | None
         _check_readable(path)
     keyfile = pair.keyfile or pair.certfile
 
-    def refuse() -> NoReturn:  # else OpenSSL would ask on the terminal, and wait for an answer
-        raise TLSConfigError(f"{keyfile}: the key is encrypted, give its password=")
-
+    answer = _Answer(keyfile, password)
     try:
-        context.load_cert_chain(
-            pair.certfile, pair.keyfile, refuse if password is None else password
-        )
+        context.load_cert_chain(pair.certfile, pair.keyfile, answer)
     except ssl.SSLError as error:
+        if answer.given and error.reason not in _NOT_THE_PASSWORD:
+            raise TLSConfigError(f"{keyfile}: password= does not open this key") from None
         raise TLSConfigError(_explain_pair(pair.certfile, keyfile, error)) from None
     except OSError as error:
         raise TLSConfigError(f"{pair.certfile}, {keyfile}: {error.strerror or error}") from None
+
+
+class _Answer:
+    """The password of a key, given when OpenSSL asks for it: only where the key is encrypted."""
+
+    def __init__(self, keyfile: str, password: Password | None) -> None:
+        self._keyfile = keyfile
+        self._password = password
+        self.given = False
+
+    def __call__(self) -> bytes:
+        password = self._password
+        if password is None:  # else OpenSSL would ask on the terminal, and wait for an answer
+            raise TLSConfigError(f"{self._keyfile}: the key is encrypted, give its password=")
+        if callable(password):
+            try:
+                password = password()
+            except Exception as error:
+                raise TLSConfigError(f"{self._keyfile}: password= failed: {error!r}") from error
+        if isinstance(password, str):
+            password = password.encode()
+        if not isinstance(password, bytes) or len(password) > _LONGEST_PASSWORD:
+            raise TLSConfigError(
+                f"{self._keyfile}: password= wants text, of {_LONGEST_PASSWORD} bytes at the most"
+            )
+        self.given = True
+        return password
 
 
 def _explain_pair(certfile: str, keyfile: str, error: ssl.SSLError) -> str:

@@ -144,6 +144,11 @@ class TLSSocket(TLSHandshake):
             self._ship_at_once()
         return len(self._early)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the peer has sent what is no TLS, or not by the keys: nothing more can be read."""
+        return self._reads is Half.BROKEN
+
     def _may_read(self) -> bool:
         """Whether there may be more than what was read early."""
         if self._reads is Half.FRESH:

@@ -9,7 +9,7 @@ cdef class Reader(Half):
     cdef Py_ssize_t end
     cdef Py_ssize_t capacity
     cdef Py_ssize_t longest      # max_line; negative: any
-    cdef int lines
+    cdef int reads
     cdef bint timed_out
     cdef bint busy               # a thread waits in the kernel with the buffer
     cdef Writer writer           # whose bytes leave before this half waits
@@ -25,7 +25,8 @@ cdef class Reader(Half):
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3
     cdef Py_ssize_t fill_by_methods(self) except -3
     cdef int take_in(self, found, Py_ssize_t count) except -1
-    cdef object line_after_glance(self)
+    cdef int glance(self) except -1
+    cdef int look_up(self) except -1
     cdef bytes read_line(self, Py_ssize_t size)
     cdef int refuse_line(self) except -1
     cdef bytes cut(self, Py_ssize_t size)

@@ -37,7 +37,7 @@ cdef extern from *:
 cdef enum:
     OWN_BLOCK = 16384            # bytes of a thread's buffer, which waits in the kernel with it
     LEAST_ROOM = 4096
-    LINES_A_GLANCE = 32          # lines between two looks at the fiber's quantum
+    READS_A_GLANCE = 32          # lines, or other pieces, between two looks at the fiber's quantum
 
 cdef enum:
     WOULD_BLOCK = -2
@@ -253,8 +253,8 @@ cdef class Reader(Half):
             else:
                 found = bytearray(OWN_BLOCK)
                 count = self.sock.recv_into(found)
-        except TimeoutError:
-            self.timed_out = True
+        except TimeoutError as error:
+            self.timed_out = type(error) is TimeoutError  # a Timeout block's leaves it usable
             raise
         except BlockingIOError:
             return WOULD_BLOCK
@@ -292,9 +292,10 @@ cdef class Reader(Half):
         if self.start < self.end:
             newline = <char *>memchr(begin, c"\n", self.end - self.start)
             if newline is not NULL:
-                self.lines += 1
-                if self.lines >= LINES_A_GLANCE:
-                    return self.line_after_glance()
+                self.reads += 1
+                if self.reads >= READS_A_GLANCE:
+                    self.look_up()
+                    return self.read_line(-1)
                 size = newline - begin + 1
                 if self.longest < 0 or size <= self.longest:
                     self.start += size
@@ -304,17 +305,22 @@ cdef class Reader(Half):
             raise StopIteration
         return line
 
-    cdef object line_after_glance(self):
-        """Every so many lines: whether the fiber has held the loop for long enough."""
+    cdef inline int glance(self) except -1:
+        self.reads += 1
+        return self.look_up() if self.reads >= READS_A_GLANCE else 0
+
+    cdef int look_up(self) except -1:
+        """Every so many pieces: whether the fiber has held the loop for long enough."""
         cdef Switchboard hub = running_hub()
-        self.lines = 0
+        self.reads = 0
         if hub is not None:
             hub.spend()
-        return self.read_line(-1)
+        return 0
 
     def readline(self, size=-1):
         """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
         self.check_open()
+        self.glance()
         return self.read_line(-1 if size is None else size)
 
     cdef bytes read_line(self, Py_ssize_t size):
@@ -369,6 +375,7 @@ cdef class Reader(Half):
         """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
         cdef Py_ssize_t wanted = -1 if size is None else size
         self.check_open()
+        self.glance()
         if wanted < -1:
             raise ValueError("read length must be non-negative or -1")
         if wanted < 0:
@@ -447,6 +454,7 @@ cdef class Reader(Half):
         """Read what is there, at most `size` bytes, waiting only when nothing is."""
         cdef Py_ssize_t wanted = -1 if size is None else size
         self.check_open()
+        self.glance()
         if wanted == 0:
             return b""
         if self.start == self.end and self.fill() <= 0:
@@ -475,6 +483,7 @@ cdef class Reader(Half):
         cdef Py_buffer view
         cdef Py_ssize_t done = 0, part, count = 0
         self.check_open()
+        self.glance()
         PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
         try:
             while done < view.len:

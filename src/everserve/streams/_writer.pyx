@@ -23,6 +23,8 @@ from everserve.streams._half cimport (
     BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, has_block, take_block,
 )
 
+from everserve.errors import FiberTimeout
+
 cdef extern from *:
     """
     #include <poll.h>
@@ -83,7 +85,8 @@ cdef class Writer(Half):
         cdef Py_ssize_t size
         if PyBytes_CheckExact(data):
             size = PyBytes_GET_SIZE(data)
-            if 0 < size <= self.capacity - self.length and self.length and not self.shut:
+            if (0 < size <= self.capacity - self.length and self.length and not self.shut
+                    and (self.holder is not None or self.kind != BY_FIBER)):
                 memcpy(self.buffer + self.length, PyBytes_AS_STRING(data), size)
                 self.length += size
                 if self.length >= self.size:
@@ -139,6 +142,8 @@ cdef class Writer(Half):
         self.make_room(size)
         memcpy(self.buffer + self.length, bytes_, size)
         self.length += size
+        if self.coalesces and self.kind == BY_FIBER and running_hub() is None:
+            self.push_out()      # a thread beside the fibers: none of them would know of it
         return 0
 
     cdef int hold_back(self) except -1:
@@ -189,6 +194,8 @@ cdef class Writer(Half):
         if self.length == 0 and not self.sending:
             return 0
         if running_hub() is None:
+            if self.sending:
+                return 0         # a fiber is, and goes on until nothing is left
             if self.lock is None:
                 self.lock = threading.Lock()
             with self.lock:
@@ -225,6 +232,9 @@ cdef class Writer(Half):
                 self.watch.corked = None
             try:
                 self.send_all(held, length)
+            except FiberTimeout as error:
+                self.error = error        # some of it has left: nothing may follow
+                raise                     # and what the fiber waited for is to end
             except OSError as error:
                 self.error = error
             finally:

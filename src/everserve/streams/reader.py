@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 READ_BYTES: Final = 65536  # what one read may find
-_LINES_A_GLANCE: Final = 32  # lines between two looks at the fiber's quantum
+_READS_A_GLANCE: Final = 32  # lines, or other pieces, between two looks at the fiber's quantum
 
 
 class Reader(Half):
@@ -35,7 +35,7 @@ class Reader(Half):
         self._receives = isinstance(sock, FiberSocket | TLSSocket) or type(sock) is socket.socket
         self._buffer = b""
         self._start = 0
-        self._lines = 0
+        self._reads = 0
         self._timed_out = False
         self._writer: Writer | None = None  # whose bytes leave before this half waits
 
@@ -107,17 +107,18 @@ class Reader(Half):
         return self
 
     def __next__(self) -> bytes:
-        self._lines += 1
-        if self._lines >= _LINES_A_GLANCE:
-            self._glance()
+        self._glance()
         line = self._read_line(-1)
         if not line:
             raise StopIteration
         return line
 
     def _glance(self) -> None:
-        """Every so many lines: whether the fiber has held the loop for long enough."""
-        self._lines = 0
+        """Every so many pieces: whether the fiber has held the loop for long enough."""
+        self._reads += 1
+        if self._reads < _READS_A_GLANCE:
+            return
+        self._reads = 0
         fiber = engine.current()
         if fiber is not None:
             fiber.hub.spend()
@@ -125,6 +126,7 @@ class Reader(Half):
     def readline(self, size: int | None = -1, /) -> bytes:
         """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
         self._check_open()
+        self._glance()
         return self._read_line(-1 if size is None else size)
 
     def _read_line(self, size: int) -> bytes:
@@ -153,6 +155,7 @@ class Reader(Half):
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
         """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
         self._check_open()
+        self._glance()
         if size is None or size == -1:
             return self._gather(None)
         if size < 0:
@@ -180,6 +183,7 @@ class Reader(Half):
     def read1(self, size: int | None = -1, /) -> bytes:
         """Read what is there, at most `size` bytes, waiting only when nothing is."""
         self._check_open()
+        self._glance()
         if size == 0:
             return b""
         if self._start == len(self._buffer) and not self._fill():
@@ -205,6 +209,7 @@ class Reader(Half):
 
     def _read_view(self, target: "WriteableBuffer", *, wholly: bool) -> int | None:
         self._check_open()
+        self._glance()
         with memoryview(target) as whole, whole.cast("B") as view:
             data = self._gather(len(view)) if wholly else self.read1(len(view))
             if data is None:

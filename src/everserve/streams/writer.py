@@ -6,6 +6,7 @@ It stands between a socket and the `wfile` of a handler; `_writer.pyx` is the sa
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from everserve.errors import FiberTimeout
 from everserve.fibers import engine
 from everserve.fibers.fiber import Corked
 from everserve.fibers.sockets import FiberSocket
@@ -80,6 +81,8 @@ class Writer(Half, Corked):
             self._hold_back()
             self._parts.append(data if type(data) is bytes else bytes(data))
             self._length += size
+            if self._coalesces and self._watch is not None and engine.current() is None:
+                self.push_out()  # a thread beside the fibers: none of them would know of it
         return size
 
     def flush(self) -> None:
@@ -134,6 +137,8 @@ class Writer(Half, Corked):
         """Send all that is held; what the peer makes of it is kept for the next call."""
         fiber = engine.current()
         if fiber is None:
+            if self._sender is not None:
+                return  # a fiber is sending, and goes on until nothing is left
             with self._turn:
                 self._send_held()
             return
@@ -148,6 +153,8 @@ class Writer(Half, Corked):
             waiting, self._queue = self._queue, []
             for other in waiting:
                 other.wake()
+        if self._length:
+            self.push_out()  # a thread left it to this fiber, which had just finished
 
     def _send_held(self) -> None:
         while self._length:
@@ -157,5 +164,8 @@ class Writer(Half, Corked):
                 self._watch.corked = None
             try:
                 self.sock.sendall(held)
+            except FiberTimeout as error:
+                self._error = error  # some of it has left: nothing may follow
+                raise  # and what the fiber waited for is to end
             except OSError as error:
                 self._error = error
