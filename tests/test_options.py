@@ -83,3 +83,9 @@ def test_an_option_of_another_kind_of_server() -> None:
 def test_a_context_for_clients_is_told_from_other_things() -> None:
     with pytest.raises(TLSConfigError, match="a context for clients"):
         OPTIONS["tls"].check(ssl.create_default_context())
+
+
+def test_none_is_a_value_where_it_is_the_default() -> None:
+    assert check({"idle_timeout": None}, everserve.TCPServer) == {"idle_timeout": None}
+    with pytest.raises(OptionError, match="handshake_timeout"):
+        check({"handshake_timeout": None}, everserve.TCPServer)

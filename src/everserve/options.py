@@ -240,7 +240,8 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
         if not hasattr(server_class, name) or (option.of_streams and _has_datagrams(server_class)):
             raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
-        checked[name] = option.check(value)
+        default = getattr(server_class, name)
+        checked[name] = None if value is None and default is None else option.check(value)
     return checked
 
 

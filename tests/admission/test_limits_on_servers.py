@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from tests.clients import LIMIT, ask, connect
+from tests.clients import LIMIT, ask, connect, read_all
 from tests.scenes import Heard
 
 import everserve
@@ -332,3 +332,41 @@ def test_a_value_that_cannot_be_read_costs_connections_and_not_the_server(
     assert isinstance(failed.error, OptionError if option == "access" else TypeError)
     setattr(server, option, None)
     assert ask(server.server_address, b"yes\n") == b"YES\n"
+
+
+@pytest.mark.parametrize("rate", [0, "5"])
+def test_a_rate_that_lets_nobody_in_or_cannot_be_read_ends_nothing(heard: Heard, rate: Any) -> None:
+    server = make_server(Upper, "tcp://127.0.0.1:0", concurrency="threads")
+    server.subscribe(heard)
+    server.accept_rate = rate
+    with server.running() as address, connect(address) as waiting:
+        waiting.sendall(b"later\n")
+        waiting.shutdown(socket.SHUT_WR)
+        assert not heard.of(Accepted)
+        server.accept_rate = None
+        assert read_all(waiting) == b"LATER\n"
+
+
+def test_a_policy_is_asked_about_each_limit(serve: Any, heard: Heard, concurrency: str) -> None:
+    """To waive one is not to waive the others."""
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    asked: list[str] = []
+
+    def policy(_server: Any, _request: Any, _address: Any, reason: str) -> bool:
+        asked.append(reason)
+        return reason == "accept_rate"
+
+    server = serve(
+        Upper,
+        "tcp://127.0.0.1:0",
+        accept_rate=0.001,
+        accept_burst=1,
+        max_connections=1,
+        overload=policy,
+    )
+    with connect(server.server_address):
+        heard.wait_for(Opened)
+        assert ask(server.server_address, b"") == b""
+        heard.wait_for(Refused)
+    assert asked == ["accept_rate", "max_connections"]

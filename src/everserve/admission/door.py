@@ -83,21 +83,24 @@ class Door:
             return True
         return not (keeper._is_full() or self._too_many_handshakes() or self.pause())
 
-    def objection(self, address: Any) -> str | None:
-        """Why the connection from ``address``, accepted just now, is above a limit, in a word."""
+    def objections(self, address: Any) -> list[str]:
+        """Why the connection from ``address``, accepted just now, should not come in: in words."""
         keeper = self._keeper
+        found: list[str] = []
         if keeper.access is not None and not _permits(keeper.access, address):
-            return "access"
+            return ["access"]
         if keeper.accept_rate is not None and not self._may_pass():
-            return "accept_rate"
+            found.append("accept_rate")
         per_peer = keeper.max_connections_per_peer
         if per_peer is not None and self.peers.count(address) >= option(per_peer, inf):
-            return "max_connections_per_peer"
+            found.append("max_connections_per_peer")
         if keeper.overload == "wait":
-            return None
+            return found
         if keeper._is_full():
-            return "max_connections"
-        return "max_handshakes" if self._too_many_handshakes() else None
+            found.append("max_connections")
+        if self._too_many_handshakes():
+            found.append("max_handshakes")
+        return found
 
     def enter(self, connection: Any) -> None:
         """The connection is let in: count it among those of its peer, and its handshake to come."""

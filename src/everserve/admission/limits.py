@@ -11,6 +11,9 @@ from everserve.admission.access import host_of
 
 __all__ = ["PeerCounter", "TokenBucket"]
 
+_LONG = 86_400.0
+"""Seconds until one asks again whether anything may pass at a rate of 0."""
+
 
 class TokenBucket:
     """Lets ``rate`` things a second pass on average, and ``burst`` of them at once.
@@ -21,12 +24,12 @@ class TokenBucket:
     def __init__(
         self, rate: float, burst: float | None = None, now: Callable[[], float] = monotonic
     ) -> None:
-        """``burst`` defaults to one second's worth, at least 1."""
+        """``burst`` defaults to one second's worth, at least 1. With a rate of 0 nothing passes."""
         self.rate = rate
         self.asked = burst
         self.burst = max(1.0, rate if burst is None else burst)
         self._now = now
-        self._tokens = self.burst
+        self._tokens = self.burst if rate > 0 else 0.0
         self._at = now()
 
     def wait(self) -> float:
@@ -34,6 +37,8 @@ class TokenBucket:
         now = self._now()
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
+        if self.rate <= 0:
+            return _LONG
         # Rounded: a wait of a billionth part of a token would be a turn of the loop for nothing.
         return 0.0 if self._tokens > 0.999999 else (1.0 - self._tokens) / self.rate
 

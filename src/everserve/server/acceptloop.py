@@ -103,7 +103,7 @@ class AcceptLoop:
     def _wait(self, wanted: bool, timeout: float | None) -> bool:
         """True if a request waits; false after ``timeout`` seconds or a wake-up."""
         self._listen(wanted and self._can_accept())
-        pause = self._server._back_off.remaining() or self._server._door.pause()
+        pause = self._server._back_off.remaining() or (wanted and self._server._door.pause())
         if pause and (timeout is None or pause < timeout):
             timeout = pause
         requested = False

@@ -90,9 +90,8 @@ class BaseServer(RequestFlow):
             self._limit_changed()
 
     def _limit_changed(self) -> None:
-        """Let an accept loop that waits for room look again."""
-        loop = getattr(self, "_loop", None)  # not yet there while the server is made
-        if loop is not None and loop.gated:
+        """Let an accept loop look again whether there is room."""
+        if getattr(self, "_loop", None) is not None:  # not yet there while the server is made
             self._life.wake()
 
     @property

@@ -183,7 +183,7 @@ class RequestFlow:
         except OSError as error:
             self._accept_failed(error)
         except Exception as error:
-            self._hook_failed("get_request", error)
+            self._failed_early(f"{type(self).__name__}.get_request()", error)
         else:
             self._back_off.succeed()
             self._admit(request, client_address)
@@ -191,9 +191,10 @@ class RequestFlow:
         return False
 
     def _admit(self, request: Any, client_address: Any) -> None:
-        objection, wrong = None, None
+        objections: list[str] = []
+        wrong = None
         try:
-            objection = self._door.objection(client_address)
+            objections = self._door.objections(client_address)
         except Exception as error:  # a value that cannot be read was assigned while it runs
             wrong = error
         connection = self._inflight.add(request, client_address)
@@ -202,9 +203,11 @@ class RequestFlow:
         try:
             if wrong is not None:
                 raise wrong
-            if objection is not None and not self._let_in(request, client_address, objection):
-                self._turn_away(connection, request, objection)
-            elif self.verify_request(request, client_address):
+            for objection in objections:
+                if not self._let_in(request, client_address, objection):
+                    self._turn_away(connection, request, objection)
+                    return
+            if self.verify_request(request, client_address):
                 if self.max_connections_per_peer is not None or self.tls is not None:
                     self._door.enter(connection)
                 self.process_request(request, client_address)
@@ -271,7 +274,11 @@ class RequestFlow:
 
     def _has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
-        return self._door.is_open()
+        try:
+            return self._door.is_open()
+        except Exception as error:  # as in _admit; nobody can come in until it is mended
+            self._failed_early("a limit", error)
+            return False
 
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
@@ -419,10 +426,10 @@ class RequestFlow:
         if delay is not None:
             self._tell(BackedOff(error, delay, self._back_off.told()))
 
-    def _hook_failed(self, hook: str, error: Exception) -> None:
-        """A hook failed before there was a request: told, and not repeated at full speed."""
+    def _failed_early(self, what: str, error: Exception) -> None:
+        """It failed before there was a request: told, and not repeated at full speed."""
         self._back_off.fail()
-        error.add_note(f"raised by {type(self).__name__}.{hook}(), before there was a request")
+        error.add_note(f"raised by {what}, before there was a request")
         self.handle_error(None, None)
 
     def _contain(self, connection: Connection, request: Any, peer: Any, error: Exception) -> None:
