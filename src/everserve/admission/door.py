@@ -116,8 +116,7 @@ class Door:
         """The connection has ended."""
         if connection.counted is not None:
             self.peers.remove(connection.counted)
-        if connection.greeting:
-            self.greeted(connection)
+        self.greeted(connection)
 
     def greet(self, connection: Any) -> None:
         """A handshake begins, unless it has already."""
