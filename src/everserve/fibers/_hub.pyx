@@ -91,8 +91,8 @@ cdef class Hub(Switchboard):
     def run(self, timeout=None):
         """Turn until a reader of `add_reader` was called, `wake()` was, or `timeout` has passed.
 
-        For a caller whose own conditions change by nothing else, such as an accept loop: a turn
-        finds a dozen ready fibers under load, and coming back after each costs as much as they do.
+        For a caller whose own conditions change by nothing else, such as an accept loop, which
+        would come back to Python after each few ready fibers for nothing.
         """
         cdef void *outer = get_turning()
         cdef double limit = limit_after(timeout)

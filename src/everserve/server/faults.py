@@ -72,7 +72,7 @@ def _is_connected(request: Any) -> bool:
         return True  # there is no connection to lose: it was another one
     if not isinstance(request, socket.socket) or request.fileno() == -1:
         return False
-    if is_closed(request):  # no need to ask poll(2), which costs ten times as much
+    if is_closed(request):  # the common case, without an exception
         return False
     try:
         request.getpeername()

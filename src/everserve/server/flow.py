@@ -209,7 +209,7 @@ class RequestFlow:
                     return
             if self.verify_request(request, client_address):
                 if self.max_connections_per_peer is not None or self.tls is not None:
-                    self._door.enter(connection)
+                    self._door.enter(connection)  # what else is counted is in _inflight
                 self.process_request(request, client_address)
             else:
                 self._turn_away(connection, request, "verify_request")

@@ -5,7 +5,7 @@ from everserve.fibers._loop cimport Watch
 cdef enum:
     BY_FIBER                     # a FiberSocket of the compiled engine: its waits park
     BY_DESCRIPTOR                # exactly socket.socket: its system calls, without the GIL
-    BY_METHODS                   # any other: what its own recv_into and sendall do
+    BY_METHODS                   # any other: what its own recv_into (TLS: recv) and sendall do
 
 cdef enum:
     BLOCK = 65536                # bytes a fiber's read may find; shared, as nobody keeps one waiting
