@@ -13,6 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
+    "sockets/_tlsrecords",
     *(f"fibers/_{room}" for room in ("loop", "fiber", "switchboard", "hub")),
     *(f"fibers/_{room}" for room in ("transfer", "sockets", "accepting")),
     *(f"streams/_{room}" for room in ("half", "reader", "writer", "stream")),

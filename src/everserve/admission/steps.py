@@ -16,6 +16,7 @@ from everserve.admission.access import Networks, host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
+from everserve.fibers.engine import Records
 from everserve.reading import option
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLS, TLSSocket
@@ -184,7 +185,8 @@ def secure(passage: Passage) -> TLSSocket:
     server = passage.server
     if isinstance(server.tls, ssl.SSLContext):
         server.tls = TLS.of(server.tls)
-    layer: TLSSocket = server.tls.wrap(passage.request, turn=server._writers_turn())
+    turn = server._writers_turn()
+    layer: TLSSocket = server.tls.wrap(passage.request, turn=turn, records=Records)
     server._greet(passage.connection)
     try:
         seconds = option(server.handshake_timeout, HANDSHAKE_TIMEOUT)

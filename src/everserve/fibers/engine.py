@@ -16,6 +16,7 @@ __all__ = [
     "Fiber",
     "FiberSocket",
     "Hub",
+    "Records",
     "accept_many",
     "current",
     "engine",
@@ -29,8 +30,8 @@ _CHOICES = ("auto", *_PREFIXES)
 def load(name: str) -> Any:
     """The parts of the engine called `name`, "native" or "python"; ImportError when it is absent."""
 
-    def part(room: str) -> Any:
-        return importlib.import_module(f"everserve.fibers.{_PREFIXES[name]}{room}")
+    def part(module: str, room: str = "fibers") -> Any:
+        return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
 
     fiber, hub, sockets = part("fiber"), part("hub"), part("sockets")
     return SimpleNamespace(
@@ -42,6 +43,7 @@ def load(name: str) -> Any:
         turning_hub=hub.turning_hub,
         FiberSocket=sockets.FiberSocket,
         accept_many=part("accepting").accept_many,
+        Records=part("tlsrecords", "sockets").Records,
     )
 
 
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from everserve.fibers.fiber import Corked, Fiber
     from everserve.fibers.hub import Hub, current, turning_hub
     from everserve.fibers.sockets import FiberSocket
+    from everserve.sockets.tlsrecords import Records
 else:
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber
@@ -84,3 +87,4 @@ else:
     turning_hub = _chosen.turning_hub
     FiberSocket = _chosen.FiberSocket
     accept_many = _chosen.accept_many
+    Records = _chosen.Records

@@ -21,6 +21,7 @@ from everserve.sockets.tlscontexts import (
 )
 from everserve.sockets.tlsidentity import TLSIdentity
 from everserve.sockets.tlsnames import answer_names, canonical
+from everserve.sockets.tlsrecords import Records
 from everserve.sockets.tlssocket import TLSSocket, Turn
 
 __all__ = ["TLS", "TLSIdentity", "TLSSocket"]
@@ -162,6 +163,7 @@ class TLS:
         initial: bytes = b"",
         suppress_ragged_eofs: bool = True,
         turn: Turn | None = None,
+        records: type[Records] = Records,
     ) -> TLSSocket:
         """The server's side of TLS over `inner`, before its handshake; see `TLSSocket`."""
         return TLSSocket(
@@ -170,6 +172,7 @@ class TLS:
             initial=initial,
             suppress_ragged_eofs=suppress_ragged_eofs,
             turn=turn,
+            records=records,
         )
 
     def _load(self, settings: Settings) -> None:

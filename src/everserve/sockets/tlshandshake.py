@@ -8,7 +8,8 @@ import ssl
 from time import monotonic
 
 from everserve.sockets.tlshello import HelloReader, UnreadableName
-from everserve.sockets.tlswire import Half, TLSWire, Turn, ragged_error
+from everserve.sockets.tlsrecords import Records
+from everserve.sockets.tlswire import Phase, TLSWire, Turn
 
 __all__ = ["TLSHandshake"]
 
@@ -19,7 +20,7 @@ _UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 class TLSHandshake(TLSWire):
     """Agrees with the peer. Users meet it as `TLSSocket`."""
 
-    __slots__ = ("_hello", "_initial", "_listens")
+    __slots__ = ("_hello", "_initial")
 
     _initial: bytes
 
@@ -31,11 +32,11 @@ class TLSHandshake(TLSWire):
         server_hostname: str | None,
         session: ssl.SSLSession | None,
         turn: Turn | None,
+        records: type[Records],
     ) -> None:
-        super().__init__(inner, context, server_side, server_hostname, session, turn)
+        super().__init__(inner, context, server_side, server_hostname, session, turn, records)
         self._initial = b""
         self._hello = HelloReader() if server_side else None
-        self._listens = server_side  # whether the peer has to say something first
 
     def do_handshake(self, block: bool = False) -> None:
         """Agree with the peer; the socket's time limit is for the whole. Nothing when it is done.
@@ -45,10 +46,10 @@ class TLSHandshake(TLSWire):
         Errors: `ssl.SSLCertVerificationError`, `ssl.SSLEOFError` (the peer went away), another
         `ssl.SSLError`; TimeoutError; `ssl.SSLWantReadError`, `ssl.SSLWantWriteError`: call again.
         """
-        if self._reads is not Half.FRESH:
+        if self._phase is not Phase.FRESH:
             return
         with self._turn:  # who comes second finds it done
-            if self._reads is Half.FRESH:
+            if self._phase is Phase.FRESH:
                 self._agree(self._inner.gettimeout(), block)
 
     def _agree(self, timeout: float | None, block: bool) -> None:
@@ -66,30 +67,18 @@ class TLSHandshake(TLSWire):
         initial, self._initial = self._initial, b""
         if initial:
             self._take_in(initial)
-        # To ask OpenSSL when nothing has come costs an exception: 8 us of the handshake's 450.
-        while self._listens or not self._has_agreed():
+        while not self._agree_here():
             self._ship(limit)
-            while not (self._more or self._feed()):
-                sealed = self._fetch(limit)
-                if not sealed:
-                    self.truncated = True
-                    raise ragged_error("the peer went away in the handshake")
-                self._take_in(sealed)
-            self._listens = False
+            self._take_in(self._fetch(limit, told="the peer went away in the handshake"))
         self._ship(limit)
-        self._more = self._incoming.pending
-        self._reads = self._writes = Half.OPEN
+        self._phase = Phase.OPEN
 
-    def _has_agreed(self) -> bool:
+    def _agree_here(self) -> bool:
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._listens, self._more = True, 0
-            return False
+            return self._records.agree()
         except ssl.SSLError:
             self._try_to_ship()  # the alert
             raise
-        return True
 
     def _take_in(self, sealed: bytes) -> None:
         """Keep what has come for OpenSSL, once the first flight is known to be readable."""
@@ -103,4 +92,4 @@ class TLSHandshake(TLSWire):
             if self._hello.done:
                 self._asked_name = self._hello.name
                 self._hello = None
-        self._hold(sealed)
+        self._records.hold(sealed)

@@ -4,7 +4,6 @@ It stands between a connection's plain socket and the handler's streams, and rea
 goes: reading, writing, the end. The handshake is `tlshandshake`'s, how ciphertext travels `tlswire`'s.
 """
 
-import errno
 import os
 import socket
 import ssl
@@ -12,11 +11,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from everserve.sockets.tlshandshake import TLSHandshake
+from everserve.sockets.tlsrecords import RECORD, Records
 from everserve.sockets.tlswire import (
     BATCH,
+    CUT,
     PIECE,
-    RECORD,
-    Half,
+    Phase,
     Turn,
     closed_error,
     ragged_error,
@@ -86,8 +86,9 @@ class TLSSocket(TLSHandshake):
         initial: bytes = b"",
         suppress_ragged_eofs: bool = True,
         turn: Turn | None = None,
+        records: type[Records] = Records,
     ) -> None:
-        super().__init__(inner, context, server_side, server_hostname, session, turn)
+        super().__init__(inner, context, server_side, server_hostname, session, turn, records)
         self.suppress_ragged_eofs = suppress_ragged_eofs
         self._initial = initial
         self._pid = os.getpid()
@@ -106,22 +107,21 @@ class TLSSocket(TLSHandshake):
             self._refuse_flags("recv")
         if bufsize <= 0:
             return _nothing(bufsize, "recv")
-        if self._reads is not Half.OPEN and not self._may_read():
-            return self._take_early(bufsize)
-        sealed = b""
+        if self._phase is not Phase.OPEN:
+            self._begin()
+        found = self._decrypt(b"", bufsize) if self._records.holding else None
         limit = None
-        while True:
-            if sealed or self._more or self._held or self._early:
-                found = self._decrypt(sealed, bufsize)
-                if found is not None:
-                    return found
-                limit = self._until(limit)
+        while found is None:
             try:
                 sealed = self._inner.recv(PIECE)
             except BlockingIOError:
                 raise want_read() from None
             if not sealed:
                 return self._end_ragged()
+            found = self._decrypt(sealed, bufsize)
+            if found is None:
+                limit = self._until(limit)
+        return found
 
     def recv_into(
         self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0
@@ -138,51 +138,45 @@ class TLSSocket(TLSHandshake):
 
     def pending(self) -> int:
         """Bytes that can be read without the kernel. Decrypts what is here in order to know."""
-        with self._lock:
-            self._open_early()
-        if self._outgoing.pending:
+        early = self._records.read_early()
+        if self._records.speaking:
             self._ship_at_once()
-        return len(self._early)
+        return early
 
     @property
     def broken(self) -> bool:
         """Whether the peer has sent what is no TLS, or not by the keys: nothing more can be read."""
-        return self._reads is Half.BROKEN
+        return self._records.broken
 
-    def _may_read(self) -> bool:
-        """Whether there may be more than what was read early."""
-        if self._reads is Half.FRESH:
+    def _begin(self) -> None:
+        """Be open, or say why not."""
+        if self._phase is Phase.FRESH:
             self.do_handshake()
-        if self._reads is Half.CLOSED:
+        if self._phase is Phase.CLOSED:
             raise closed_error()
-        if self._reads is Half.BROKEN and not self._early:
-            self._raise_fault()
-        return self._reads is Half.OPEN
 
     def _decrypt(self, sealed: bytes, size: int) -> bytes | None:
         """Up to `size` bytes of what is here; None when the rest of a record has to come first."""
         try:
-            with self._lock:
-                if sealed:
-                    self._hold(sealed)
-                if self._early:
-                    return self._take_early(size)
-                found = self._open(size)
-                if (self._more or self._held) and found:
-                    found = self._open_more(size, found)
-        except ssl.SSLError:
-            self._reads, self._writes = Half.BROKEN, Half.ENDED
-            self._ship_at_once()  # the alert
-            raise
-        if self._outgoing.pending:
-            self._ship_at_once()  # an answer to KeyUpdate (RFC 8446, 4.6.3), or an alert
-        return found
+            return self._records.read(sealed, size)
+        finally:
+            if self._records.speaking:  # an answer to KeyUpdate (RFC 8446, 4.6.3), or an alert
+                self._ship_at_once()
 
     def _end_ragged(self) -> bytes:
         self.truncated = True
         if not self.suppress_ragged_eofs:
-            raise ragged_error("the stream ends without close_notify")
+            raise ragged_error(CUT)
         return b""
+
+    def _until(self, limit: float | None) -> float:
+        """The moment by which a record that has begun must be there."""
+        if limit is None:
+            timeout = self._inner.gettimeout()
+            return monotonic() + timeout if timeout else float("inf")
+        if monotonic() > limit:
+            raise TimeoutError("timed out")
+        return limit
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -190,12 +184,12 @@ class TLSSocket(TLSHandshake):
         """Send the first bytes of `data`, a record's worth at most, and tell how many."""
         if flags:
             self._refuse_flags("send")
-        if self._writes is not Half.OPEN:
-            self._prepare_writing()
+        if self._phase is not Phase.OPEN:
+            self._begin()
         with self._turn, memoryview(data) as view, view.cast("B") as plain:
             self._ship()
             if not self._owed:
-                sealed = self._seal(plain[:RECORD])
+                sealed = self._records.write(plain[:RECORD])
                 self._owed = min(len(plain), RECORD)
                 self._send(sealed)
             elif self._owed > len(plain):
@@ -207,18 +201,18 @@ class TLSSocket(TLSHandshake):
         """Send all of `data`. The socket's time limit is for each wait, as with `ssl.SSLSocket`."""
         if flags:
             self._refuse_flags("sendall")
-        if self._writes is not Half.OPEN:
-            self._prepare_writing()
+        if self._phase is not Phase.OPEN:
+            self._begin()
         with self._turn:
             if self._unsent:
                 self._ship()
             self._owed = 0
             if type(data) is bytes and len(data) <= RECORD:
-                self._send(self._seal(data))
+                self._send(self._records.write(data))
                 return
             with memoryview(data) as view, view.cast("B") as plain:
                 for start in range(0, len(plain), BATCH):
-                    self._send(self._seal(plain[start : start + BATCH]))
+                    self._send(self._records.write(plain[start : start + BATCH]))
 
     def sendfile(self, file: "_SendableFile", offset: int = 0, count: int | None = None) -> int:
         """Send what `file` holds from `offset` on, `count` bytes at most; tells how many."""
@@ -237,14 +231,6 @@ class TLSSocket(TLSHandshake):
             if total > 0 and hasattr(file, "seek"):
                 file.seek(offset + total)
 
-    def _prepare_writing(self) -> None:
-        if self._writes is Half.FRESH:
-            self.do_handshake()
-        if self._writes is Half.CLOSED:
-            raise closed_error()
-        if self._writes is Half.ENDED:
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
     # --- the end -------------------------------------------------------------------------------
 
     def close_notify(self, timeout: float = 0.0, *, wait: bool = False) -> bool:
@@ -261,9 +247,9 @@ class TLSSocket(TLSHandshake):
         """
         limit = monotonic() + timeout
         self._say_goodbye(timeout)
-        if wait and self._reads is Half.OPEN and not self.truncated:
+        if wait and self._is_open() and not self.truncated:
             self._await_goodbye(limit)
-        return self._reads is Half.ENDED
+        return self._records.ended
 
     def shutdown(self, how: int, /) -> None:
         """Shut down one direction or both; before writing ends, close_notify is sent.
@@ -284,49 +270,46 @@ class TLSSocket(TLSHandshake):
         Errors: `ssl.SSLError` where the peer still sends data, `ssl.SSLEOFError` where it has gone;
         ValueError before the handshake and after the end.
         """
-        if self._reads in (Half.FRESH, Half.BROKEN, Half.CLOSED):
+        if self._phase is not Phase.OPEN or self._records.broken:
             raise ValueError(f"No SSL wrapper around {self}")
         with self._turn:
-            self._seal_goodbye()
+            self._records.say_goodbye()
             self._ship()
-        while not self._early and self._reads is Half.OPEN:
-            self._read_early(self._fetch())
-        if self._early:
+        early = self._records.read_early()
+        while not early and self._is_open():
+            early = self._records.read_early(self._fetch())
+        if early:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "application data after close notify")
-        if self._fault is not None:
-            self._raise_fault()
-        self._reads = self._writes = Half.CLOSED
+        self._records.raise_fault()
+        self._phase = Phase.CLOSED
         return self._inner
 
     def surplus(self) -> bytes:
         """After `unwrap`: what came in clear behind the peer's close_notify, once."""
-        if self._reads is not Half.CLOSED:
-            return b""
-        held, self._held = self._held[self._at :], b""
-        return self._incoming.read() + held
+        return self._records.surplus() if self._phase is Phase.CLOSED else b""
 
     def detach(self) -> int:
         """Give up the descriptor, and return it; nothing is said to the peer."""
-        self._reads = self._writes = Half.CLOSED
+        self._phase = Phase.CLOSED
         return super().detach()
 
     def _real_close(self) -> None:
         # A process that has only inherited the connection must not speak in its name; and a lock
         # that is taken here may be this very thread's, which a signal has interrupted.
-        if self._pid == os.getpid() and not self._lock.locked():
+        if self._pid == os.getpid() and not self._records.locked:
             self._say_goodbye(0.0)
-        self._reads = self._writes = Half.CLOSED
+        self._phase = Phase.CLOSED
         super()._real_close()
 
     def _say_goodbye(self, timeout: float) -> None:
         """Send close_notify within `timeout` seconds, or let it be."""
-        if self._writes is not Half.OPEN:
+        if self._phase is not Phase.OPEN:
             return
         limit = monotonic() + timeout
         if not (self._turn.acquire(True, timeout) if timeout > 0.0 else self._turn.acquire(False)):
             return
         try:
-            self._seal_goodbye()
+            self._records.say_goodbye()
             self._ship(at_once=True)
         except ssl.SSLWantWriteError:
             if timeout > 0.0:
@@ -335,20 +318,6 @@ class TLSSocket(TLSHandshake):
             pass
         finally:
             self._turn.release()
-
-    def _seal_goodbye(self) -> None:
-        with self._lock:
-            if self._writes is not Half.OPEN:
-                return
-            # SSL_shutdown breaks on data that it meets: what is here is read before.
-            self._open_early()
-            if self._fault is not None:
-                return
-            try:
-                self._tls.unwrap()
-            except ssl.SSLWantReadError:
-                pass  # the peer has not ended its side yet
-            self._writes = Half.ENDED
 
     def _ship_patiently(self, limit: float) -> None:
         before = self._inner.gettimeout()
@@ -362,21 +331,17 @@ class TLSSocket(TLSHandshake):
     def _await_goodbye(self, limit: float) -> None:
         before = self._inner.gettimeout()
         try:
-            while self._reads is Half.OPEN:
-                self._early = b""
-                self._read_early(self._fetch(limit))
+            while self._is_open():
+                self._records.read_early(self._fetch(limit))
+                self._records.forget_early()
         except OSError:
             pass
         finally:
             self._restore(before)
 
-    def _read_early(self, sealed: bytes) -> None:
-        if not sealed:
-            self.truncated = True
-            raise ragged_error("the stream ends without close_notify")
-        with self._lock:
-            self._hold(sealed)
-            self._open_early()
+    def _is_open(self) -> bool:
+        """Whether the peer may have more to say."""
+        return self._phase is Phase.OPEN and not self._records.ended and not self._records.broken
 
 
 def _nothing(size: int, method: str) -> bytes:
