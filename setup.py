@@ -15,7 +15,10 @@ from setuptools.command.build_ext import build_ext
 MODULES = (
     "sockets/_tlsrecords",
     *(f"fibers/_{room}" for room in ("loop", "fiber", "switchboard", "hub")),
-    *(f"fibers/_{room}" for room in ("transfer", "sockets", "accepting")),
+    *(
+        f"fibers/_{room}"
+        for room in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
+    ),
     *(f"streams/_{room}" for room in ("half", "reader", "writer", "stream")),
 )
 DIRECTIVES = {

@@ -16,7 +16,6 @@ from everserve.admission.access import Networks, host_of
 from everserve.admission.deadlines import Deadline
 from everserve.admission.pace import Pace, PaceLimits, StageDeadline
 from everserve.errors import ProxyHeaderError
-from everserve.fibers.engine import Records
 from everserve.reading import option
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLS, TLSSocket
@@ -185,8 +184,7 @@ def secure(passage: Passage) -> TLSSocket:
     server = passage.server
     if isinstance(server.tls, ssl.SSLContext):
         server.tls = TLS.of(server.tls)
-    turn = server._writers_turn()
-    layer: TLSSocket = server.tls.wrap(passage.request, turn=turn, records=Records)
+    layer: TLSSocket = server._speak_tls(server.tls, passage.request)
     server._greet(passage.connection)
     try:
         seconds = option(server.handshake_timeout, HANDSHAKE_TIMEOUT)

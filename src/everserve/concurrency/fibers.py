@@ -19,13 +19,22 @@ from typing import TYPE_CHECKING, Any
 from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.requestthread import RequestThreadMixIn
 from everserve.events import Stalled
-from everserve.fibers.engine import Fiber, FiberSocket, Hub, accept_many, current
+from everserve.fibers.engine import (
+    Fiber,
+    FiberSocket,
+    FiberTLSSocket,
+    Hub,
+    Records,
+    accept_many,
+    current,
+)
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
 from everserve.reading import option
 
 if TYPE_CHECKING:
     from everserve.server.stopping import StopReport
+    from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberMixIn"]
 
@@ -214,8 +223,9 @@ class FiberMixIn(RequestThreadMixIn):
         while self._has_requests(hub) and (left := deadline - monotonic()) > 0:
             hub.turn(left)
 
-    def _writers_turn(self) -> Any:
-        return Semaphore(1)  # a lock for threads would stop them all
+    def _speak_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
+        turn = Semaphore(1)  # a lock for threads would stop them all
+        return tls.wrap(sock, turn=turn, records=Records, kind=FiberTLSSocket)
 
     def _runner(self) -> int:
         fiber = current()

@@ -4,4 +4,5 @@ from everserve.fibers._loop cimport Watch
 cdef type fiber_socket_type
 
 cdef Watch watch_of(object sock)
+cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags)
 cpdef object adopt(cls, int fd, int family, int kind, int proto)

@@ -14,6 +14,7 @@ from cpython.buffer cimport (
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from everserve.fibers._loop cimport Watch
+from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._switchboard cimport Switchboard, running_hub
 from everserve.fibers._transfer cimport (
     await_io, check_open, limit_of, raise_errno, receive, refuse_closed, refuse_to_wait, settle_first,
@@ -24,20 +25,8 @@ from everserve.fibers import sockets as reference
 
 cdef extern from *:
     """
-    #include <stddef.h>
-    #include <structmember.h>      /* PyMemberDef, until Python 3.12 */
     #include <sys/socket.h>
-
-    static Py_ssize_t everserve_slot_offset(PyObject *descriptor) {
-        if (!Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) return -1;
-        return ((PyMemberDescrObject *)descriptor)->d_member->offset;
-    }
-    static inline PyObject *everserve_slot(PyObject *object, Py_ssize_t offset) {
-        return *(PyObject **)((char *)object + offset);
-    }
     """
-    Py_ssize_t slot_offset "everserve_slot_offset"(object descriptor)
-    PyObject *slot "everserve_slot"(object owner, Py_ssize_t offset)
     bint PyObject_TypeCheck(object o, type t)
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *text_of "PyBytes_AS_STRING"(PyObject *bytes)

@@ -8,6 +8,11 @@ cdef extern from "<sys/socket.h>":
     enum:
         MSG_DONTWAIT
 
+cdef extern from "<sys/uio.h>":
+    struct Piece "iovec":
+        void *data "iov_base"
+        size_t size "iov_len"
+
 cdef int raise_errno() except -1
 cdef int refuse_closed() except -1
 cdef int time_out() except -1
@@ -19,6 +24,8 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
 cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) except -1
 cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
                          double limit) except -1
+cdef Py_ssize_t try_transmit(Watch watch, const void *data, size_t size, int flags) except -2
+cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) except -2
 cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) except -1
 cdef int settle_first(Watch watch) except -1
 

@@ -7,6 +7,7 @@ is what recv(2) and send(2) are to those of the standard library.
 import os
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject
+from libc.string cimport memset
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from everserve.fibers._fiber cimport Corked
 from everserve.fibers._loop cimport Watch, monotonic
@@ -24,6 +25,10 @@ cdef extern from *:
     int sys_poll "poll"(pollfd *fds, unsigned long count, int timeout) nogil
     Py_ssize_t sys_recv "recv"(int fd, void *buffer, size_t size, int flags)
     Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags)
+    Py_ssize_t sys_sendmsg "sendmsg"(int fd, const Message *message, int flags)
+    struct Message "msghdr":
+        Piece *pieces "msg_iov"
+        size_t count "msg_iovlen"
     enum:
         MSG_NOSIGNAL
         POLLIN
@@ -155,6 +160,26 @@ cdef Py_ssize_t try_transmit(Watch watch, const void *data, size_t size, int fla
             if <size_t>count < size and watch.infers:
                 watch.writable = False
             return count
+        if errno == EAGAIN:
+            watch.writable = False
+            return -1
+        if errno != EINTR:
+            raise_errno()
+        PyErr_CheckSignals()
+
+
+cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) except -2:
+    """As `try_transmit`, of bytes that lie in several places."""
+    cdef Message message
+    cdef Py_ssize_t sent
+    check_open(watch)
+    memset(&message, 0, sizeof(message))
+    message.pieces = pieces
+    message.count = count
+    while True:
+        sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL)
+        if sent >= 0:
+            return sent
         if errno == EAGAIN:
             watch.writable = False
             return -1

@@ -15,8 +15,10 @@ __all__ = [
     "Corked",
     "Fiber",
     "FiberSocket",
+    "FiberTLSSocket",
     "Hub",
     "Records",
+    "Semaphore",
     "accept_many",
     "current",
     "engine",
@@ -42,7 +44,9 @@ def load(name: str) -> Any:
         current=hub.current,
         turning_hub=hub.turning_hub,
         FiberSocket=sockets.FiberSocket,
+        FiberTLSSocket=part("tlssockets").FiberTLSSocket,
         accept_many=part("accepting").accept_many,
+        Semaphore=part("semaphore").Semaphore,
         Records=part("tlsrecords", "sockets").Records,
     )
 
@@ -77,7 +81,9 @@ if TYPE_CHECKING:
     from everserve.fibers.accepting import accept_many
     from everserve.fibers.fiber import Corked, Fiber
     from everserve.fibers.hub import Hub, current, turning_hub
+    from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
+    from everserve.fibers.tlssockets import FiberTLSSocket
     from everserve.sockets.tlsrecords import Records
 else:
     Hub = _chosen.Hub
@@ -86,5 +92,7 @@ else:
     current = _chosen.current
     turning_hub = _chosen.turning_hub
     FiberSocket = _chosen.FiberSocket
+    FiberTLSSocket = _chosen.FiberTLSSocket
     accept_many = _chosen.accept_many
     Records = _chosen.Records
+    Semaphore = _chosen.Semaphore

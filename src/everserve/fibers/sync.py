@@ -14,6 +14,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from everserve.errors import FiberTimeout, HubError
 from everserve.fibers import engine
+from everserve.fibers.engine import Semaphore
+from everserve.fibers.tickets import Line, Ticket, wait_until
 
 __all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
 
@@ -44,30 +46,6 @@ def sleep(seconds: float = 0.0) -> None:
         fiber.hub.park(left)
 
 
-def _wait_until(
-    met: Callable[[], bool], callbacks: "list[Callable[[], object]]", timeout: float | None
-) -> bool:
-    """Wait until `met()`, which is asked again whenever one's entry in `callbacks` is called."""
-    fiber = engine.current()
-    bell = None if fiber is not None else threading.Event()
-    told = fiber.wake if fiber is not None else bell.set  # type: ignore[union-attr]
-    limit = None if timeout is None else time.monotonic() + timeout
-    callbacks.append(told)  # before the first question: what comes between is not lost
-    try:
-        while not met():
-            left = None if limit is None else limit - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            if fiber is not None:
-                fiber.hub.park(left)
-            elif bell is not None:
-                bell.wait(left)
-                bell.clear()
-        return True
-    finally:
-        callbacks.remove(told)
-
-
 class Event:
     """A flag to wait for. Every method is for fibers and for threads."""
 
@@ -91,105 +69,7 @@ class Event:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the flag, at most `timeout` seconds (None: for ever); say whether it is up."""
-        return self._flag or _wait_until(self.is_set, self._waiting, timeout)
-
-
-class _Ticket:
-    """A place in a line, with the way to tell who stands there."""
-
-    __slots__ = ("_callbacks", "called")
-
-    def __init__(self) -> None:
-        self.called = False
-        self._callbacks: list[Callable[[], object]] = []
-
-    def call(self) -> None:
-        self.called = True
-        for told in tuple(self._callbacks):
-            told()
-
-    def wait(self, timeout: float | None) -> bool:
-        return _wait_until(lambda: self.called, self._callbacks, timeout)
-
-
-class _Line(deque[_Ticket]):
-    """Those who wait, first come first served. Its owner's lock protects it."""
-
-    __slots__ = ()
-
-    def enter(self) -> _Ticket:
-        ticket = _Ticket()
-        self.append(ticket)
-        return ticket
-
-    def call_next(self) -> bool:
-        """Call the first; say whether there was one."""
-        if not self:
-            return False
-        self.popleft().call()
-        return True
-
-    def leave(self, ticket: _Ticket) -> bool:
-        """Give up waiting; False for one that had been called already."""
-        if ticket.called:
-            return False
-        self.remove(ticket)
-        return True
-
-
-class Semaphore:
-    """At most `value` holders at a time, first come first served. For fibers and for threads."""
-
-    __slots__ = ("_line", "_lock", "_value")
-
-    def __init__(self, value: int = 1) -> None:
-        if value < 0:
-            raise ValueError(f"a semaphore cannot begin at {value}: give 0 or more")
-        self._value = value
-        self._lock = threading.Lock()
-        self._line = _Line()
-
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Take a place, waiting at most `timeout` seconds; False when there was none in time."""
-        with self._lock:
-            if self._value > 0:
-                self._value -= 1
-                return True
-            if not blocking:
-                return False
-            ticket = self._line.enter()
-        try:
-            if ticket.wait(timeout):
-                return True
-        except BaseException:
-            if not self._leave(ticket):
-                self.release()
-            raise
-        return not self._leave(ticket)
-
-    def release(self) -> None:
-        """Give a place back."""
-        with self._lock:
-            if not self._line.call_next():
-                self._value += 1
-
-    def _leave(self, ticket: _Ticket) -> bool:
-        with self._lock:
-            return self._line.leave(ticket)
-
-    def __enter__(self) -> bool:
-        with self._lock:  # at once, where there is a place: writers of a TLS connection come here
-            if self._value > 0:
-                self._value -= 1
-                return True
-        return self.acquire()
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            if not self._line:
-                self._value += 1
-                return
-        self.release()
+        return self._flag or wait_until(self.is_set, self._waiting, timeout)
 
 
 class Queue(Generic[T]):
@@ -204,8 +84,8 @@ class Queue(Generic[T]):
         self.maxsize = maxsize
         self._items: deque[T] = deque()
         self._lock = threading.Lock()
-        self._getters = _Line()
-        self._putters = _Line()
+        self._getters = Line()
+        self._putters = Line()
 
     def qsize(self) -> int:
         return len(self._items)
@@ -252,7 +132,7 @@ class Queue(Generic[T]):
     def get_nowait(self) -> T:
         return self.get(block=False)
 
-    def _wait(self, line: _Line, ticket: _Ticket, limit: float | None) -> bool:
+    def _wait(self, line: Line, ticket: Ticket, limit: float | None) -> bool:
         """Wait to be called; who gives up after having been called passes the call on."""
         try:
             if ticket.wait(None if limit is None else limit - time.monotonic()):

@@ -40,6 +40,7 @@ from everserve.events import (
     Shed,
     Subscriber,
 )
+from everserve.fibers.engine import Records
 from everserve.fibers.exits import FiberExit
 from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop
@@ -48,7 +49,7 @@ from everserve.server.inflight import Connection, ConnectionState, Inflight
 from everserve.server.lifecycle import Life, State
 from everserve.sockets.accepting import BackOff, Verdict, classify
 from everserve.sockets.counted import CountedSocket
-from everserve.sockets.tls import TLS
+from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["RequestFlow"]
 
@@ -129,9 +130,9 @@ class RequestFlow:
         """The layer that counts what moves over ``sock``, where the kernel does not."""
         return CountedSocket(sock)
 
-    def _writers_turn(self) -> Any:
-        """What writers of one TLS connection take turns by; ``None`` is a lock for threads."""
-        return None
+    def _speak_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
+        """TLS over ``sock``, before its handshake."""
+        return tls.wrap(sock, records=Records)
 
     def _runner(self) -> int:
         """Who runs now: two requests with the same runner cannot run at the same time."""

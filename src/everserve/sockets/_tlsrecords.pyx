@@ -35,7 +35,7 @@ cdef Py_ssize_t RECORD = reference.RECORD
 cdef Py_ssize_t MEAL = reference._MEAL
 cdef Py_ssize_t LONGEST = reference._LONGEST
 cdef int FIRST_KIND = reference._KINDS[0]
-cdef int LAST_KIND = reference._KINDS[-1]
+cdef int LAST_KIND = reference._KINDS.stop - 1
 
 cdef object SSLError = ssl.SSLError
 cdef object SSLWantReadError = ssl.SSLWantReadError
@@ -49,23 +49,6 @@ cdef inline Py_ssize_t length_of(const unsigned char *head):
 
 cdef class Records:
     """One connection's records. One thread may read while others write; who writes has the turn."""
-
-    cdef readonly object tls
-    cdef readonly bint ended
-    cdef readonly bint broken
-    cdef bint listens            # the peer has to say something first
-    cdef bint said               # close_notify has gone the other way
-    cdef object incoming
-    cdef object outgoing_
-    cdef object records
-    cdef object fault            # met behind data, which is told of first
-    cdef bytes early             # plain text that was read before somebody asked for it
-    cdef bytes held              # ciphertext that OpenSSL has not been given,
-    cdef Py_ssize_t at           # from here on
-    cdef Py_ssize_t lacking      # bytes that a record lacks whose beginning OpenSSL has been given
-    cdef Py_ssize_t more         # bytes that OpenSSL may have to read, or fewer; 0: none
-    cdef PyThread_type_lock lock     # held for OpenSSL alone
-    cdef bint taken
 
     def __cinit__(self, context, bint server_side, server_hostname, session):
         self.lock = PyThread_allocate_lock()
@@ -114,14 +97,22 @@ cdef class Records:
 
     @property
     def holding(self):
-        """Whether `read` may have something to tell without more ciphertext."""
-        return (self.more > 0 or self.ended or self.broken or PyBytes_GET_SIZE(self.held) > 0
-                or PyBytes_GET_SIZE(self.early) > 0)
+        """Whether there is anything that `read` has to look at before more ciphertext comes."""
+        return self.holds()
+
+    cdef bint holds(self) noexcept:
+        return (self.more > 0 or self.lacking > 0 or self.ended or self.broken
+                or PyBytes_GET_SIZE(self.held) > 0 or PyBytes_GET_SIZE(self.early) > 0)
+
+    cdef bint lacks(self) noexcept:
+        """Whether all that is here is the beginning of a record, which OpenSSL has."""
+        return (self.lacking > 0 and self.more == 0 and not self.ended and not self.broken
+                and PyBytes_GET_SIZE(self.held) == 0 and PyBytes_GET_SIZE(self.early) == 0)
 
     @property
     def speaking(self):
         """Whether there is ciphertext for the peer: an answer, an alert."""
-        return self.outgoing_.pending > 0
+        return not self.quiet and self.outgoing_.pending > 0
 
     @property
     def locked(self):
@@ -129,17 +120,25 @@ cdef class Records:
         return self.taken
 
     def hold(self, bytes sealed):
+        """Keep what has come."""
+        self.take_in(sealed)
+
+    cdef int take_in(self, bytes sealed) except -1:
         """Keep what has come; one record alone needs no more looking at."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(sealed)
         if PyBytes_GET_SIZE(self.held):
             self.held = self.held[self.at:] + sealed
             self.at = 0
+            self.quiet = self.alone = False
         elif (size >= HEAD and not self.lacking
               and size == HEAD + length_of(<const unsigned char *>PyBytes_AS_STRING(sealed))):
             self.incoming.write(sealed)
+            self.alone = self.more == 0
             self.more = size
         else:
             self.held = sealed
+            self.quiet = self.alone = False
+        return 0
 
     def surplus(self):
         """After the end of TLS: what came in clear behind it, once."""
@@ -154,10 +153,13 @@ cdef class Records:
 
         None when the rest of a record has to come first; b"" at the stream's end.
         """
+        return self.open_sealed(sealed, size)
+
+    cdef object open_sealed(self, bytes sealed, Py_ssize_t size):
         self.enter()
         try:
             if PyBytes_GET_SIZE(sealed):
-                self.hold(sealed)
+                self.take_in(sealed)
             if PyBytes_GET_SIZE(self.early):
                 return self.take_early(size)
             if self.ended:
@@ -175,7 +177,7 @@ cdef class Records:
         self.enter()
         try:
             if PyBytes_GET_SIZE(sealed):
-                self.hold(sealed)
+                self.take_in(sealed)
             self.open_early()
         finally:
             self.leave()
@@ -225,11 +227,13 @@ cdef class Records:
                 found = self.records.read(asked)
             except SSLWantReadError:
                 self.more = 0
+                self.quiet = self.alone = False
                 continue
             except SSLZeroReturnError:
                 found = b""
             except SSLError:
                 self.broken = True
+                self.quiet = False
                 raise
             self.count_opened(asked, PyBytes_GET_SIZE(found))
             return found
@@ -245,17 +249,22 @@ cdef class Records:
                     asked, PyMemoryView_FromMemory(target, asked, PyBUF_WRITE))
             except SSLWantReadError:
                 self.more = 0
+                self.quiet = self.alone = False
                 continue
             except SSLZeroReturnError:
                 count = 0
             except SSLError:
                 self.broken = True
+                self.quiet = False
                 raise
             self.count_opened(asked, count)
             return count
         return -1
 
     cdef int count_opened(self, Py_ssize_t asked, Py_ssize_t count) except -1:
+        if self.alone and 0 < count < asked:
+            self.more = 0        # that was all of it, to know which OpenSSL need not be asked
+            return 0
         if count == 0:
             self.ended = True
         self.more = self.incoming.pending
@@ -302,6 +311,7 @@ cdef class Records:
         cdef const unsigned char *text
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.held)
         cdef Py_ssize_t start = self.at, end = self.at + self.lacking, stop
+        cdef int count = 0
         if not size:
             return False
         text = <const unsigned char *>PyBytes_AS_STRING(self.held)
@@ -309,11 +319,13 @@ cdef class Records:
             if not (FIRST_KIND <= text[end] <= LAST_KIND and text[end + 1] == 3
                     and length_of(text + end) <= LONGEST):
                 end = size
+                count = 0
                 break
             stop = end + HEAD + length_of(text + end)
             if end > start and (stop > size or stop - start > MEAL):
                 break
             end = stop
+            count += 1
         if end == start:
             return False
         self.incoming.write(PyMemoryView_FromMemory(
@@ -326,45 +338,63 @@ cdef class Records:
         if end > size:
             self.lacking = end - size
             return False
+        self.alone = count == 1
+        self.more = end - start if self.alone else self.incoming.pending
         self.lacking = 0
-        self.more = self.incoming.pending
         return True
 
     # --- writing -------------------------------------------------------------------------------------
 
     def write(self, plain):
         """All of `plain` as ciphertext; before it comes what OpenSSL has to say besides."""
+        return self.seal(plain)
+
+    cdef bytes seal(self, plain):
         self.enter()
         try:
-            if self.said or self.broken:
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            self.check_writing()
             if PyBytes_CheckExact(plain) and 0 < PyBytes_GET_SIZE(plain) <= RECORD:
                 self.records.write(plain)
+                self.quiet = True
                 return self.outgoing_.read()
-            return self.seal_all(plain)
         finally:
             self.leave()
+        return self.seal_all(plain)
 
     cdef bytes seal_all(self, plain):
         cdef Py_buffer view
-        cdef Py_ssize_t done = 0, count
-        cdef list parts = []
         PyObject_GetBuffer(plain, &view, PyBUF_SIMPLE)
         try:
-            while done < view.len:
-                count = min(view.len - done, RECORD)
-                self.records.write(
-                    PyMemoryView_FromMemory(<char *>view.buf + done, count, PyBUF_READ))
-                parts.append(self.outgoing_.read())
-                done += count
+            return b"".join(self.seal_batch(<char *>view.buf, view.len))
         finally:
             PyBuffer_Release(&view)
-        return b"".join(parts) if parts else self.outgoing_.read()
+
+    cdef list seal_batch(self, char *plain, Py_ssize_t size):
+        """As `write`, a piece of ciphertext for each record."""
+        cdef Py_ssize_t done = 0, count
+        cdef list parts = []
+        self.enter()
+        try:
+            self.check_writing()
+            while done < size:
+                count = min(size - done, RECORD)
+                self.records.write(PyMemoryView_FromMemory(plain + done, count, PyBUF_READ))
+                parts.append(self.outgoing_.read())
+                done += count
+            return parts or [self.outgoing_.read()]
+        finally:
+            self.leave()
+
+    cdef int check_writing(self) except -1:
+        if self.said or self.broken:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return 0
 
     def outgoing(self):
         """The ciphertext that waits for the peer, once."""
         self.enter()
         try:
+            self.quiet = True
             return self.outgoing_.read()
         finally:
             self.leave()
@@ -375,6 +405,7 @@ cdef class Records:
         try:
             if self.said:
                 return
+            self.quiet = False
             self.open_early()
             if self.broken:
                 return

@@ -164,9 +164,10 @@ class TLS:
         suppress_ragged_eofs: bool = True,
         turn: Turn | None = None,
         records: type[Records] = Records,
+        kind: type[TLSSocket] = TLSSocket,
     ) -> TLSSocket:
         """The server's side of TLS over `inner`, before its handshake; see `TLSSocket`."""
-        return TLSSocket(
+        return kind(
             inner,
             self._context,
             initial=initial,

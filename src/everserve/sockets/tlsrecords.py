@@ -105,8 +105,9 @@ class Records:
 
     @property
     def holding(self) -> bool:
-        """Whether `read` may have something to tell without more ciphertext."""
-        return bool(self._more or self._held or self._early or self.ended or self.broken)
+        """Whether there is anything that `read` has to look at before more ciphertext comes."""
+        begun = self._more or self._short or self._held
+        return bool(begun or self._early or self.ended or self.broken)
 
     @property
     def speaking(self) -> bool:

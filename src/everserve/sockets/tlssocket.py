@@ -109,19 +109,20 @@ class TLSSocket(TLSHandshake):
             return _nothing(bufsize, "recv")
         if self._phase is not Phase.OPEN:
             self._begin()
-        found = self._decrypt(b"", bufsize) if self._records.holding else None
+        sealed = b""
         limit = None
-        while found is None:
+        while True:
+            if sealed or self._records.holding:
+                found = self._decrypt(sealed, bufsize)
+                if found is not None:
+                    return found
+                limit = self._until(limit)
             try:
                 sealed = self._inner.recv(PIECE)
             except BlockingIOError:
                 raise want_read() from None
             if not sealed:
                 return self._end_ragged()
-            found = self._decrypt(sealed, bufsize)
-            if found is None:
-                limit = self._until(limit)
-        return found
 
     def recv_into(
         self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0

@@ -30,10 +30,10 @@ __all__ = [
     "want_read",
 ]
 
-PIECE = 65_536
+PIECE = 98_304
 """Bytes of ciphertext asked of the inner socket at once."""
 
-BATCH = 4 * RECORD
+BATCH = 6 * RECORD
 """Bytes of plain text sealed before they are sent: bounds what a peer that does not read costs."""
 
 CUT = "the stream ends without close_notify"

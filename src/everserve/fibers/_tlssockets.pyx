@@ -1,0 +1,178 @@
+"""The compiled hot path of TLS on fibers: `recv` and `sendall` of an open connection.
+
+It stands above the fiber's sockets and the records of TLS. Whatever is not a message that comes whole
+and leaves whole is `sockets/tlssocket.py`'s to do, its reference.
+"""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from everserve.fibers._loop cimport Watch
+from everserve.fibers._semaphore cimport Semaphore
+from everserve.fibers._slots cimport slot, slot_offset
+from everserve.fibers._sockets cimport fiber_socket_type, receive_bytes, watch_of
+from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._transfer cimport Piece, try_transmit, try_transmit_pieces
+from everserve.sockets._tlsrecords cimport Records
+
+from everserve.fibers import tlssockets as reference
+from everserve.sockets import tlssocket
+from everserve.sockets import tlswire
+
+cdef extern from *:
+    bint PyObject_TypeCheck(object o, type t)
+    PyObject *type_of "(PyObject *)Py_TYPE"(PyObject *o)
+
+cdef type tls_socket_type = tlssocket.TLSSocket
+cdef object receive_by_steps = tlssocket.TLSSocket.recv
+cdef object send_by_steps = tlssocket.TLSSocket.sendall
+cdef object OPEN = tlswire.Phase.OPEN
+cdef Py_ssize_t PIECE = tlswire.PIECE
+cdef Py_ssize_t RECORD = tlssocket.RECORD
+cdef Py_ssize_t BATCH = tlswire.BATCH
+
+cdef enum:
+    PIECES = 6                   # records in a batch
+
+
+cdef Py_ssize_t offset_of(str name):
+    for cls in tls_socket_type.__mro__:
+        if name in cls.__dict__:
+            return slot_offset(cls.__dict__[name])
+    return -1
+
+
+cdef Py_ssize_t phase_at = offset_of("_phase")
+cdef Py_ssize_t records_at = offset_of("_records")
+cdef Py_ssize_t inner_at = offset_of("_inner")
+cdef Py_ssize_t turn_at = offset_of("_turn")
+cdef Py_ssize_t unsent_at = offset_of("_unsent")
+cdef Py_ssize_t owed_at = offset_of("_owed")
+cdef object NOTHING = 0
+
+
+cdef bint is_usual(sock):
+    """Whether an open connection stands on a fiber's socket, with compiled parts."""
+    cdef PyObject *records
+    cdef PyObject *inner
+    if not PyObject_TypeCheck(sock, tls_socket_type) or slot(sock, phase_at) != <PyObject *>OPEN:
+        return False
+    records = slot(sock, records_at)
+    inner = slot(sock, inner_at)
+    return (type_of(records) == <PyObject *>Records
+            and type_of(inner) == <PyObject *>fiber_socket_type)
+
+
+def recv(self, Py_ssize_t bufsize=1024, int flags=0):
+    """Read up to `bufsize` bytes, of as many records as are here; b"" at the stream's end."""
+    cdef Records records
+    cdef Watch watch
+    cdef bytes sealed
+    if flags or bufsize <= 0 or not is_usual(self):
+        return receive_by_steps(self, bufsize, flags)
+    records = <Records>slot(self, records_at)
+    watch = watch_of(<object>slot(self, inner_at))
+    if watch.timeout == 0.0 or (records.holds() and (watch.timeout > 0.0 or not records.lacks())):
+        return receive_by_steps(self, bufsize)
+    sealed = receive_bytes(watch, PIECE, 0)
+    if not PyBytes_GET_SIZE(sealed):
+        return self._end_ragged()
+    try:
+        found = records.open_sealed(sealed, bufsize)
+    finally:
+        if not records.quiet and records.speaking:
+            self._ship_at_once()
+    return receive_by_steps(self, bufsize) if found is None else found
+
+
+def sendall(self, data, int flags=0):
+    """Send all of `data`. The socket's time limit is for each wait, as with `ssl.SSLSocket`."""
+    cdef Semaphore turn
+    if (flags == 0 and PyBytes_CheckExact(data) and is_usual(self) and has_sent_all(self)
+            and type_of(slot(self, turn_at)) == <PyObject *>Semaphore):
+        turn = <Semaphore>slot(self, turn_at)
+        if turn.take():
+            try:
+                send_sealed(self, data)
+            finally:
+                turn.give()
+            return
+    send_by_steps(self, data, flags)
+
+
+cdef bint has_sent_all(sock):
+    cdef object unsent = <object>slot(sock, unsent_at)
+    return PyBytes_CheckExact(unsent) and not PyBytes_GET_SIZE(unsent)
+
+
+cdef int send_sealed(sock, bytes data) except -1:
+    """Seal and send all of `data`, a batch at a time; the turn is held."""
+    cdef Records records = <Records>slot(sock, records_at)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), done = 0
+    cdef char *text = PyBytes_AS_STRING(data)
+    if slot(sock, owed_at) != <PyObject *>NOTHING:
+        sock._owed = NOTHING
+    if size <= RECORD:
+        return send_record(sock, records.seal(data))
+    while done < size:
+        send_batch(sock, records.seal_batch(text + done, min(size - done, BATCH)))
+        done += BATCH
+    return 0
+
+
+cdef int send_record(sock, bytes sealed) except -1:
+    """Send one record; what an error keeps from going stays, so that none is torn."""
+    cdef Watch watch
+    cdef Py_ssize_t sent = -1
+    try:
+        watch = ready_watch(sock)
+        if watch is not None:
+            sent = try_transmit(watch, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed), 0)
+    finally:
+        if sent != PyBytes_GET_SIZE(sealed):
+            sock._unsent = memoryview(sealed)[max(sent, 0):]
+    return 0 if sent == PyBytes_GET_SIZE(sealed) else ship(sock)
+
+
+cdef int send_batch(sock, list parts) except -1:
+    """As `send_record`, of several: from where each was sealed, without putting them together."""
+    cdef Watch watch
+    cdef Piece pieces[PIECES]
+    cdef Py_ssize_t sent = -1, size = 0
+    cdef int count = 0
+    for part in parts:
+        pieces[count].data = PyBytes_AS_STRING(part)
+        pieces[count].size = PyBytes_GET_SIZE(part)
+        size += pieces[count].size
+        count += 1
+    try:
+        watch = ready_watch(sock)
+        if watch is not None:
+            sent = try_transmit_pieces(watch, pieces, count)
+    finally:
+        if sent != size:
+            sock._unsent = memoryview(b"".join(parts))[max(sent, 0):]
+    return 0 if sent == size else ship(sock)
+
+
+cdef Watch ready_watch(sock):
+    """The watch of the inner socket where something can be sent at once; None where not."""
+    cdef Watch watch = watch_of(<object>slot(sock, inner_at))
+    cdef Switchboard hub = running_hub()
+    if hub is None:
+        return None
+    hub.spend()
+    return watch if watch.writable and watch.corked is None else None
+
+
+cdef int ship(sock) except -1:
+    """Send the rest as the reference does, waiting for room."""
+    sock._ship()
+    return 0
+
+
+class FiberTLSSocket(reference.FiberTLSSocket):
+    """A `TLSSocket` on a `FiberSocket`: the compiled engine's."""
+
+    __slots__ = ()
+
+    recv = recv
+    sendall = sendall
