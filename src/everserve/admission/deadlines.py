@@ -41,9 +41,11 @@ class Watchdog:
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._heap: list[tuple[float, int, Deadline]] = []
-        self._watched: dict[Deadline, tuple[float, int, Deadline]] = {}
-        self._changed = threading.Condition(threading.Lock())
+        self._heap: list[tuple[float, int]] = []
+        self._watched: dict[Deadline, tuple[float, int]] = {}
+        self._numbered: dict[int, Deadline] = {}  # what the heap's entries mean, while they do
+        self._lock = threading.Lock()  # of the condition, whose own methods are slower
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._next = float("inf")
         self._closed = False
@@ -55,7 +57,7 @@ class Watchdog:
         """Look at ``deadline`` at the monotonic time ``when``."""
         if self._process != os.getpid():
             self._reset()
-        with self._changed:
+        with self._lock:
             self._push(deadline, when)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -66,8 +68,8 @@ class Watchdog:
     def forget(self, deadline: Deadline) -> None:
         """Do not look at it any more; one that is being looked at now is not looked at again."""
         if self._process == os.getpid():
-            with self._changed:
-                self._watched.pop(deadline, None)
+            with self._lock:
+                self._drop(deadline)
                 if self._closed and not self._watched:
                     self._changed.notify()
                 if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
@@ -82,9 +84,16 @@ class Watchdog:
                 self._changed.notify()
 
     def _push(self, deadline: Deadline, when: float) -> None:
-        entry = (when, next(self._numbers), deadline)
-        self._watched[deadline] = entry
+        self._drop(deadline)
+        self._watched[deadline] = entry = (when, next(self._numbers))
+        self._numbered[entry[1]] = deadline
         heapq.heappush(self._heap, entry)
+
+    def _drop(self, deadline: Deadline) -> None:
+        """Its entry stays in the heap, but keeps nothing alive: a deadline holds its connection."""
+        entry = self._watched.pop(deadline, None)
+        if entry is not None:
+            del self._numbered[entry[1]]
 
     def _run(self) -> None:
         while (deadline := self._next_due()) is not None:
@@ -96,17 +105,18 @@ class Watchdog:
             with self._changed:
                 if deadline in self._watched:
                     if again is None:
-                        del self._watched[deadline]
+                        self._drop(deadline)
                     else:
                         self._push(deadline, again)
+            del deadline
 
     def _next_due(self) -> Deadline | None:
         """Wait for the next one; ``None``, and the thread ends, when there is none left."""
         with self._changed:
             while self._heap:
-                entry = self._heap[0]
-                when, _, deadline = entry
-                if self._watched.get(deadline) is not entry:
+                when, number = self._heap[0]
+                deadline = self._numbered.get(number)
+                if deadline is None:
                     heapq.heappop(self._heap)
                     continue
                 pause = when - monotonic()
@@ -114,6 +124,7 @@ class Watchdog:
                     heapq.heappop(self._heap)
                     return deadline
                 self._next = when
+                del deadline
                 self._changed.wait(pause)
                 self._next = float("inf")
             self._thread = None

@@ -146,7 +146,8 @@ class Door:
             self.refusals[reason] += 1
 
     def _too_many_handshakes(self) -> bool:
-        return not self.handshakes_left()
+        limit = self._keeper.max_handshakes
+        return limit is not None and self.handshakes >= option(limit, inf)
 
     def _may_pass(self) -> bool:
         bucket = self._rate()

@@ -59,6 +59,8 @@ class Paced(Protocol):
 class StageDeadline:
     """One moment, by which a stage (PROXY header, TLS handshake) must be over."""
 
+    __slots__ = ("_miss", "_name")
+
     def __init__(self, name: str, miss: Callable[[str], None]) -> None:
         self._name = name
         self._miss = miss

@@ -196,17 +196,21 @@ def secure(passage: Passage) -> TLSSocket:
     return layer
 
 
+_NO_LIMITS = (None, None, None, None)
+
+
 def arm_deadlines(passage: Passage) -> None:
     """Deadlines: from here the handler must keep to the server's limits of time."""
     server, connection = passage.server, passage.connection
-    limits = PaceLimits(
-        idle_timeout=option(server.idle_timeout),
-        request_timeout=option(server.request_timeout),
-        write_timeout=option(server.write_timeout),
-        min_receive_rate=option(server.min_receive_rate),
+    given = (
+        server.idle_timeout,
+        server.request_timeout,
+        server.write_timeout,
+        server.min_receive_rate,
     )
-    if connection is None:
+    if connection is None or (given == _NO_LIMITS and server.overload != "shed-idle"):
         return
+    limits = PaceLimits(*(option(limit) for limit in given))
     if limits.need_traffic or server.overload == "shed-idle":
         _have_counted(passage)
     if limits:

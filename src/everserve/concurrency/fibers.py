@@ -128,7 +128,8 @@ class FiberMixIn(RequestThreadMixIn):
         ):
             return super()._handle_request_noblock()
         try:
-            accepted = accept_many(self.fileno(), self._batch())
+            asked = self._batch()
+            accepted = accept_many(self.fileno(), asked)
         except OSError as error:
             self._accept_failed(error)
             return False
@@ -136,7 +137,7 @@ class FiberMixIn(RequestThreadMixIn):
             self._back_off.succeed()
         for request, client_address in accepted:
             self._admit(request, client_address)
-        return bool(accepted)
+        return len(accepted) == asked  # else there was none left
 
     def _batch(self) -> int:
         """How many to accept now: no more than may come in, where the rest is to wait."""

@@ -3,6 +3,8 @@
 It stands above the fiber's sockets and the records of TLS. Whatever is not a message that comes whole
 and leaves whole is `sockets/tlssocket.py`'s to do, its reference.
 """
+import ssl
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from everserve.fibers._loop cimport Watch
@@ -10,7 +12,9 @@ from everserve.fibers._semaphore cimport Semaphore
 from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._sockets cimport fiber_socket_type, receive_bytes, watch_of
 from everserve.fibers._switchboard cimport Switchboard, running_hub
-from everserve.fibers._transfer cimport Piece, try_transmit, try_transmit_pieces
+from everserve.fibers._transfer cimport (
+    MSG_DONTWAIT, Piece, try_transmit, try_transmit_pieces, would_block,
+)
 from everserve.sockets._tlsrecords cimport Records
 
 from everserve.fibers import tlssockets as reference
@@ -23,14 +27,14 @@ cdef extern from *:
 
 cdef type tls_socket_type = tlssocket.TLSSocket
 cdef object receive_by_steps = tlssocket.TLSSocket.recv
+cdef object send_by_twin = tlssocket.TLSSocket._send_now
 cdef object send_by_steps = tlssocket.TLSSocket.sendall
+cdef object SSLError = ssl.SSLError
 cdef object OPEN = tlswire.Phase.OPEN
 cdef Py_ssize_t PIECE = tlswire.PIECE
 cdef Py_ssize_t RECORD = tlssocket.RECORD
-cdef Py_ssize_t BATCH = tlswire.BATCH
-
 cdef enum:
-    PIECES = 6                   # records in a batch
+    PIECES = 6                   # records that are sent at once, as `tlswire.BATCH` says
 
 
 cdef Py_ssize_t offset_of(str name):
@@ -51,14 +55,13 @@ cdef object NOTHING = 0
 
 cdef bint is_usual(sock):
     """Whether an open connection stands on a fiber's socket, with compiled parts."""
-    cdef PyObject *records
-    cdef PyObject *inner
-    if not PyObject_TypeCheck(sock, tls_socket_type) or slot(sock, phase_at) != <PyObject *>OPEN:
-        return False
-    records = slot(sock, records_at)
-    inner = slot(sock, inner_at)
-    return (type_of(records) == <PyObject *>Records
-            and type_of(inner) == <PyObject *>fiber_socket_type)
+    return (is_of_fiber(sock) and slot(sock, phase_at) == <PyObject *>OPEN
+            and type_of(slot(sock, records_at)) == <PyObject *>Records)
+
+
+cdef bint is_of_fiber(sock):
+    return (PyObject_TypeCheck(sock, tls_socket_type)
+            and type_of(slot(sock, inner_at)) == <PyObject *>fiber_socket_type)
 
 
 def recv(self, Py_ssize_t bufsize=1024, int flags=0):
@@ -72,14 +75,16 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
     watch = watch_of(<object>slot(self, inner_at))
     if watch.timeout == 0.0 or (records.holds() and (watch.timeout > 0.0 or not records.lacks())):
         return receive_by_steps(self, bufsize)
+    if not records.quiet and records.speaking:
+        self._ship_at_once()
     sealed = receive_bytes(watch, PIECE, 0)
     if not PyBytes_GET_SIZE(sealed):
         return self._end_ragged()
     try:
         found = records.open_sealed(sealed, bufsize)
-    finally:
-        if not records.quiet and records.speaking:
-            self._ship_at_once()
+    except SSLError:
+        self._ship_at_once()     # the alert
+        raise
     return receive_by_steps(self, bufsize) if found is None else found
 
 
@@ -113,8 +118,8 @@ cdef int send_sealed(sock, bytes data) except -1:
     if size <= RECORD:
         return send_record(sock, records.seal(data))
     while done < size:
-        send_batch(sock, records.seal_batch(text + done, min(size - done, BATCH)))
-        done += BATCH
+        send_batch(sock, records.seal_batch(text + done, min(size - done, PIECES * RECORD)))
+        done += PIECES * RECORD
     return 0
 
 
@@ -122,6 +127,8 @@ cdef int send_record(sock, bytes sealed) except -1:
     """Send one record; what an error keeps from going stays, so that none is torn."""
     cdef Watch watch
     cdef Py_ssize_t sent = -1
+    if not PyBytes_GET_SIZE(sealed):
+        return 0
     try:
         watch = ready_watch(sock)
         if watch is not None:
@@ -163,6 +170,17 @@ cdef Watch ready_watch(sock):
     return watch if watch.writable and watch.corked is None else None
 
 
+def send_now(self, sealed):
+    """A send(2) that never waits."""
+    cdef Watch watch
+    cdef Py_ssize_t sent
+    if not PyBytes_CheckExact(sealed) or not is_of_fiber(self):
+        return send_by_twin(self, sealed)
+    watch = watch_of(<object>slot(self, inner_at))
+    sent = try_transmit(watch, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed), MSG_DONTWAIT)
+    return would_block() if sent < 0 else sent
+
+
 cdef int ship(sock) except -1:
     """Send the rest as the reference does, waiting for room."""
     sock._ship()
@@ -175,4 +193,5 @@ class FiberTLSSocket(reference.FiberTLSSocket):
     __slots__ = ()
 
     recv = recv
+    _send_now = send_now
     sendall = sendall

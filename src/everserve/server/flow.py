@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -268,10 +269,7 @@ class RequestFlow:
 
         That is so where a class overrides it; a class that defines both answers for itself.
         """
-        return "service_actions" in vars(self) or any(
-            "service_actions" in vars(base) and "_needs_service" not in vars(base)
-            for base in type(self).__mro__
-        )
+        return "service_actions" in vars(self) or _has_service(type(self))  # type: ignore[arg-type]
 
     def _has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
@@ -482,7 +480,7 @@ class RequestFlow:
 
     def _greet(self, connection: Connection | None) -> None:
         """A TLS handshake begins."""
-        if connection is not None:
+        if connection is not None and not connection.greeting:
             self._door.greet(connection)
 
     def _greeted(self, connection: Connection | None) -> None:
@@ -499,3 +497,11 @@ class RequestFlow:
             if self._loop is not None and self._loop.gated:
                 self._life.wake()
             self._life.bell.ring()
+
+
+@lru_cache(maxsize=64)  # asked at each turn of the accept loop
+def _has_service(kind: type) -> bool:
+    return any(
+        "service_actions" in vars(base) and "_needs_service" not in vars(base)
+        for base in kind.__mro__
+    )

@@ -7,7 +7,7 @@ cdef class Records:
     cdef readonly bint ended
     cdef readonly bint broken
     cdef bint listens            # the peer has to say something first
-    cdef bint said               # close_notify has gone the other way
+    cdef readonly bint said      # close_notify has gone the other way
     cdef object incoming
     cdef object outgoing_
     cdef object records

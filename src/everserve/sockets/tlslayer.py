@@ -24,9 +24,6 @@ class Layer(socket.socket):
 
     _inner: socket.socket
 
-    def __new__(cls, *_arguments: Any, **_options: Any) -> "Layer":
-        return super().__new__(cls)
-
     def __init__(self, inner: socket.socket) -> None:
         # socket.socket.__init__ would open a descriptor.
         self._inner = inner

@@ -42,10 +42,10 @@ class Records:
         "_more",
         "_outgoing",
         "_records",
-        "_said",
         "_short",
         "broken",
         "ended",
+        "said",
         "tls",
     )
 
@@ -54,6 +54,9 @@ class Records:
 
     ended: bool
     """Whether the peer has said close_notify (RFC 8446, section 6.1)."""
+
+    said: bool
+    """Whether close_notify has gone the other way."""
 
     broken: bool
     """Whether the peer has sent what is no TLS, or not by the keys: nothing more can be read."""
@@ -74,8 +77,7 @@ class Records:
         self._records: Any = getattr(self.tls, "_sslobj", self.tls)
         self._lock = threading.Lock()  # held for OpenSSL alone
         self._listens = server_side  # whether the peer has to say something first
-        self._said = False  # whether close_notify, or an alert, has gone the other way
-        self.ended = self.broken = False
+        self.ended = self.said = self.broken = False
         self._early = b""  # plain text that was read before somebody asked for it
         self._held = b""  # ciphertext that OpenSSL has not been given,
         self._at = 0  # from here on
@@ -273,7 +275,7 @@ class Records:
         """
         size = len(plain)
         with self._lock:
-            if self._said or self.broken:
+            if self.said or self.broken:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if size <= RECORD:
                 if size:
@@ -293,7 +295,7 @@ class Records:
     def say_goodbye(self) -> None:
         """Put close_notify into `outgoing`, unless TLS is broken; that is the end of writing."""
         with self._lock:
-            if self._said:
+            if self.said:
                 return
             # SSL_shutdown breaks on data that it meets: what is here is read before.
             self._open_early()
@@ -303,4 +305,4 @@ class Records:
                 self.tls.unwrap()
             except ssl.SSLWantReadError:
                 pass  # the peer has not ended its side yet
-            self._said = True
+            self.said = True

@@ -117,6 +117,8 @@ class TLSSocket(TLSHandshake):
                 if found is not None:
                     return found
                 limit = self._until(limit)
+            if self._records.speaking:
+                self._ship_at_once()
             try:
                 sealed = self._inner.recv(PIECE)
             except BlockingIOError:
@@ -157,12 +159,16 @@ class TLSSocket(TLSHandshake):
             raise closed_error()
 
     def _decrypt(self, sealed: bytes, size: int) -> bytes | None:
-        """Up to `size` bytes of what is here; None when the rest of a record has to come first."""
+        """Up to `size` bytes of what is here; None when the rest of a record has to come first.
+
+        What OpenSSL has to say besides, as an answer to KeyUpdate (RFC 8446, 4.6.3), leaves with
+        the next data, or before the next wait.
+        """
         try:
             return self._records.read(sealed, size)
-        finally:
-            if self._records.speaking:  # an answer to KeyUpdate (RFC 8446, 4.6.3), or an alert
-                self._ship_at_once()
+        except ssl.SSLError:
+            self._ship_at_once()  # the alert
+            raise
 
     def _end_ragged(self) -> bytes:
         self.truncated = True
@@ -304,7 +310,7 @@ class TLSSocket(TLSHandshake):
 
     def _say_goodbye(self, timeout: float) -> None:
         """Send close_notify within `timeout` seconds, or let it be."""
-        if self._phase is not Phase.OPEN:
+        if self._phase is not Phase.OPEN or (self._records.said and not self._unsent):
             return
         limit = monotonic() + timeout
         if not (self._turn.acquire(True, timeout) if timeout > 0.0 else self._turn.acquire(False)):
