@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -181,6 +182,17 @@ def test_those_that_came_and_went_leave_nothing(watchdog: Watchdog) -> None:
     assert len(watchdog) == 1
     assert len(watchdog._heap) <= 65
     watchdog.forget(keep)
+
+
+def test_what_is_forgotten_is_not_kept_alive(watchdog: Watchdog) -> None:
+    """A deadline holds its connection, with all the memory of its TLS."""
+    gone = Due()
+    watchdog.watch(gone, monotonic() + HOUR)
+    watchdog.watch(gone, monotonic() + 2 * HOUR)
+    watchdog.forget(gone)
+    there = weakref.ref(gone)
+    del gone
+    assert there() is None
 
 
 def test_many(watchdog: Watchdog) -> None:

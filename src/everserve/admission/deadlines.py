@@ -58,6 +58,8 @@ class Watchdog:
         if self._process != os.getpid():
             self._reset()
         with self._lock:
+            if deadline in self._watched:
+                self._drop(deadline)
             self._push(deadline, when)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -84,7 +86,6 @@ class Watchdog:
                 self._changed.notify()
 
     def _push(self, deadline: Deadline, when: float) -> None:
-        self._drop(deadline)
         self._watched[deadline] = entry = (when, next(self._numbers))
         self._numbered[entry[1]] = deadline
         heapq.heappush(self._heap, entry)
@@ -104,9 +105,8 @@ class Watchdog:
                 again = None
             with self._changed:
                 if deadline in self._watched:
-                    if again is None:
-                        self._drop(deadline)
-                    else:
+                    self._drop(deadline)
+                    if again is not None:
                         self._push(deadline, again)
             del deadline
 

@@ -59,15 +59,14 @@ class Paced(Protocol):
 class StageDeadline:
     """One moment, by which a stage (PROXY header, TLS handshake) must be over."""
 
-    __slots__ = ("_miss", "_name")
+    __slots__ = ("_miss",)
 
-    def __init__(self, name: str, miss: Callable[[str], None]) -> None:
-        self._name = name
+    def __init__(self, miss: Callable[[], None]) -> None:
         self._miss = miss
 
     def due(self, now: float) -> None:
         """The moment has come and the stage is not over."""
-        self._miss(self._name)
+        self._miss()
 
 
 class Pace:

@@ -76,11 +76,6 @@ class Passage:
         self._armed.append(deadline)
         self.server._watchdog.watch(deadline, when)
 
-    def disarm(self, deadline: Deadline) -> None:
-        """The stage of ``deadline`` is over."""
-        self._armed.remove(deadline)
-        self.server._watchdog.forget(deadline)
-
     def leave(self) -> None:
         """The handler has ended: say so to a TLS peer, and watch no more.
 
@@ -95,16 +90,16 @@ class Passage:
 
     def stage(self, name: str, seconds: float, work: Callable[[], None]) -> None:
         """Do ``work`` in at most ``seconds``, all of it; raises ``Refusal`` where it fails."""
-        miss = self.server._deadline_missed
-        deadline = StageDeadline(name, lambda missed: miss(self.connection, missed))
-        self.arm(deadline, monotonic() + seconds)
+        server, connection = self.server, self.connection
+        deadline = StageDeadline(lambda: server._deadline_missed(connection, name))
+        server._watchdog.watch(deadline, monotonic() + seconds)
         try:
             work()
         except (OSError, ssl.SSLError, ProxyHeaderError, EOFError) as error:
-            missed = self.connection is not None and self.connection.missed
+            missed = connection is not None and connection.missed
             raise Refusal(missed or name.removesuffix("_timeout")) from error
         finally:
-            self.disarm(deadline)
+            server._watchdog.forget(deadline)
 
 
 Step: TypeAlias = Callable[[Passage], None]

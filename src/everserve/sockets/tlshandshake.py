@@ -50,12 +50,14 @@ class TLSHandshake(TLSWire):
             return
         with self._turn:  # who comes second finds it done
             if self._phase is Phase.FRESH:
-                self._agree(self._inner.gettimeout(), block)
+                timeout = self._inner.gettimeout()
+                if timeout is None or (timeout == 0.0 and not block):
+                    self._shake(None)
+                else:
+                    self._shake_within(timeout)
 
-    def _agree(self, timeout: float | None, block: bool) -> None:
-        if timeout is None or (timeout == 0.0 and not block):
-            self._shake(None)
-            return
+    def _shake_within(self, timeout: float) -> None:
+        """With a limit for the whole; 0.0: none, although the socket does not block."""
         try:
             if timeout == 0.0:
                 self._inner.settimeout(None)
