@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
-from tests.sockets.tlspeers import INNERS, Pair, peers, plain_peers
+from tests.sockets.tlspeers import WAYS, Pair, peers, plain_peers
 
+from everserve.fibers import engine
 from everserve.sockets.tls import TLS, TLSSocket
+
+
+@pytest.fixture(params=["native", "python"])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The parts of one engine, in the place of the chosen one."""
+    try:
+        loaded = engine.load(request.param)
+    except ImportError:
+        if os.environ.get("EVERSERVE_NATIVE") == "yes":
+            raise
+        pytest.skip("the compiled engine was not built")
+    for name in vars(loaded).keys() - {"name"}:
+        monkeypatch.setattr(engine, name, getattr(loaded, name))
+    return loaded
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +50,10 @@ def context(certificates: Certificates, request: pytest.FixtureRequest) -> ssl.S
     return context
 
 
-@pytest.fixture(params=sorted(INNERS))
+@pytest.fixture(params=sorted(WAYS))
 def pair(tls: TLS, context: ssl.SSLContext, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Both versions of TLS, on all that it may stand on."""
-    with peers(tls, context, inner=request.param) as pair:
+    """Both versions of TLS, in all the ways that it may be made."""
+    with peers(tls, context, way=request.param) as pair:
         yield pair
 
 
@@ -47,13 +64,13 @@ def one(tls: TLS, certificates: Certificates) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.fixture(params=sorted(INNERS))
+@pytest.fixture(params=sorted(WAYS))
 def duplex(
     tls: TLS, context: ssl.SSLContext, request: pytest.FixtureRequest
 ) -> Iterator[tuple[TLSSocket, TLSSocket]]:
     """Both ends are ours: of Python 3.11, `ssl.SSLSocket` fails with a reader beside a writer."""
     with plain_peers() as (plain, raw):
-        server = tls.wrap(INNERS[request.param](plain))
+        server = WAYS[request.param](tls, plain)
         client = TLSSocket(raw, context, server_side=False, server_hostname="localhost")
         shaking = Background(server.do_handshake)
         client.do_handshake()

@@ -5,18 +5,40 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.clients import LIMIT, Background
 
-from everserve.fibers.engine import FiberSocket
+from everserve.fibers.engine import FiberSocket, FiberTLSSocket, Records, Semaphore
 from everserve.sockets.tls import TLS, TLSSocket
 
 Pair = tuple[TLSSocket, ssl.SSLSocket]
 
-INNERS = {"socket": lambda sock: sock, "FiberSocket": FiberSocket.adopt}
-"""What a `TLSSocket` may stand on; outside of fibers, both block the thread."""
+
+def _over_a_socket(tls: TLS, sock: socket.socket, **options: Any) -> TLSSocket:
+    return tls.wrap(sock, **options)
+
+
+def _over_a_fiber_socket(tls: TLS, sock: socket.socket, **options: Any) -> TLSSocket:
+    return tls.wrap(FiberSocket.adopt(sock), **options)
+
+
+def _by_the_engine(tls: TLS, sock: socket.socket, **options: Any) -> TLSSocket:
+    """As servers with fibers do it."""
+    parts: dict[str, Any] = {"records": Records, "kind": FiberTLSSocket, "turn": Semaphore(1)}
+    return tls.wrap(FiberSocket.adopt(sock), **(parts | options))
+
+
+WAYS: dict[str, Callable[..., TLSSocket]] = {
+    "socket": _over_a_socket,
+    "FiberSocket": _over_a_fiber_socket,
+    "FiberTLSSocket": _by_the_engine,
+}
+"""How a server's `TLSSocket` may be made; outside of fibers, all of them block the thread.
+
+The first two are the reference; where the engine was compiled, so is all of the third.
+"""
 
 
 def connection() -> tuple[socket.socket, socket.socket]:
@@ -44,13 +66,13 @@ def peers(
     context: ssl.SSLContext,
     *,
     name: str | None = "localhost",
-    inner: str = "socket",
+    way: str = "socket",
     session: ssl.SSLSession | None = None,
     **options: Any,
 ) -> Iterator[tuple[TLSSocket, ssl.SSLSocket]]:
     """A server and a client that have shaken hands; `options` are those of `TLS.wrap`."""
     plain, raw = connection()
-    server = tls.wrap(INNERS[inner](plain), **options)
+    server = WAYS[way](tls, plain, **options)
     with contextlib.ExitStack() as stack:
         stack.callback(server.inner.close)
         stack.callback(raw.close)

@@ -73,19 +73,29 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
         return receive_by_steps(self, bufsize, flags)
     records = <Records>slot(self, records_at)
     watch = watch_of(<object>slot(self, inner_at))
-    if watch.timeout == 0.0 or (records.holds() and (watch.timeout > 0.0 or not records.lacks())):
+    if records.holds():
+        found = open_records(self, records, b"", bufsize)
+        if found is not None:
+            return found
+        if watch.timeout > 0.0:  # the rest of a record has a limit of its own
+            return receive_by_steps(self, bufsize)
+    if watch.timeout == 0.0:
         return receive_by_steps(self, bufsize)
     if not records.quiet and records.speaking:
         self._ship_at_once()
     sealed = receive_bytes(watch, PIECE, 0)
     if not PyBytes_GET_SIZE(sealed):
         return self._end_ragged()
-    try:
-        found = records.open_sealed(sealed, bufsize)
-    except SSLError:
-        self._ship_at_once()     # the alert
-        raise
+    found = open_records(self, records, sealed, bufsize)
     return receive_by_steps(self, bufsize) if found is None else found
+
+
+cdef object open_records(sock, Records records, bytes sealed, Py_ssize_t size):
+    try:
+        return records.open_sealed(sealed, size)
+    except SSLError:
+        sock._ship_at_once()     # the alert
+        raise
 
 
 def sendall(self, data, int flags=0):

@@ -25,7 +25,6 @@ cdef class Records:
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
     cdef bint holds(self) noexcept
-    cdef bint lacks(self) noexcept
     cdef list seal_batch(self, char *plain, Py_ssize_t size)
     cdef int check_writing(self) except -1
     cdef object open_sealed(self, bytes sealed, Py_ssize_t size)

@@ -58,7 +58,7 @@ cdef class Records:
         self.outgoing_ = MemoryBIO()
         self.tls = context.wrap_bio(
             self.incoming, self.outgoing_, server_side, server_hostname, session)
-        self.records = getattr(self.tls, "_sslobj", self.tls)
+        self.records = self.tls._sslobj
         self.listens = server_side
         self.early = self.held = b""
 
@@ -103,11 +103,6 @@ cdef class Records:
     cdef bint holds(self) noexcept:
         return (self.more > 0 or self.lacking > 0 or self.ended or self.broken
                 or PyBytes_GET_SIZE(self.held) > 0 or PyBytes_GET_SIZE(self.early) > 0)
-
-    cdef bint lacks(self) noexcept:
-        """Whether all that is here is the beginning of a record, which OpenSSL has."""
-        return (self.lacking > 0 and self.more == 0 and not self.ended and not self.broken
-                and PyBytes_GET_SIZE(self.held) == 0 and PyBytes_GET_SIZE(self.early) == 0)
 
     @property
     def speaking(self):
@@ -410,7 +405,7 @@ cdef class Records:
             if self.broken:
                 return
             try:
-                self.tls.unwrap()
+                self.records.shutdown()
             except SSLWantReadError:
                 pass
             self.said = True

@@ -5,6 +5,8 @@ must not be heard there. So a server's handshake looks at the first flight here.
 that may be wrong with it is for OpenSSL to find.
 """
 
+from struct import Struct
+
 __all__ = ["LONGEST", "HelloReader", "UnreadableName"]
 
 LONGEST = 65_536
@@ -14,6 +16,7 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME = 0
 _RECORD_HEAD = 5
 _MESSAGE_HEAD = 4
+_HEADS = Struct(">BxxHBBH")  # of a record, and of a message in it
 
 
 class UnreadableName(ValueError):
@@ -41,9 +44,13 @@ class HelloReader:
 
         Errors: UnreadableName.
         """
-        if not self._held and _is_hello(data):  # the usual case
-            self._end(data[_RECORD_HEAD + _MESSAGE_HEAD :])
-            return data
+        if not self._held and len(data) > _HEADS.size:
+            kind, size, message, high, low = _HEADS.unpack_from(data)
+            length = len(data) - _HEADS.size
+            whole = length == (high << 16 | low) == size - _MESSAGE_HEAD
+            if whole and kind == _HANDSHAKE and message == _CLIENT_HELLO:  # the usual case
+                self._end(data[_HEADS.size :])
+                return data
         self._held += data
         while not self.done and self._next_record():
             self._look()
@@ -82,17 +89,6 @@ class HelloReader:
         except UnicodeDecodeError:
             raise UnreadableName("the client asks for a host name that is not ASCII") from None
         self.name = name.rstrip(".").lower() or None
-
-
-def _is_hello(data: bytes) -> bool:
-    """Whether it is a ClientHello, whole, in one record."""
-    return (
-        len(data) > _RECORD_HEAD + _MESSAGE_HEAD
-        and data[0] == _HANDSHAKE
-        and data[_RECORD_HEAD] == _CLIENT_HELLO
-        and len(data) == _RECORD_HEAD + (data[3] << 8 | data[4])
-        and len(data) == _RECORD_HEAD + _MESSAGE_HEAD + int.from_bytes(data[6:9], "big")
-    )
 
 
 def server_name(hello: bytes) -> bytes:

@@ -253,7 +253,8 @@ class TLSSocket(TLSHandshake):
         or the connection does; may be repeated.
         """
         limit = monotonic() + timeout
-        self._say_goodbye(timeout)
+        if self._may_speak():
+            self._say_goodbye(timeout)
         if wait and self._is_open() and not self.truncated:
             self._await_goodbye(limit)
         return self._records.ended
@@ -264,11 +265,9 @@ class TLSSocket(TLSHandshake):
         With SHUT_WR reading goes on, and the time limit, or 5 s where there is none, bounds the
         sending; with SHUT_RDWR nothing is waited for.
         """
-        if how == socket.SHUT_WR:
-            timeout = self._inner.gettimeout()
+        if how != socket.SHUT_RD and self._may_speak():
+            timeout = self._inner.gettimeout() if how == socket.SHUT_WR else 0.0
             self._say_goodbye(HALF_CLOSE_SECONDS if timeout is None else timeout)
-        elif how == socket.SHUT_RDWR:
-            self._say_goodbye(0.0)
         self._inner.shutdown(how)
 
     def unwrap(self) -> socket.socket:
@@ -303,15 +302,17 @@ class TLSSocket(TLSHandshake):
     def _real_close(self) -> None:
         # A process that has only inherited the connection must not speak in its name; and a lock
         # that is taken here may be this very thread's, which a signal has interrupted.
-        if self._pid == os.getpid() and not self._records.locked:
+        if self._may_speak() and self._pid == os.getpid() and not self._records.locked:
             self._say_goodbye(0.0)
         self._phase = Phase.CLOSED
         super()._real_close()
 
+    def _may_speak(self) -> bool:
+        """Whether there is anything to say before the connection ends."""
+        return self._phase is Phase.OPEN and (not self._records.said or len(self._unsent) > 0)
+
     def _say_goodbye(self, timeout: float) -> None:
         """Send close_notify within `timeout` seconds, or let it be."""
-        if self._phase is not Phase.OPEN or (self._records.said and not self._unsent):
-            return
         limit = monotonic() + timeout
         if not (self._turn.acquire(True, timeout) if timeout > 0.0 else self._turn.acquire(False)):
             return
