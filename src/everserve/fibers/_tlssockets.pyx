@@ -37,11 +37,11 @@ cdef enum:
     PIECES = 6                   # records that are sent at once, as `tlswire.BATCH` says
 
 
-cdef Py_ssize_t offset_of(str name):
+cdef Py_ssize_t offset_of(str name) except -1:
     for cls in tls_socket_type.__mro__:
         if name in cls.__dict__:
             return slot_offset(cls.__dict__[name])
-    return -1
+    raise AttributeError(name)
 
 
 cdef Py_ssize_t phase_at = offset_of("_phase")
@@ -60,7 +60,7 @@ cdef bint is_usual(sock):
 
 
 cdef bint is_of_fiber(sock):
-    return (PyObject_TypeCheck(sock, tls_socket_type)
+    return (PyObject_TypeCheck(sock, tls_socket_type) and slot(sock, inner_at) is not NULL
             and type_of(slot(sock, inner_at)) == <PyObject *>fiber_socket_type)
 
 

@@ -106,6 +106,21 @@ cdef int await_readable(Watch watch, double limit) except -1:
     return await_io(running_hub(), watch, False, limit)
 
 
+cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
+    """Whether a call failed only because a signal came; 0 where it has to wait. Raises what else errno
+    says."""
+    if errno == EAGAIN:
+        if writing:
+            watch.writable = False
+        else:
+            watch.readable = False
+        return 0
+    if errno != EINTR:
+        raise_errno()
+    PyErr_CheckSignals()
+    return 1
+
+
 # --- in --------------------------------------------------------------------------------------------
 
 
@@ -120,12 +135,8 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
                 # system call in three, a tenth of the throughput of a small echo.
                 watch.readable = False
             return count
-        if errno == EAGAIN:
-            watch.readable = False
+        if not is_to_be_repeated(watch, False):
             return -1
-        if errno != EINTR:
-            raise_errno()
-        PyErr_CheckSignals()
 
 
 cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) except -1:
@@ -160,12 +171,8 @@ cdef Py_ssize_t try_transmit(Watch watch, const void *data, size_t size, int fla
             if <size_t>count < size and watch.infers:
                 watch.writable = False
             return count
-        if errno == EAGAIN:
-            watch.writable = False
+        if not is_to_be_repeated(watch, True):
             return -1
-        if errno != EINTR:
-            raise_errno()
-        PyErr_CheckSignals()
 
 
 cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) except -2:
@@ -180,12 +187,8 @@ cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) excep
         sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL)
         if sent >= 0:
             return sent
-        if errno == EAGAIN:
-            watch.writable = False
+        if not is_to_be_repeated(watch, True):
             return -1
-        if errno != EINTR:
-            raise_errno()
-        PyErr_CheckSignals()
 
 
 cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,

@@ -81,6 +81,7 @@ cdef class Records:
 
     def agree(self):
         """Go on with the handshake as far as what is here allows; True when it is done."""
+        self.quiet = False
         while not self.listens or self.more or self.feed():
             self.listens = False
             try:
@@ -114,7 +115,7 @@ cdef class Records:
         """Whether somebody is inside of OpenSSL: another thread, or who a signal has interrupted."""
         return self.taken
 
-    def hold(self, bytes sealed):
+    def hold(self, bytes sealed not None):
         """Keep what has come."""
         self.take_in(sealed)
 
@@ -143,7 +144,7 @@ cdef class Records:
 
     # --- reading -------------------------------------------------------------------------------------
 
-    def read(self, bytes sealed, Py_ssize_t size):
+    def read(self, bytes sealed not None, Py_ssize_t size):
         """The first `size` bytes of what is here with `sealed`, of as many records as there are.
 
         None when the rest of a record has to come first; b"" at the stream's end.
@@ -161,13 +162,13 @@ cdef class Records:
                 return b""
             if self.broken:
                 self.tell_fault()
-            if PyBytes_GET_SIZE(self.held):
+            if PyBytes_GET_SIZE(self.held) or (self.more > 0 and not self.alone):
                 return self.open_all(size)
             return self.open_one(size)
         finally:
             self.leave()
 
-    def read_early(self, bytes sealed=b""):
+    def read_early(self, bytes sealed not None=b""):
         """Read all that is here with `sealed`, before somebody asks for it; the bytes so read."""
         self.enter()
         try:

@@ -186,15 +186,6 @@ class TLSWire(TLSFacts):
         except OSError:
             pass  # its owner has closed it meanwhile
 
-    def _until(self, limit: float | None) -> float:
-        """The moment by which a record that has begun must be there."""
-        if limit is None:
-            timeout = self._inner.gettimeout()
-            return monotonic() + timeout if timeout else float("inf")
-        if monotonic() > limit:
-            raise TimeoutError("timed out")
-        return limit
-
 
 def closed_error() -> OSError:
     return OSError(errno.EBADF, os.strerror(errno.EBADF))
