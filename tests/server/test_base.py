@@ -17,7 +17,7 @@ from everserve.errors import AlreadyServingError, ServerClosedError
 from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
 from everserve.reading import Reading
 from everserve.server.base import BaseServer
-from everserve.server.inflight import ConnectionState
+from everserve.server.connection import ConnectionState
 from everserve.server.lifecycle import State
 from everserve.server.tcp import TCPServer
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from everserve.server.inflight import Connection, ConnectionState, Inflight
+from everserve.server.connection import Connection, ConnectionState
+from everserve.server.inflight import Inflight
 from everserve.sockets.datagrams import Datagram
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
 
     from everserve.server.base import BaseServer as _Base
-    from everserve.server.inflight import Connection
+    from everserve.server.connection import Connection
     from everserve.server.stopping import StopReport
     from everserve.sockets.counted import CountedSocket
 else:

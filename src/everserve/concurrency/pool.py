@@ -12,7 +12,7 @@ from everserve.concurrency.requestthread import RequestThreadMixIn
 from everserve.reading import option
 
 if TYPE_CHECKING:
-    from everserve.server.inflight import Connection
+    from everserve.server.connection import Connection
 
 __all__ = ["ThreadPoolMixIn", "WorkerPool"]
 

@@ -3,7 +3,7 @@
 import socket
 
 from everserve.server.base import BaseServer
-from everserve.server.inflight import Connection, ConnectionState
+from everserve.server.connection import Connection, ConnectionState
 from everserve.server.lifecycle import State
 from everserve.server.stopping import StopReport
 from everserve.server.tcp import TCPServer

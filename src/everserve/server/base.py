@@ -23,8 +23,8 @@ from everserve.events import (
 )
 from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop
+from everserve.server.connection import Connection, Connections
 from everserve.server.flow import RequestFlow
-from everserve.server.inflight import Connection, Connections
 from everserve.server.lifecycle import State
 from everserve.server.running import ServingThread
 from everserve.server.stopping import Stopping, StopReport

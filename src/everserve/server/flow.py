@@ -45,8 +45,9 @@ from everserve.fibers.engine import Records
 from everserve.fibers.exits import FiberExit
 from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop
+from everserve.server.connection import Connection, ConnectionState
 from everserve.server.faults import peer_is_gone
-from everserve.server.inflight import Connection, ConnectionState, Inflight
+from everserve.server.inflight import Inflight
 from everserve.server.lifecycle import Life, State
 from everserve.sockets.accepting import BackOff, Verdict, classify
 from everserve.sockets.counted import CountedSocket

@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from everserve.server.inflight import ConnectionState
+from everserve.server.connection import ConnectionState
 
 if TYPE_CHECKING:
     from everserve.admission.deadlines import Watchdog
     from everserve.server.bell import Bell
-    from everserve.server.inflight import Connection
+    from everserve.server.connection import Connection
 
 __all__ = ["LastWords"]
 

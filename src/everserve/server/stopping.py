@@ -14,7 +14,7 @@ from everserve.server.lifecycle import State
 
 if TYPE_CHECKING:
     from everserve.server.base import BaseServer
-    from everserve.server.inflight import Connection
+    from everserve.server.connection import Connection
 
 __all__ = ["StopReport", "Stopping"]
 

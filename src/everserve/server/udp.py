@@ -13,7 +13,7 @@ from everserve.server.tcp import TCPServer
 from everserve.sockets.datagrams import LARGEST, receive
 
 if TYPE_CHECKING:
-    from everserve.server.inflight import Connection
+    from everserve.server.connection import Connection
 
 __all__ = ["UDPServer"]
 
