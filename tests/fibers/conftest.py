@@ -29,7 +29,7 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> An
         if os.environ.get("EVERSERVE_NATIVE") == "yes":
             raise
         pytest.skip("the compiled engine was not built")
-    for name in ("Hub", "Fiber", "FiberSocket", "accept_many", "current", "turning_hub"):
+    for name in vars(loaded).keys() - {"name"}:
         monkeypatch.setattr(engine, name, getattr(loaded, name))
     return loaded
 

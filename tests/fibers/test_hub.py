@@ -204,6 +204,28 @@ def test_a_signal_handler_may_wake_the_hub(hub: Any) -> None:
         signal.signal(signal.SIGUSR1, previous)
 
 
+def test_a_wake_up_that_comes_while_another_is_noticed_is_not_the_last(
+    hub: Any, parts: Any
+) -> None:
+    if parts.name == "native":
+        pytest.skip("no other thread runs while the compiled loop takes note of one")
+    ear = hub.loop._ear
+
+    class Ear:
+        def recv(self, size: int) -> bytes:
+            hub.wake()  # as another thread may, just now
+            return ear.recv(size)  # type: ignore[no-any-return]
+
+    hub.loop._ear = Ear()
+    hub.wake()
+    hub.turn(0)
+    hub.loop._ear = ear
+    assert not hub.loop._rousing  # else nobody could wake the hub any more
+    hub.wake()
+    hub.turn(30)  # within the time limit of a test
+    assert hub.loop.roused
+
+
 def test_other_threads_spawn_wake_and_kill(hub: Any) -> None:
     seen: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Event, Semaphore, Queue, Timeout, sleep: between fibers, and between fibers and threads."""
+"""Event, Queue, Timeout, sleep: between fibers, and between fibers and threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from everserve.errors import FiberTimeout, HubError
-from everserve.fibers.exits import FiberExit
-from everserve.fibers.sync import Event, Queue, Semaphore, Timeout, sleep, spawn
+from everserve.fibers.sync import Event, Queue, Timeout, sleep, spawn
 
 Run = Callable[..., Any]
 
@@ -61,43 +60,6 @@ def test_a_thread_sets_and_waits_for_events(hub: Any) -> None:
     finish(hub)
     outside.join()
     assert seen == [True, True]
-
-
-def test_a_semaphore_lets_so_many_in_and_in_order(hub: Any) -> None:
-    semaphore = Semaphore(2)
-    inside = 0
-    most = 0
-    order: list[int] = []
-
-    def visit(number: int) -> None:
-        nonlocal inside, most
-        with semaphore:
-            order.append(number)
-            inside += 1
-            most = max(most, inside)
-            sleep()
-            inside -= 1
-
-    for number in range(20):
-        hub.spawn(visit, number)
-    finish(hub)
-    assert most == 2
-    assert order == list(range(20))
-
-
-def test_a_semaphore_gives_up_in_time_and_when_killed(hub: Any, run: Run) -> None:
-    semaphore = Semaphore(0)
-    assert run(lambda: semaphore.acquire(timeout=0.01)) is False
-    assert semaphore.acquire(blocking=False) is False
-    victim = hub.spawn(semaphore.acquire)
-    hub.turn(0)
-    semaphore.release()
-    victim.kill(FiberExit)
-    hub.turn(0)
-    assert victim.dead
-    assert semaphore.acquire(blocking=False) is True
-    with pytest.raises(ValueError, match="-1"):
-        Semaphore(-1)
 
 
 def test_a_queue_keeps_the_order_and_its_bound(hub: Any) -> None:

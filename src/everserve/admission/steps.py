@@ -83,7 +83,7 @@ class Passage:
         """
         connection = self.connection
         if connection is not None and connection.tls is not None and not connection.failed:
-            connection.tls.close_notify(CLOSE_NOTIFY)
+            connection.tls.close_notify(CLOSE_NOTIFY, last=True)
         for deadline in self._armed:
             self.server._watchdog.forget(deadline)
         self._armed.clear()

@@ -13,7 +13,7 @@ from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._sockets cimport fiber_socket_type, receive_bytes, watch_of
 from everserve.fibers._switchboard cimport Switchboard, running_hub
 from everserve.fibers._transfer cimport (
-    MSG_DONTWAIT, Piece, try_transmit, try_transmit_pieces, would_block,
+    MSG_DONTWAIT, MSG_MORE, Piece, try_transmit, try_transmit_pieces, would_block,
 )
 from everserve.sockets._tlsrecords cimport Records
 
@@ -180,14 +180,15 @@ cdef Watch ready_watch(sock):
     return watch if watch.writable and watch.corked is None else None
 
 
-def send_now(self, sealed):
-    """A send(2) that never waits."""
+def send_now(self, sealed, bint last=False):
+    """A send(2) that never waits. What is `last` leaves with the end of the stream."""
     cdef Watch watch
     cdef Py_ssize_t sent
     if not PyBytes_CheckExact(sealed) or not is_of_fiber(self):
-        return send_by_twin(self, sealed)
+        return send_by_twin(self, sealed, last)
     watch = watch_of(<object>slot(self, inner_at))
-    sent = try_transmit(watch, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed), MSG_DONTWAIT)
+    sent = try_transmit(watch, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed),
+                        MSG_DONTWAIT | MSG_MORE if last else MSG_DONTWAIT)
     return would_block() if sent < 0 else sent
 
 

@@ -7,6 +7,7 @@ cdef extern from "<sys/socket.h>":
     int sys_shutdown "shutdown"(int fd, int how)
     enum:
         MSG_DONTWAIT
+        MSG_MORE
 
 cdef extern from "<sys/uio.h>":
     struct Piece "iovec":

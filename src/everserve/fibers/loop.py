@@ -394,13 +394,13 @@ class Loop:
         return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
 
     def _listen(self) -> None:
-        self._rousing = False
-        self.roused = True
         try:
             while len(self._ear.recv(4096)) == 4096:
                 pass
         except OSError:
             pass
+        self._rousing = False  # not before: the byte of a wake-up in between would be lost for good
+        self.roused = True
 
     def wake(self) -> None:
         """End the wait that runs or comes next. For any thread and for signal handlers."""

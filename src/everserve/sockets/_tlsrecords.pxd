@@ -16,7 +16,7 @@ cdef class Records:
     cdef bytes held              # ciphertext that OpenSSL has not been given,
     cdef Py_ssize_t at           # from here on
     cdef Py_ssize_t lacking      # bytes that a record lacks whose beginning OpenSSL has been given
-    cdef Py_ssize_t more         # bytes that OpenSSL may have to read, or fewer; 0: none
+    cdef Py_ssize_t more         # bytes that OpenSSL may have to read, at most; 0: none
     cdef PyThread_type_lock lock     # held for OpenSSL alone
     cdef bint taken
     cdef bint alone              # what OpenSSL has to read is one record, and all of it

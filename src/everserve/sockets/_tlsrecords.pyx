@@ -129,8 +129,10 @@ cdef class Records:
         elif (size >= HEAD and not self.lacking
               and size == HEAD + length_of(<const unsigned char *>PyBytes_AS_STRING(sealed))):
             self.incoming.write(sealed)
+            if self.more:
+                self.quiet = False
             self.alone = self.more == 0
-            self.more = size
+            self.more += size
         else:
             self.held = sealed
             self.quiet = self.alone = False
@@ -264,8 +266,8 @@ cdef class Records:
         if count == 0:
             self.ended = True
         self.more = self.incoming.pending
-        if not self.more and count == asked:
-            self.more = self.tls.pending()
+        if count == asked:
+            self.more += self.tls.pending()
         return 0
 
     cdef object open_all(self, Py_ssize_t size):
@@ -336,7 +338,9 @@ cdef class Records:
             return False
         self.alone = count == 1
         self.more = end - start if self.alone else self.incoming.pending
-        self.lacking = 0
+        if self.lacking:         # of which OpenSSL may have taken the beginning in
+            self.more += LONGEST
+            self.lacking = 0
         return True
 
     # --- writing -------------------------------------------------------------------------------------

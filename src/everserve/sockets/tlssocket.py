@@ -240,7 +240,7 @@ class TLSSocket(TLSHandshake):
 
     # --- the end -------------------------------------------------------------------------------
 
-    def close_notify(self, timeout: float = 0.0, *, wait: bool = False) -> bool:
+    def close_notify(self, timeout: float = 0.0, *, wait: bool = False, last: bool = False) -> bool:
         """Say that nothing more comes (RFC 8446, section 6.1); tell whether the peer has said so.
 
         Takes `timeout` seconds at most, whatever the peer does; nearly always no time at all, as
@@ -249,12 +249,15 @@ class TLSSocket(TLSHandshake):
         `wait`: wait in that time for the peer's own close_notify too, and drop what else it sends;
         nobody else may be reading then. Many clients never say it, or only when they close.
 
+        `last`: the connection is shut down directly after this, and both leave in one segment; the
+        kernel may keep it until then, or for 0.2 s.
+
         The connection is not shut down: that is the owner's to do. Never raises for what the peer
         or the connection does; may be repeated.
         """
         limit = monotonic() + timeout
         if self._may_speak():
-            self._say_goodbye(timeout)
+            self._say_goodbye(timeout, last and not wait)
         if wait and self._is_open() and not self.truncated:
             self._await_goodbye(limit)
         return self._records.ended
@@ -267,7 +270,7 @@ class TLSSocket(TLSHandshake):
         """
         if how != socket.SHUT_RD and self._may_speak():
             timeout = self._inner.gettimeout() if how == socket.SHUT_WR else 0.0
-            self._say_goodbye(HALF_CLOSE_SECONDS if timeout is None else timeout)
+            self._say_goodbye(HALF_CLOSE_SECONDS if timeout is None else timeout, True)
         self._inner.shutdown(how)
 
     def unwrap(self) -> socket.socket:
@@ -303,7 +306,7 @@ class TLSSocket(TLSHandshake):
         # A process that has only inherited the connection must not speak in its name; and a lock
         # that is taken here may be this very thread's, which a signal has interrupted.
         if self._may_speak() and self._pid == os.getpid() and not self._records.locked:
-            self._say_goodbye(0.0)
+            self._say_goodbye(0.0, True)
         self._phase = Phase.CLOSED
         super()._real_close()
 
@@ -311,14 +314,14 @@ class TLSSocket(TLSHandshake):
         """Whether there is anything to say before the connection ends."""
         return self._phase is Phase.OPEN and (not self._records.said or len(self._unsent) > 0)
 
-    def _say_goodbye(self, timeout: float) -> None:
+    def _say_goodbye(self, timeout: float, last: bool) -> None:
         """Send close_notify within `timeout` seconds, or let it be."""
         limit = monotonic() + timeout
         if not (self._turn.acquire(True, timeout) if timeout > 0.0 else self._turn.acquire(False)):
             return
         try:
             self._records.say_goodbye()
-            self._ship(at_once=True)
+            self._ship(at_once=True, last=last)
         except ssl.SSLWantWriteError:
             if timeout > 0.0:
                 self._ship_patiently(limit)

@@ -38,6 +38,7 @@ BATCH = 6 * RECORD
 
 CUT = "the stream ends without close_notify"
 
+_MORE = getattr(_socket, "MSG_MORE", 0)
 _NON_BLOCKING = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
@@ -122,16 +123,18 @@ class TLSWire(TLSFacts):
             self._unsent = memoryview(sealed)[sent:]
             self._ship()
 
-    def _ship(self, limit: float | None = None, *, at_once: bool = False) -> None:
+    def _ship(
+        self, limit: float | None = None, *, at_once: bool = False, last: bool = False
+    ) -> None:
         """Send all that is sealed, until the moment `limit`; the turn is held."""
-        send = self._send_now if at_once else self._inner.send
         while self._unsent or self._records.speaking:
             if not self._unsent:
                 self._unsent = self._records.outgoing()
             if limit is not None:
                 self._within(limit)
             try:
-                sent = send(self._unsent)
+                unsent = self._unsent
+                sent = self._send_now(unsent, last) if at_once else self._inner.send(unsent)
             except BlockingIOError:
                 raise _want_write() from None
             self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
@@ -156,8 +159,8 @@ class TLSWire(TLSFacts):
         except OSError:
             pass  # the connection's end is told by what was asked for, not by this
 
-    def _send_now(self, sealed: "bytes | memoryview") -> int:
-        """A send(2) that never waits.
+    def _send_now(self, sealed: "bytes | memoryview", last: bool = False) -> int:
+        """A send(2) that never waits. What is `last` leaves with the end of the stream.
 
         By another object for the same descriptor, as the inner's time limit may be in use by
         somebody who reads at this moment. Of no family, as send(2) asks for none.
@@ -167,7 +170,7 @@ class TLSWire(TLSFacts):
             raise closed_error()
         twin = _socket.socket(_socket.AF_UNSPEC, _NON_BLOCKING, 0, fd)
         try:
-            return twin.send(sealed, _socket.MSG_DONTWAIT)
+            return twin.send(sealed, _socket.MSG_DONTWAIT | (_MORE if last else 0))
         finally:
             twin.detach()
 
