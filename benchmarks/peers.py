@@ -87,6 +87,7 @@ _ALL = (
         "everserve, threads, access denied",
         *("--concurrency", "threads", *_DENIED),
     ),
+    _everserve("everserve-two-tickets", "everserve, fibers, two session tickets", "--tickets", "2"),
     Peer("c", "C, epoll (the limit)", "c_epoll.c", modes={**STREAMS, **DATAGRAMS}),
     Peer(
         "uvloop-protocol",

@@ -25,6 +25,7 @@ def read_options() -> argparse.Namespace:
     options = parser(modes=("echo", "lines", "udp"))
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
+    options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
     options.add_argument("--coalesce", action="store_true", help="gather what a handler writes")
     options.add_argument(
         "--set",
@@ -47,6 +48,12 @@ from everserve.options import check  # noqa: E402
 class Echo(everserve.StreamRequestHandler):
     disable_nagle_algorithm = True
 
+    def handle(self) -> None:
+        while data := self.request.recv(READ_BYTES):
+            self.request.sendall(data)
+
+
+class EchoTLS(everserve.BaseRequestHandler):  # TCP_NODELAY is on with TLS, without being asked
     def handle(self) -> None:
         while data := self.request.recv(READ_BYTES):
             self.request.sendall(data)
@@ -75,13 +82,15 @@ def server_class() -> type[everserve.BaseServer]:
     if OPTIONS.coalesce:
         knobs["coalesce_writes"] = True
     if OPTIONS.tls:
-        knobs["tls"] = everserve.TLS(OPTIONS.tls, minimum="1.3")
+        tickets = {} if OPTIONS.tickets is None else {"session_tickets": OPTIONS.tickets}
+        knobs["tls"] = everserve.TLS(OPTIONS.tls, minimum="1.3", **tickets)
     base = getattr(everserve, names[OPTIONS.concurrency])
     return type("Server", (base,), knobs | check(dict(OPTIONS.set), base))
 
 
 def main() -> None:
-    handler = {"echo": Echo, "lines": Lines, "udp": Datagrams}[OPTIONS.mode]
+    echo = EchoTLS if OPTIONS.tls else Echo
+    handler = {"echo": echo, "lines": Lines, "udp": Datagrams}[OPTIONS.mode]
     if OPTIONS.coalesce:
         handler.coalesce_writes = True
     with server_class()((HOST, OPTIONS.port), handler) as server:

@@ -44,7 +44,7 @@ def test_modern_defaults(tls: TLS) -> None:
     assert context.options & ssl.OP_NO_COMPRESSION
     assert context.options & ssl.OP_CIPHER_SERVER_PREFERENCE
     assert context.verify_mode == ssl.CERT_NONE
-    assert context.num_tickets == 2
+    assert context.num_tickets == 1
     names = [cipher["name"] for cipher in context.get_ciphers()]
     assert all(name.startswith(("TLS_", "ECDHE-")) for name in names)
     assert all("GCM" in name or "CHACHA20" in name for name in names)

@@ -26,6 +26,7 @@ cdef extern from *:
     PyObject *type_of "(PyObject *)Py_TYPE"(PyObject *o)
 
 cdef type tls_socket_type = tlssocket.TLSSocket
+cdef type fiber_tls_socket_type = None       # the usual one, as is told at once
 cdef object receive_by_steps = tlssocket.TLSSocket.recv
 cdef object send_by_twin = tlssocket.TLSSocket._send_now
 cdef object send_by_steps = tlssocket.TLSSocket.sendall
@@ -60,7 +61,8 @@ cdef bint is_usual(sock):
 
 
 cdef bint is_of_fiber(sock):
-    return (PyObject_TypeCheck(sock, tls_socket_type) and slot(sock, inner_at) is not NULL
+    return ((type_of(<PyObject *>sock) == <PyObject *>fiber_tls_socket_type
+             or PyObject_TypeCheck(sock, tls_socket_type)) and slot(sock, inner_at) is not NULL
             and type_of(slot(sock, inner_at)) == <PyObject *>fiber_socket_type)
 
 
@@ -206,3 +208,6 @@ class FiberTLSSocket(reference.FiberTLSSocket):
     recv = recv
     _send_now = send_now
     sendall = sendall
+
+
+fiber_tls_socket_type = FiberTLSSocket

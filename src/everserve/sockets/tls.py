@@ -45,8 +45,10 @@ class TLS:
                          A wildcard is one label. Others, and clients without SNI, see `certfile`
     `minimum`            "1.2" (default) or "1.3"
     `ciphers`            OpenSSL's cipher list for TLS 1.2; those of 1.3 are all good, and all on
-    `session_tickets`    tickets after a full handshake of TLS 1.3 (RFC 8446, 4.6.1), 2 by default;
-                         0: none, in TLS 1.2 neither, so that no session is resumed without a handshake.
+    `session_tickets`    tickets after a full handshake of TLS 1.3 (RFC 8446, 4.6.1): how many
+                         connections a client can resume at once. 1 by default, as each brings the
+                         next; a browser takes more, and each costs a twentieth of the handshake.
+                         0: none, in TLS 1.2 neither: no session is resumed without a handshake.
                          Their keys die with the context: a reload, or another process, starts anew
     `password`           of encrypted keys: text, or a callable that gives it
     ==================== ============================================================================
@@ -74,7 +76,7 @@ class TLS:
         sni: Mapping[str, tuple[Path, Path | None]] | None = None,
         minimum: Literal["1.2", "1.3"] = "1.2",
         ciphers: str | None = None,
-        session_tickets: int = 2,
+        session_tickets: int = 1,
         password: Password | None = None,
     ) -> None:
         wanted = client_certificate or ("none" if client_ca is None else "required")

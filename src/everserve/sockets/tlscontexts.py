@@ -60,7 +60,7 @@ class Settings:
     alpn: tuple[str, ...] = ()
     minimum: str = "1.2"
     ciphers: str | None = None
-    session_tickets: int = 2
+    session_tickets: int = 1
     password: Password | None = field(default=None, repr=False)
 
     @property
