@@ -249,11 +249,9 @@ class RequestFlow:
         elif self.overload == "reset" or reason == "access":
             reset(request)
             self.close_request(request)
-        elif message := option(self.overload_message, b""):
-            say_and_leave(request, message)
-            self.shutdown_request(request)
         else:
-            self.close_request(request)  # says as much as to shut it down before
+            say_and_leave(request, option(self.overload_message, b""))
+            self.shutdown_request(request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return true to go on with this request, false to close it."""
