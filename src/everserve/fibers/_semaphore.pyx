@@ -2,7 +2,7 @@
 """`Semaphore`, compiled; `semaphore.py` is its reference.
 
 What the reference does under a lock stands here between two steps of Python, where no other thread
-runs: to take and to give are single tests, a tenth of the price.
+runs: to take and to give are a test each.
 """
 from everserve.fibers.tickets import Ticket
 

@@ -25,8 +25,7 @@ cdef extern from *:
     bint PyObject_TypeCheck(object o, type t)
     PyObject *type_of "(PyObject *)Py_TYPE"(PyObject *o)
 
-cdef type tls_socket_type = tlssocket.TLSSocket
-cdef type fiber_tls_socket_type = None       # the usual one, as is told at once
+cdef type fiber_tls_socket_type = None
 cdef object receive_by_steps = tlssocket.TLSSocket.recv
 cdef object send_by_twin = tlssocket.TLSSocket._send_now
 cdef object send_by_steps = tlssocket.TLSSocket.sendall
@@ -34,12 +33,15 @@ cdef object SSLError = ssl.SSLError
 cdef object OPEN = tlswire.Phase.OPEN
 cdef Py_ssize_t PIECE = tlswire.PIECE
 cdef Py_ssize_t RECORD = tlssocket.RECORD
+
 cdef enum:
-    PIECES = 6                   # records that are sent at once, as `tlswire.BATCH` says
+    PIECES = 6                   # records for which there is room in one sendmsg(2)
+
+cdef Py_ssize_t BATCH = min(tlswire.BATCH, PIECES * RECORD)
 
 
 cdef Py_ssize_t offset_of(str name) except -1:
-    for cls in tls_socket_type.__mro__:
+    for cls in reference.FiberTLSSocket.__mro__:
         if name in cls.__dict__:
             return slot_offset(cls.__dict__[name])
     raise AttributeError(name)
@@ -61,8 +63,7 @@ cdef bint is_usual(sock):
 
 
 cdef bint is_of_fiber(sock):
-    return ((type_of(<PyObject *>sock) == <PyObject *>fiber_tls_socket_type
-             or PyObject_TypeCheck(sock, tls_socket_type)) and slot(sock, inner_at) is not NULL
+    return (PyObject_TypeCheck(sock, fiber_tls_socket_type) and slot(sock, inner_at) is not NULL
             and type_of(slot(sock, inner_at)) == <PyObject *>fiber_socket_type)
 
 
@@ -130,8 +131,8 @@ cdef int send_sealed(sock, bytes data) except -1:
     if size <= RECORD:
         return send_record(sock, records.seal(data))
     while done < size:
-        send_batch(sock, records.seal_batch(text + done, min(size - done, PIECES * RECORD)))
-        done += PIECES * RECORD
+        send_batch(sock, records.seal_batch(text + done, min(size - done, BATCH)))
+        done += BATCH
     return 0
 
 

@@ -8,9 +8,9 @@ cdef class Records:
     cdef readonly bint broken
     cdef bint listens            # the peer has to say something first
     cdef readonly bint said      # close_notify has gone the other way
-    cdef object incoming
-    cdef object outgoing_
-    cdef object records
+    cdef object in_bio           # ciphertext on its way to OpenSSL,
+    cdef object out_bio          # and from it
+    cdef object openssl          # what `SSLObject` only passes reads and writes on to
     cdef object fault            # met behind data, which is told of first
     cdef bytes early             # plain text that was read before somebody asked for it
     cdef bytes held              # ciphertext that OpenSSL has not been given,

@@ -22,6 +22,7 @@ from cpython.pythread cimport (
 from everserve.sockets import tlsrecords as reference
 
 cdef extern from *:
+    Py_ssize_t PY_SSIZE_T_MAX
     object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *text_of "PyBytes_AS_STRING"(PyObject *bytes)
@@ -54,11 +55,11 @@ cdef class Records:
         self.lock = PyThread_allocate_lock()
         if self.lock is NULL:
             raise MemoryError
-        self.incoming = MemoryBIO()
-        self.outgoing_ = MemoryBIO()
+        self.in_bio = MemoryBIO()
+        self.out_bio = MemoryBIO()
         self.tls = context.wrap_bio(
-            self.incoming, self.outgoing_, server_side, server_hostname, session)
-        self.records = self.tls._sslobj
+            self.in_bio, self.out_bio, server_side, server_hostname, session)
+        self.openssl = self.tls._sslobj
         self.listens = server_side
         self.early = self.held = b""
 
@@ -85,12 +86,12 @@ cdef class Records:
         while not self.listens or self.more or self.feed():
             self.listens = False
             try:
-                self.records.do_handshake()
+                self.openssl.do_handshake()
             except SSLWantReadError:
                 self.listens = True
                 self.more = 0
                 continue
-            self.more = self.incoming.pending
+            self.more = self.in_bio.pending
             return True
         return False
 
@@ -108,7 +109,7 @@ cdef class Records:
     @property
     def speaking(self):
         """Whether there is ciphertext for the peer: an answer, an alert."""
-        return not self.quiet and self.outgoing_.pending > 0
+        return not self.quiet and self.out_bio.pending > 0
 
     @property
     def locked(self):
@@ -128,7 +129,7 @@ cdef class Records:
             self.quiet = self.alone = False
         elif (size >= HEAD and not self.lacking
               and size == HEAD + length_of(<const unsigned char *>PyBytes_AS_STRING(sealed))):
-            self.incoming.write(sealed)
+            self.in_bio.write(sealed)
             if self.more:
                 self.quiet = False
             self.alone = self.more == 0
@@ -142,7 +143,7 @@ cdef class Records:
         """After the end of TLS: what came in clear behind it, once."""
         cdef bytes held = self.held[self.at:]
         self.held = b""
-        return self.incoming.read() + held
+        return self.in_bio.read() + held
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -195,16 +196,15 @@ cdef class Records:
         raise fault or SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
 
     cdef int open_early(self) except -1:
-        cdef bytes found
         while not self.ended and not self.broken:
             try:
-                found = self.open_one(RECORD)
+                found = self.open_all(PY_SSIZE_T_MAX)
             except SSLError as error:
                 self.fault = error.with_traceback(None)
                 return 0
             if found is None:
                 return 0
-            self.early += found
+            self.early += <bytes>found
         return 0
 
     cdef bytes take_early(self, Py_ssize_t size):
@@ -222,7 +222,7 @@ cdef class Records:
         while self.more > 0 or self.feed():
             asked = min(self.more, size)
             try:
-                found = self.records.read(asked)
+                found = self.openssl.read(asked)
             except SSLWantReadError:
                 self.more = 0
                 self.quiet = self.alone = False
@@ -243,7 +243,7 @@ cdef class Records:
         while self.more > 0 or self.feed():
             asked = min(self.more, size)
             try:
-                count = self.records.read(
+                count = self.openssl.read(
                     asked, PyMemoryView_FromMemory(target, asked, PyBUF_WRITE))
             except SSLWantReadError:
                 self.more = 0
@@ -265,7 +265,7 @@ cdef class Records:
             return 0
         if count == 0:
             self.ended = True
-        self.more = self.incoming.pending
+        self.more = self.in_bio.pending
         if count == asked:
             self.more += self.tls.pending()
         return 0
@@ -326,7 +326,7 @@ cdef class Records:
             count += 1
         if end == start:
             return False
-        self.incoming.write(PyMemoryView_FromMemory(
+        self.in_bio.write(PyMemoryView_FromMemory(
             <char *>text + start, min(end, size) - start, PyBUF_READ))
         if end < size:
             self.at = end
@@ -337,7 +337,7 @@ cdef class Records:
             self.lacking = end - size
             return False
         self.alone = count == 1
-        self.more = end - start if self.alone else self.incoming.pending
+        self.more = end - start if self.alone else self.in_bio.pending
         if self.lacking:         # of which OpenSSL may have taken the beginning in
             self.more += LONGEST
             self.lacking = 0
@@ -354,9 +354,9 @@ cdef class Records:
         try:
             self.check_writing()
             if PyBytes_CheckExact(plain) and 0 < PyBytes_GET_SIZE(plain) <= RECORD:
-                self.records.write(plain)
+                self.openssl.write(plain)
                 self.quiet = True
-                return self.outgoing_.read()
+                return self.out_bio.read()
         finally:
             self.leave()
         return self.seal_all(plain)
@@ -378,10 +378,10 @@ cdef class Records:
             self.check_writing()
             while done < size:
                 count = min(size - done, RECORD)
-                self.records.write(PyMemoryView_FromMemory(plain + done, count, PyBUF_READ))
-                parts.append(self.outgoing_.read())
+                self.openssl.write(PyMemoryView_FromMemory(plain + done, count, PyBUF_READ))
+                parts.append(self.out_bio.read())
                 done += count
-            return parts or [self.outgoing_.read()]
+            return parts or [self.out_bio.read()]
         finally:
             self.leave()
 
@@ -395,7 +395,7 @@ cdef class Records:
         self.enter()
         try:
             self.quiet = True
-            return self.outgoing_.read()
+            return self.out_bio.read()
         finally:
             self.leave()
 
@@ -410,7 +410,7 @@ cdef class Records:
             if self.broken:
                 return
             try:
-                self.records.shutdown()
+                self.openssl.shutdown()
             except SSLWantReadError:
                 pass
             self.said = True

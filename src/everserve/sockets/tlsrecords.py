@@ -36,12 +36,12 @@ class Records:
         "_early",
         "_fault",
         "_held",
-        "_incoming",
+        "_in_bio",
         "_listens",
         "_lock",
         "_more",
-        "_outgoing",
-        "_records",
+        "_openssl",
+        "_out_bio",
         "_short",
         "broken",
         "ended",
@@ -68,13 +68,13 @@ class Records:
         server_hostname: str | None,
         session: ssl.SSLSession | None,
     ) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self._in_bio = ssl.MemoryBIO()
+        self._out_bio = ssl.MemoryBIO()
         self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side, server_hostname, session
+            self._in_bio, self._out_bio, server_side, server_hostname, session
         )
         # `SSLObject` only passes reads and writes on to this; to go past it saves an echo two calls.
-        self._records: Any = getattr(self.tls, "_sslobj", self.tls)
+        self._openssl: Any = getattr(self.tls, "_sslobj", self.tls)
         self._lock = threading.Lock()  # held for OpenSSL alone
         self._listens = server_side  # whether the peer has to say something first
         self.ended = self.said = self.broken = False
@@ -99,7 +99,7 @@ class Records:
             except ssl.SSLWantReadError:
                 self._listens, self._more = True, 0
                 continue
-            self._more = self._incoming.pending
+            self._more = self._in_bio.pending
             return True
         return False
 
@@ -114,7 +114,7 @@ class Records:
     @property
     def speaking(self) -> bool:
         """Whether there is ciphertext for the peer: an answer, an alert."""
-        return self._outgoing.pending > 0
+        return self._out_bio.pending > 0
 
     @property
     def locked(self) -> bool:
@@ -128,7 +128,7 @@ class Records:
             self._held = self._held[self._at :] + sealed
             self._at = 0
         elif size >= 5 and size == 5 + (sealed[3] << 8 | sealed[4]) and not self._short:
-            self._incoming.write(sealed)
+            self._in_bio.write(sealed)
             self._more = size
         else:
             self._held = sealed
@@ -136,7 +136,7 @@ class Records:
     def surplus(self) -> bytes:
         """After the end of TLS: what came in clear behind it, once."""
         held, self._held = self._held[self._at :], b""
-        return self._incoming.read() + held
+        return self._in_bio.read() + held
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Records:
         while self._more or self._feed():
             asked = self._more if self._more < size else size  # room for no more than may come
             try:
-                found: bytes = self._records.read(asked)
+                found: bytes = self._openssl.read(asked)
             except ssl.SSLWantReadError:  # there was no data in it
                 self._more = 0
                 continue
@@ -208,7 +208,7 @@ class Records:
                 found = b""
             if not found:
                 self.ended = True
-            self._more = self._incoming.pending
+            self._more = self._in_bio.pending
             if not self._more and len(found) == asked:
                 self._more = self.tls.pending()
             return found
@@ -254,16 +254,16 @@ class Records:
         if end == start:
             return False
         if end < size:
-            self._incoming.write(memoryview(held)[start:end])
+            self._in_bio.write(memoryview(held)[start:end])
             self._at = end
         else:
-            self._incoming.write(memoryview(held)[start:] if start else held)
+            self._in_bio.write(memoryview(held)[start:] if start else held)
             self._held, self._at = b"", 0
         if end > size:
             self._short = end - size
             return False
         self._short = 0
-        self._more = self._incoming.pending
+        self._more = self._in_bio.pending
         return True
 
     # --- writing ---------------------------------------------------------------------------------
@@ -279,18 +279,18 @@ class Records:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if size <= RECORD:
                 if size:
-                    self._records.write(plain)
-                return self._outgoing.read()
+                    self._openssl.write(plain)
+                return self._out_bio.read()
             parts = []
             for start in range(0, size, RECORD):
-                self._records.write(plain[start : start + RECORD])
-                parts.append(self._outgoing.read())
+                self._openssl.write(plain[start : start + RECORD])
+                parts.append(self._out_bio.read())
         return b"".join(parts)
 
     def outgoing(self) -> bytes:
         """The ciphertext that waits for the peer, once."""
         with self._lock:
-            return self._outgoing.read()
+            return self._out_bio.read()
 
     def say_goodbye(self) -> None:
         """Put close_notify into `outgoing`, unless TLS is broken; that is the end of writing."""
