@@ -4,34 +4,18 @@ reference as it is where there is no epoll: level-triggered, over `selectors`.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
-from everserve.fibers import engine, loop
-
-ENGINES = ("native", "python", "selectors")
+from tests.engines import ENGINES, in_place
 
 
 @pytest.fixture(params=ENGINES)
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parts of one engine, in the place of the chosen one."""
-    name = request.param
-    if name == "selectors":
-        name = "python"
-        monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
-    try:
-        loaded = engine.load(name)
-    except ImportError:
-        if os.environ.get("EVERSERVE_NATIVE") == "yes":
-            raise
-        pytest.skip("the compiled engine was not built")
-    for name in vars(loaded).keys() - {"name"}:
-        monkeypatch.setattr(engine, name, getattr(loaded, name))
-    return loaded
+    return in_place(request.param, monkeypatch)
 
 
 @pytest.fixture

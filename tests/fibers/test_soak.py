@@ -7,18 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from everserve.fibers import engine
+from tests.engines import loaded
 
 SOAK = Path(__file__).with_name("soak.py")
 
 
 @pytest.mark.parametrize("name", ["native", "python"])
 def test_connections_leave_nothing(name: str) -> None:
-    try:
-        engine.load(name)
-    except ImportError:
-        pytest.skip(f"the {name} engine is not built")
+    loaded(name)
     found = subprocess.run(
         [sys.executable, SOAK, "--count", "4000", "--engine", name],
         capture_output=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -10,24 +9,16 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
+from tests.engines import in_place
 from tests.sockets.tlspeers import WAYS, Pair, peers, plain_peers
 
-from everserve.fibers import engine
 from everserve.sockets.tls import TLS, TLSSocket
 
 
 @pytest.fixture(params=["native", "python"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The parts of one engine, in the place of the chosen one."""
-    try:
-        loaded = engine.load(request.param)
-    except ImportError:
-        if os.environ.get("EVERSERVE_NATIVE") == "yes":
-            raise
-        pytest.skip("the compiled engine was not built")
-    for name in vars(loaded).keys() - {"name"}:
-        monkeypatch.setattr(engine, name, getattr(loaded, name))
-    return loaded
+    return in_place(request.param, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.certificates import Certificates
 from tests.clients import Background
+from tests.engines import loaded
 
-from everserve.fibers import engine
 from everserve.sockets.tls import TLS
 from everserve.sockets.tlsrecords import RECORD
 
@@ -698,12 +698,7 @@ class Actor:
 def test_the_compiled_one_does_as_its_reference(
     tls: TLS, context: ssl.SSLContext, script: list[tuple[Any, ...]]
 ) -> None:
-    try:
-        kinds = [engine.load(name).Records for name in ("python", "native")]
-    except ImportError:
-        if os.environ.get("EVERSERVE_NATIVE") == "yes":
-            raise
-        pytest.skip("the compiled engine was not built")
+    kinds = [loaded(name).Records for name in ("python", "native")]
     actors = [Actor(*server_of(kind, tls, context)) for kind in kinds]
     for step in (*script, ("come", ALL, ALL), ("read", ALL), ("surplus",)):
         expected, got = (actor.do(step) for actor in actors)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-
-from everserve.fibers import engine, loop
+from tests.engines import ENGINES, in_place
 
 HOMES = {"native": "everserve.streams._stream", "python": "everserve.streams.stream"}
 
@@ -40,23 +38,12 @@ class Ends(NamedTuple):
     kind: str
 
 
-@pytest.fixture(params=("native", "python", "selectors"))
+@pytest.fixture(params=ENGINES)
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """One engine and its streams, in the place of the chosen ones; `selectors`: without epoll."""
-    name = request.param
-    if name == "selectors":
-        name = "python"
-        monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
-    try:
-        loaded = engine.load(name)
-        loaded.streams = importlib.import_module(HOMES[name])
-    except ImportError:
-        if os.environ.get("EVERSERVE_NATIVE") == "yes":
-            raise
-        pytest.skip("the compiled engine was not built")
-    for name in ("Hub", "Fiber", "FiberSocket", "accept_many", "current", "turning_hub"):
-        monkeypatch.setattr(engine, name, getattr(loaded, name))
-    return loaded
+    parts = in_place(request.param, monkeypatch)
+    parts.streams = importlib.import_module(HOMES[parts.name])
+    return parts
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""The engines of fibers, for tests that run on each: the compiled one where it was built, its
+reference, and the reference as it is where there is no epoll: level-triggered, over `selectors`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from everserve.fibers import engine, loop
+
+ENGINES = ("native", "python", "selectors")
+
+
+def loaded(name: str) -> Any:
+    """The parts of an engine; skips the test where it was not built, unless that was insisted upon."""
+    try:
+        return engine.load(name)
+    except ImportError:
+        if os.environ.get("EVERSERVE_NATIVE") == "yes":
+            raise
+        pytest.skip("the compiled engine was not built")
+
+
+def in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The parts of one of `ENGINES`, in the place of the chosen one."""
+    if name == "selectors":
+        name = "python"
+        monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
+    parts = loaded(name)
+    for part in vars(parts).keys() - {"name"}:
+        monkeypatch.setattr(engine, part, getattr(parts, part))
+    return parts
