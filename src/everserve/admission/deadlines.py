@@ -58,8 +58,6 @@ class Watchdog:
         if self._process != os.getpid():
             self._reset()
         with self._lock:
-            if deadline in self._watched:
-                self._drop(deadline)
             self._push(deadline, when)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -86,6 +84,7 @@ class Watchdog:
                 self._changed.notify()
 
     def _push(self, deadline: Deadline, when: float) -> None:
+        self._drop(deadline)
         self._watched[deadline] = entry = (when, next(self._numbers))
         self._numbered[entry[1]] = deadline
         heapq.heappush(self._heap, entry)
@@ -105,10 +104,11 @@ class Watchdog:
                 again = None
             with self._changed:
                 if deadline in self._watched:
-                    self._drop(deadline)
-                    if again is not None:
+                    if again is None:
+                        self._drop(deadline)
+                    else:
                         self._push(deadline, again)
-            del deadline
+            del deadline  # nor does the wait for the next one keep it alive
 
     def _next_due(self) -> Deadline | None:
         """Wait for the next one; ``None``, and the thread ends, when there is none left."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import selectors
 from contextlib import contextmanager
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from everserve.server.base import BaseServer
     from everserve.server.stopping import Stopping
 
-__all__ = ["BATCH", "AcceptLoop"]
+__all__ = ["BATCH", "AcceptLoop", "has_service"]
 
 BATCH = 100
 """Requests to take before the loop looks at anything else, as gevent does."""
@@ -131,3 +132,12 @@ class AcceptLoop:
         else:
             self._selector.unregister(self._server)
         self._listening = listening
+
+
+@lru_cache(maxsize=64)  # asked at each turn of the loop
+def has_service(kind: type) -> bool:
+    """True if the class of a server overrides ``service_actions``, and does not answer for itself."""
+    return any(
+        "service_actions" in vars(base) and "_needs_service" not in vars(base)
+        for base in kind.__mro__
+    )

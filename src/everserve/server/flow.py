@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -44,7 +43,7 @@ from everserve.events import (
 from everserve.fibers.engine import Records
 from everserve.fibers.exits import FiberExit
 from everserve.reading import Reading, option
-from everserve.server.acceptloop import AcceptLoop
+from everserve.server.acceptloop import AcceptLoop, has_service
 from everserve.server.connection import Connection, ConnectionState
 from everserve.server.faults import peer_is_gone
 from everserve.server.inflight import Inflight
@@ -270,7 +269,7 @@ class RequestFlow:
 
         That is so where a class overrides it; a class that defines both answers for itself.
         """
-        return "service_actions" in vars(self) or _has_service(type(self))  # type: ignore[arg-type]
+        return "service_actions" in vars(self) or has_service(type(self))  # type: ignore[arg-type]
 
     def _has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
@@ -498,11 +497,3 @@ class RequestFlow:
             if self._loop is not None and self._loop.gated:
                 self._life.wake()
             self._life.bell.ring()
-
-
-@lru_cache(maxsize=64)  # asked at each turn of the accept loop
-def _has_service(kind: type) -> bool:
-    return any(
-        "service_actions" in vars(base) and "_needs_service" not in vars(base)
-        for base in kind.__mro__
-    )
