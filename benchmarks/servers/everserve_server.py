@@ -45,18 +45,15 @@ import everserve  # noqa: E402
 from everserve.options import check  # noqa: E402
 
 
-class Echo(everserve.StreamRequestHandler):
-    disable_nagle_algorithm = True
-
-    def handle(self) -> None:
-        while data := self.request.recv(READ_BYTES):
-            self.request.sendall(data)
-
-
 class EchoTLS(everserve.BaseRequestHandler):  # TCP_NODELAY is on with TLS, without being asked
     def handle(self) -> None:
         while data := self.request.recv(READ_BYTES):
             self.request.sendall(data)
+
+
+class Echo(everserve.StreamRequestHandler):
+    disable_nagle_algorithm = True
+    handle = EchoTLS.handle
 
 
 class Lines(everserve.StreamRequestHandler):
