@@ -128,8 +128,7 @@ class FiberMixIn(RequestThreadMixIn):
         ):
             return super()._handle_request_noblock()
         try:
-            asked = self._batch()
-            accepted = accept_many(self.fileno(), asked)
+            accepted = accept_many(self.fileno(), self._batch())
         except OSError as error:
             self._accept_failed(error)
             return False
@@ -137,7 +136,7 @@ class FiberMixIn(RequestThreadMixIn):
             self._back_off.succeed()
         for request, client_address in accepted:
             self._admit(request, client_address)
-        return len(accepted) == asked  # else there was none left
+        return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
 
     def _batch(self) -> int:
         """How many to accept now: no more than may come in, where the rest is to wait."""
