@@ -61,7 +61,7 @@ def test_the_other_snippets_run(snippet: str) -> None:
 
 def test_the_life_cycle_snippet_says_what_it_says() -> None:
     output = run(SNIPPETS[2]).stdout
-    assert "State.SERVING" in output
+    assert "ServerState.SERVING" in output
     assert "0 finished, 0 cut in" in output
 
 

@@ -298,7 +298,7 @@ def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_watch"]
+    "name", ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_reload_interval"]
 )
 def test_what_is_of_streams_is_not_of_datagrams(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} has no meaning for a FiberUDPServer"):

@@ -6,14 +6,14 @@ short way. Each public name is written once, in the ``__all__`` of the room that
 
 from everserve import admission as _admission
 from everserve import combos as _combos
-from everserve import concurrency as _concurrency
 from everserve import handlers as _handlers
+from everserve import mixins as _mixins
 from everserve import server as _server
 from everserve.admission import *
 from everserve.combos import *
-from everserve.concurrency import *
 from everserve.fibers.engine import engine as engine
 from everserve.handlers import *
+from everserve.mixins import *
 from everserve.serve import make_server, serve
 from everserve.server import *
 from everserve.sockets.tls import TLS
@@ -22,8 +22,8 @@ __all__ = [
     "TLS",
     *_admission.__all__,
     *_combos.__all__,
-    *_concurrency.__all__,
     *_handlers.__all__,
+    *_mixins.__all__,
     *_server.__all__,
     "make_server",
     "serve",

@@ -6,10 +6,8 @@ import os
 import socket
 import sys
 
-from everserve.concurrency.fibers import FiberMixIn
-from everserve.concurrency.pool import ThreadPoolMixIn
-from everserve.concurrency.threads import ThreadingMixIn
 from everserve.errors import AddressError, OptionError
+from everserve.mixins import FiberMixIn, ThreadingMixIn, ThreadPoolMixIn
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
@@ -50,7 +48,7 @@ class ThreadPoolUDPServer(ThreadPoolMixIn, UDPServer):
 
 
 if _HAS_FORK:
-    from everserve.concurrency.forks import ForkingMixIn
+    from everserve.mixins import ForkingMixIn
 
     class ForkingTCPServer(ForkingMixIn, TCPServer):
         """A ``TCPServer`` with a process for each connection."""
@@ -101,22 +99,37 @@ if hasattr(socket, "AF_UNIX"):
         __all__ += ["ForkingUnixDatagramServer", "ForkingUnixStreamServer"]
 
 
-_TRANSPORTS = {
-    "tcp": "TCP",
-    "tls": "TCP",
-    "udp": "UDP",
-    "unix": "UnixStream",
-    "unixgram": "UnixDatagram",
-}
-_STRATEGIES = {
-    "fibers": "Fiber",
-    "serial": "",
-    "threads": "Threading",
-    "pool": "ThreadPool",
-    "forks": "Forking",
-}
+def _classes() -> dict[str, dict[str, type[TCPServer]]]:
+    classes: dict[str, dict[str, type[TCPServer]]] = {
+        "fibers": {"tcp": FiberTCPServer, "udp": FiberUDPServer},
+        "serial": {"tcp": TCPServer, "udp": UDPServer},
+        "threads": {"tcp": ThreadingTCPServer, "udp": ThreadingUDPServer},
+        "pool": {"tcp": ThreadPoolTCPServer, "udp": ThreadPoolUDPServer},
+    }
+    if _HAS_FORK:
+        classes["forks"] = {"tcp": ForkingTCPServer, "udp": ForkingUDPServer}
+    if hasattr(socket, "AF_UNIX"):
+        classes["fibers"] |= {"unix": FiberUnixStreamServer, "unixgram": FiberUnixDatagramServer}
+        classes["serial"] |= {"unix": UnixStreamServer, "unixgram": UnixDatagramServer}
+        classes["threads"] |= {
+            "unix": ThreadingUnixStreamServer,
+            "unixgram": ThreadingUnixDatagramServer,
+        }
+        classes["pool"] |= {
+            "unix": ThreadPoolUnixStreamServer,
+            "unixgram": ThreadPoolUnixDatagramServer,
+        }
+        if _HAS_FORK:
+            classes["forks"] |= {
+                "unix": ForkingUnixStreamServer,
+                "unixgram": ForkingUnixDatagramServer,
+            }
+    return classes
 
-CONCURRENCY = tuple(name for name in _STRATEGIES if name != "forks" or _HAS_FORK)
+
+_CLASSES = _classes()
+
+CONCURRENCY = tuple(_CLASSES)
 """Where requests may run, in one word."""
 
 
@@ -128,8 +141,7 @@ def server_class(concurrency: str, transport: str) -> type[TCPServer]:
     """
     if concurrency not in CONCURRENCY:
         raise OptionError(f"concurrency = {concurrency!r}: there are {', '.join(CONCURRENCY)}")
-    found = globals().get(f"{_STRATEGIES[concurrency]}{_TRANSPORTS[transport]}Server")
+    found = _CLASSES[concurrency].get("tcp" if transport == "tls" else transport)
     if found is None:
         raise AddressError(f"{transport}: is not there on this system ({sys.platform})")
-    server: type[TCPServer] = found
-    return server
+    return found

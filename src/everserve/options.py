@@ -1,7 +1,7 @@
-"""The options of a server: each declared once, with its unit, its check and what it does.
+"""The options of a server: each declared once, with its unit, its default, its check and what it does.
 
-``serve`` makes class attributes of them; the command line makes its options of this table. The defaults
-stand where they act: on the classes.
+``serve`` makes class attributes of them; the command line makes its options of this table. What their
+attributes must be to count is in ``settings``.
 """
 
 from __future__ import annotations
@@ -9,24 +9,37 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from everserve.admission.access import Access, Networks
-from everserve.admission.door import POLICIES, read_policy
+from everserve.admission.access import AccessRules, Networks
+from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.errors import EverserveError, OptionError
+from everserve.settings import TYPES, Settings
+from everserve.sockets.datagrams import LARGEST
 from everserve.sockets.tls import TLS
 
 __all__ = ["OPTIONS", "Option", "check"]
+
+_BIND_DEFAULTS = {
+    "request_queue_size": socket.SOMAXCONN,
+    "allow_reuse_address": False,
+    "allow_reuse_port": False,
+    "dual_stack": False,
+    "disable_nagle_algorithm": False,
+    "max_packet_size": LARGEST,
+    "socket_mode": None,
+}
+_DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)} | _BIND_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option. ``read`` checks a value, or a text of the command line, and returns it.
 
-    ``is_flag``: it is on or off; ``is_text``: a text can say it, so that the command line has it;
-    ``of_streams``: it has no meaning for datagrams.
+    ``default`` is that of the classes; ``is_flag``: it is on or off; ``is_text``: a text can say it, so
+    that the command line has it; ``of_streams``: it has no meaning for datagrams.
     """
 
     name: str
@@ -36,6 +49,17 @@ class Option:
     is_flag: bool = False
     is_text: bool = True
     of_streams: bool = False
+
+    @property
+    def default(self) -> Any:
+        """The value where none is set."""
+        return _DEFAULTS[self.name]
+
+    @property
+    def may_be_none(self) -> bool:
+        """True where ``None`` means that there is no limit, or that the system chooses."""
+        is_type = TYPES.get(self.name)
+        return self.default is None if is_type is None else is_type(None)
 
     def check(self, value: Any) -> Any:
         """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
@@ -60,6 +84,13 @@ def _count(least: int) -> Callable[[Any], int]:
 def _seconds(value: Any) -> float:
     number = float(value)
     if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _grace(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
         raise ValueError
     return number
 
@@ -96,6 +127,16 @@ def _mode(value: Any) -> int:
     return mode
 
 
+def _policy(value: Any) -> Overload:
+    """A function is a policy of one's own."""
+    if isinstance(value, OverloadPolicy) or value in POLICIES:
+        policy: Overload = value
+        return policy
+    if callable(value):
+        return OverloadPolicy(value)
+    raise TypeError
+
+
 def _steps(value: Any) -> tuple[Any, ...]:
     steps = tuple(value)
     if not all(callable(step) for step in steps):
@@ -129,9 +170,28 @@ OPTIONS: Mapping[str, Option] = {
             "worker_idle_timeout",
             _seconds,
             _SECONDS,
-            "pool: seconds after which a thread without work goes",
+            "pool: seconds after which a thread without work ends",
         ),
         _option("max_children", _count(1), _NUMBER, "forks: processes at the most"),
+        _option(
+            "stall_threshold",
+            _seconds,
+            _SECONDS,
+            "fibers: seconds for which a handler may hold the loop before that is reported",
+        ),
+        _option(
+            "shutdown_grace",
+            _grace,
+            "seconds, from 0 up",
+            "fibers: seconds that requests in progress have after shutdown()",
+        ),
+        _stream_option(
+            "coalesce_writes", _flag, _YES_NO, "what a handler writes leaves when it next waits"
+        ),
+        _option(
+            "daemon_threads", _flag, _YES_NO, "the interpreter may exit while threads still run"
+        ),
+        _option("block_on_close", _flag, _YES_NO, "closing waits for the requests in progress"),
         _option(
             "request_queue_size",
             _count(0),
@@ -146,7 +206,7 @@ OPTIONS: Mapping[str, Option] = {
             "max_packet_size",
             _count(1),
             "bytes, from 1 up",
-            "bytes to receive of a datagram; what is longer is cut, and told",
+            "bytes to receive of a datagram; what is longer is cut, and reported",
         ),
         _option(
             "socket_mode", _mode, "permission bits such as 0o660", "mode of a Unix socket file"
@@ -157,17 +217,17 @@ OPTIONS: Mapping[str, Option] = {
             _NUMBER,
             "connections in progress of one address, or of one /64 of IPv6",
         ),
-        _option("accept_rate", _rate, "a number, more than 0", "connections a second to let in"),
+        _option("accept_rate", _rate, "a number, more than 0", "connections a second to admit"),
         _option(
             "accept_burst",
             _rate,
             "a number, more than 0",
-            "connections to let in at once for all that; default one second's worth",
+            "connections to admit at once above that rate; default one second's worth",
         ),
         _stream_option("max_handshakes", _count(1), _NUMBER, "TLS handshakes in progress"),
         _option(
             "overload",
-            read_policy,
+            _policy,
             f"one of {', '.join(POLICIES)}, or a callable",
             f"what to do above a limit: {', '.join(POLICIES)}; default wait",
         ),
@@ -175,12 +235,12 @@ OPTIONS: Mapping[str, Option] = {
             "overload_message",
             _message,
             "bytes, or a text of Latin-1",
-            "what a refused connection is told before it is closed; \\r\\n and the like are read",
+            "what a refused connection is sent before it is closed; \\r\\n and the like are read",
         ),
         _option(
             "access",
-            Access.parse,
-            "'allow 10.0.0.0/8, deny 10.1.0.0/16', or an Access",
+            AccessRules.parse,
+            "'allow 10.0.0.0/8, deny 10.1.0.0/16', or an AccessRules",
             "networks that may connect: 'allow 10.0.0.0/8, deny 10.1.0.0/16'",
         ),
         _option(
@@ -206,7 +266,10 @@ OPTIONS: Mapping[str, Option] = {
             "implicit_tls", _flag, _YES_NO, "TLS from the first byte; else with start_tls()"
         ),
         _stream_option(
-            "tls_watch", _seconds, _SECONDS, "look so often, in seconds, for renewed certificates"
+            "tls_reload_interval",
+            _seconds,
+            _SECONDS,
+            "seconds between two looks for renewed certificates",
         ),
         _stream_option(
             "handshake_timeout", _seconds, _SECONDS, "seconds for a handshake; default 10"
@@ -222,7 +285,7 @@ OPTIONS: Mapping[str, Option] = {
             "bytes a second, more than 0",
             "bytes a second that a peer must send, on average, after 5 s",
         ),
-        _option("steps", _steps, "callables", "the steps of admission", is_text=False),
+        _option("admission_steps", _steps, "callables", "the steps of admission", is_text=False),
     )
 }
 
@@ -240,8 +303,7 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
         if not hasattr(server_class, name) or (option.of_streams and _has_datagrams(server_class)):
             raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
-        default = getattr(server_class, name)
-        checked[name] = None if value is None and default is None else option.check(value)
+        checked[name] = None if value is None and option.may_be_none else option.check(value)
     return checked
 
 

@@ -1,8 +1,8 @@
-"""Attributes that give way to a program's own of the same name.
+"""Computed attributes that give way to a program's own of the same name.
 
-A subclass written for the standard library may have had its own ``self.connections``, ``stop()`` or
-``access()`` for years. What is new on servers and handlers and is computed is a ``Reading``; what is
-an option is read through ``option()``; and everserve itself calls none of its new public methods.
+A subclass written for the standard library may have had its own ``self.connections`` or ``stop()`` for
+years. What is new on servers and handlers and is computed is a ``Reading``; everserve itself uses none of
+its new public names.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
-__all__ = ["Reading", "option"]
+__all__ = ["DefaultInt", "Reading"]
 
 ValueT = TypeVar("ValueT")
 
 
-def option(value: Any, otherwise: Any = None) -> Any:
-    """The ``value`` of an option; ``otherwise`` where it is ``None``, or callable.
-
-    No option is that is read so: what can be called there is a program's own method of that name.
-    """
-    return otherwise if value is None or callable(value) else value
+class DefaultInt(int):
+    """A class's own default of an attribute: it can be told from the same number set by a program."""
 
 
 class Reading(Generic[ValueT]):

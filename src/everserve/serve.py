@@ -6,111 +6,207 @@ They choose the ready-made class, set the modern defaults and the options, and b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
+from everserve.admission.access import AccessRules, Networks
+from everserve.admission.context import Step
+from everserve.admission.control import OverloadPolicy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
 from everserve.options import check
 from everserve.process.run import run
-from everserve.server.stopping import StopReport
+from everserve.server.group import ServerGroup
+from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6
+from everserve.sockets.tls import TLS
 
-__all__ = ["CONCURRENCY", "DEFAULT_CONCURRENCY", "bind", "make_server", "serve"]
+__all__ = [
+    "CONCURRENCY",
+    "DEFAULT_CONCURRENCY",
+    "Concurrency",
+    "ServerOptions",
+    "make_group",
+    "make_server",
+    "serve",
+]
 
-DEFAULT_CONCURRENCY = "fibers"
+Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
+Handler: TypeAlias = Callable[..., Any]
+Policy: TypeAlias = Literal["wait", "refuse", "reset", "shed-idle"]
+
+DEFAULT_CONCURRENCY: Concurrency = "fibers"
 
 
+class ServerOptions(TypedDict, total=False):
+    """The options of ``serve`` and ``make_server``; ``everserve.options`` says what each does."""
+
+    max_workers: int
+    max_connections: int | None
+    worker_idle_timeout: float
+    max_children: int
+    stall_threshold: float | None
+    shutdown_grace: float
+    coalesce_writes: bool
+    daemon_threads: bool
+    block_on_close: bool
+    request_queue_size: int
+    allow_reuse_address: bool
+    allow_reuse_port: bool
+    dual_stack: bool
+    disable_nagle_algorithm: bool
+    max_packet_size: int
+    socket_mode: int | str | None
+    max_connections_per_peer: int | None
+    accept_rate: float | None
+    accept_burst: float | None
+    max_handshakes: int | None
+    overload: Policy | OverloadPolicy | Callable[[Any, Any, Any, str], bool]
+    overload_message: bytes | str
+    access: AccessRules | str | None
+    proxy_protocol: bool
+    trusted_proxies: Networks | str | Iterable[str]
+    proxy_timeout: float
+    tls: TLS | ssl.SSLContext | None
+    implicit_tls: bool
+    tls_reload_interval: float | None
+    handshake_timeout: float
+    idle_timeout: float | None
+    request_timeout: float | None
+    write_timeout: float | None
+    min_receive_rate: float | None
+    admission_steps: Iterable[Step]
+
+
+@overload
 def serve(
-    handler: Callable[..., Any],
+    handler: Handler,
+    /,
     *addresses: str | Address,
-    concurrency: str = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = ...,
+    grace: float = ...,
+    **options: Unpack[ServerOptions],
+) -> StopReport: ...
+@overload
+def serve(
+    handlers: Mapping[str, Handler],
+    /,
+    *,
+    concurrency: Concurrency = ...,
+    grace: float = ...,
+    **options: Unpack[ServerOptions],
+) -> StopReport: ...
+def serve(
+    handler: Handler | Mapping[str, Handler],
+    /,
+    *addresses: str | Address,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
     grace: float = 5.0,
-    **settings: Any,
+    **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
 
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
-    ``unixgram:/path`` or ``fd://3``; ``tls://...`` is TCP with TLS, for which ``tls`` is given.
+    ``unixgram:/path`` or ``fd://3``; ``tls://...`` is TCP with TLS, for which ``tls`` is given. Or,
+    in the place of both, ``{address: handler, ...}``: each address has a handler of its own.
     ``concurrency`` is one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the
-    first signal requests in progress have ``grace`` seconds; a second one cuts.
+    first signal requests in progress have ``grace`` seconds; a second one cuts. One thread serves all
+    addresses, over one accept loop.
 
-    The other ``settings`` are the options of ``everserve.options``. Addresses are reused on POSIX and
-    Nagle's algorithm is off, unless they say otherwise.
+    ``options`` are those of ``everserve.options``. Addresses are reused on POSIX and Nagle's algorithm
+    is off, unless they say otherwise.
 
     Returns how the stop went. Raises ``AddressError`` and ``OptionError`` for what cannot be read,
     ``OSError`` for what the system refuses.
     """
-    if not addresses:
-        raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
-    servers = bind(handler, addresses, concurrency=concurrency, **settings)
-    try:
-        return run(servers, grace=grace)
-    finally:
-        for server in servers:
-            server.server_close()
+    with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
+        return run(group, grace=grace)
 
 
-def bind(
-    handler: Callable[..., Any],
-    addresses: Iterable[str | Address],
-    *,
-    concurrency: str = DEFAULT_CONCURRENCY,
-    **settings: Any,
-) -> list[TCPServer]:
-    """A server for each address, all bound, or none. ``tls`` is for those that are ``tls://``.
+def make_group(
+    handler: Handler | Mapping[str, Handler],
+    /,
+    *addresses: str | Address,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    **options: Unpack[ServerOptions],
+) -> ServerGroup:
+    """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
-    Where none is, it is for all of them. Raises as ``serve``.
+    ``tls`` is for those that are ``tls://``; where none is, it is for all of them. Raises as ``serve``.
     """
-    places = [Address.parse(address) for address in addresses]
-    secure = any(place.scheme == "tls" for place in places)
+    places = _places(handler, addresses)
+    secure = any(place.scheme == "tls" for place, _ in places)
     servers: list[TCPServer] = []
     try:
-        for place in places:
-            plain = secure and place.scheme != "tls"
-            chosen = {name: v for name, v in settings.items() if not (plain and name == "tls")}
-            servers.append(make_server(handler, place, concurrency=concurrency, **chosen))
+        for place, own in places:
+            chosen = options.copy()
+            if secure and place.scheme != "tls":
+                chosen.pop("tls", None)
+            servers.append(make_server(own, place, concurrency=concurrency, **chosen))
     except BaseException:
         for server in servers:
             server.server_close()
         raise
-    return servers
+    return ServerGroup(servers)
+
+
+def _places(
+    handler: Handler | Mapping[str, Handler], addresses: tuple[str | Address, ...]
+) -> list[tuple[Address, Handler]]:
+    if isinstance(handler, Mapping):
+        if addresses:
+            raise AddressError(
+                f"{{address: handler}} has the addresses: {addresses!r} are too many"
+            )
+        places = [(Address.parse(address), own) for address, own in handler.items()]
+    else:
+        places = [(Address.parse(address), handler) for address in addresses]
+    if not places:
+        raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
+    return places
 
 
 def make_server(
-    handler: Callable[..., Any],
+    handler: Handler,
     address: str | Address,
     *,
-    concurrency: str = DEFAULT_CONCURRENCY,
-    **settings: Any,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    **options: Unpack[ServerOptions],
 ) -> TCPServer:
     """A server for ``serve``, bound and listening, that does not serve yet."""
     where = Address.parse(address)
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
-        configured = _configured(where, concurrency, settings)
+        configured = _configured(where, concurrency, options)
         server = configured(where.server_address, handler, bind_and_activate=False)
         server.socket.close()
         server.socket = inherited
         return server
-    configured = _configured(where, concurrency, settings)
+    configured = _configured(where, concurrency, options)
     return configured(where.server_address, handler)
 
 
-def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> type[TCPServer]:
-    """The ready-made class, with the modern defaults and the settings as class attributes."""
+def _configured(where: Address, concurrency: str, options: ServerOptions) -> type[TCPServer]:
+    """The ready-made class, with the modern defaults and the options as class attributes."""
     base = server_class(concurrency, where.scheme)
     defaults: dict[str, Any] = {}
     if where.scheme in ("tcp", "tls"):
         defaults = {"allow_reuse_address": os.name == "posix", "disable_nagle_algorithm": True}
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
-    chosen = check(settings, base)
+    chosen = check(options, base)
+    _check_together(where, chosen)
+    return type(base.__name__, (base,), defaults | chosen)
+
+
+def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
+    """Raise ``OptionError`` for what does not go together."""
     if where.scheme == "tls" and chosen.get("tls") is None:
         raise OptionError(
             f"{where}: needs a certificate: --tls-cert, or in code tls=everserve.TLS(certfile, keyfile)"
@@ -121,4 +217,3 @@ def _configured(where: Address, concurrency: str, settings: dict[str, Any]) -> t
         raise OptionError(f"{where}: tls has no meaning for datagrams")
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
         raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")
-    return type(base.__name__, (base,), defaults | chosen)

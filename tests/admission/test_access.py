@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everserve.admission.access import Access, Networks, host_of
+from everserve.admission.access import AccessRules, Networks, host_of
 from everserve.errors import OptionError
 
 V4 = ("192.0.2.7", 4711)
@@ -82,12 +82,12 @@ def test_it_agrees_with_ipaddress(found: list[Any], address: Any) -> None:
 
 
 def test_everybody_may_come_unless_something_is_said() -> None:
-    access = Access()
+    access = AccessRules()
     assert all(access.permits(address) for address in (V4, V6, MAPPED, "/path", "", None))
 
 
 def test_what_is_allowed_and_what_is_denied() -> None:
-    access = Access(allow=["192.0.2.0/24", "2001:db8::/32"], deny=["192.0.2.7"])
+    access = AccessRules(allow=["192.0.2.0/24", "2001:db8::/32"], deny=["192.0.2.7"])
     assert access.permits(("192.0.2.8", 1))
     assert access.permits(V6)
     assert not access.permits(V4)
@@ -97,16 +97,16 @@ def test_what_is_allowed_and_what_is_denied() -> None:
 
 
 def test_deny_alone_lets_the_others_in() -> None:
-    access = Access(deny=["192.0.2.0/24"])
+    access = AccessRules(deny=["192.0.2.0/24"])
     assert access.permits(("198.51.100.1", 1))
     assert not access.permits(V4)
 
 
 def test_parse() -> None:
-    access = Access.parse("allow 192.0.2.0/24 , deny 192.0.2.7,allow ::1")
-    assert repr(access) == "<Access allow 192.0.2.0/24, allow ::1, deny 192.0.2.7>"
-    assert Access.parse(access) is access
-    assert repr(Access()) == "<Access everybody>"
+    access = AccessRules.parse("allow 192.0.2.0/24 , deny 192.0.2.7,allow ::1")
+    assert repr(access) == "<AccessRules allow 192.0.2.0/24, allow ::1, deny 192.0.2.7>"
+    assert AccessRules.parse(access) is access
+    assert repr(AccessRules()) == "<AccessRules everybody>"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_parse() -> None:
 )
 def test_parse_what_is_no_access(text: str) -> None:
     with pytest.raises(OptionError):
-        Access.parse(text)
+        AccessRules.parse(text)
 
 
 def test_networks_may_be_objects_or_one_text() -> None:
@@ -123,6 +123,6 @@ def test_networks_may_be_objects_or_one_text() -> None:
         [ipaddress.ip_network("10.0.0.0/8"), "::1"],
         Networks(["10.0.0.0/8"]),
     ):
-        access = Access(allow=allow)
+        access = AccessRules(allow=allow)
         assert access.permits(("10.1.2.3", 1))
         assert not access.permits(("192.0.2.1", 1))

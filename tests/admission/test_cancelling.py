@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.clients import reset
 
-from everserve.admission.cancelling import Cancelled, reason_to_stop
+from everserve.admission.cancellation import CancelReason, reason_to_stop
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -41,7 +41,7 @@ def test_go_on(ends: Pair) -> None:
 
 def test_the_server_drains(ends: Pair) -> None:
     reason = reason_to_stop(SimpleNamespace(_is_draining=lambda: True), None, ends[0])
-    assert reason is Cancelled.DRAINING
+    assert reason is CancelReason.DRAINING
     assert reason
     assert str(reason.value) == "the server stops"
 
@@ -49,14 +49,14 @@ def test_the_server_drains(ends: Pair) -> None:
 @pytest.mark.parametrize(
     ("connection", "reason"),
     [
-        ({"missed": "idle_timeout", "pace": None}, Cancelled.DEADLINE),
+        ({"missed": "idle_timeout", "pace": None}, CancelReason.DEADLINE),
         ({"missed": None, "pace": None}, None),
         ({"missed": None, "pace": SimpleNamespace(ends=None)}, None),
-        ({"missed": None, "pace": SimpleNamespace(ends=monotonic() - 1)}, Cancelled.DEADLINE),
+        ({"missed": None, "pace": SimpleNamespace(ends=monotonic() - 1)}, CancelReason.DEADLINE),
         ({"missed": None, "pace": SimpleNamespace(ends=monotonic() + 3600)}, None),
     ],
 )
-def test_a_deadline(ends: Pair, connection: dict[str, Any], reason: Cancelled | None) -> None:
+def test_a_deadline(ends: Pair, connection: dict[str, Any], reason: CancelReason | None) -> None:
     assert reason_to_stop(object(), SimpleNamespace(**connection), ends[0]) is reason
 
 
@@ -64,7 +64,7 @@ def test_the_peer_has_reset(ends: Pair) -> None:
     server, client = ends
     reset(client)
     wait_for_news(server)
-    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE
+    assert reason_to_stop(object(), None, server) is CancelReason.PEER_GONE
 
 
 def test_the_peer_has_ended_its_half_and_still_listens(ends: Pair) -> None:
@@ -77,10 +77,10 @@ def test_the_peer_has_ended_its_half_and_still_listens(ends: Pair) -> None:
 def test_the_connection_was_cut(ends: Pair) -> None:
     server, _ = ends
     server.shutdown(socket.SHUT_RDWR)
-    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE
+    assert reason_to_stop(object(), None, server) is CancelReason.PEER_GONE
 
 
 def test_the_connection_is_closed(ends: Pair) -> None:
     server, _ = ends
     server.close()
-    assert reason_to_stop(object(), None, server) is Cancelled.PEER_GONE
+    assert reason_to_stop(object(), None, server) is CancelReason.PEER_GONE

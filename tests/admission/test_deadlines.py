@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT
 
-from everserve.admission.deadlines import Watchdog
+from everserve.admission.watchdog import Watchdog
 
 HOUR = 3600.0
 

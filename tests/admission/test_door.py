@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from everserve.admission.access import Access
-from everserve.admission.door import (
+from everserve.admission.access import AccessRules
+from everserve.admission.control import (
     POLICIES,
     Door,
     read_policy,
@@ -29,7 +29,7 @@ class Keeper:
     accept_burst: float | None = None
     max_handshakes: int | None = None
     overload: Any = "refuse"
-    access: Access | None = None
+    access: AccessRules | None = None
     tls: Any = None
     implicit_tls = True
     full = False
@@ -65,7 +65,7 @@ def test_without_limits_it_is_open(door: Door, keeper: Keeper) -> None:
 
 
 def test_access_comes_first(door: Door, keeper: Keeper) -> None:
-    keeper.access = Access(deny=["192.0.2.0/24"])
+    keeper.access = AccessRules(deny=["192.0.2.0/24"])
     keeper.full = True
     keeper.accept_rate, keeper.accept_burst = 0.001, 1
     assert first_objection(door) == "access"

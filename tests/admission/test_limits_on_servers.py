@@ -105,7 +105,7 @@ def test_datagrams_above_the_rate_are_dropped(
         client.sendto(b"%d" % number, server.server_address)
     assert {client.recv(100)[:1] for _ in range(2)} == {b"0", b"1"}
     heard.wait_for(Refused, 4)
-    assert server._door.refusals == {"accept_rate": 4}
+    assert server._everserve.control.refusals == {"accept_rate": 4}
     heard.wait_for(Finished, 2)
 
 
@@ -173,7 +173,7 @@ def test_an_ipv4_client_of_a_dual_stack_server_is_ipv4(serve: Any, heard: Heard)
         assert client.recv(100) == b""
     assert heard.wait_for(Refused)[0].reason == "access"
     assert ask(("::1", port), b"line\n") == b"LINE\n"
-    server.access = everserve.Access(allow=["::ffff:127.0.0.0/104"])
+    server.access = everserve.AccessRules(allow=["::ffff:127.0.0.0/104"])
     assert ask(("127.0.0.1", port), b"line\n") == b"LINE\n"
     heard.wait_for(Finished, 2)
 
@@ -318,7 +318,7 @@ def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None
         with connect(address):  # what had been shed has ended: there is room to shed again
             heard.wait_for(Accepted, 21)
     assert server.refusals["max_connections"] == 20 - 3 - shed
-    assert not server._inflight._shed
+    assert not server._everserve.connections._shed
 
 
 @pytest.mark.parametrize("option", ["access", "max_connections_per_peer"])

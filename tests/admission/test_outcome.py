@@ -1,6 +1,6 @@
 """``admission.outcome``: what the parent of a forked request is told."""
 
-from everserve.admission.outcome import Outcome
+from everserve.lifecycle.outcome import Outcome
 
 
 def test_nothing_to_tell_is_a_good_end() -> None:

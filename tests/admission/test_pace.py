@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from everserve.admission.pace import FIRST_GRACE, Pace, PaceLimits, StageDeadline
+from everserve.admission.deadlines import FIRST_GRACE, ConnectionDeadlines, TimeLimits, StageDeadline
 from everserve.sockets.tcpinfo import Traffic
 
 BEGAN = 1000.0
@@ -21,12 +21,12 @@ class Line:
 
 
 class Watched:
-    """A ``Pace``, its line, and what was missed."""
+    """A ``ConnectionDeadlines``, its line, and what was missed."""
 
     def __init__(self, **limits: float) -> None:
         self.line = Line()
         self.missed: list[str] = []
-        self.pace = Pace(PaceLimits(**limits), self.line, self.missed.append, began=BEGAN)
+        self.pace = ConnectionDeadlines(TimeLimits(**limits), self.line, self.missed.append, began=BEGAN)
 
     def look(
         self,
@@ -43,12 +43,12 @@ class Watched:
 
 
 def test_no_limits() -> None:
-    assert not PaceLimits()
-    assert not PaceLimits().need_traffic
-    assert PaceLimits(request_timeout=1)
-    assert not PaceLimits(request_timeout=1).need_traffic
+    assert not TimeLimits()
+    assert not TimeLimits().need_traffic
+    assert TimeLimits(request_timeout=1)
+    assert not TimeLimits(request_timeout=1).need_traffic
     for name in ("idle_timeout", "write_timeout", "min_receive_rate"):
-        assert PaceLimits(**{name: 1}).need_traffic
+        assert TimeLimits(**{name: 1}).need_traffic
 
 
 def test_request_timeout() -> None:

@@ -79,7 +79,7 @@ def test_a_step_of_ones_own(serve: Any, heard: Heard) -> None:
     (refused,) = heard.wait_for(Refused)
     assert (refused.reason, refused.error) == ("impolite", None)
     assert len(heard.of(Opened)) == 1
-    assert server._door.refusals == {"impolite": 1}
+    assert server._everserve.control.refusals == {"impolite": 1}
 
 
 def test_a_step_that_is_broken_is_a_failure(serve: Any, heard: Heard) -> None:
@@ -181,12 +181,12 @@ def test_a_watch_finds_a_renewed_certificate(
     reloaded = Heard()
     reload = TLS.reload
     monkeypatch.setattr(TLS, "reload", lambda self: (reload(self), reloaded(Refused(0, 0, "x"))))
-    server = serve(tls=tls, tls_watch=0.02)
-    assert len(server._watchdog) == 1
+    server = serve(tls=tls, tls_reload_interval=0.02)
+    assert len(server._everserve.watchdog) == 1
     cert.write_bytes(certificates.renewed.cert.read_bytes() + certificates.renewed.key.read_bytes())
     reloaded.wait_for(Refused)
     server.stop()
-    assert len(server._watchdog) == 0
+    assert len(server._everserve.watchdog) == 0
 
 
 class Wishing(everserve.StreamRequestHandler[Any, Any]):
@@ -241,7 +241,7 @@ def test_start_tls_that_fails(
     assert isinstance(failed.error, ConnectionAbortedError)
     assert failed.peer_gone
     assert heard.of(DeadlineMissed)[0].deadline == "handshake_timeout"
-    assert server._door.handshakes == 0
+    assert server._everserve.control.handshakes == 0
 
 
 def test_what_is_no_tls_is_the_peers_fault(

@@ -16,12 +16,12 @@ from tests.scenes import LOOPBACK, Echo, Heard, Held
 
 from everserve import fibers
 from everserve.combos import FiberTCPServer, FiberUDPServer
-from everserve.concurrency.fibers import FiberMixIn
+from everserve.mixins import FiberMixIn
 from everserve.events import Accepted, Finished, Opened, Stalled
 from everserve.fibers import FiberSocket, current
 from everserve.fibers.stalls import StallWatch
 from everserve.handlers.base import BaseRequestHandler
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 
 def test_the_defaults() -> None:
@@ -164,7 +164,7 @@ def test_after_shutdown_requests_in_progress_go_on() -> None:
     with connect(server.server_address) as client:
         assert client.recv(5) == b"ready"
         server.shutdown()
-        assert server.state is State.READY
+        assert server.state is ServerState.READY
         client.sendall(b"go on")
         assert read_all(client) == b"bye"
         thread.result()
@@ -243,12 +243,12 @@ def test_a_fiber_may_stop_the_server_and_wait_for_the_others() -> None:
     with connect(server.server_address) as first, connect(server.server_address) as second:
         heard.wait_for(Opened, 2)
         first.sendall(b"stop")
-        server._life.bell.wait_until(lambda: server.draining)
+        server._everserve.life.notifier.wait_until(lambda: server.draining)
         second.sendall(b"go on")
         assert read_all(second) == b"bye"
         assert read_all(first) == b"1 finished"
     thread.result()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_in_a_fiber_the_waits_of_another_server_park_it_alone() -> None:
@@ -265,7 +265,7 @@ def test_in_a_fiber_the_waits_of_another_server_park_it_alone() -> None:
         assert held.recv(5) == b"ready"
         with connect(address) as ending:
             ending.sendall(b"end")
-            inner._life.bell.wait_until(lambda: inner.draining)
+            inner._everserve.life.notifier.wait_until(lambda: inner.draining)
             assert ask(address, b"serve") == b"done"
             held.sendall(b"go on")
             assert read_all(held) == b"bye"

@@ -20,12 +20,12 @@ from tests.scenes import LOOPBACK, Echo, Heard, Held
 from everserve.admission.access import Networks
 from everserve.combos import ForkingTCPServer, ForkingUnixStreamServer
 from everserve.concurrency import forks
-from everserve.concurrency.forks import ForkingMixIn
+from everserve.mixins import ForkingMixIn
 from everserve.errors import ServerClosedError
 from everserve.events import Accepted, Draining, Failed, Finished, Opened, Shed, Stopped
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.stream import StreamRequestHandler
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -277,7 +277,7 @@ def test_a_child_may_shut_the_server_down() -> None:
         thread = Background(server.serve_forever, 3600)
         assert ask(server.server_address, b"") == b"done"
         thread.result()
-        assert server.state is State.READY
+        assert server.state is ServerState.READY
 
 
 def test_a_child_may_stop_the_server() -> None:
@@ -332,7 +332,7 @@ def test_a_child_may_stop_a_server_that_handles_single_requests() -> None:
             self.request.sendall(b"done")
 
     def handle_requests() -> None:
-        while server.state is not State.STOPPED:
+        while server.state is not ServerState.STOPPED:
             server.handle_request()
 
     server, heard = ForkingTCPServer(LOOPBACK, Stops), Heard()
@@ -356,7 +356,7 @@ def test_a_child_that_stops_between_two_single_requests() -> None:
         server.handle_request()
         assert read_all(client) == b"done"
     server.handle_request()  # returns: there is nothing more to come
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
     with pytest.raises(ServerClosedError):
         server.handle_request()
 
@@ -516,13 +516,13 @@ def test_a_stop_cuts_children_that_ignore_it() -> None:
 def test_a_stop_cuts_a_child_that_is_just_being_started() -> None:
     class Late(set[int]):
         def add(self, pid: int) -> None:
-            server._life.bell.wait_until(lambda: server._last_signal is signal.SIGKILL)
+            server._everserve.life.notifier.wait_until(lambda: server._last_signal is signal.SIGKILL)
             super().add(pid)
 
     class Ringing(ForkingTCPServer):
         def _signal_children(self, number: signal.Signals) -> None:
             super()._signal_children(number)
-            self._life.bell.ring()
+            self._everserve.life.notifier.ring()
 
     class Deaf(BaseRequestHandler):
         def handle(self) -> None:
@@ -575,7 +575,7 @@ def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
     original = forks._wait_for_any
 
     def note(*args: Any) -> None:
-        life = server._life
+        life = server._everserve.life
         sessions.append(life.session is not None and not life.serving_here())
         original(*args)
 
@@ -584,7 +584,7 @@ def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
     with server.running(poll_interval=3600) as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
-        server._life.bell.wait_until(lambda: server.fileno() == -1)
+        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
         client.sendall(b"go on")
         assert stop.result().finished == 1
     assert not any(sessions)
@@ -596,7 +596,7 @@ def test_the_children_do_not_keep_the_listener_open() -> None:
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
-        assert server._life.bell.wait_until(lambda: server._life.session is None)
+        assert server._everserve.life.notifier.wait_until(lambda: server._everserve.life.session is None)
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         client.sendall(b"go on")

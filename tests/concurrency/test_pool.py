@@ -13,7 +13,7 @@ from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
 
 from everserve.combos import ThreadPoolTCPServer
-from everserve.concurrency.pool import ThreadPoolMixIn, WorkerPool
+from everserve.mixins import ThreadPoolMixIn, WorkerPool
 from everserve.events import Accepted, Finished, Opened
 
 # -- the pool alone ----------------------------------------------------------------------------

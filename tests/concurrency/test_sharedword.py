@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tests.clients import Background
 
-from everserve.admission.outcome import Outcome
-from everserve.concurrency.sharedword import Note, Request, SharedWord
+from everserve.lifecycle.outcome import Outcome
+from everserve.concurrency.sharedmemory import Note, Request, SharedWord
 from everserve.events import DeadlineMissed, Draining, Event, Failed, Finished, Opened, Refused
 
 pytestmark = pytest.mark.filterwarnings(

@@ -11,7 +11,7 @@ from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
 
 from everserve.combos import ThreadingTCPServer
-from everserve.concurrency.threads import ThreadingMixIn
+from everserve.mixins import ThreadingMixIn
 from everserve.events import Failed
 
 

@@ -53,7 +53,7 @@ def test_none_is_left_open(strategy: Strategy, transport: Transport, tmp_path: P
             client = Client(server, transport, tmp_path, number)
             client.offer(line)
             heard.wait_for(Accepted, number + 1)
-            server._life.bell.wait_until(lambda: not server.connections)
+            server._everserve.life.notifier.wait_until(lambda: not server.connections)
             client.close()
     heard.events.clear()  # with the errors, whose tracebacks hold what was open
     assert descriptors() == before

@@ -100,7 +100,7 @@ def test_of_a_request_that_fails(
     with server.running():
         make_client(server).send(b"ping\n")
         heard.wait_for(Failed)
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
     names = [name for here, name in record.read() if here is not strategy.in_processes]
     assert names[names.index("finish_request") :] == [
         "finish_request", "setup", "handle", "finish",
@@ -133,7 +133,7 @@ def test_finish_is_not_called_if_setup_raised(
     with server.running():
         make_client(server).offer(b"ping\n")
         seen = until(record, [], 6)
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
     names = [name for _, name in seen + record.read()]
     assert "handle_error" in names
     assert not {"handle", "finish"} & set(names)

@@ -18,7 +18,7 @@ from tests.contract.kinds import Client, Strategy, Transport, make_server_class
 from everserve.combos import server_class
 from everserve.process.run import run
 from everserve.server.base import BaseServer
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 INSTANCE = {
     "server_address", "RequestHandlerClass", "socket", "request", "client_address", "server",
@@ -130,7 +130,7 @@ def test_it_runs_and_stops(
     report = run([server], on_ready=lambda: talkers.append(Background(talk)))
     talkers[0].result()
     assert (report.cut, report.unfinished) == ((), ())
-    assert server._life.state is State.STOPPED
+    assert server._everserve.life.state is ServerState.STOPPED
 
 
 def test_the_names_are_many() -> None:

@@ -13,7 +13,7 @@ from tests.contract.kinds import Client, Gate, Strategy, Transport
 from tests.scenes import Heard
 
 from everserve.events import Finished
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 MakeServer = Callable[..., Any]
 MakeClient = Callable[[Any], Client]
@@ -41,7 +41,7 @@ def test_served_by_serve_forever_and_shutdown(
         assert make_client(server).ask(b"ping\n") == b"ping\n"
         server.shutdown()
         thread.result()
-        assert server.state is State.READY
+        assert server.state is ServerState.READY
 
 
 def test_served_by_handle_request(make_server: MakeServer, make_client: MakeClient) -> None:
@@ -189,7 +189,7 @@ def test_closing_again_does_no_harm(make_server: MakeServer) -> None:
         assert server.fileno() >= 0
     assert server.fileno() == -1
     server.server_close()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_running_raises_what_serve_forever_raised(
@@ -203,7 +203,7 @@ def test_running_raises_what_serve_forever_raised(
     def serve() -> None:
         with server.running():
             make_client(server).offer(b"ping\n")
-            server._life.bell.wait_until(lambda: server._life.session is None)
+            server._everserve.life.notifier.wait_until(lambda: server._everserve.life.session is None)
 
     with pytest.raises(KeyboardInterrupt, match="served enough"):
         Background(serve).result()
@@ -213,7 +213,7 @@ def test_suspend_and_resume(make_server: MakeServer, make_client: MakeClient) ->
     server = make_server(echo)
     server.suspend()
     with server.running():
-        assert server.state is State.SUSPENDED
+        assert server.state is ServerState.SUSPENDED
         client = make_client(server)
         client.send(b"ping\n")
         client.socket.settimeout(0.02)
@@ -221,7 +221,7 @@ def test_suspend_and_resume(make_server: MakeServer, make_client: MakeClient) ->
             client.socket.recv(1)
         client.socket.settimeout(LIMIT)
         server.resume()
-        assert server.state is State.SERVING
+        assert server.state is ServerState.SERVING
         assert client.socket.recv(100) == b"ping\n"
 
 
@@ -241,7 +241,7 @@ def test_the_connections_in_progress(
         assert connection.state.value == "handling"
         assert connection.age > 0
         gate.open()
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert connection.state.value == "closed"
 
 

@@ -71,7 +71,7 @@ def test_at_the_same_time(
         assert {client.receive(), client.receive()} == {b"one", b"two"}
         heard.wait_for(Finished, 2)
         heard.wait_for(Failed)
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
     words = {event.connection: event.peer[-1] for event in heard.of(Accepted)}
     assert words == {1: b"one", 2: b"fail", 3: b"two"}
     for kind in (Opened, Finished, Failed):

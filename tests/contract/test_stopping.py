@@ -13,7 +13,7 @@ from tests.scenes import Heard
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Stopped
 from everserve.server import stopping
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 MakeServer = Callable[..., Any]
 MakeClient = Callable[[Any], Client]
@@ -36,7 +36,7 @@ def test_an_idle_server(make_server: MakeServer) -> None:
     with server.running():
         report = server.stop(3600)
     assert (report.finished, report.cut, report.unfinished) == (0, (), ())
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
     assert server.fileno() == -1
 
 
@@ -129,7 +129,7 @@ def test_a_handler_that_does_not_look_is_given_up(
     assert len(report.unfinished) == (0 if strategy.in_processes else 1)
     gate.open()
     thread.result()
-    held._life.bell.wait_until(lambda: not held.connections)
+    held._everserve.life.notifier.wait_until(lambda: not held.connections)
 
 
 def test_from_inside_a_handler(
@@ -149,9 +149,9 @@ def test_from_inside_a_handler(
     client.send(b"ping\n")
     heard.wait_for(Stopped)
     thread.result()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
     assert client.receive() == b"1 unfinished\n"
-    server._life.bell.wait_until(lambda: server.fileno() == -1)
+    server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
     with pytest.raises(ServerClosedError):
         server.serve_forever()
 
@@ -166,7 +166,7 @@ def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: Ma
     thread = Background(server.serve_forever, 3600)
     assert make_client(server).ask(b"ping\n") == b"shut down\n"
     thread.result()
-    assert server.state is State.READY
+    assert server.state is ServerState.READY
 
 
 @pytest.mark.usefixtures("_given_up_soon")
@@ -185,7 +185,7 @@ def test_a_second_stop_cuts(
     assert len(report.cut) == 1
     gate.open()
     thread.result()
-    held._life.bell.wait_until(lambda: not held.connections)
+    held._everserve.life.notifier.wait_until(lambda: not held.connections)
 
 
 def test_while_it_drains_nobody_new_is_let_in(
@@ -196,7 +196,7 @@ def test_while_it_drains_nobody_new_is_let_in(
         client.send(b"ping\n")
         gate.wait_entered()
         stop = Background(held.stop, 3600)
-        held._life.bell.wait_until(lambda: held._life.session is None)
+        held._everserve.life.notifier.wait_until(lambda: held._everserve.life.session is None)
         with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
             make_client(held)
         gate.open()

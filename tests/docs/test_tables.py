@@ -15,13 +15,13 @@ from tests.docs.blocks import DOCS, ROOT, table_of
 
 import everserve
 from everserve import events
-from everserve.admission.door import POLICIES
+from everserve.admission.control import POLICIES
 from everserve.admission.peer import Peer
 from everserve.cli.commands import run
 from everserve.combos import CONCURRENCY
 from everserve.options import OPTIONS
-from everserve.server.lifecycle import State
-from everserve.server.stopping import StopReport
+from everserve.lifecycle.state import ServerState
+from everserve.server.stop import StopReport
 from everserve.sockets.tls import TLS
 
 SERVERS = [

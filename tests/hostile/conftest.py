@@ -23,7 +23,7 @@ from tests.scenes import Heard
 import everserve
 from everserve.events import Accepted, Failed, Finished, Refused
 from everserve.serve import make_server
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 
 ROOT = Path(__file__).parents[2]
 FLOOD = b"x" * (1 << 20)
@@ -161,7 +161,7 @@ class Siege:
         accepted = sorted(event.connection for event in self.heard.of(Accepted))
         ends = (Finished, Failed, Refused)
         ended = sorted(event.connection for kind in ends for event in self.heard.of(kind))
-        assert self.server._door.refusals == self.reasons()
+        assert self.server._everserve.control.refusals == self.reasons()
         return accepted == ended
 
 
@@ -234,14 +234,14 @@ def besiege(
         running, siege = sieges.pop()
         hub = getattr(siege.server, "_hub", None)
         try:
-            assert siege.server.state is State.STOPPED or siege.serves()
+            assert siege.server.state is ServerState.STOPPED or siege.serves()
         finally:
             running.__exit__(None, None, None)
-        assert siege.server._stopping.report.unfinished == ()
+        assert siege.server._everserve.life.stop.report.unfinished == ()
         assert siege.adds_up(), siege.heard.events
         assert not hub or not hub.fibers
-        assert not siege.server._door.handshakes
-        assert not siege.server._door.peers
+        assert not siege.server._everserve.control.handshakes
+        assert not siege.server._everserve.control.peers
         del siege, hub, running
     for thread in set(threading.enumerate()) - threads:
         thread.join(LIMIT)

@@ -105,7 +105,7 @@ def test_above_max_connections_per_peer(
     siege.heard.wait_for(Refused, FLOOD)
     assert siege.reasons() == {"max_connections_per_peer": FLOOD}
     empty(siege, INSIDE + FLOOD)
-    assert len(siege.server._door.peers) == 0
+    assert len(siege.server._everserve.control.peers) == 0
 
 
 def test_above_accept_rate(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
@@ -123,7 +123,7 @@ def test_accept_rate_makes_wait(besiege: Besiege, strategy: Strategy) -> None:
     siege.wait_ends(2)
     assert len(siege.heard.of(Accepted)) == 2
     siege.server.accept_rate = None
-    siege.server._life.wake()  # it would look again when the next was to come in
+    siege.server._everserve.life.wake()  # it would look again when the next was to come in
     siege.wait_ends(4)
     assert not siege.reasons()
 
@@ -139,8 +139,8 @@ def test_above_max_handshakes(
         assert siege.reasons() == {"max_handshakes": FLOOD}
     else:
         siege.wait_accepted(INSIDE)
-    assert siege.server._life.bell.wait_until(lambda: len(siege.server.connections) == INSIDE)
-    assert siege.server._door.handshakes == INSIDE
+    assert siege.server._everserve.life.notifier.wait_until(lambda: len(siege.server.connections) == INSIDE)
+    assert siege.server._everserve.control.handshakes == INSIDE
     empty(siege, INSIDE + FLOOD)
     assert len(siege.heard.of(Accepted)) == INSIDE + FLOOD
 
@@ -158,21 +158,21 @@ def test_a_handshake_that_is_over_makes_room(
 
 
 def test_access_changed_on_a_running_server(besiege: Besiege, strategy: Strategy) -> None:
-    siege = besiege(access=everserve.Access(deny=["127.0.0.0/8"]))
+    siege = besiege(access=everserve.AccessRules(deny=["127.0.0.0/8"]))
     siege.attack("scan", count=FLOOD, how="end", say=b"hello\n")
     siege.heard.wait_for(Refused, FLOOD)
     assert siege.reasons() == {"access": FLOOD}
     assert not siege.heard.of(Opened)
-    siege.server.access = everserve.Access(allow=["127.0.0.1"])
+    siege.server.access = everserve.AccessRules(allow=["127.0.0.1"])
     assert siege.serves()
-    siege.server.access = everserve.Access(allow=["10.0.0.0/8"])
+    siege.server.access = everserve.AccessRules(allow=["10.0.0.0/8"])
     assert "error" in siege.ask() or siege.ask() == {"answer": ""}
     siege.heard.wait_for(Refused, FLOOD + 1)
     siege.server.access = None
 
 
 def test_verify_request_goes_on_working(besiege: Besiege, strategy: Strategy) -> None:
-    siege = besiege(access=everserve.Access(allow=["127.0.0.0/8"]))
+    siege = besiege(access=everserve.AccessRules(allow=["127.0.0.0/8"]))
     siege.server.verify_request = lambda *_: False
     siege.attack("scan", count=FLOOD, how="end")
     siege.heard.wait_for(Refused, FLOOD)

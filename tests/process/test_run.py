@@ -29,7 +29,7 @@ def test_ready_is_told_when_all_serve() -> None:
 
     def ready() -> None:
         for server in servers:
-            assert server.state is everserve.State.SERVING
+            assert server.state is everserve.ServerState.SERVING
             threading.Thread(target=server.stop).start()
 
     report = run(servers, on_ready=ready)
@@ -39,7 +39,7 @@ def test_ready_is_told_when_all_serve() -> None:
 def test_a_server_that_shuts_down_is_closed_at_the_end() -> None:
     server = make()
     run([server], on_ready=server.shutdown)
-    assert server.state is everserve.State.STOPPED
+    assert server.state is everserve.ServerState.STOPPED
     assert server.fileno() == -1
 
 
@@ -52,7 +52,7 @@ def test_an_error_stops_all_and_is_raised() -> None:
     servers[0].service_actions = service_actions  # type: ignore[method-assign]
     with pytest.raises(LookupError, match="broken"):
         run(servers, on_ready=lambda: socket.create_connection(servers[0].server_address).close())
-    assert all(server.state is everserve.State.STOPPED for server in servers)
+    assert all(server.state is everserve.ServerState.STOPPED for server in servers)
 
 
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:

@@ -98,7 +98,7 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
     with serving(server) as address, connect(address) as client:
         client.sendall(b"ping")
         waits.until(False)
-        assert len(server.connections) == server._inflight.accepted == 0
+        assert len(server.connections) == server._everserve.connections.accepted == 0
         server.resume()
         assert client.recv(100) == b"ping"
 
@@ -116,7 +116,7 @@ def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
         with connect(address) as client:
             client.sendall(b"ping")
             server.room = True
-            server._life.wake()
+            server._everserve.life.wake()
             assert client.recv(100) == b"ping"
 
 
@@ -151,10 +151,10 @@ def test_the_poll_interval_is_shorter_than_a_long_back_off(waits: Waits) -> None
         def service_actions(self) -> None:
             self.turns += 1
             if self.turns == 3:
-                self._life.shutdown_requested = True
+                self._everserve.life.shutdown_requested = True
 
     server = Exhausted(LOOPBACK, Echo)
-    server._back_off = BackOff(lambda: 0.0)  # time stands still: it is never over
+    server._everserve.acceptor.back_off = BackOff(lambda: 0.0)  # time stands still: it is never over
     with server, connect(server.server_address):
         server.serve_forever(0.001)
     assert waits.timeouts == [0.001, 0.001, 0.001]
@@ -199,7 +199,7 @@ def test_watched_descriptors(before: bool, pipe: tuple[int, int]) -> None:
         def note(self) -> None:
             called.append(os.read(reader, 10))
             self._unwatch(reader)
-            self._life.shutdown_requested = True
+            self._everserve.life.shutdown_requested = True
 
     server = Watching(LOOPBACK, Echo)
     if before:
@@ -222,7 +222,7 @@ def test_a_callback_may_unwatch_another(pipe: tuple[int, int]) -> None:
     def note(mine: int, others: int) -> None:
         called.append(mine)
         server._unwatch(others)
-        server._life.shutdown_requested = True
+        server._everserve.life.shutdown_requested = True
 
     server._watch(reader, lambda: note(reader, other))
     server._watch(other, lambda: note(other, reader))
@@ -267,8 +267,8 @@ def test_handle_request_times_out(by: str) -> None:
 
 def test_a_wake_up_does_not_end_handle_request() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
-        server._life.wakeup()
-        server._life.wake()
+        server._everserve.life.wakeup()
+        server._everserve.life.wake()
         thread = Background(server.handle_request)
         assert ask(server.server_address) == b"ping"
         thread.result()

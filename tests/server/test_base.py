@@ -17,8 +17,8 @@ from everserve.errors import AlreadyServingError, ServerClosedError
 from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
 from everserve.reading import Reading
 from everserve.server.base import BaseServer
-from everserve.server.connection import ConnectionState
-from everserve.server.lifecycle import State
+from everserve.lifecycle.connection import ConnectionState
+from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
 
 
@@ -121,7 +121,7 @@ def test_the_old_event_is_set_before_shutdown_returns() -> None:
     original = event.set
 
     def note() -> None:
-        sessions.append(server._life.session)
+        sessions.append(server._everserve.life.session)
         original()
 
     event.set = note
@@ -252,12 +252,12 @@ def test_subscribing_and_unsubscribing(server: Queued) -> None:
     first, second = Heard(), Heard()
     end_first, end_again = server.subscribe(first), server.subscribe(first)
     server.subscribe(second)
-    server._emit(Event())
+    server._everserve.emitter.emit(Event())
     end_first()
-    server._emit(Event())
+    server._everserve.emitter.emit(Event())
     end_again()
     end_again()
-    server._emit(Event())
+    server._everserve.emitter.emit(Event())
     assert (len(first.events), len(second.events)) == (3, 3)
 
 
@@ -270,7 +270,7 @@ def test_a_subscriber_that_fails_is_logged(
     heard = Heard()
     server.subscribe(fail)
     server.subscribe(heard)
-    server._emit(Serving("here"))
+    server._everserve.emitter.emit(Serving("here"))
     assert heard.events == [Serving("here")]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("everserve", logging.ERROR)
@@ -296,7 +296,7 @@ def test_a_get_request_that_fails_is_told_with_its_name_and_not_repeated_at_full
     server.get_request = fail  # type: ignore[method-assign]
     server._writer.send(b"x")
     server.handle_request()
-    assert server._back_off.remaining() > 0
+    assert server._everserve.acceptor.back_off.remaining() > 0
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[1] is not None
@@ -336,7 +336,7 @@ def test_a_handle_error_that_raises_ends_the_server_and_closes_the_request(
     with pytest.raises(ValueError, match="strict"):
         server.serve_forever()
     assert len(server.connections) == 0
-    assert server.state is State.READY
+    assert server.state is ServerState.READY
 
 
 # -- the view of what is in progress -----------------------------------------------------------
@@ -354,7 +354,7 @@ def test_connections_in_progress() -> None:
             assert connection in server.connections
             gate.opened.set()
             assert client.recv(1) == b""
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert connection.state is ConnectionState.CLOSED
 
 
@@ -370,7 +370,7 @@ def test_states_on_the_way() -> None:
         server.resume()
         assert not server.draining
     assert states == [
-        State.READY, State.SERVING, State.SUSPENDED, State.DRAINING, State.STOPPED
+        ServerState.READY, ServerState.SERVING, ServerState.SUSPENDED, ServerState.DRAINING, ServerState.STOPPED
     ]  # fmt: skip
     assert server.draining
 
@@ -409,6 +409,6 @@ def test_serve_forever_after_an_interrupt_serves_again() -> None:
     server = Server(LOOPBACK, Echo)
     with pytest.raises(KeyboardInterrupt):
         server.serve_forever(0.001)
-    assert server.state is State.READY
+    assert server.state is ServerState.READY
     with serving(server) as address:
         assert ask(address) == b"ping"

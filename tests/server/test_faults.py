@@ -13,7 +13,7 @@ import pytest
 from tests.clients import LIMIT, connect, reset
 
 from everserve.errors import LineTooLong, NoReplyAddressError
-from everserve.server.faults import peer_is_gone
+from everserve.lifecycle.faults import peer_is_gone
 from everserve.sockets.datagrams import Datagram
 
 GONE = [ConnectionResetError, BrokenPipeError, ConnectionAbortedError]

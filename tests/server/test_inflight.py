@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from everserve.server.connection import Connection, ConnectionState
-from everserve.server.inflight import Inflight
+from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connections import ConnectionTable
 from everserve.sockets.datagrams import Datagram
 
 
@@ -29,7 +29,7 @@ def ours(pair: tuple[socket.socket, socket.socket]) -> socket.socket:
 
 
 def test_a_connection_comes_and_goes(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     connection = inflight.add(ours, "peer")
     assert (connection.id, connection.peer, connection.request) == (1, "peer", ours)
     assert connection.state is ConnectionState.ACCEPTED
@@ -42,14 +42,14 @@ def test_a_connection_comes_and_goes(ours: socket.socket) -> None:
 
 
 def test_only_one_removes_it(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     connection = inflight.add(ours, "peer")
     assert [inflight.remove(connection) for _ in range(3)] == [True, False, False]
     assert inflight.remove(None) is False
 
 
 def test_requests_that_are_no_sockets() -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     requests = [Datagram((b"data", None)), Datagram((b"data", None)), object()]
     connections = [inflight.add(request, None) for request in requests]
     assert [connection.id for connection in connections] == [1, 2, 3]
@@ -62,7 +62,7 @@ def test_requests_that_are_no_sockets() -> None:
 
 
 def test_a_socket_that_was_wrapped_is_found_by_its_descriptor(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     connection = inflight.add(ours, "peer")
     with socket.socket(fileno=ours.detach()) as wrapped:
         assert inflight.find(wrapped) is connection
@@ -73,7 +73,7 @@ def test_a_socket_that_was_wrapped_is_found_by_its_descriptor(ours: socket.socke
 
 
 def test_a_descriptor_that_comes_again_ends_its_old_connection(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     old = inflight.add(ours, "old")
     with socket.socket(fileno=ours.detach()) as again:
         new = inflight.add(again, "new")
@@ -84,7 +84,7 @@ def test_a_descriptor_that_comes_again_ends_its_old_connection(ours: socket.sock
 
 
 def test_unfile_leaves_a_successor_under_the_same_descriptor_alone(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     first = inflight.add(ours, "first")
     inflight._by_descriptor[ours.fileno()] = second = Connection(2, ours, "second")
     assert inflight.unfile(ours) is first
@@ -94,7 +94,7 @@ def test_unfile_leaves_a_successor_under_the_same_descriptor_alone(ours: socket.
 def test_those_closed_behind_our_back_are_forgotten(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     closed = inflight.add(pair[0], "closed")
     opened = inflight.add(pair[1], "open")
     pair[0].close()
@@ -104,7 +104,7 @@ def test_those_closed_behind_our_back_are_forgotten(
 
 
 def test_one_that_a_process_holds_stays_until_it_has_ended(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     connection = inflight.add(ours, "peer")
     inflight.hold(ours, 4711)
     ours.close()
@@ -118,11 +118,11 @@ def test_one_that_a_process_holds_stays_until_it_has_ended(ours: socket.socket) 
 
 
 def test_holding_what_is_not_there(ours: socket.socket) -> None:
-    Inflight().hold(ours, 4711)
+    ConnectionTable().hold(ours, 4711)
 
 
 def test_the_view(pair: tuple[socket.socket, socket.socket]) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     view = inflight.view
     first, second = (inflight.add(sock, sock.fileno()) for sock in pair)
     assert len(view) == 2
@@ -137,7 +137,7 @@ def test_the_view(pair: tuple[socket.socket, socket.socket]) -> None:
 
 def test_age_and_since(ours: socket.socket) -> None:
     before = datetime.now(UTC)
-    connection = Inflight().add(ours, ("127.0.0.1", 80))
+    connection = ConnectionTable().add(ours, ("127.0.0.1", 80))
     assert connection.age >= 0
     assert (connection.since - before).total_seconds() > -1
     assert repr(connection).startswith("<Connection #1 ('127.0.0.1', 80) accepted 0.")
@@ -145,7 +145,7 @@ def test_age_and_since(ours: socket.socket) -> None:
 
 def test_cut_ends_both_directions(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, peers = pair
-    connection = Inflight().add(ours, "peer")
+    connection = ConnectionTable().add(ours, "peer")
     connection.cut()
     assert ours.recv(1) == b""
     assert peers.recv(1) == b""
@@ -162,14 +162,14 @@ def test_cut_leaves_a_tls_session_to_its_thread(
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with context.wrap_socket(pair[0], server_side=True, do_handshake_on_connect=False) as secure:
-        connection = Inflight().add(secure, "peer")
+        connection = ConnectionTable().add(secure, "peer")
         connection.cut()
         assert secure._sslobj is not None  # type: ignore[attr-defined]
         assert pair[1].recv(1) == b""
 
 
 def test_the_descriptor_of_a_closed_one_may_be_somebody_elses(ours: socket.socket) -> None:
-    inflight = Inflight()
+    inflight = ConnectionTable()
     inflight.add(ours, "peer")
     number = ours.fileno()
     ours.close()
@@ -201,11 +201,11 @@ def runner() -> Runner:
 
 
 @pytest.fixture
-def shared(runner: Runner) -> Inflight:
-    return Inflight(runner=runner)
+def shared(runner: Runner) -> ConnectionTable:
+    return ConnectionTable(runner=runner)
 
 
-def test_the_same_object_again(shared: Inflight, runner: Runner) -> None:
+def test_the_same_object_again(shared: ConnectionTable, runner: Runner) -> None:
     peers = [("one", 1), ("two", 2), ("three", 3)]
     first, second, third = (shared.add("request", peer) for peer in peers)
     assert len(shared) == 3
@@ -222,7 +222,7 @@ def test_the_same_object_again(shared: Inflight, runner: Runner) -> None:
     assert shared.find("request") is None
 
 
-def test_the_same_object_and_address_again(shared: Inflight, runner: Runner) -> None:
+def test_the_same_object_and_address_again(shared: ConnectionTable, runner: Runner) -> None:
     added = [shared.add("request", None) for _ in range(3)]
     begun = []
     for runner.now in (1, 2, 3):
@@ -231,7 +231,7 @@ def test_the_same_object_and_address_again(shared: Inflight, runner: Runner) -> 
 
 
 def test_one_that_came_back_while_the_second_is_in_progress(
-    shared: Inflight, runner: Runner
+    shared: ConnectionTable, runner: Runner
 ) -> None:
     first = shared.add("request", "a")
     second = shared.add("request", "b")
@@ -246,7 +246,7 @@ def test_one_that_came_back_while_the_second_is_in_progress(
     assert len(shared) == 2
 
 
-def test_the_same_object_after_its_end(shared: Inflight) -> None:
+def test_the_same_object_after_its_end(shared: ConnectionTable) -> None:
     for number in range(1, 4):
         connection = shared.add("request", "peer")
         assert connection.id == number
@@ -262,7 +262,7 @@ def test_one_whose_hooks_do_not_tell_its_end(runner: Runner) -> None:
         lost.append(connection)
         inflight.remove(connection)
 
-    inflight = Inflight(lose, runner)
+    inflight = ConnectionTable(lose, runner)
     for _ in range(3):
         connection = inflight.add("request", "peer")
         assert inflight.begin("request", "peer") is connection
@@ -272,7 +272,7 @@ def test_one_whose_hooks_do_not_tell_its_end(runner: Runner) -> None:
 
 
 def test_requests_that_nobody_begins_are_not_kept_for_ever(
-    shared: Inflight, monkeypatch: pytest.MonkeyPatch
+    shared: ConnectionTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("everserve.server.inflight._UNBEGUN", 3)
     for _ in range(10):
@@ -280,14 +280,14 @@ def test_requests_that_nobody_begins_are_not_kept_for_ever(
     assert [connection.id for connection in shared.view] == [7, 8, 9, 10]
 
 
-def test_one_of_several_that_is_removed_meanwhile_is_found_no_more(shared: Inflight) -> None:
+def test_one_of_several_that_is_removed_meanwhile_is_found_no_more(shared: ConnectionTable) -> None:
     first, second = shared.add("request", "a"), shared.add("request", "b")
     shared._by_request.pop(first.place)
     first.state = ConnectionState.CLOSED
     assert shared.begin("request", "a") is second
 
 
-def test_a_socket_that_is_the_same(ours: socket.socket, shared: Inflight, runner: Runner) -> None:
+def test_a_socket_that_is_the_same(ours: socket.socket, shared: ConnectionTable, runner: Runner) -> None:
     first, second = shared.add(ours, "a"), shared.add(ours, "b")
     runner.now = 1
     assert shared.begin(ours, "b") is second
@@ -299,7 +299,7 @@ def test_a_socket_that_is_the_same(ours: socket.socket, shared: Inflight, runner
     assert (len(shared), shared._by_descriptor) == (0, {})
 
 
-def test_processes_that_have_the_same(shared: Inflight) -> None:
+def test_processes_that_have_the_same(shared: ConnectionTable) -> None:
     for process in (11, 12):
         shared.add("request", process)
         shared.hold("request", process)
@@ -312,7 +312,7 @@ def test_processes_that_have_the_same(shared: Inflight) -> None:
 
 def test_a_descriptor_that_comes_again_tells_the_end_of_the_old_one() -> None:
     lost: list[Any] = []
-    inflight = Inflight(lost.append)
+    inflight = ConnectionTable(lost.append)
     first, peer = socket.socketpair()
     old = inflight.add(first, "old")
     descriptor = first.detach()

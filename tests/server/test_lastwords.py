@@ -63,8 +63,8 @@ def test_it_is_open_until_the_reply_is_sent(client: socket.socket) -> None:
         server.handle_request()
     handler.go_on.set()
     assert client.recv(100) == b"bye"
-    server._life.bell.wait_until(lambda: server.fileno() == -1)
-    assert len(server._watchdog) == 0
+    server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
+    assert len(server._everserve.watchdog) == 0
 
 
 def test_it_is_not_open_for_longer_than_the_grace(
@@ -73,9 +73,9 @@ def test_it_is_not_open_for_longer_than_the_grace(
     monkeypatch.setattr(stopping, "AFTERMATH", 0.01)
     handler = StopsAndWaits(0)
     server = stopped(handler, client)
-    server._life.bell.wait_until(lambda: server.fileno() == -1)
+    server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
     handler.go_on.set()
-    server._life.bell.wait_until(lambda: not server.connections)
+    server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert isinstance(handler.result[0], OSError)
 
 
@@ -84,9 +84,9 @@ def test_server_close_closes_it_at_once(client: socket.socket) -> None:
     server = stopped(handler, client)
     server.server_close()
     assert server.fileno() == -1
-    assert len(server._watchdog) == 0
+    assert len(server._everserve.watchdog) == 0
     handler.go_on.set()
-    server._life.bell.wait_until(lambda: not server.connections)
+    server._everserve.life.notifier.wait_until(lambda: not server.connections)
 
 
 def test_a_socket_that_has_replaced_it_is_let_be(client: socket.socket) -> None:
@@ -96,5 +96,5 @@ def test_a_socket_that_has_replaced_it_is_let_be(client: socket.socket) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server.socket:
         server._must_be_open()
         handler.go_on.set()
-        server._life.bell.wait_until(lambda: old.fileno() == -1)
+        server._everserve.life.notifier.wait_until(lambda: old.fileno() == -1)
         assert server.fileno() != -1

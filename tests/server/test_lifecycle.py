@@ -6,19 +6,19 @@ import pytest
 from tests.clients import Background
 
 from everserve.errors import AlreadyServingError
-from everserve.server.lifecycle import Life, State
+from everserve.lifecycle.state import LifeCycle, State
 
 
 def test_a_run() -> None:
     life = Life()
-    assert (life.state, life.session, life.serving_here()) == (State.READY, None, False)
+    assert (life.state, life.session, life.serving_here()) == (ServerState.READY, None, False)
     assert life.begin() is True
-    assert (life.state, life.accepting) == (State.SERVING, True)
+    assert (life.state, life.accepting) == (ServerState.SERVING, True)
     assert life.session is not None
     assert life.serving_here()
     assert not life.serving_elsewhere()
     life.end()
-    assert (life.state, life.session, life.serving_here()) == (State.READY, None, False)
+    assert (life.state, life.session, life.serving_here()) == (ServerState.READY, None, False)
 
 
 def test_a_run_of_another_thread() -> None:
@@ -44,7 +44,7 @@ def test_one_run_at_a_time() -> None:
     life.begin()
     with pytest.raises(AlreadyServingError, match="runs already"):
         life.begin()
-    assert life.state is State.SERVING
+    assert life.state is ServerState.SERVING
 
 
 def test_whoever_sees_the_session_sees_the_state() -> None:
@@ -56,14 +56,14 @@ def test_whoever_sees_the_session_sees_the_state() -> None:
 
     seen: list[State] = []
     Watched().begin()
-    assert seen == [State.SERVING]
+    assert seen == [ServerState.SERVING]
 
 
 def test_a_shutdown_is_remembered_once() -> None:
     life = Life()
     life.shutdown_requested = True
     assert life.begin() is False
-    assert life.state is State.READY
+    assert life.state is ServerState.READY
     assert life.begin() is True
     life.shutdown_requested = True
     assert not life.accepting
@@ -82,22 +82,22 @@ def test_suspend_and_resume() -> None:
     life = Life()
     life.begin()
     life.suspend(True)
-    assert (life.state, life.accepting) == (State.SUSPENDED, True)
+    assert (life.state, life.accepting) == (ServerState.SUSPENDED, True)
     life.suspend(False)
-    assert (life.state, life.accepting) == (State.SERVING, True)
+    assert (life.state, life.accepting) == (ServerState.SERVING, True)
 
 
 def test_suspend_is_remembered() -> None:
     life = Life()
     life.suspend(True)
-    assert life.state is State.READY
+    assert life.state is ServerState.READY
     life.begin()
-    assert life.state is State.SUSPENDED
+    assert life.state is ServerState.SUSPENDED
     life.end()
-    assert life.state is State.READY
+    assert life.state is ServerState.READY
 
 
-@pytest.mark.parametrize("state", [State.DRAINING, State.STOPPED])
+@pytest.mark.parametrize("state", [ServerState.DRAINING, ServerState.STOPPED])
 def test_suspend_does_not_undo_a_stop(state: State) -> None:
     life = Life()
     life.begin()
@@ -120,7 +120,7 @@ def test_changes_wake_the_accept_loop() -> None:
     life.suspend(True)
     life.shutdown_requested = True
     life.close()
-    assert woken == [State.SUSPENDED, State.SUSPENDED, State.STOPPED]
+    assert woken == [ServerState.SUSPENDED, ServerState.SUSPENDED, ServerState.STOPPED]
     assert life._wakeup is None
 
 

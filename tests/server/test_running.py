@@ -10,7 +10,7 @@ from tests.clients import LIMIT, ask, connect
 from tests.scenes import LOOPBACK, Echo, Gate
 
 from everserve.errors import AlreadyServingError, ServerClosedError
-from everserve.server.lifecycle import State
+from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
 
 
@@ -18,18 +18,18 @@ def test_it_serves_while_the_block_runs() -> None:
     server = TCPServer(LOOPBACK, Echo)
     with server.running() as address:
         assert address == server.server_address
-        assert server.state is State.SERVING
+        assert server.state is ServerState.SERVING
         assert ask(address) == b"ping"
         (thread,) = [t for t in threading.enumerate() if t.name.startswith("TCPServer (")]
     assert not thread.is_alive()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_what_the_block_raises_goes_on() -> None:
     server = TCPServer(LOOPBACK, Echo)
     with pytest.raises(ZeroDivisionError), server.running():
         raise ZeroDivisionError
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_what_serve_forever_raised_is_raised_at_the_end() -> None:
@@ -63,7 +63,7 @@ def test_a_shutdown_before_is_remembered() -> None:
     server.shutdown()
     with server.running():
         pass
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 @pytest.mark.parametrize("method", ["shutdown", "stop", "server_close"])
@@ -72,7 +72,7 @@ def test_the_block_may_end_it(method: str) -> None:
     with server.running() as address:
         assert ask(address) == b"ping"
         getattr(server, method)()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_a_handler_that_does_not_end_does_not_hold_the_block() -> None:

@@ -18,8 +18,8 @@ from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Opened, Stopped
 from everserve.handlers.base import BaseRequestHandler
 from everserve.server.base import BaseServer
-from everserve.server.lifecycle import State
-from everserve.server.stopping import Stopping, StopReport
+from everserve.lifecycle.state import ServerState
+from everserve.server.stop import Stop, StopReport
 from everserve.server.tcp import TCPServer
 
 
@@ -34,7 +34,7 @@ def test_of_a_server_that_never_served() -> None:
     server = TCPServer(LOOPBACK, Echo)
     report = server.stop()
     assert (report.finished, report.cut, report.unfinished) == (0, (), ())
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
     assert server.draining
     assert server.fileno() == -1
     with pytest.raises(ServerClosedError, match="make a new server"):
@@ -66,7 +66,7 @@ def test_a_request_in_progress_may_end() -> None:
         stop = Background(server.stop, 3600)
         heard.wait_for(Draining)
         assert server.draining
-        assert server.state is State.DRAINING
+        assert server.state is ServerState.DRAINING
         client.sendall(b"go on")
         assert read_all(client) == b"bye"
         report = stop.result()
@@ -80,7 +80,7 @@ def test_nobody_new_comes_in_while_it_drains() -> None:
         server.subscribe(heard)
         stop = Background(server.stop, 3600)
         heard.wait_for(Draining)
-        server._life.bell.wait_until(lambda: server.fileno() == -1 or rings(server))
+        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1 or rings(server))
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         client.sendall(b"go on")
@@ -88,7 +88,7 @@ def test_nobody_new_comes_in_while_it_drains() -> None:
 
 
 def rings(server: BaseServer) -> bool:
-    return server._life.session is None
+    return server._everserve.life.session is None
 
 
 def test_what_waits_in_the_backlog_is_served() -> None:
@@ -144,7 +144,7 @@ def test_a_handler_that_does_not_look_is_given_up() -> None:
         assert report.unfinished == report.cut
         server.server_close()  # does not wait for it either
         gate.opened.set()
-        server._life.bell.wait_until(lambda: not server.connections)
+        server._everserve.life.notifier.wait_until(lambda: not server.connections)
 
 
 def test_a_second_call_shortens_the_grace() -> None:
@@ -231,7 +231,7 @@ def test_from_a_handler_of_a_serial_server() -> None:
     assert (stopped.report.finished, stopped.report.cut) == (1, ())
     (report,) = StopsItself.reports
     assert len(report.unfinished) == 1
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 @pytest.mark.usefixtures("_no_reports")
@@ -243,7 +243,7 @@ def test_from_a_handler_in_its_thread() -> None:
     thread.result()
     (report,) = StopsItself.reports
     assert (len(report.unfinished), report.cut) == (1, ())
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_twice_from_a_handler_of_a_serial_server() -> None:
@@ -256,7 +256,7 @@ def test_twice_from_a_handler_of_a_serial_server() -> None:
     with connect(server.server_address) as client:
         assert read_all(client) == b"11"
     thread.result()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_from_a_handler_of_handle_request() -> None:
@@ -268,7 +268,7 @@ def test_from_a_handler_of_handle_request() -> None:
     with connect(server.server_address) as client:
         assert read_all(client) == b"1"
     thread.result()
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 def test_from_service_actions() -> None:
@@ -293,7 +293,7 @@ def test_from_a_signal_handler_of_the_serving_thread() -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert heard.names() == ["Serving", "Draining", "Stopped"]
-    assert server.state is State.STOPPED
+    assert server.state is ServerState.STOPPED
 
 
 @pytest.mark.timeout(60, method="thread")  # SIGALRM is its own

@@ -202,7 +202,7 @@ def test_the_end_of_a_request() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.subscribe(heard)
     ours, peers = socket.socketpair()
-    connection = server._inflight.add(ours, "peer")
+    connection = server._everserve.connections.add(ours, "peer")
     server.shutdown_request(ours)
     assert ours.fileno() == -1
     assert peers.recv(1) == b""
@@ -225,7 +225,7 @@ def test_a_peer_that_has_gone_does_not_hinder_it() -> None:
 def test_close_request_alone_ends_it() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         ours, peers = socket.socketpair()
-        server._inflight.add(ours, "peer")
+        server._everserve.connections.add(ours, "peer")
         server.close_request(ours)
         assert len(server.connections) == 0
         peers.close()

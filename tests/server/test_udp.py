@@ -93,10 +93,10 @@ def test_an_empty_datagram_is_one_too(client: socket.socket) -> None:
 def test_closing_a_request_keeps_the_socket() -> None:
     with UDPServer(LOOPBACK, Echo) as server:
         request = (b"data", server.socket)
-        server._inflight.add(request, "peer")
+        server._everserve.connections.add(request, "peer")
         server.close_request(request)
         assert len(server.connections) == 0
-        server._inflight.add(request, "peer")
+        server._everserve.connections.add(request, "peer")
         server.shutdown_request(request)
         assert len(server.connections) == 0
         assert server.fileno() != -1

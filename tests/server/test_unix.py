@@ -75,7 +75,7 @@ def test_a_peer_that_is_gone_before_its_reply_is_no_error(
             client.bind(name)
             client.sendto(b"ping", address)
             (failed,) = heard.wait_for(Failed)
-            server._life.bell.wait_until(lambda: not server.connections)
+            server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert failed.peer_gone
     (record,) = caplog.records
     assert (record.levelname, record.exc_info) == ("DEBUG", None)

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 
 from everserve.errors import OptionError
 
-__all__ = ["Access", "Networks", "host_of"]
+__all__ = ["AccessRules", "Networks", "host_of"]
 
 _MAPPED = bytes(10) + b"\xff\xff"  # IPv4 in IPv6 (RFC 4291, 2.5.5.2), as a dual-stack socket has it
 
@@ -83,11 +83,12 @@ class Networks:
         return False
 
 
-class Access:
+class AccessRules:
     """Networks that may connect, and networks that may not: what is denied is never allowed.
 
-    Without ``allow`` everybody may come who is not denied. Peers without an IP address (Unix sockets)
-    always may. Immutable: assign a new one to ``server.access``, which counts from the next connection.
+    Without ``allow`` every peer may connect that is not denied. Peers without an IP address (Unix
+    sockets) always may. Immutable: assign a new one to ``server.access``; it counts from the next
+    connection.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class Access:
         self._deny = Networks.of(deny)
 
     @classmethod
-    def parse(cls, value: Any) -> Self | Access:
+    def parse(cls, value: Any) -> Self | AccessRules:
         """Read ``"allow 10.0.0.0/8, deny 10.1.0.0/16"``. Raises ``OptionError``."""
-        if isinstance(value, Access):
+        if isinstance(value, AccessRules):
             return value
         networks: dict[str, list[str]] = {"allow": [], "deny": []}
         for item in str(value).split(","):
@@ -125,4 +126,4 @@ class Access:
     def __repr__(self) -> str:
         rules = [f"allow {text}" for text in self._allow.texts]
         rules += [f"deny {text}" for text in self._deny.texts]
-        return f"<Access {', '.join(rules) or 'everybody'}>"
+        return f"<AccessRules {', '.join(rules) or 'every peer'}>"

@@ -1,131 +1,155 @@
-"""Deadlines for connections, without a timer for each and without a cost for each byte.
+"""The deadlines of one connection while its handler runs.
 
-One thread for a server sleeps until the next connection is due, and has it looked at: what became of it
-meanwhile the kernel knows (tcp(7), ``TCP_INFO``).
+``steps`` arms them; the watchdog looks at them when they are due, and cuts the connection that missed
+one: a blocked read ends, a blocked write raises.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import logging
-import os
-import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-__all__ = ["Deadline", "Watchdog"]
+from everserve.sockets.tcpinfo import Traffic
+
+__all__ = ["ConnectionDeadlines", "StageDeadline", "TimeLimits"]
+
+FIRST_GRACE = 5.0
+"""Seconds after which the rate of a connection is looked at first."""
 
 
-logger = logging.getLogger("everserve")
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """What a connection must keep to; ``None`` is no limit. All in seconds, the rate in bytes/s."""
+
+    idle_timeout: float | None = None
+    request_timeout: float | None = None
+    write_timeout: float | None = None
+    min_receive_rate: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(
+            limit is not None
+            for limit in (
+                self.idle_timeout,
+                self.request_timeout,
+                self.write_timeout,
+                self.min_receive_rate,
+            )
+        )
+
+    @property
+    def need_traffic(self) -> bool:
+        """True if it must be known what has moved."""
+        return any(
+            limit is not None
+            for limit in (self.idle_timeout, self.write_timeout, self.min_receive_rate)
+        )
 
 
-class Deadline(Protocol):
-    """Something with a time: looked at when it is due."""
+class Observed(Protocol):
+    """A connection."""
 
-    def due(self, now: float) -> float | None:
-        """Look, at the monotonic time ``now``; returns when to look again, ``None`` for never."""
+    def traffic(self) -> Traffic | None:
+        """What has moved over it; ``None`` where that is not known."""
 
 
-class Watchdog:
-    """Looks at deadlines when they are due, in a thread that exists only while there are any.
+class StageDeadline:
+    """One moment, by which a stage (PROXY header, TLS handshake) must be over."""
 
-    ``watch`` and ``forget`` are O(log n) and may be called from any thread, also in a forked child,
-    which starts anew with none.
+    __slots__ = ("_miss",)
+
+    def __init__(self, miss: Callable[[], None]) -> None:
+        self._miss = miss
+
+    def due(self, now: float) -> None:
+        """The moment has come and the stage is not over."""
+        self._miss()
+
+
+class ConnectionDeadlines:
+    """Looks whether a connection keeps to its limits. ``miss(name)`` is called once, if it does not.
+
+    ``first_look`` is when to look first. Knows its limits as they were when the request began.
     """
 
-    def __init__(self, name: str = "everserve-deadlines") -> None:
-        self._name = name
-        self._numbers = itertools.count()
-        self._reset()
+    def __init__(
+        self,
+        limits: TimeLimits,
+        connection: Observed,
+        miss: Callable[[str], None],
+        *,
+        began: float | None = None,
+    ) -> None:
+        self._limits = limits
+        self._connection = connection
+        self._miss = miss
+        self.began = monotonic() if began is None else began
+        self._delivered = -1
+        self._progress = self.began
+        self.ends = None if limits.request_timeout is None else self.began + limits.request_timeout
 
-    def _reset(self) -> None:
-        self._process = os.getpid()
-        self._heap: list[tuple[float, int]] = []
-        self._watched: dict[Deadline, tuple[float, int]] = {}
-        self._numbered: dict[int, Deadline] = {}  # what the heap's entries mean, while they do
-        self._lock = threading.Lock()  # of the condition, whose own methods are slower
-        self._changed = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._next = float("inf")
-        self._closed = False
+    @property
+    def first_look(self) -> float:
+        """The monotonic time of the earliest moment at which anything can be missed."""
+        limits = self._limits
+        moments = [
+            self.began + limit
+            for limit in (limits.idle_timeout, limits.request_timeout)
+            if limit is not None
+        ]
+        if limits.write_timeout is not None:
+            moments.append(self.began + limits.write_timeout / 2)
+        if limits.min_receive_rate is not None:
+            moments.append(self.began + FIRST_GRACE)
+        return min(moments)
 
-    def __len__(self) -> int:
-        return len(self._watched)
-
-    def watch(self, deadline: Deadline, when: float) -> None:
-        """Look at ``deadline`` at the monotonic time ``when``."""
-        if self._process != os.getpid():
-            self._reset()
-        with self._lock:
-            self._push(deadline, when)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-            elif when < self._next:
-                self._changed.notify()
-
-    def forget(self, deadline: Deadline) -> None:
-        """Do not look at it any more; one that is being looked at now is not looked at again."""
-        if self._process == os.getpid():
-            with self._lock:
-                self._drop(deadline)
-                if self._closed and not self._watched:
-                    self._changed.notify()
-                if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
-                    self._heap = list(self._watched.values())
-                    heapq.heapify(self._heap)
-
-    def close(self) -> None:
-        """End the thread as soon as nothing is watched, and not only when the next was to be due."""
-        if self._process == os.getpid():
-            with self._changed:
-                self._closed = True
-                self._changed.notify()
-
-    def _push(self, deadline: Deadline, when: float) -> None:
-        self._drop(deadline)
-        self._watched[deadline] = entry = (when, next(self._numbers))
-        self._numbered[entry[1]] = deadline
-        heapq.heappush(self._heap, entry)
-
-    def _drop(self, deadline: Deadline) -> None:
-        """Its entry stays in the heap, but keeps nothing alive: a deadline holds its connection."""
-        entry = self._watched.pop(deadline, None)
-        if entry is not None:
-            del self._numbered[entry[1]]
-
-    def _run(self) -> None:
-        while (deadline := self._next_due()) is not None:
-            try:
-                again = deadline.due(monotonic())
-            except Exception:  # one that fails must not end the others'
-                logger.exception("looking at a deadline failed: %r", deadline)
-                again = None
-            with self._changed:
-                if deadline in self._watched:
-                    if again is None:
-                        self._drop(deadline)
-                    else:
-                        self._push(deadline, again)
-            del deadline  # nor does the wait for the next one keep it alive
-
-    def _next_due(self) -> Deadline | None:
-        """Wait for the next one; ``None``, and the thread ends, when there is none left."""
-        with self._changed:
-            while self._heap:
-                when, number = self._heap[0]
-                deadline = self._numbered.get(number)
-                if deadline is None:
-                    heapq.heappop(self._heap)
-                    continue
-                pause = when - monotonic()
-                if pause <= 0:
-                    heapq.heappop(self._heap)
-                    return deadline
-                self._next = when
-                del deadline
-                self._changed.wait(pause)
-                self._next = float("inf")
-            self._thread = None
+    def due(self, now: float) -> float | None:
+        """Look. Returns the next moment to do so, ``None`` when one was missed or none is known."""
+        if self.ends is not None and now >= self.ends:
+            self._miss("request_timeout")
             return None
+        traffic = self._connection.traffic() if self._limits.need_traffic else None
+        if traffic is None:
+            return self.ends
+        moments = [] if self.ends is None else [self.ends]
+        for name, moment in (
+            ("idle_timeout", self._idle(traffic, now)),
+            ("write_timeout", self._stuck(traffic, now)),
+            ("min_receive_rate", self._slow(traffic, now)),
+        ):
+            if moment is None:
+                continue
+            if moment <= now:
+                self._miss(name)
+                return None
+            moments.append(moment)
+        return min(moments, default=None)
+
+    def _idle(self, traffic: Traffic, now: float) -> float | None:
+        """When it will have been quiet for too long."""
+        if self._limits.idle_timeout is None:
+            return None
+        quiet_since = max(self.began, now - traffic.quiet)
+        return quiet_since + self._limits.idle_timeout
+
+    def _stuck(self, traffic: Traffic, now: float) -> float | None:
+        """When the peer will have taken nothing of what waits for it for too long.
+
+        Looked at twice in ``write_timeout``: it is missed by half of it at the most.
+        """
+        limit = self._limits.write_timeout
+        if limit is None:
+            return None
+        if not traffic.waiting or traffic.delivered != self._delivered:
+            self._delivered, self._progress = traffic.delivered, now
+        end = self._progress + limit
+        return end if end <= now else min(end, now + limit / 2)
+
+    def _slow(self, traffic: Traffic, now: float) -> float | None:
+        """When its average rate since the beginning will be too low, if nothing more comes."""
+        rate = self._limits.min_receive_rate
+        if rate is None:
+            return None
+        return max(self.began + FIRST_GRACE, self.began + traffic.received / rate)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from everserve.sockets.tls import TLSIdentity
-    from everserve.wire.proxy import ProxyHeader
+from everserve.sockets.tls import TLSIdentity
+from everserve.wire.proxy import ProxyHeader
 
 __all__ = ["Credentials", "Peer"]
 

@@ -19,10 +19,9 @@ from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
-from everserve.serve import DEFAULT_CONCURRENCY
-from everserve.serve import bind as bind_all
-from everserve.server.stopping import StopReport
-from everserve.server.tcp import TCPServer
+from everserve.serve import DEFAULT_CONCURRENCY, make_group
+from everserve.server.group import ServerGroup
+from everserve.server.stop import StopReport
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
@@ -108,7 +107,7 @@ def everserve() -> None:
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
-    help="What to log, on stderr; 'debug' tells every connection.",
+    help="What to log, on stderr; 'debug' has every connection.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How.")
 @click.option("--tls-cert", metavar="FILE", help="PEM file: the certificate, for tls:// addresses.")
@@ -142,17 +141,16 @@ def run(
     try:
         chosen |= _tls(tls_cert, tls_key, tls_client_ca, tls_alpn)
         handler = find_handler(target)
-        servers = bind_all(handler, bind, concurrency=concurrency, **chosen)
-        for server in servers:
-            log_events(server)
-        report = run_servers(
-            servers, grace=grace, on_ready=lambda: _say_where(servers), on_signal=_say_signal
-        )
+        with make_group(handler, *bind, concurrency=concurrency, **chosen) as group:
+            log_events(group)
+            report = run_servers(
+                group, grace=grace, on_ready=lambda: _report_ready(group), on_signal=_report_signal
+            )
     except EverserveError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(_explain(error)) from error
-    _say_how(report)
+    _report_stop(report)
 
 
 def _tls(
@@ -175,8 +173,8 @@ def _explain(error: OSError) -> str:
     return f"cannot listen on {error.filename}: {reason}" if error.filename else str(error)
 
 
-def _say_where(servers: list[TCPServer]) -> None:
-    for server in servers:
+def _report_ready(group: ServerGroup) -> None:
+    for server in group.servers:
         address = Address.of(server.socket)
         if server.tls is not None and server.implicit_tls and address.scheme == "tcp":
             address = replace(address, scheme="tls")
@@ -197,14 +195,14 @@ def _invitation(address: Address) -> str:
     return f"; talk to it: nc {'-u ' * (address.scheme == 'udp')}{host} {address.port}"
 
 
-def _say_signal(number: signal.Signals) -> None:
+def _report_signal(number: signal.Signals) -> None:
     if number is RELOAD_SIGNAL:
         click.echo(f"everserve: {number.name}: reading certificates anew")
     else:
         click.echo(f"everserve: {number.name}: draining (once more cuts)")
 
 
-def _say_how(report: StopReport) -> None:
+def _report_stop(report: StopReport) -> None:
     click.echo(f"everserve: stopped: {report}")
     for connection in report.cut:
         click.echo(f"everserve: cut {connection.peer!r} after {connection.age:.1f} s")

@@ -1,4 +1,4 @@
-"""``ForkingMixIn``: a process for each request."""
+"""A process for each request."""
 
 from __future__ import annotations
 
@@ -6,70 +6,70 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from everserve.admission.outcome import Outcome
-from everserve.concurrency.sharedword import Note, SharedWord
-from everserve.events import Opened
-from everserve.reading import option
+from everserve.admission.control import duplicate_of
+from everserve.concurrency.sharedmemory import Note, SharedOrders
+from everserve.concurrency.strategy import (
+    Condition,
+    MovableDeadline,
+    Order,
+    StopTimes,
+    Strategy,
+    StrategyParts,
+)
+from everserve.events import Event, Opened
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.outcome import Outcome
 
-if TYPE_CHECKING:
-    import socket
+__all__ = ["ForkStrategy"]
 
-    from everserve.server.base import BaseServer as _Base
-    from everserve.server.connection import Connection
-    from everserve.server.stopping import StopReport
-    from everserve.sockets.counted import CountedSocket
-else:
-    _Base = object
-
-__all__ = ["ForkingMixIn"]
-
-_LAST_WORDS = 0.25
+_TERM_TIME = 0.25
 """Seconds between SIGTERM and SIGKILL for a child that a stop cuts."""
 
+_HAS_PIDFD = hasattr(os, "pidfd_open")
 
-class ForkingMixIn(_Base):
-    """Handle each request in a new process.
 
-    ``max_children`` (default 40): more requests wait. ``timeout`` (seconds, default 300): as in
-    ``BaseServer``; ``handle_timeout`` collects children. ``block_on_close`` (default ``True``):
-    ``server_close`` waits for the children. ``active_children``: their process ids.
+class ForkStrategy(Strategy):
+    """Runs each request in a child process, at most ``max_children`` at a time.
 
-    A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the
-    parent, other changes do not. Only children that were started here are waited for.
+    A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the parent,
+    other changes do not. Only children that were started here are waited for.
 
-    Events are told in the parent alone, which hears of them from the child: a subscriber that takes a
-    lock could wait for ever in a child, which has a copy of the lock but not of the thread that holds
-    it. ``Failed`` has a ``RemoteError`` in the place of the exception.
+    Events are emitted in the parent alone, to which the child reports: a subscriber that takes a lock
+    could wait for ever in a child, which has a copy of the lock but not of the thread that holds it.
     """
 
-    timeout: float | None = 300
-    max_children: int = 40
-    block_on_close: bool = True
-    active_children: set[int] | None = None
-    _descriptors: dict[int, int]
-    _notes: dict[int, tuple[Note, Connection | None]]
-    _unopened: set[int]  # of those, whose handler is not known to have begun
-    _word: SharedWord | None = None
-    _own_note: Note | None = None  # in a child
-    _parent_listens: bool = False  # in a child: the parent has subscribers
-    _is_child: bool = False
-    _last_signal: signal.Signals | None = None  # that all children got when a stop cut them
+    name: ClassVar[str] = "forks"
+
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self._control = parts.control
+        self._emitter = parts.emitter
+        self._progress = parts.progress
+        self.children: set[int] | None = None
+        self._descriptors: dict[int, int] = {}
+        self._notes: dict[int, tuple[Note, Connection | None]] = {}
+        self._unopened: set[int] = set()  # the children whose handler is not known to have begun
+        self._orders: SharedOrders | None = None
+        self._watched: dict[int, Callable[[], object]] = {}
+        self._last_signal: signal.Signals | None = (
+            None  # that all children got when a stop cut them
+        )
+        self._note: Note | None = None  # in a child: its own
 
     # -- on the accept loop --------------------------------------------------------------------
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Fork a child for the request; the parent closes its copy of it."""
-        if self.active_children is None:
-            self.active_children = set()
-            self._descriptors = {}
-            self._notes = {}
-            self._unopened = set()
-            self._word = SharedWord()
+        if self.children is None:
+            self.children = set()
+            self._orders = SharedOrders()
+        if self._loop is None:
+            self._wait_for_place()
         _flush_output()
         note = Note()
         try:
@@ -78,221 +78,211 @@ class ForkingMixIn(_Base):
             note.close()
             raise
         if pid == 0:
-            self._is_child = True
-            self._own_note = note
-            self._run_child(request, client_address)
-        self.active_children.add(pid)
+            self._run_child(hooks, request, client_address, note)
+        self.children.add(pid)
         self._keep_track(pid, request, note)
-        self.close_request(request)
-        if self._last_signal is not None and self._stopping is not None:
-            self._signal(pid, self._last_signal)  # a stop has cut its siblings meanwhile
+        hooks.close_request(request)
+        if self._last_signal is not None:
+            _signal(pid, self._last_signal)  # a stop has cut its siblings meanwhile
 
-    def _run_child(self, request: Any, client_address: Any) -> NoReturn:
+    def _run_child(self, hooks: Any, request: Any, client_address: Any, note: Note) -> NoReturn:
         status = 1
         try:
-            if _is_ours(self):
-                self._stop_listening()  # the parent alone is to hold it, so that it can close it
-                self._leave_events_to_parent()
-            self.finish_request(request, client_address)
+            self._become_child(note)
+            hooks.finish_request(request, client_address)
             status = 0
         except Exception:
-            self.handle_error(request, client_address)
+            hooks.handle_error(request, client_address)
         finally:
             try:
-                self.shutdown_request(request)
+                hooks.shutdown_request(request)
                 _flush_output()
             finally:
                 os._exit(status)
 
-    def _leave_events_to_parent(self) -> None:
-        """What happens is noted, for the parent to tell it."""
-        assert self._own_note is not None
-        self._parent_listens = bool(self._subscribers)
-        self._subscribers = (self._own_note.take_down,)
+    def _become_child(self, note: Note) -> None:
+        """Leave the listener to the parent, so that it can close it, and report to it."""
+        if self._loop is not None:
+            self._loop.close_listeners()
+        self._note = note
+        listened = bool(self._emitter.subscribers)
 
-    def _greeted(self, connection: Connection | None) -> None:
-        super()._greeted(connection)
-        if self._own_note is not None and not self._own_note.greeted:
-            self._own_note.greeted = True
-            if option(self.max_handshakes) is not None:
+        def report(event: Event) -> None:
+            note.take_down(event)
+            if listened and isinstance(event, Opened):
                 self._life.wake()
 
-    def _open(self, connection: Connection | None, client_address: Any) -> None:
-        super()._open(connection, client_address)
-        if self._own_note is not None and self._parent_listens:
-            self._life.wake()
+        self._emitter.subscribers = (report,)
+        self._progress.on_handshake_done = self._report_handshake
 
-    def _count(self, sock: socket.socket) -> CountedSocket:
-        return super()._count(sock) if self._own_note is None else self._own_note.count(sock)
+    def _report_handshake(self) -> None:
+        note = self._note
+        if note is not None and not note.handshaken:
+            note.handshaken = True
+            if self._settings.values.max_handshakes is not None:
+                self._life.wake()
 
     def _keep_track(self, pid: int, request: Any, note: Note) -> None:
-        """Let our own servers see the child; the standard library's have no such hooks."""
-        if not _is_ours(self):
-            note.close()
-            return
-        connection = self._connection_of(request)
+        connection = self._connections.find(request)
+        if connection is not None and self._settings.values.overload == "shed-idle":
+            connection.duplicate = duplicate_of(request)  # to be looked at, and cut
         self._notes[pid] = note, connection
         self._unopened.add(pid)
-        self._request_moved(request, pid)
-        if connection is not None and connection.twin is not None and not connection.traffic():
-            connection.counter = note
-        if hasattr(os, "pidfd_open"):
+        self._connections.hold(request, pid)
+        if _HAS_PIDFD:
             with suppress(OSError):  # none left: the next poll_interval collects it
                 descriptor = os.pidfd_open(pid)
                 self._descriptors[pid] = descriptor
-                self._watch(descriptor, lambda: self._collect(pid, os.WNOHANG))
+                self._watched[descriptor] = lambda: self._collect(pid, os.WNOHANG)
+                if self._loop is not None:
+                    self._loop.watch(descriptor)
 
-    def service_actions(self) -> None:
-        """Collect the children that have ended, and do what a child asked for."""
-        super().service_actions()
-        self._attend()
+    def watched(self) -> Mapping[int, Callable[[], object]]:
+        """The children: a process descriptor is readable when the process has ended."""
+        return self._watched
 
-    def _attend(self) -> None:
-        self.collect_children()
-        self._obey()
-        if _is_ours(self) and self.active_children:
-            for pid in tuple(self._unopened):
-                self._read_progress(pid)
+    def attend(self) -> None:
+        """Collect the children that have ended, and report how far the others are."""
+        self.collect()
+        for pid in tuple(self._unopened):
+            self._read_progress(pid)
+
+    def needs_attention(self) -> bool:
+        """Children are looked for regularly, while there are any."""
+        return bool(self.children)
+
+    def is_full(self) -> bool:
+        """True at ``max_children``."""
+        return len(self.children or ()) >= self._settings.values.max_children
+
+    def _wait_for_place(self) -> None:
+        while self.is_full():
+            _wait_for_any(self.children or (), None)
+            self.collect()
 
     def _read_progress(self, pid: int) -> None:
-        """Tell what the child has noted of the beginning of its request."""
+        """Report what the child has noted of the beginning of its request."""
         note, connection = self._notes.get(pid, (None, None))
         if note is None or connection is None:
             self._unopened.discard(pid)
             return
         try:
-            greeted, opened, peer = note.greeted, note.opened, note.peer(connection.peer)
+            handshaken, opened, peer = note.handshaken, note.opened, note.peer(connection.peer)
         except ValueError:
             return  # closed: a stop has collected the child in its thread meanwhile
-        if greeted:
-            self._door.greeted(connection)
+        if handshaken:
+            self._control.handshake_done(connection)
         if opened:
-            connection.peer = peer
-            with suppress(KeyError):  # one of the two tells it
+            with suppress(KeyError):  # one thread of two reports it
                 self._unopened.remove(pid)
-                self._emit(Opened(connection.id, connection.peer))
+                self._progress.opened_elsewhere(connection, peer)
 
-    def _needs_service(self) -> bool:
-        """Children are looked for every ``poll_interval``, while there are any."""
-        return bool(self.active_children) or super()._needs_service()
-
-    def _is_full(self) -> bool:
-        """True at ``max_children``."""
-        return len(self.active_children or ()) >= self.max_children or super()._is_full()
-
-    def handle_timeout(self) -> None:
-        """Collect the children that have ended."""
-        self.collect_children()
-
-    def collect_children(self, *, blocking: bool = False) -> None:
+    def collect(self, *, blocking: bool = False) -> None:
         """Take note of the children that have ended; of all, waiting for them, if ``blocking``."""
-        if not (_is_ours(self) and hasattr(os, "pidfd_open")):  # has_room() cannot hold it back
-            while len(self.active_children or ()) >= self.max_children:
-                _wait_for_any(self.active_children or (), None)
-                self._collect_ended()
-        for pid in tuple(self.active_children or ()):
+        for pid in tuple(self.children or ()):
             self._collect(pid, 0 if blocking else os.WNOHANG)
-
-    def _collect_ended(self) -> None:
-        for pid in tuple(self.active_children or ()):
-            self._collect(pid, os.WNOHANG)
 
     def _collect(self, pid: int, flags: int) -> None:
         status = None
         try:
             ended, status = os.waitpid(pid, flags)
         except ChildProcessError:
-            ended = pid  # somebody else has waited for it
-        if not ended or self.active_children is None:
+            ended = pid  # another part of the program has waited for it
+        if not ended or self.children is None:
             return
-        self.active_children.discard(pid)
-        descriptor = self._descriptors.pop(pid, None)
-        if descriptor is not None:
-            self._unwatch(descriptor)
-            os.close(descriptor)
-        if pid in getattr(self, "_unopened", ()):
+        self.children.discard(pid)
+        self._unwatch(pid)
+        if pid in self._unopened:
             self._read_progress(pid)
         note, connection = self._notes.pop(pid, (None, None))  # one step, as above
         if note is not None:
             if connection is not None:
                 connection.peer = note.peer(connection.peer)
-            self._request_returned(pid, note.read() or _outcome_of(status))
+            self._report_end(pid, note.read() or _outcome_of(status))
             note.close()
 
-    # -- the life cycle ------------------------------------------------------------------------
+    def _unwatch(self, pid: int) -> None:
+        descriptor = self._descriptors.pop(pid, None)
+        if descriptor is not None:
+            self._watched.pop(descriptor, None)
+            if self._loop is not None:
+                self._loop.unwatch(descriptor)
+            os.close(descriptor)
 
-    def server_close(self) -> None:
-        """Close the server, then wait for the children."""
-        super().server_close()
-        if not self._is_child:
-            self.collect_children(blocking=self.block_on_close)
+    def _report_end(self, pid: int, outcome: Outcome) -> None:
+        connection = self._connections.release(pid)
+        if connection is not None:
+            self._progress.ended_elsewhere(connection, outcome)
+            self._progress.ended(connection)
 
-    def _is_draining(self) -> bool:
-        return super()._is_draining() or (self._word is not None and self._word.draining)
+    # -- the stop ------------------------------------------------------------------------------
 
-    def shutdown(self) -> None:
-        """As in ``BaseServer``; from a child it reaches the parent, and returns at once."""
-        if self._is_child and self._word is not None and _is_ours(self):
-            self._word.ask(None)
-            self._life.wake()
-        else:
-            super().shutdown()
-
-    def _stop(self, grace: float) -> StopReport:
-        """From a child it reaches the parent, and returns at once."""
-        if self._word is not None:
-            self._word.draining = True
-            if self._is_child:
-                self._word.ask(grace)
-                self._life.wake()
-                return self._report_of_others()
-        return super()._stop(grace)
-
-    def _obey(self) -> None:
-        request = self._word.take() if self._word is not None else None
-        if request is not None:
-            if request.grace is None:
-                self.shutdown()
-            else:
-                self._stop(request.grace)
-
-    def _await_requests(
-        self, quiet: Callable[[], bool], deadline: Callable[[], float | None]
-    ) -> bool:
-        # While the accept loop runs it collects the children, and the wake-up is its own.
-        life = self._life
-        if not life.bell.wait_until(lambda: not life.serving_elsewhere() or quiet(), deadline):
+    def relay(self, grace: float | None) -> bool:
+        """From a child: leave the order for the parent, and wake it."""
+        if self._note is None or self._orders is None:
             return False
-        while self.active_children and not quiet():
+        if grace is not None:
+            self._orders.draining = True
+        self._orders.ask(grace)
+        self._life.wake()
+        return True
+
+    def take_order(self) -> Order | None:
+        """What a child has asked for."""
+        return None if self._orders is None else self._orders.take()
+
+    def is_draining(self) -> bool:
+        """True once the parent, or a child, has begun a stop."""
+        return self._orders is not None and self._orders.draining
+
+    def stopping(self, stop: StopTimes) -> None:
+        """Let the children see that the server drains."""
+        if self._orders is not None:
+            self._orders.draining = True
+
+    def wait_for_requests(self, quiet: Condition, deadline: MovableDeadline) -> bool:
+        """Wait, and collect the children once no accept loop does."""
+        # While the loop runs it collects the children, and the wake-up is its own.
+        life = self._life
+        if not self.wait_until(lambda: not life.serving_elsewhere() or quiet(), deadline):
+            return False
+        while self.children and not quiet():
             end = deadline()
             if end is not None and monotonic() >= end:
                 return False
-            _wait_for_any(self.active_children, end, life.wakeup().fileno())
+            _wait_for_any(self.children, end, life.wakeup().fileno())
             life.wakeup().clear()
-            self._collect_ended()
-        return super()._await_requests(quiet, deadline)
+            self.collect()
+        return super().wait_for_requests(quiet, deadline)
 
-    def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
-        super()._cut_requests(connections)
-        end = monotonic() + _LAST_WORDS
+    def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
+        """Shut down the connections, end the children with SIGTERM, and soon after with SIGKILL."""
+        super().cut(hooks, connections)
+        end = monotonic() + _TERM_TIME
         self._signal_children(signal.SIGTERM)
-        while self.active_children and monotonic() < end:
-            _wait_for_any(self.active_children, end)
-            self._collect_ended()
+        while self.children and monotonic() < end:
+            _wait_for_any(self.children, end)
+            self.collect()
         self._signal_children(signal.SIGKILL)
+
+    def close(self, *, wait: bool) -> None:
+        """Collect the children; ``wait`` for those that run."""
+        if self._note is None:
+            self.collect(blocking=wait)
 
     def _signal_children(self, number: signal.Signals) -> None:
         self._last_signal = number  # first, for one that is being started
-        for pid in tuple(self.active_children or ()):
-            self._signal(pid, number)
+        for pid in tuple(self.children or ()):
+            _signal(pid, number)
 
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _outcome_of(status: int | None) -> Outcome:
-    """Of a child that ended without a word: what waitpid(2) says, ``None`` where nobody could ask."""
+    """Of a child that left no note: what waitpid(2) says, ``None`` where its status is not known."""
     code = 0 if status is None else os.waitstatus_to_exitcode(status)
     if code == 0:
         return Outcome()
@@ -300,13 +290,9 @@ def _outcome_of(status: int | None) -> Outcome:
     return Outcome(failed=True, error=f"the process of the request {how}")
 
 
-def _is_ours(server: Any) -> bool:
-    return hasattr(server, "_request_moved")
-
-
 def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> None:
     """Wait until one of those processes has ended, or ``also`` is readable, or for a while."""
-    if not hasattr(os, "pidfd_open"):
+    if not _HAS_PIDFD:
         sleep(0.01)  # no way to wait for one of several on this system
         return
     poll = select.poll()
@@ -315,7 +301,7 @@ def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> No
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
-                return  # ended, and collected by somebody else
+                return  # ended, and collected elsewhere
             except OSError:
                 sleep(0.01)  # no descriptor left to wait with
                 return

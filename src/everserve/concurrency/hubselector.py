@@ -1,4 +1,4 @@
-"""A selector whose waiting turns a hub of fibers: what the accept loop of ``FiberMixIn`` waits with."""
+"""A selector whose waiting turns a hub of fibers: what an accept loop waits with under fibers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from everserve.fibers.engine import Hub
+
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
-
-    from everserve.fibers.engine import Hub
 
 __all__ = ["HubSelector"]
 
@@ -19,7 +19,7 @@ class HubSelector(selectors.BaseSelector):
     """Waits for descriptors to become readable, and runs the hub's fibers meanwhile."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self._keys: dict[FileDescriptorLike, selectors.SelectorKey] = {}
         self._ready: list[tuple[selectors.SelectorKey, int]] = []
 
@@ -30,19 +30,19 @@ class HubSelector(selectors.BaseSelector):
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         key = selectors.SelectorKey(fileobj, descriptor, events, data)
         self._keys[fileobj] = key
-        self._hub.add_reader(descriptor, partial(self._ready.append, (key, events)))
+        self.hub.add_reader(descriptor, partial(self._ready.append, (key, events)))
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         """Wait for ``fileobj`` no more."""
         key = self._keys.pop(fileobj)
-        self._hub.remove_reader(key.fd)
+        self.hub.remove_reader(key.fd)
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Run the fibers until a descriptor is readable, or for ``timeout`` seconds; say which are."""
         self._ready.clear()
-        self._hub.run(timeout)
+        self.hub.run(timeout)
         return self._ready
 
     def close(self) -> None:

@@ -1,262 +1,65 @@
-"""``ThreadPoolMixIn``: a bounded number of threads, which are kept and used again."""
+"""A bounded number of threads, which are kept and used again."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from everserve.concurrency.requestthread import RequestThreadMixIn
-from everserve.reading import option
+from everserve.concurrency.strategy import Strategy, StrategyParts
+from everserve.concurrency.workers import WorkerPool
+from everserve.lifecycle.connection import Connection
 
-if TYPE_CHECKING:
-    from everserve.server.connection import Connection
-
-__all__ = ["ThreadPoolMixIn", "WorkerPool"]
-
-logger = logging.getLogger("everserve")
-
-_WORKERS, _IDLE = 64, 10.0
-"""The defaults: threads, and seconds."""
-
-Task = tuple[Callable[..., None], tuple[Any, ...]]
+__all__ = ["PoolStrategy"]
 
 
-class ThreadPoolMixIn(RequestThreadMixIn):
-    """Handle requests in at most ``max_workers`` threads.
+class PoolStrategy(Strategy):
+    """Runs requests in at most ``max_workers`` threads.
 
     A place is taken before a connection is accepted, so that what is too much waits in the kernel's
-    queue. Class attributes:
-
-    - ``max_workers`` (threads, default 64): started when needed
-    - ``max_connections`` (default ``None``: as many as workers): above ``max_workers``, accepted
-      connections wait here for a worker
-    - ``worker_idle_timeout`` (seconds, default 10): a worker without work goes after that
-    - ``daemon_threads`` (default ``True``): an idle worker does not hold the interpreter back
-    - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
-
-    On the standard library's servers, which cannot leave a connection in the kernel's queue, the
-    accept loop waits for a place instead.
+    queue. Under an accept loop that does not ask ``is_full`` the loop waits for a place instead.
     """
 
-    max_workers: int = _WORKERS
-    max_connections: int | None = None
-    worker_idle_timeout: float = _IDLE
-    daemon_threads: bool = True
-    block_on_close: bool = True
-    _pool: WorkerPool | None = None
+    name: ClassVar[str] = "pool"
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the request to a worker, which runs ``process_request_thread``."""
-        ours = hasattr(self, "_life")  # our accept loop has asked _is_full() before
-        self._workers().run(self.process_request_thread, request, client_address, wait=not ours)
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self._pool: WorkerPool | None = None
 
-    def _is_full(self) -> bool:
+    def start(self, hooks: Any, request: Any, client_address: Any) -> None:
+        """Give the request to a worker. Raises ``RuntimeError`` where there is no thread at all."""
+        pool = self._workers()
+        unasked = self._loop is None
+        pool.run(hooks.process_request_thread, request, client_address, wait=unasked)
+
+    def is_full(self) -> bool:
         """True if no place is free."""
-        return not self._workers().has_room or super()._is_full()
+        return not self._workers().has_room
 
-    def server_close(self) -> None:
-        """Close the server, then wait for the workers to end what they have begun."""
-        super().server_close()
+    def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
+        """Shut the connections down, and close those that wait for a worker."""
+        super().cut(hooks, connections)
         if self._pool is not None:
-            self._pool.close(wait=self.block_on_close)
+            for request, _ in self._pool.drop_waiting():
+                hooks.shutdown_request(request)
+
+    def close(self, *, wait: bool) -> None:
+        """Let the workers end what they have begun; ``wait`` for that."""
+        if self._pool is not None:
+            self._pool.close(wait=wait)
 
     def _workers(self) -> WorkerPool:
-        """The pool, as large as the server's attributes say now."""
-        size = option(self.max_workers, _WORKERS)
-        limit = option(self.max_connections, size)
+        """The pool, as large as the settings say now."""
+        settings = self._settings.values
+        size = settings.max_workers
+        limit = size if settings.max_connections is None else settings.max_connections
         pool = self._pool
         if pool is None or pool.closed:
             self._pool = pool = WorkerPool(
                 size,
                 limit=limit,
-                idle_timeout=option(self.worker_idle_timeout, _IDLE),
-                daemon=self.daemon_threads,
-                on_room=self._wake_accept_loop,
-                name=type(self).__name__,
+                idle_timeout=settings.worker_idle_timeout,
+                daemon=settings.daemon_threads,
+                on_room=self._life.wake,
             )
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)
         return pool
-
-    def _wake_accept_loop(self) -> None:
-        if hasattr(self, "_life"):
-            self._life.wake()
-
-    def _cut_requests(self, connections: tuple[Connection, ...]) -> None:
-        super()._cut_requests(connections)
-        if self._pool is not None:
-            for request, _ in self._pool.drop_waiting():
-                self.shutdown_request(request)
-
-
-class WorkerPool:
-    """Threads that run tasks: grown when needed, kept for a while, replaced when one dies.
-
-    At most ``size`` threads; at most ``limit`` tasks at a time, running or waiting (default: ``size``);
-    ``resize`` changes both.
-    ``on_room()`` is called when a place has become free after there was none. All methods may be
-    called from any thread.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        limit: int | None = None,
-        idle_timeout: float = 10.0,
-        daemon: bool = True,
-        on_room: Callable[[], None] = lambda: None,
-        name: str = "worker",
-    ) -> None:
-        self.size = size
-        self.limit = size if limit is None else limit
-        self._idle_timeout = idle_timeout
-        self._daemon = daemon
-        self._on_room = on_room
-        self._name = name
-        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._changed = threading.Condition(threading.RLock())
-        self._workers: set[threading.Thread] = set()
-        self._busy = 0
-        self._number = 0
-        self.closed = False
-
-    @property
-    def has_room(self) -> bool:
-        """True if another task would be taken at once."""
-        return self._busy < self.limit
-
-    def __len__(self) -> int:
-        """The number of threads."""
-        return len(self._workers)
-
-    def run(self, function: Callable[..., None], *args: Any, wait: bool = True) -> None:
-        """Let a worker call ``function(*args)``.
-
-        ``wait`` (default): wait for a place if there is none, instead of going above the limit.
-        Raises ``RuntimeError`` where the system has no thread left and no worker is there.
-        """
-        with self._changed:
-            while wait and not self.has_room:
-                self._changed.wait()
-            self._busy += 1
-            self._tasks.put((function, args))
-            try:
-                self._grow()
-            except RuntimeError:
-                if not self._workers:
-                    self._tasks.get_nowait()
-                    self._busy -= 1
-                    raise
-                logger.warning("no thread left, going on with %d workers", len(self._workers))
-
-    def resize(self, size: int, limit: int) -> None:
-        """Another ``size`` and ``limit``. What is above them goes on until its task has ended."""
-        with self._changed:
-            self.size, self.limit = size, limit
-            for _ in range(len(self._workers) - size):
-                self._tasks.put(None)  # for workers that wait; who works looks for himself
-            try:
-                while self._needs_worker():
-                    self._start_worker()
-            except RuntimeError:
-                logger.warning("no thread left, going on with %d workers", len(self._workers))
-            self._changed.notify_all()
-
-    def drop_waiting(self) -> list[tuple[Any, ...]]:
-        """Take back the tasks that no worker has begun: their arguments."""
-        dropped = []
-        ends = 0
-        with self._changed:
-            try:
-                while True:
-                    task = self._tasks.get_nowait()
-                    if task is None:
-                        ends += 1
-                    else:
-                        dropped.append(task[1])
-            except Empty:
-                pass
-            for _ in range(ends):  # workers that close() has told to go are still to be told
-                self._tasks.put(None)
-        for _ in dropped:
-            self._give_place()
-        return dropped
-
-    def close(self, *, wait: bool) -> None:
-        """Let the workers end when nothing is left to do; ``wait`` for that."""
-        with self._changed:
-            self.closed = True
-            for _ in self._workers:
-                self._tasks.put(None)
-            workers = tuple(self._workers)
-        if wait:
-            for worker in workers:
-                if worker is not threading.current_thread():
-                    worker.join()
-
-    def _grow(self) -> None:
-        """Start a worker if there are more tasks than workers, and not too many already."""
-        if self._needs_worker():
-            self._start_worker()
-
-    def _needs_worker(self) -> bool:
-        return self._busy > len(self._workers) < self.size
-
-    def _start_worker(self) -> None:
-        self._number += 1
-        worker = threading.Thread(
-            target=self._work, name=f"{self._name}-{self._number}", daemon=self._daemon
-        )
-        self._workers.add(worker)
-        try:
-            worker.start()
-        except BaseException:
-            self._workers.discard(worker)
-            raise
-
-    def _work(self) -> None:
-        try:
-            while not self._is_surplus() and (task := self._next_task()) is not None:
-                function, args = task
-                del task
-                try:
-                    function(*args)
-                finally:
-                    del args
-                    self._give_place()
-        finally:
-            self._retire()
-
-    def _is_surplus(self) -> bool:
-        """True, for as many workers as there are too many; they are to leave."""
-        if len(self._workers) <= self.size:
-            return False
-        with self._changed:
-            surplus = len(self._workers) > self.size
-            if surplus:
-                self._workers.discard(threading.current_thread())
-            return surplus
-
-    def _next_task(self) -> Task | None:
-        try:
-            return self._tasks.get(timeout=self._idle_timeout)
-        except Empty:
-            return None
-
-    def _give_place(self) -> None:
-        with self._changed:
-            was_full = not self.has_room
-            self._busy -= 1
-            self._changed.notify()
-        if was_full:
-            self._on_room()
-
-    def _retire(self) -> None:
-        """Leave; whoever died with work waiting is replaced."""
-        with self._changed:
-            self._workers.discard(threading.current_thread())
-            self._grow()

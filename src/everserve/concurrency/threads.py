@@ -1,45 +1,40 @@
-"""``ThreadingMixIn``: a thread for each request, without bound."""
+"""A thread for each request, without bound."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
-from everserve.concurrency.requestthread import RequestThreadMixIn
+from everserve.concurrency.strategy import Strategy, StrategyParts
 
-__all__ = ["ThreadingMixIn"]
+__all__ = ["ThreadStrategy"]
 
 
-class ThreadingMixIn(RequestThreadMixIn):
-    """Handle each request in a new thread.
+class ThreadStrategy(Strategy):
+    """Runs each request in a new thread.
 
-    ``daemon_threads`` (default ``False``): the interpreter may exit while threads run.
-    ``block_on_close`` (default ``True``): ``server_close`` waits for those that are no daemons.
+    ``running`` has the threads that run, also those that are daemons.
     """
 
-    daemon_threads: bool = False
-    block_on_close: bool = True
-    _threads: dict[threading.Thread, None] | None = None
+    name: ClassVar[str] = "threads"
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread that runs ``process_request_thread``.
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self.running: dict[threading.Thread, None] = {}
 
-        Raises ``RuntimeError`` where the system has no thread left; the request is then closed.
-        """
-        if self._threads is None:
-            self._threads = {}
+    def start(self, hooks: Any, request: Any, client_address: Any) -> None:
+        """Start the thread. Raises ``RuntimeError`` where the system has none left."""
         thread = _RequestThread(
-            target=self.process_request_thread,
+            target=hooks.process_request_thread,
             args=(request, client_address),
-            daemon=self.daemon_threads,
+            daemon=self._settings.read().daemon_threads,
         )
-        thread.run_among(self._threads)
+        thread.run_among(self.running)
 
-    def server_close(self) -> None:
-        """Close the server, then wait for the threads (but not for the caller's own)."""
-        super().server_close()
-        if self.block_on_close:
-            for thread in tuple(self._threads or ()):
+    def close(self, *, wait: bool) -> None:
+        """Wait for the threads that are no daemons, but not for the caller's own."""
+        if wait:
+            for thread in tuple(self.running):
                 if not thread.daemon and thread is not threading.current_thread():
                     thread.join()
 

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Self
 
-from everserve.admission.cancelling import Cancelled, reason_to_stop
+from everserve.admission.cancellation import CancelReason
 from everserve.admission.peer import Peer
+from everserve.handlers.context import ContextSlot
 from everserve.reading import Reading
 
 if TYPE_CHECKING:
+    from typing import Generic
+
     from typing_extensions import TypeVar
 
     RequestT = TypeVar("RequestT", default=Any)
     ServerT = TypeVar("ServerT", default=Any)
+
+    class _Base(Generic[RequestT, ServerT]): ...
+
 else:
     from typing import TypeVar
 
     RequestT = TypeVar("RequestT")
     ServerT = TypeVar("ServerT")
 
+    class _Base:
+        """At run time a handler is a plain class: ``Generic`` would stand in every ``__mro__``."""
+
+        def __class_getitem__(cls, parameters):
+            return object
+
+
 __all__ = ["BaseRequestHandler", "RequestT", "ServerT"]
 
 
-class BaseRequestHandler(Generic[RequestT, ServerT]):
+class BaseRequestHandler(_Base[RequestT, ServerT]):
     """Handles one request: a subclass defines ``handle()``.
 
     The hooks, in the order in which they are called, where the server's strategy runs requests:
@@ -35,7 +48,12 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
     """
 
-    _peer: Peer | None = None
+    _everserve = ContextSlot()
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, parameters: Any) -> type[Self]:
+            return cls
 
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request
@@ -59,28 +77,21 @@ class BaseRequestHandler(Generic[RequestT, ServerT]):
     @Reading
     def peer(self) -> Peer:
         """Who is there: address, proxy, TLS identity, Unix credentials. Looked up when first asked."""
-        if self._peer is None:
-            self._peer = Peer.of(self._connection(), self.request, self.client_address)
-        return self._peer
+        return self._everserve.peer(self.client_address)
 
     @Reading
     def deadline(self) -> float | None:
         """When ``request_timeout`` ends the request (``time.monotonic``); ``None`` for never."""
-        pace = getattr(self._connection(), "pace", None)
-        return None if pace is None else pace.ends
+        return self._everserve.deadline()
 
     @Reading
-    def cancelled(self) -> Cancelled | None:
-        """Why a handler that computes should not go on: ``None``, or a ``Cancelled``, which is true.
+    def cancelled(self) -> CancelReason | None:
+        """Why a handler that computes should not go on: ``None``, or a ``CancelReason``, which is true.
 
         The server drains, the deadline has passed, or the peer has gone. A peer that has only ended
         its own half (``shutdown(SHUT_WR)``) still waits for the answer, and has not gone.
         """
-        return reason_to_stop(self.server, self._connection(), self.request)
-
-    def _connection(self) -> Any:
-        find = getattr(self.server, "_connection_of", None)
-        return None if find is None else find(self.request)
+        return self._everserve.cancelled()
 
     @Reading
     def truncated(self) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, ClassVar
+from io import BufferedIOBase
+from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
-from everserve.reading import option
+from everserve.reading import DefaultInt
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
+
+_EACH_WRITE = DefaultInt(0)
 
 
 class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
@@ -26,18 +29,15 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     - ``disable_nagle_algorithm``: send small writes at once (``TCP_NODELAY``)
     """
 
-    rbufsize: ClassVar[int] = -1
-    wbufsize: ClassVar[int] = 0
+    rbufsize: int = -1
+    wbufsize: int = _EACH_WRITE
     timeout: float | None = None
     disable_nagle_algorithm: bool = False
     coalesce_writes: bool | None = None
     max_line: int | None = None
 
-    _sets_wbufsize: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        cls._sets_wbufsize = cls._sets_wbufsize or "wbufsize" in vars(cls)
+    rfile: BufferedIOBase
+    wfile: BufferedIOBase
 
     def setup(self) -> None:
         """Set the socket's options and open the files."""
@@ -47,32 +47,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             connection.settimeout(self.timeout)
         if self.disable_nagle_algorithm:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self._open_files(connection)
-
-    def _open_files(self, connection: Any) -> None:
-        self.rfile: Any
-        self.wfile: Any
-        if self.rbufsize and isinstance(connection, socket.socket):
-            self.rfile, self.wfile = open_stream(
-                connection,
-                wbufsize=self.wbufsize,
-                coalesce=self._coalesces(),
-                max_line=option(self.max_line),
-            )
-        else:  # nothing may be read ahead, or it only looks like a socket
-            self.rfile = connection.makefile("rb", self.rbufsize)
-            self.wfile = (
-                connection.makefile("wb", self.wbufsize) if self.wbufsize else Writer(connection)
-            )
-
-    def _coalesces(self) -> bool:
-        """As the handler says, or else the server; a subclass that sets ``wbufsize`` means it."""
-        own = self.coalesce_writes
-        if own is None or callable(own):
-            if self._sets_wbufsize or self.wbufsize:
-                return False
-            own = getattr(self.server, "coalesce_writes", False)
-        return own is True or bool(option(own))
+        _open_files(self)
 
     def start_tls(self) -> None:
         """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.
@@ -85,10 +60,9 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         self.wfile.flush()
         self.rfile.close()
         self.wfile.close()
-        server: Any = self.server
-        self.request = self.connection = server._start_tls(self.request, self.client_address)
-        self._peer = None
-        self._open_files(self.request)
+        secured = self._everserve.start_tls(self.server, self.client_address)
+        self.request = self.connection = secured
+        _open_files(self)
 
     def finish(self) -> None:
         """Send what is left and close the files."""
@@ -99,3 +73,30 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
                 pass  # the peer may have gone before the last word
         self.wfile.close()
         self.rfile.close()
+
+
+def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
+    connection = handler.connection
+    if handler.rbufsize and isinstance(connection, socket.socket):
+        max_line = handler.max_line
+        handler.rfile, handler.wfile = open_stream(
+            connection,
+            wbufsize=handler.wbufsize,
+            coalesce=_coalesces(handler),
+            max_line=max_line if type(max_line) is int else None,
+        )
+        return
+    # Nothing may be read ahead, or it only looks like a socket.
+    handler.rfile = connection.makefile("rb", handler.rbufsize)
+    if handler.wbufsize:
+        handler.wfile = connection.makefile("wb", handler.wbufsize)
+    else:
+        handler.wfile = Writer(connection)
+
+
+def _coalesces(handler: StreamRequestHandler[Any, Any]) -> bool:
+    """As the handler says, or else the server; a program that sets ``wbufsize`` means it."""
+    own = handler.coalesce_writes
+    if type(own) is bool:
+        return own
+    return handler.wbufsize is _EACH_WRITE and handler._everserve.coalesces_writes()

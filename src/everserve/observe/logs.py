@@ -1,7 +1,7 @@
 """Events as log lines, text or JSON.
 
 ``log_events`` subscribes to a server; failures and warnings are logged by the server itself, so that
-nobody can miss them, and take the same form through the formatters here.
+no one can miss them, and take the same form through the formatters here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
 from everserve.events import Event, Subscriber
-from everserve.server.base import BaseServer
+from everserve.server.served import Served
 
 __all__ = ["JSONFormatter", "TextFormatter", "configure", "log_events"]
 
@@ -27,8 +27,8 @@ class _Subscribable(Protocol):
 
 def log_events(server: _Subscribable) -> Callable[[], None]:
     """Log every event of ``server`` on the logger ``everserve``; returns what ends it."""
-    if isinstance(server, BaseServer):
-        return BaseServer.subscribe(server, _log)  # a subclass may have its own
+    if isinstance(server, Served):
+        return Served.subscribe(server, _log)  # a subclass may have its own
     return server.subscribe(_log)
 
 

@@ -1,11 +1,12 @@
-"""The servers: the standard library's API as a template method, its life cycle, its connections."""
+"""The servers: the standard library's API, and behind it the plain objects that do the work."""
 
 import socket
 
+from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.state import ServerState
 from everserve.server.base import BaseServer
-from everserve.server.connection import Connection, ConnectionState
-from everserve.server.lifecycle import State
-from everserve.server.stopping import StopReport
+from everserve.server.group import ServerGroup
+from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
@@ -13,7 +14,8 @@ __all__ = [
     "BaseServer",
     "Connection",
     "ConnectionState",
-    "State",
+    "ServerGroup",
+    "ServerState",
     "StopReport",
     "TCPServer",
     "UDPServer",

@@ -1,143 +1,222 @@
-"""The accept loop: wait for the listener, hand one request over, and again.
+"""The accept loop: wait for the listeners, hand requests over, and again.
 
-``serve_forever`` runs it, ``handle_request`` one turn of it. It never waits for a peer, and it wakes
-for nothing but a request, a change of the server's state, or a timer that is really due.
+``Conductor`` runs it for ``serve_forever``, and one turn of it for ``handle_request``. It never waits for
+a peer, and it wakes for nothing but a request, a change of a server's state, or a timer that is due.
 """
 
 from __future__ import annotations
 
 import selectors
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from everserve.concurrency.strategy import Strategy
+from everserve.lifecycle.state import LifeCycle
+from everserve.server.acceptor import Acceptor
+from everserve.server.hooks import Hooks, is_default
+from everserve.server.listener import Listener
 
-    from everserve.server.base import BaseServer
-    from everserve.server.stopping import Stopping
+__all__ = ["AcceptLoop", "Port"]
 
-__all__ = ["BATCH", "AcceptLoop", "has_service"]
 
-BATCH = 100
-"""Requests to take before the loop looks at anything else, as gevent does."""
+class Port:
+    """One server in a loop: its hooks and parts, and how far its stop is.
+
+    ``obey(order)`` carries out what another process has relayed.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        *,
+        listener: Listener,
+        acceptor: Acceptor,
+        strategy: Strategy,
+        life: LifeCycle,
+        obey: Callable[[Any], object] = lambda order: None,
+    ) -> None:
+        self.hooks = hooks
+        self.listener = listener
+        self.strategy = strategy
+        self.life = life
+        self._acceptor = acceptor
+        self._obey = obey
+        self.descriptor = -1
+        self.is_listened_to = False
+        self.is_ready = False
+        self.is_retired = False
+        self._left_to_drain: int | None = None
+
+    def wants_request(self, *, asked: bool) -> bool:
+        """True if the loop is to wait for the next request; ``asked``: one was asked for."""
+        wanted = asked or self.life.taking or self._left_to_drain is not None
+        return wanted and self._acceptor.can_accept(self.hooks)
+
+    def note_ready(self) -> None:
+        """A request waits."""
+        self.is_ready = True
+
+    def pause(self) -> float | None:
+        """Seconds after which to look again, ``None`` for no such time."""
+        if self._left_to_drain is not None:
+            stop = self.life.stop
+            return 0.0 if self.is_listened_to else max(0.0, stop.deadline - monotonic())
+        return self._acceptor.pause() or None
+
+    def take(self, *, one: bool) -> None:
+        """Take what waits, if something does; ``one``: no more than that."""
+        if not self.is_ready:
+            return
+        if self._left_to_drain is not None:
+            self._left_to_drain -= 1
+            self.hooks._handle_request_noblock()
+        elif self.life.taking and one:
+            self.hooks._handle_request_noblock()
+        elif self.life.taking:
+            self._acceptor.take_many(self.hooks)
+
+    def attend(self) -> None:
+        """Do what is due after each turn, but not once the run is to end."""
+        self.strategy.attend()
+        order = self.strategy.take_order()
+        if order is not None:
+            self._obey(order)
+
+    def needs_service(self) -> bool:
+        """True if something is to be done regularly even while no request comes."""
+        return not is_default(self.hooks.service_actions) or self.strategy.needs_attention()
+
+    def is_over(self) -> bool:
+        """True when the loop need not look at it any more; a stop drains the backlog first.
+
+        What waits now is served, not what comes for ever, and not after the deadline.
+        """
+        if self.life.accepting:
+            return False
+        stop = self.life.stop
+        if stop is None or stop.report is not None:
+            return True
+        if self._left_to_drain is None:
+            backlog = getattr(self.hooks, "request_queue_size", 0)
+            self._left_to_drain = max(0, backlog) + 1  # listen(2): one more than asked
+        elif self._left_to_drain == 0 or (self.is_listened_to and not self.is_ready):
+            return True
+        return stop.is_over() or self.hooks.fileno() < 0
 
 
 class AcceptLoop:
-    """One run over a server's listener. The caller opens it, turns it, and may drain it."""
+    """One run over the listeners of some servers. The caller opens it and runs it."""
 
-    def __init__(self, server: BaseServer) -> None:
-        self._server = server
-        self._life = server._life
-        self._listening = False
-        self.gated = False  # it waits for room, and is to be woken when there is some
+    def __init__(self, ports: Sequence[Port], selector: selectors.BaseSelector) -> None:
+        self._ports = list(ports)
+        self._selector = selector
 
     @contextmanager
     def open(self) -> Iterator[AcceptLoop]:
-        """Wait on the server's ``fileno()`` and on its wake-up until the block ends."""
-        self._wakeup = self._life.wakeup()
-        with self._wakeup.woken_by_signals(), self._server._open_selector() as self._selector:
-            self._selector.register(self._wakeup, selectors.EVENT_READ)
-            for descriptor in self._server._watched:
-                self.watch(descriptor)
-            self._listen(True)
-            yield self
+        """Wait on the listeners and on the servers' wake-ups until the block ends."""
+        wakeups = [port.life.wakeup() for port in self._ports]
+        with wakeups[0].woken_by_signals(), self._selector:
+            for wakeup in wakeups:
+                self._selector.register(wakeup, selectors.EVENT_READ, wakeup.clear)
+            try:
+                for port in self._ports:
+                    self._attach(port)
+                yield self
+            finally:
+                for port in self._ports:
+                    port.strategy.detach(self)
+
+    def _attach(self, port: Port) -> None:
+        port.strategy.attach(self)
+        for descriptor in port.strategy.watched():
+            self.watch(descriptor)
+        self._listen(port)
 
     def watch(self, descriptor: int) -> None:
-        """Call the server's callback for ``descriptor`` when it is readable."""
+        """Call what a strategy has for ``descriptor`` when it is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
     def unwatch(self, descriptor: int) -> None:
         """Wait for ``descriptor`` no more."""
         self._selector.unregister(descriptor)
 
-    def run(self, poll_interval: float) -> None:
-        """Serve until the server's state says otherwise, then what waits already if it drains."""
-        server, life = self._server, self._life
-        batch = BATCH if server._takes_batches() else 1
-        while life.accepting:
-            timeout = poll_interval if server._needs_service() else None
-            if self._wait(life.taking, timeout) and life.taking:
-                self._take(batch if timeout is None else 1)
-            if life.accepting:
-                server.service_actions()
+    def close_listeners(self) -> None:
+        """In a child of fork: leave the listeners to the parent alone, so that it can close them."""
+        for port in self._ports:
+            if port.listener.accepts_connections:
+                port.listener.close()
 
-    def _take(self, most: int) -> None:
-        """Handle what is there, as long as more may come in; asking poll(2) between saves nothing."""
-        life = self._life
-        for _ in range(most):
-            if not self._server._handle_request_noblock():
-                return
-            if not life.taking or not self._can_accept():
-                return
+    def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:
+        """Serve until every server's state says otherwise; ``on_retired(port)`` when one's does."""
+        while any([self._goes_on(port, on_retired) for port in self._ports]):
+            serviced = any([port.needs_service() for port in self._ports])
+            self._wait(poll_interval if serviced else None)
+            for port in self._ports:
+                port.take(one=serviced)
+                if port.life.accepting:
+                    port.attend()
+                    port.hooks.service_actions()
+
+    def _goes_on(self, port: Port, on_retired: Callable[[Port], object]) -> bool:
+        if not port.is_retired and port.is_over():
+            port.is_retired = True
+            self._unlisten(port)
+            on_retired(port)
+        return not port.is_retired
 
     def turn(self, deadline: float | None) -> bool:
         """Handle one request that comes before ``deadline`` (monotonic). False if none came.
 
-        A stop that is called for meanwhile ends it too.
+        For a loop over one server that does not serve. A stop that is called for meanwhile ends it too.
         """
-        server, before = self._server, self._server._stopping
-        server._attend()
-        while server._stopping is before:
-            if self._wait(True, None if deadline is None else max(0.0, deadline - monotonic())):
-                server._handle_request_noblock()
+        (port,) = self._ports
+        before = port.life.stop
+        port.attend()
+        while port.life.stop is before:
+            self._wait(None if deadline is None else max(0.0, deadline - monotonic()), asked=True)
+            if port.is_ready:
+                port.hooks._handle_request_noblock()
                 break
             if deadline is not None and monotonic() >= deadline:
                 return False
-            server._attend()
+            port.attend()
         return True
 
-    def drain(self, stopping: Stopping) -> None:
-        """Serve what waits in the backlog now, not what comes for ever, before the deadline."""
-        waiting = max(0, self._server.request_queue_size) + 1  # listen(2): one more than asked
-        for _ in range(waiting):
-            while not self._can_accept():
-                if stopping.is_over():
-                    return
-                self._wait(True, max(0.0, stopping.deadline - monotonic()))
-            closed = self._server.fileno() < 0
-            if closed or stopping.is_over() or not self._wait(True, 0.0):
-                return
-            self._server._handle_request_noblock()
-
-    def _wait(self, wanted: bool, timeout: float | None) -> bool:
-        """True if a request waits; false after ``timeout`` seconds or a wake-up."""
-        self._listen(wanted and self._can_accept())
-        pause = self._server._back_off.remaining() or (wanted and self._server._door.pause())
-        if pause and (timeout is None or pause < timeout):
-            timeout = pause
-        requested = False
+    def _wait(self, timeout: float | None, *, asked: bool = False) -> None:
+        """Wait for a request, a wake-up, or ``timeout`` seconds."""
+        for port in self._ports:
+            port.is_ready = False
+            if not port.is_retired:
+                self._listen(port, asked=asked)
+                pause = port.pause()
+                if pause is not None and (timeout is None or pause < timeout):
+                    timeout = pause
         for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._wakeup:
-                self._wakeup.clear()
-            elif key.fileobj is self._server:
-                requested = True
-            elif callback := self._server._watched.get(key.fd):
+            if key.data is not None:
+                key.data()
+            else:
+                self._call_strategy(key.fd)
+
+    def _call_strategy(self, descriptor: int) -> None:
+        for port in self._ports:
+            callback = port.strategy.watched().get(descriptor)
+            if callback is not None:
                 callback()
-        return requested
 
-    def _can_accept(self) -> bool:
-        self.gated = True  # before it looks, so that room made meanwhile is not missed
-        if self._server._back_off.remaining() or not self._server._has_room():
-            return False
-        self.gated = False
-        return True
-
-    def _listen(self, listening: bool) -> None:
-        if listening is self._listening:
+    def _listen(self, port: Port, *, asked: bool = False) -> None:
+        wanted = port.wants_request(asked=asked)
+        if wanted is port.is_listened_to:
             return
-        if listening:
-            self._selector.register(self._server, selectors.EVENT_READ)
+        if wanted:
+            port.descriptor = port.hooks.fileno()
+            self._selector.register(port.descriptor, selectors.EVENT_READ, port.note_ready)
+            port.is_listened_to = True
         else:
-            self._selector.unregister(self._server)
-        self._listening = listening
+            self._unlisten(port)
 
-
-@lru_cache(maxsize=64)  # asked at each turn of the loop
-def has_service(kind: type) -> bool:
-    """True if the class of a server overrides ``service_actions``, and does not answer for itself."""
-    return any(
-        "service_actions" in vars(base) and "_needs_service" not in vars(base)
-        for base in kind.__mro__
-    )
+    def _unlisten(self, port: Port) -> None:
+        if port.is_listened_to:
+            self._selector.unregister(port.descriptor)
+            port.is_listened_to = False

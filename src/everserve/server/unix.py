@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from everserve.reading import option
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 from everserve.sockets.listening import SocketFile, is_filesystem_path, naming
@@ -26,22 +25,18 @@ class _OnSocketFile(_Base):
     """
 
     socket_mode: int | None = None
-    _file: SocketFile | None = None
 
     def server_bind(self) -> None:
         """Bind the socket to the path ``server_address``."""
         address = self.server_address
         if is_filesystem_path(address):
-            self._file = SocketFile.bind(self.socket, address, mode=option(self.socket_mode))
+            mode = self.socket_mode if type(self.socket_mode) is int else None
+            file = SocketFile.bind(self.socket, address, mode=mode)
+            self._everserve.conductor.socket_file = file
         else:
             with naming(address):
                 self.socket.bind(address)
         self.server_address = self.socket.getsockname()
-
-    def _close_listener(self) -> None:
-        if self._file is not None:
-            self._file.remove()
-        super()._close_listener()
 
 
 class UnixStreamServer(_OnSocketFile, TCPServer):

@@ -54,27 +54,27 @@ class BackOff:
 
     first = 0.005
     longest = 1.0
-    told_every = 1.0
+    report_every = 1.0
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._delay = 0.0
         self._until = 0.0
-        self._told = float("-inf")
+        self._reported = float("-inf")
         self.failures = 0
 
     def fail(self) -> float | None:
-        """Note a failure. Returns the delay in seconds where it should be told, else ``None``."""
+        """Note a failure. Returns the delay in seconds where it should be reported, else ``None``."""
         now = self._now()
         self._delay = min(self._delay * 2 or self.first, self.longest)
         self._until = now + self._delay
         self.failures += 1
-        if now - self._told < self.told_every:
+        if now - self._reported < self.report_every:
             return None
-        self._told = now
+        self._reported = now
         return self._delay
 
-    def told(self) -> int:
+    def reported(self) -> int:
         """The failures since the last call."""
         failures, self.failures = self.failures, 0
         return failures

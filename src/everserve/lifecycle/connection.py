@@ -1,23 +1,22 @@
-"""One connection in progress, and the look at all of them that ``server.connections`` is."""
+"""One connection in progress, and the view of all of them that ``server.connections`` is."""
 
 from __future__ import annotations
 
 import enum
 import socket
-from collections.abc import Collection, Iterator
+import weakref
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from everserve.admission.deadlines import ConnectionDeadlines
 from everserve.sockets.tcpinfo import Traffic, traffic_of
+from everserve.sockets.tls import TLSSocket
+from everserve.wire.proxy import ProxyHeader
 
-if TYPE_CHECKING:
-    from everserve.admission.pace import Pace
-    from everserve.sockets.tls import TLSSocket
-    from everserve.wire.proxy import ProxyHeader
-
-__all__ = ["Connection", "ConnectionState", "Connections"]
+__all__ = ["Connection", "ConnectionState", "Connections", "reference_to"]
 
 
 class ConnectionState(enum.Enum):
@@ -29,24 +28,36 @@ class ConnectionState(enum.Enum):
 
 
 class Counter(Protocol):
-    """What knows the traffic of a connection: a ``CountedSocket``, or a child's note of its own."""
+    """What counts the traffic of a connection where the kernel does not: a ``CountedSocket``."""
 
     def traffic(self) -> Traffic | None:
         """What has moved; ``None`` if that is not known yet."""
 
 
+def reference_to(request: Any, gone: Callable[[Any], object]) -> Callable[[], Any]:
+    """A call that returns ``request``, and keeps it alive only where that cannot be avoided.
+
+    A program that lets go of its socket is to see it closed. A tuple (a datagram) cannot be referred
+    to weakly, and owns no descriptor. ``gone(reference)`` is called when the request has died.
+    """
+    try:
+        return weakref.ref(request, gone)
+    except TypeError:
+        return lambda: request
+
+
 class _Admitted:
-    """What is known of few connections: class attributes, so that the others need no room for it."""
+    """What few connections have: class attributes, so that the others need no room for it."""
 
     __slots__ = ()
 
     held_by: int | None = None  # the process that has it after the parent closed its copy
-    twin: socket.socket | None = None  # the socket again, while a process holds the request
+    duplicate: socket.socket | None = None  # the socket again, while a process holds the request
     counted: Any = None  # the peer among whose connections it is
-    greeting: bool = False  # among the handshakes in progress
+    in_handshake: bool = False  # among the handshakes in progress
     missed: str | None = None  # the deadline it missed
-    pace: Pace | None = None  # its deadlines
-    proxy: ProxyHeader | None = None  # what the proxy in front said
+    deadlines: ConnectionDeadlines | None = None
+    proxy: ProxyHeader | None = None  # what the proxy in front sent
     tls: TLSSocket | None = None  # the TLS session
     counter: Counter | None = None  # what counts where the kernel does not
 
@@ -60,31 +71,34 @@ class Connection(_Admitted):
 
     __slots__ = (
         "__dict__",
-        "done",
         "failed",
         "gone",
         "id",
         "key",
         "peer",
         "place",
-        "request",
+        "reference",
         "runner",
         "started",
         "state",
     )
 
-    def __init__(self, number: int, request: Any, peer: Any) -> None:
+    def __init__(self, number: int, place: int, peer: Any) -> None:
         self.id = number
         self.peer = peer
         self.state = ConnectionState.ACCEPTED
         self.started = monotonic()
-        self.request = request
-        self.place = id(request)  # where it is filed
+        self.place = place  # the id of its request, under which it is filed
+        self.reference: Callable[[], Any] = _nothing
         self.key: int | None = None  # the descriptor under which it is filed too
         self.runner: int | None = None  # the thread, or the fiber, of its handler
-        self.failed = False  # its end has been told
+        self.failed = False  # its end has been reported
         self.gone = False  # its peer has reset it
-        self.done = False  # its handler has ended
+
+    @property
+    def request(self) -> Any:
+        """The request, as ``get_request`` returned it; ``None`` once it is closed or gone."""
+        return self.reference()
 
     @property
     def age(self) -> float:
@@ -98,21 +112,36 @@ class Connection(_Admitted):
 
     def cut(self) -> None:
         """Shut the socket down in both directions: blocked reads end, writes raise."""
-        sock = self.twin or self.request  # once: it may end meanwhile, in another thread
-        if isinstance(sock, socket.socket):
+        sock = self._socket()
+        if sock is not None:
             with suppress(OSError):
                 # The plain method: SSLSocket's would pull the session from under its thread.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def traffic(self) -> Traffic | None:
-        """What has moved over it; ``None`` if nobody knows."""
+        """What has moved over it; ``None`` where that is not known."""
         if self.counter is not None:
             return self.counter.traffic()
-        sock = self.twin or self.request
-        return traffic_of(sock) if isinstance(sock, socket.socket) else None
+        sock = self._socket()
+        return None if sock is None else traffic_of(sock)
+
+    def close(self) -> None:
+        """Note its end, and let go of what belongs to the request."""
+        self.state = ConnectionState.CLOSED
+        self.reference = _nothing
+        if self.duplicate is not None:
+            self.duplicate.close()
+
+    def _socket(self) -> socket.socket | None:
+        sock = self.duplicate or self.request  # once: it may end meanwhile, in another thread
+        return sock if isinstance(sock, socket.socket) else None
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
+
+
+def _nothing() -> None:
+    """The reference of a connection that has ended."""
 
 
 class Connections(Collection[Connection]):

@@ -1,6 +1,6 @@
-"""How a request ended in another process: what its parent is told, to tell it on.
+"""How a request ended in another process, as the child reports it to its parent.
 
-``ForkingMixIn`` carries it; ``_request_returned`` makes the events of it.
+The strategy of forks carries it; ``Progress`` makes events of it.
 """
 
 from __future__ import annotations

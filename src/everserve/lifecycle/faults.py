@@ -9,29 +9,25 @@ import errno
 import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tcpinfo import is_closed
-
-if TYPE_CHECKING:
-    from everserve.sockets.tls import TLSSocket
+from everserve.sockets.tls import TLSSocket
 
 __all__ = ["peer_is_gone"]
 
 _GONE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
-
-
 _UNIX = getattr(socket, "AF_UNIX", None)
-_NOBODY = (ConnectionRefusedError, FileNotFoundError)  # of sendto(2) over Unix sockets: unix(7)
+_NO_ONE = (ConnectionRefusedError, FileNotFoundError)  # of sendto(2) over Unix sockets: unix(7)
 
 
 def peer_is_gone(
     error: BaseException, request: Any, peer: Any = None, tls: TLSSocket | None = None
 ) -> bool:
-    """True if ``error`` says that the peer of ``request`` went away, kept silent for too long, or
-    sent what nobody could take. ``peer`` is its address, ``tls`` its TLS session.
+    """True if ``error`` says that the peer of ``request`` went away, was silent for too long, or
+    sent what cannot be read. ``peer`` is its address, ``tls`` its TLS session.
 
     The same exceptions may come from another connection that the handler uses, a database say: as
     long as the peer's own socket is alive they are the handler's.
@@ -44,7 +40,7 @@ def peer_is_gone(
         return not _is_connected(request)
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)
-    if isinstance(error, _NOBODY) and isinstance(request, Datagram):
+    if isinstance(error, _NO_ONE) and isinstance(request, Datagram):
         return request[1].family == _UNIX and not _has_reader(peer)
     return False
 
@@ -56,10 +52,10 @@ def _has_reader(address: Any) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             probe.connect(address)
-    except _NOBODY:
+    except _NO_ONE:
         return False
     except OSError:
-        return True  # nobody can say: the error is the handler's
+        return True  # unknown: the error is the handler's
     return True
 
 

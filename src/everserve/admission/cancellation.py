@@ -8,10 +8,10 @@ import socket
 from time import monotonic
 from typing import Any
 
-__all__ = ["Cancelled", "reason_to_stop"]
+__all__ = ["CancelReason", "reason_to_stop"]
 
 
-class Cancelled(enum.Enum):
+class CancelReason(enum.Enum):
     """Why a handler should not go on."""
 
     DRAINING = "the server stops"
@@ -19,22 +19,21 @@ class Cancelled(enum.Enum):
     PEER_GONE = "the peer has gone"
 
 
-def reason_to_stop(server: Any, connection: Any, request: Any) -> Cancelled | None:
+def reason_to_stop(draining: bool, connection: Any, request: Any) -> CancelReason | None:
     """The first reason there is, ``None`` to go on. A look at the socket is one system call."""
-    ask = getattr(server, "_is_draining", None)  # not ``draining``, which may be a program's own
-    if ask is not None and ask():
-        return Cancelled.DRAINING
+    if draining:
+        return CancelReason.DRAINING
     if _is_late(connection):
-        return Cancelled.DEADLINE
+        return CancelReason.DEADLINE
     if isinstance(request, socket.socket) and _has_gone(request):
-        return Cancelled.PEER_GONE
+        return CancelReason.PEER_GONE
     return None
 
 
 def _is_late(connection: Any) -> bool:
     if getattr(connection, "missed", None):
         return True
-    ends = getattr(getattr(connection, "pace", None), "ends", None)
+    ends = getattr(getattr(connection, "deadlines", None), "ends", None)
     return ends is not None and monotonic() >= ends
 
 

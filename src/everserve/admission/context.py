@@ -1,0 +1,158 @@
+"""The context of one request on its way to its handler: what the steps of admission read and change.
+
+``Flow.finish`` makes one for a request of a server that has steps to take, and leaves it at the end.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, Protocol, TypeAlias
+
+from everserve.admission.access import Networks
+from everserve.admission.control import Overload
+from everserve.admission.deadlines import StageDeadline
+from everserve.admission.watchdog import Deadline, Watchdog
+from everserve.errors import ProxyHeaderError
+from everserve.sockets.counted import CountedSocket
+from everserve.sockets.tls import TLS, TLSSocket
+
+__all__ = ["Refusal", "RequestContext", "Step", "StepSettings"]
+
+CLOSE_NOTIFY_TIMEOUT = 1.0
+"""Seconds that the end of a TLS stream may take to be written to a peer that does not read."""
+
+
+class Refusal(Exception):
+    """A step refuses the request. ``reason`` is a word, for counting; the cause has the details."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class StepSettings(Protocol):
+    """The settings of a server that the steps read."""
+
+    @property
+    def overload(self) -> Overload: ...
+    @property
+    def proxy_protocol(self) -> bool: ...
+    @property
+    def trusted_proxies(self) -> Networks: ...
+    @property
+    def proxy_timeout(self) -> float: ...
+    @property
+    def tls(self) -> TLS | None: ...
+    @property
+    def implicit_tls(self) -> bool: ...
+    @property
+    def handshake_timeout(self) -> float: ...
+    @property
+    def idle_timeout(self) -> float | None: ...
+    @property
+    def request_timeout(self) -> float | None: ...
+    @property
+    def write_timeout(self) -> float | None: ...
+    @property
+    def min_receive_rate(self) -> float | None: ...
+
+
+class StepProgress(Protocol):
+    """What the steps report to."""
+
+    def deadline_missed(self, connection: Any, name: str) -> None: ...
+    def handshake_started(self, connection: Any) -> None: ...
+    def handshake_done(self, connection: Any) -> None: ...
+
+
+class Sockets(Protocol):
+    """The sockets that suit where the request runs: a strategy makes them."""
+
+    def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket: ...
+    def count(self, sock: socket.socket) -> CountedSocket: ...
+
+
+class RequestContext:
+    """One request on its way to its handler. The steps change ``request`` and ``client_address``.
+
+    ``connection`` is the server's entry for it, or ``None``; the results of the steps are kept there
+    for the handler: ``proxy``, ``tls`` and ``deadlines``. ``settings`` are the server's, as they were
+    when the request was admitted; ``server`` is that server; ``sockets`` makes the sockets that suit
+    where the request runs.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_watchdog",
+        "client_address",
+        "connection",
+        "progress",
+        "request",
+        "server",
+        "settings",
+        "sockets",
+    )
+
+    def __init__(
+        self,
+        request: Any,
+        client_address: Any,
+        *,
+        connection: Any,
+        settings: StepSettings,
+        progress: StepProgress,
+        watchdog: Watchdog,
+        sockets: Sockets,
+        server: Any = None,
+    ) -> None:
+        self.request = request
+        self.client_address = client_address
+        self.connection = connection
+        self.settings = settings
+        self.progress = progress
+        self.sockets = sockets
+        self.server = server
+        self._watchdog = watchdog
+        self._armed: list[Deadline] = []
+
+    def take(self, steps: Iterable[Step]) -> None:
+        """Take the steps, in order. Raises ``Refusal``."""
+        for step in steps:
+            step(self)
+
+    def arm(self, deadline: Deadline, when: float) -> None:
+        """Have ``deadline`` looked at from the monotonic time ``when`` until the request ends."""
+        self._armed.append(deadline)
+        self._watchdog.watch(deadline, when)
+
+    def leave(self) -> None:
+        """End a TLS stream in order, and watch no more: the handler has ended.
+
+        Not the stream of a request that failed: an answer that was cut must not look complete.
+        """
+        connection = self.connection
+        if connection is not None and connection.tls is not None and not connection.failed:
+            connection.tls.close_notify(CLOSE_NOTIFY_TIMEOUT, last=True)
+        for deadline in self._armed:
+            self._watchdog.forget(deadline)
+        self._armed.clear()
+
+    def stage(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        """Do ``work`` in at most ``seconds``, all of it; raises ``Refusal`` where it fails."""
+        progress, connection = self.progress, self.connection
+        deadline = StageDeadline(lambda: progress.deadline_missed(connection, name))
+        self._watchdog.watch(deadline, monotonic() + seconds)
+        try:
+            work()
+        except (OSError, ssl.SSLError, ProxyHeaderError, EOFError) as error:
+            missed = connection is not None and connection.missed
+            raise Refusal(missed or name.removesuffix("_timeout")) from error
+        finally:
+            self._watchdog.forget(deadline)
+
+
+Step: TypeAlias = Callable[[RequestContext], None]
+"""One step of admission; it raises ``Refusal`` where it objects."""

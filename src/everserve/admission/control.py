@@ -1,0 +1,193 @@
+"""Admission control: asked on the accept loop whether the next may be admitted, and this one stay.
+
+It is given the server's settings anew each time, so that a change counts from the next connection.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol, TypeAlias
+
+from everserve.admission.access import AccessRules
+from everserve.admission.limits import PeerCounter, TokenBucket
+
+__all__ = [
+    "POLICIES",
+    "AdmissionControl",
+    "AdmissionLimits",
+    "Overload",
+    "OverloadPolicy",
+    "duplicate_of",
+    "reset",
+    "send_and_leave",
+]
+
+POLICIES = ("wait", "refuse", "reset", "shed-idle")
+"""What to do with a connection above a limit."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: socket(7)
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadPolicy:
+    """A policy of one's own for connections above a limit.
+
+    ``decide(server, request, client_address, reason)`` returns true to admit the request. It runs on
+    the accept loop; ``reason`` is the name of the limit.
+    """
+
+    decide: Callable[[Any, Any, Any, str], bool]
+
+
+Overload: TypeAlias = str | OverloadPolicy
+"""One of ``POLICIES``, or an ``OverloadPolicy``."""
+
+
+class AdmissionLimits(Protocol):
+    """The settings of a server that admission control reads."""
+
+    @property
+    def max_connections_per_peer(self) -> int | None: ...
+    @property
+    def accept_rate(self) -> float | None: ...
+    @property
+    def accept_burst(self) -> float | None: ...
+    @property
+    def max_handshakes(self) -> int | None: ...
+    @property
+    def overload(self) -> Overload: ...
+    @property
+    def access(self) -> AccessRules | None: ...
+    @property
+    def handshakes_first(self) -> bool: ...
+
+
+class AdmissionControl:
+    """Counts what is in progress, and says which limits a new connection violates.
+
+    For the accept loop; ``leave``, the handshakes and ``count_refusal`` may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._bucket: TokenBucket | None = None
+        self._lock = threading.Lock()
+        self._max_handshakes: int | None = None
+        self.peers = PeerCounter()
+        self.handshakes = 0
+        self.refusals: Counter[str] = Counter()
+
+    def pause(self, limits: AdmissionLimits) -> float:
+        """Seconds for which ``accept_rate`` admits no one, where the policy is to wait."""
+        if limits.accept_rate is None or limits.overload != "wait":
+            return 0.0
+        return self._rate(limits.accept_rate, limits.accept_burst).wait()
+
+    def has_room(self, limits: AdmissionLimits) -> bool:
+        """False where the next connection is to wait in the kernel's queue for one of these limits."""
+        return not (self._has_too_many_handshakes(limits) or self.pause(limits))
+
+    def violations(
+        self, limits: AdmissionLimits, address: Any, is_full: Callable[[], bool]
+    ) -> list[str]:
+        """The limits that the connection from ``address``, accepted just now, is above: their names."""
+        found: list[str] = []
+        if limits.access is not None and not limits.access.permits(address):
+            return ["access"]
+        if limits.accept_rate is not None:
+            if not self._rate(limits.accept_rate, limits.accept_burst).take():
+                found.append("accept_rate")
+        per_peer = limits.max_connections_per_peer
+        if per_peer is not None and self.peers.count(address) >= per_peer:
+            found.append("max_connections_per_peer")
+        if limits.overload == "wait":
+            return found
+        if is_full():
+            found.append("max_connections")
+        if self._has_too_many_handshakes(limits):
+            found.append("max_handshakes")
+        return found
+
+    def enter(self, limits: AdmissionLimits, connection: Any) -> None:
+        """Count an admitted connection among those of its peer, and its handshake to come."""
+        if limits.max_connections_per_peer is not None:
+            connection.counted = connection.peer  # which a PROXY header will change
+            self.peers.add(connection.peer)
+        if limits.handshakes_first:
+            self._max_handshakes = limits.max_handshakes
+            self.handshake_started(connection)  # now: the next is admitted before this one runs
+
+    def leave(self, connection: Any) -> None:
+        """Count a connection no more: it has ended."""
+        if connection.counted is not None:
+            self.peers.remove(connection.counted)
+        self.handshake_done(connection)
+
+    def handshake_started(self, connection: Any) -> None:
+        """Count a handshake, unless the connection is in one already."""
+        with self._lock:
+            if not connection.in_handshake:
+                connection.in_handshake = True
+                self.handshakes += 1
+
+    def handshake_done(self, connection: Any) -> bool:
+        """Count the handshake, if there is one, no more. True if others may have waited for that."""
+        if not connection.in_handshake:
+            return False
+        with self._lock:
+            limit = self._max_handshakes
+            full = limit is not None and self.handshakes >= limit
+            self.handshakes -= connection.in_handshake
+            connection.in_handshake = False
+        return full
+
+    def handshakes_left(self, limits: AdmissionLimits) -> float:
+        """How many handshakes more may begin."""
+        limit = limits.max_handshakes
+        return inf if limit is None else max(0, limit - self.handshakes)
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a refusal."""
+        with self._lock:
+            self.refusals[reason] += 1
+
+    def _has_too_many_handshakes(self, limits: AdmissionLimits) -> bool:
+        limit = limits.max_handshakes
+        return limit is not None and self.handshakes >= limit
+
+    def _rate(self, rate: float, burst: float | None) -> TokenBucket:
+        bucket = self._bucket
+        if bucket is None or (bucket.rate, bucket.asked) != (rate, burst):
+            self._bucket = bucket = TokenBucket(rate, burst)
+        return bucket
+
+
+def send_and_leave(request: Any, message: bytes) -> None:
+    """Send ``message`` if there is room for it: a refused peer is not waited for."""
+    if message and isinstance(request, socket.socket):
+        with suppress(OSError):
+            request.setblocking(False)
+            request.send(message)
+
+
+def reset(request: Any) -> None:
+    """Let the coming close of ``request`` send a reset instead of an orderly end."""
+    if isinstance(request, socket.socket):
+        with suppress(OSError):
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def duplicate_of(request: Any) -> socket.socket | None:
+    """Another object for the same connection, if the system has a descriptor left for it."""
+    if not isinstance(request, socket.socket):
+        return None
+    try:
+        return request.dup()
+    except OSError:
+        return None

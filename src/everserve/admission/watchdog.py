@@ -1,0 +1,131 @@
+"""Deadlines for connections, without a timer for each and without a cost for each byte.
+
+One thread for a server sleeps until the next connection is due, and looks at it. The kernel knows what
+has moved meanwhile (tcp(7), ``TCP_INFO``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+from time import monotonic
+from typing import Protocol
+
+__all__ = ["Deadline", "Watchdog"]
+
+
+logger = logging.getLogger("everserve")
+
+
+class Deadline(Protocol):
+    """Something with a time: looked at when it is due."""
+
+    def due(self, now: float) -> float | None:
+        """Look, at the monotonic time ``now``; returns when to look again, ``None`` for never."""
+
+
+class Watchdog:
+    """Looks at deadlines when they are due, in a thread that exists only while there are any.
+
+    ``watch`` and ``forget`` are O(log n) and may be called from any thread, also in a forked child,
+    which starts anew with none.
+    """
+
+    def __init__(self, name: str = "everserve-deadlines") -> None:
+        self._name = name
+        self._numbers = itertools.count()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._heap: list[tuple[float, int]] = []
+        self._watched: dict[Deadline, tuple[float, int]] = {}
+        self._numbered: dict[int, Deadline] = {}  # what the heap's entries mean, while they do
+        self._lock = threading.Lock()  # of the condition, whose own methods are slower
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._next = float("inf")
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def watch(self, deadline: Deadline, when: float) -> None:
+        """Look at ``deadline`` at the monotonic time ``when``."""
+        if self._process != os.getpid():
+            self._reset()
+        with self._lock:
+            self._push(deadline, when)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            elif when < self._next:
+                self._changed.notify()
+
+    def forget(self, deadline: Deadline) -> None:
+        """Do not look at it any more; one that is being looked at now is not looked at again."""
+        if self._process == os.getpid():
+            with self._lock:
+                self._drop(deadline)
+                if self._closed and not self._watched:
+                    self._changed.notify()
+                if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
+                    self._heap = list(self._watched.values())
+                    heapq.heapify(self._heap)
+
+    def close(self) -> None:
+        """End the thread as soon as nothing is watched, and not only when the next was to be due."""
+        if self._process == os.getpid():
+            with self._changed:
+                self._closed = True
+                self._changed.notify()
+
+    def _push(self, deadline: Deadline, when: float) -> None:
+        self._drop(deadline)
+        self._watched[deadline] = entry = (when, next(self._numbers))
+        self._numbered[entry[1]] = deadline
+        heapq.heappush(self._heap, entry)
+
+    def _drop(self, deadline: Deadline) -> None:
+        """Its entry stays in the heap, but keeps nothing alive: a deadline holds its connection."""
+        entry = self._watched.pop(deadline, None)
+        if entry is not None:
+            del self._numbered[entry[1]]
+
+    def _run(self) -> None:
+        while (deadline := self._next_due()) is not None:
+            try:
+                again = deadline.due(monotonic())
+            except Exception:  # one that fails must not end the others'
+                logger.exception("looking at a deadline failed: %r", deadline)
+                again = None
+            with self._changed:
+                if deadline in self._watched:
+                    if again is None:
+                        self._drop(deadline)
+                    else:
+                        self._push(deadline, again)
+            del deadline  # the wait for the next one does not keep it alive
+
+    def _next_due(self) -> Deadline | None:
+        """Wait for the next one; ``None``, and the thread ends, when there is none left."""
+        with self._changed:
+            while self._heap:
+                when, number = self._heap[0]
+                deadline = self._numbered.get(number)
+                if deadline is None:
+                    heapq.heappop(self._heap)
+                    continue
+                pause = when - monotonic()
+                if pause <= 0:
+                    heapq.heappop(self._heap)
+                    return deadline
+                self._next = when
+                del deadline
+                self._changed.wait(pause)
+                self._next = float("inf")
+            self._thread = None
+            return None

@@ -1,0 +1,199 @@
+"""What a strategy is: where requests run, how a caller waits there, and how requests are cut.
+
+The accept loop, the flow and a stop talk to it; the mix-ins name it. A strategy is given the parts of a
+server that it needs, and knows no server: the hooks come with each call, the standard library's as well.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from everserve.admission.control import AdmissionControl
+from everserve.fibers.engine import Records
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.state import LifeCycle
+from everserve.settings import SettingsReader
+from everserve.sockets.counted import CountedSocket
+from everserve.sockets.tls import TLS, TLSSocket
+
+__all__ = [
+    "Condition",
+    "MovableDeadline",
+    "Order",
+    "RequestHooks",
+    "RunningLoop",
+    "StopTimes",
+    "Strategy",
+    "StrategyParts",
+]
+
+
+class RequestHooks(Protocol):
+    """The hooks of a server that a strategy calls: the documented ones of ``socketserver``."""
+
+    RequestHandlerClass: Any
+
+    def finish_request(self, request: Any, client_address: Any) -> object: ...
+    def handle_error(self, request: Any, client_address: Any) -> object: ...
+    def shutdown_request(self, request: Any) -> object: ...
+    def close_request(self, request: Any) -> object: ...
+
+
+class RunningLoop(Protocol):
+    """The accept loop, as a strategy sees it while the loop runs."""
+
+    def watch(self, descriptor: int) -> None: ...
+    def unwatch(self, descriptor: int) -> None: ...
+    def close_listeners(self) -> None: ...
+
+
+class Order(NamedTuple):
+    """What a child asks its parent for: ``stop(grace)``, or ``shutdown()`` where that is ``None``."""
+
+    grace: float | None
+
+
+class StopTimes(Protocol):
+    """The times of a stop in progress (``time.monotonic``): they may be moved forward."""
+
+    deadline: float  # the end of the grace
+
+    @property
+    def ends(self) -> float:
+        """After this the stop waits for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyParts:
+    """The parts of one server that its strategy may use."""
+
+    settings: SettingsReader
+    life: LifeCycle
+    connections: ConnectionTable
+    control: AdmissionControl
+    emitter: Emitter
+    progress: Progress
+
+
+Condition = Callable[[], bool]
+MovableDeadline = Callable[[], "float | None"]
+
+
+class Strategy:
+    """One request after the other, in the thread that serves; the base of all strategies.
+
+    ``name`` is the one word. ``accept_many(descriptor, limit)``, where there is one, accepts a batch of
+    connections as the sockets that the strategy wants.
+    """
+
+    name: ClassVar[str] = "serial"
+    accept_many: ClassVar[Callable[[int, int], list[tuple[Any, Any]]] | None] = None
+
+    def __init__(self, parts: StrategyParts) -> None:
+        self._settings = parts.settings
+        self._life = parts.life
+        self._connections = parts.connections
+        self._loop: RunningLoop | None = None
+
+    # -- who, and where ------------------------------------------------------------------------
+
+    @staticmethod
+    def here() -> int:
+        """What runs now: two requests with the same number cannot run at the same time."""
+        return threading.get_ident()
+
+    def start(self, hooks: Any, request: Any, client_address: Any) -> None:
+        """Have the request run. Raises what hinders it; the request is the caller's again then."""
+        hooks.finish_request(request, client_address)
+        hooks.shutdown_request(request)
+
+    def is_full(self) -> bool:
+        """True if the next request is to wait in the kernel's queue."""
+        return False
+
+    def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
+        """TLS over ``sock``, before its handshake."""
+        return tls.wrap(sock, records=Records)
+
+    def count(self, sock: socket.socket) -> CountedSocket:
+        """A socket over ``sock`` that counts what moves, where the kernel does not."""
+        return CountedSocket(sock)
+
+    # -- the accept loop -----------------------------------------------------------------------
+
+    def open_selector(
+        self, selector: selectors.BaseSelector | None
+    ) -> selectors.BaseSelector | None:
+        """What the loop waits with; ``selector`` is that of another strategy in the same loop."""
+        return selector
+
+    def watched(self) -> Mapping[int, Callable[[], object]]:
+        """The descriptors that the loop waits for too, and what to call when one is readable."""
+        return {}
+
+    def attach(self, loop: RunningLoop) -> None:
+        """Note the loop that asks ``is_full`` before each request, until ``detach``."""
+        if self._loop is None:
+            self._loop = loop
+
+    def detach(self, loop: RunningLoop) -> None:
+        """Note that the loop runs no more."""
+        if self._loop is loop:
+            self._loop = None
+
+    def attend(self) -> None:
+        """Do what is due after each turn of the loop."""
+
+    def needs_attention(self) -> bool:
+        """True if ``attend`` has something to do even while no request comes."""
+        return False
+
+    def linger(self) -> None:
+        """Go on for the requests in progress, where they live on the thread of the loop."""
+
+    def leave(self) -> None:
+        """End what lives on the thread of the loop: the run is over."""
+
+    # -- the stop ------------------------------------------------------------------------------
+
+    def wait_until(self, condition: Condition, deadline: MovableDeadline = lambda: None) -> bool:
+        """Wait for a change of the server's state; false if ``deadline()`` passed before."""
+        return self._life.notifier.wait_until(condition, deadline)
+
+    def wait_for_requests(self, quiet: Condition, deadline: MovableDeadline) -> bool:
+        """Wait until ``quiet()``; false if ``deadline()`` passed before."""
+        return self.wait_until(quiet, deadline)
+
+    def stopping(self, stop: StopTimes) -> None:
+        """Note that a stop is conducted from here."""
+
+    def relay(self, grace: float | None) -> bool:
+        """Hand a ``stop(grace)`` (``None``: a ``shutdown()``) to the process that can do it.
+
+        False where that is this process.
+        """
+        return False
+
+    def take_order(self) -> Order | None:
+        """What another process has relayed to this one, once."""
+        return None
+
+    def is_draining(self) -> bool:
+        """True if another process has begun to drain the server."""
+        return False
+
+    def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
+        """Shut down those connections, so that their handlers come to an end."""
+        for connection in connections:
+            connection.cut()
+
+    def close(self, *, wait: bool) -> None:
+        """End, when the server is closed; ``wait`` for the requests in progress."""

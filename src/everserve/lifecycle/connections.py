@@ -1,0 +1,179 @@
+"""The connections in progress: from accept until they are closed.
+
+``Progress`` adds and removes them; ``server.connections`` is a view of them; a stop waits for them
+and cuts them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from everserve.lifecycle.connection import Connection, Connections, reference_to
+
+__all__ = ["ConnectionTable"]
+
+_LOOKED_AT = 64
+"""Connections among which the one that was idle longest is looked for."""
+
+
+class ConnectionTable:
+    """The set of connections in progress. Lock-free: each step is one atomic operation of a dict.
+
+    A connection is found by its request object, and by its descriptor, for a server that wraps the
+    socket on the way (TLS). A descriptor that comes again was closed behind the server's back: its
+    old entry is lost, as is one whose request has died. Keeps no request alive. A request that is
+    in progress already (a ``get_request`` that returns its one socket again and again) has no entry.
+    """
+
+    def __init__(self) -> None:
+        self._by_request: dict[int, Connection] = {}
+        self._by_descriptor: dict[int, Connection] = {}
+        self._shed: set[int] = set()  # the numbers of those that were cut to make room
+        self._numbers = itertools.count(1)
+        self.accepted = 0
+        self.view = Connections(self._by_request)
+
+    def __len__(self) -> int:
+        return len(self._by_request)
+
+    def add(
+        self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None
+    ) -> Connection | None:
+        """File a request; ``None`` where it is in progress already. For the accept loop alone.
+
+        ``lost(connection)`` is called for one that has ended unseen, and removes it.
+        """
+        lost = lost or self.remove
+        place = id(request)
+        self.accepted += 1
+        if place in self._by_request:
+            return None
+        connection = Connection(next(self._numbers), place, peer)
+        if isinstance(request, socket.socket):
+            connection.key = key = request.fileno()
+            stale = self._by_descriptor.get(key)
+            self._by_descriptor[key] = connection
+            if stale is not None:
+                lost(stale)
+        self._by_request[place] = connection
+        self._refer(connection, request, lost)
+        return connection
+
+    def _refer(
+        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
+    ) -> None:
+        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+
+    def replace(
+        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
+    ) -> None:
+        """Follow a connection whose socket goes on as another object, ``request``."""
+        self._move(connection, id(request))
+        self._refer(connection, request, lost)
+
+    def _died(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
+        """Its request is no more: closed without the server's hooks, or detached for a wrapper."""
+        if connection.held_by is None and connection.place in self._by_request:
+            if connection.key is not None and not _is_free(connection.key):
+                self._move(connection, -connection.id)  # another may get the id of the request
+            else:
+                lost(connection)
+
+    def _move(self, connection: Connection, place: int) -> None:
+        if self._by_request.pop(connection.place, None) is not None:
+            connection.place = place
+            self._by_request[place] = connection
+
+    def find(self, request: Any) -> Connection | None:
+        """The connection that ``request`` belongs to."""
+        connection = self._by_request.get(id(request))
+        if connection is None and isinstance(request, socket.socket):
+            return self._by_descriptor.get(request.fileno())
+        return connection
+
+    def unfile(self, request: Any) -> Connection | None:
+        """Find a request that is about to be closed, and free its descriptor for the next."""
+        connection = self.find(request)
+        if connection is not None:
+            self._forget_descriptor(connection)
+        return connection
+
+    def _forget_descriptor(self, connection: Connection) -> None:
+        key = connection.key
+        if key is not None:
+            if self._by_descriptor.get(key) is connection:
+                self._by_descriptor.pop(key, None)
+            connection.key = None
+
+    def remove(self, connection: Connection | None) -> bool:
+        """Take a connection out. True for one caller only, and never while a process holds it."""
+        if connection is None or connection.held_by is not None:
+            return False
+        if self._by_request.pop(connection.place, None) is None:
+            return False
+        self._forget_descriptor(connection)
+        self._shed.discard(connection.id)
+        connection.close()
+        return True
+
+    def hold(self, request: Any, process: int) -> None:
+        """Keep the entry although this process closes its copy: ``process`` has the connection."""
+        connection = self.unfile(request)
+        if connection is not None:
+            connection.held_by = process
+            self._move(connection, -connection.id)  # another may get the id of the request
+
+    def release(self, process: int) -> Connection | None:
+        """The connection that ``process`` held, for ``remove``, once that process has ended."""
+        for connection in self.view:
+            if connection.held_by == process:
+                connection.held_by = None
+                return connection
+        return None
+
+    def shed(self, *, but: Any) -> Connection | None:
+        """The ``longest_idle`` connection, to be cut; ``None`` where there is none.
+
+        Also ``None`` when more than half were cut but have not ended: their handlers do not look at
+        their connection, and to admit still more would be no limit at all.
+        """
+        if 2 * len(self._shed) > len(self):
+            return None
+        idle = self.longest_idle(but=but)
+        if idle is not None:
+            idle.missed = "shed-idle"
+            self._shed.add(idle.id)
+        return idle
+
+    def longest_idle(self, *, but: Any) -> Connection | None:
+        """Of the oldest connections (a look at each costs a system call) the one idle longest.
+
+        Those that were cut already, and have not ended yet, do not count.
+        """
+        there = (c for c in self.view if c.request is not but and c.missed is None)
+        oldest = itertools.islice(there, _LOOKED_AT)
+        looks = [(traffic.quiet, -c.id, c) for c in oldest if (traffic := c.traffic())]
+        return max(looks)[2] if looks else None
+
+    def forget_closed(self) -> None:
+        """Drop those whose socket was closed without the server's hooks."""
+        for connection in self.view:
+            if connection.key is not None and _is_closed(connection.request, connection.key):
+                self.remove(connection)
+
+
+def _is_closed(request: Any, descriptor: int) -> bool:
+    """True unless the socket, or one that was wrapped around it, still has its descriptor."""
+    return (request is None or request.fileno() == -1) and _is_free(descriptor)
+
+
+def _is_free(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return True
+    return False

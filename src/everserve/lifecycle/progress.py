@@ -1,0 +1,150 @@
+"""How far each connection is: its entry, its counts and its events change here, together.
+
+The flow of a request, the deadlines and the strategies report to it; it emits what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from everserve.admission.control import AdmissionControl
+from everserve.errors import RemoteError
+from everserve.events import (
+    Accepted,
+    DeadlineMissed,
+    Failed,
+    Finished,
+    Opened,
+    Refused,
+    Shed,
+)
+from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.faults import peer_is_gone
+from everserve.lifecycle.outcome import Outcome
+from everserve.lifecycle.state import LifeCycle
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Moves connections from accepted to closed. A connection of ``None`` is one without an entry.
+
+    ``on_handshake_done`` is called, with no argument, when a TLS handshake is over: a forked child
+    reports it to its parent.
+    """
+
+    def __init__(
+        self,
+        connections: ConnectionTable,
+        control: AdmissionControl,
+        emitter: Emitter,
+        life: LifeCycle,
+    ) -> None:
+        self._connections = connections
+        self._control = control
+        self._emitter = emitter
+        self._life = life
+        self.on_handshake_done: Callable[[], object] | None = None
+
+    def accepted(self, request: Any, peer: Any) -> Connection | None:
+        """File a request that was taken from the kernel."""
+        connection = self._connections.add(request, peer, self.ended)
+        if connection is not None and self._emitter.subscribers:
+            self._emitter.emit(Accepted(connection.id, peer))
+        return connection
+
+    def opened(self, connection: Connection | None, peer: Any, runner: int) -> None:
+        """Note that the handler begins, in the thread or fiber ``runner``."""
+        if connection is None:
+            return
+        if connection.in_handshake:
+            self.handshake_done(connection)
+        connection.runner = runner
+        connection.state = ConnectionState.HANDLING
+        if self._emitter.subscribers:
+            self._emitter.emit(Opened(connection.id, peer))
+
+    def opened_elsewhere(self, connection: Connection, peer: Any) -> None:
+        """Note that the handler has begun in another process, which has learnt who the peer is."""
+        connection.peer = peer
+        self._emitter.emit(Opened(connection.id, peer))
+
+    def refused(
+        self, connection: Connection | None, reason: str, error: BaseException | None = None
+    ) -> None:
+        """Count a request that does not reach its handler, and say why."""
+        self._control.count_refusal(reason)
+        if connection is None or connection.failed:
+            return
+        connection.failed = True
+        if self._emitter.subscribers:
+            self._emitter.emit(Refused(connection.id, connection.peer, reason, error))
+
+    def failed(
+        self,
+        connection: Connection | None,
+        request: Any,
+        error: BaseException,
+        gone: bool | None = None,
+    ) -> None:
+        """Report, once, that a request failed. ``gone``: its peer did; ``None`` to find out."""
+        if connection is None or connection.failed:
+            return
+        connection.failed = True
+        if self._emitter.subscribers:
+            if gone is None:
+                gone = peer_is_gone(error, request, connection.peer, connection.tls)
+            self._emitter.emit(Failed(connection.id, connection.peer, error, gone))
+
+    def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
+        """Report how a request ended in another process."""
+        error = RemoteError(outcome.error) if outcome.error else None
+        if outcome.missed:
+            self.deadline_missed(connection, outcome.missed)
+        if outcome.refused:
+            self.refused(connection, outcome.refused, error)
+        elif outcome.failed:
+            self.failed(connection, None, error or RemoteError("unknown"), outcome.peer_gone)
+
+    def deadline_missed(self, connection: Connection | None, name: str) -> None:
+        """Cut a connection that missed a deadline; its handler ends with it."""
+        if connection is None or connection.missed or connection.state is ConnectionState.CLOSED:
+            return
+        connection.missed = name
+        self._emitter.emit(DeadlineMissed(connection.id, connection.peer, name))
+        connection.cut()
+
+    def make_room(self, request: Any) -> bool:
+        """Cut the connection that was idle longest, for ``request``; false where there is none."""
+        idle = self._connections.shed(but=request)
+        if idle is None:
+            return False
+        self._emitter.emit(Shed(idle.id, idle.peer))
+        idle.cut()
+        return True
+
+    def handshake_started(self, connection: Connection | None) -> None:
+        """Count a TLS handshake in progress."""
+        if connection is not None and not connection.in_handshake:
+            self._control.handshake_started(connection)
+
+    def handshake_done(self, connection: Connection | None) -> None:
+        """Note that a TLS handshake is over: another one may begin."""
+        if connection is not None and self._control.handshake_done(connection):
+            self._life.wake()
+        if self.on_handshake_done is not None:
+            self.on_handshake_done()
+
+    def ended(self, connection: Connection | None) -> None:
+        """Note, once, that a connection is closed."""
+        if connection is None or not self._connections.remove(connection):
+            return
+        if connection.counted is not None or connection.in_handshake:
+            self._control.leave(connection)
+        if self._emitter.subscribers and not connection.failed:
+            self._emitter.emit(Finished(connection.id, connection.peer, connection.age))
+        self._life.wake_if_gated()
+        self._life.notifier.notify()

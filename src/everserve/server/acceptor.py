@@ -1,0 +1,110 @@
+"""The acceptor: it takes requests off the listener, one or many, and backs off where that fails.
+
+The accept loop calls it when a request waits; ``Flow.admit`` is what comes next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everserve.concurrency.strategy import Strategy
+from everserve.events import BackedOff
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.state import LifeCycle, ServerState
+from everserve.server.flow import Flow
+from everserve.server.hooks import Hooks
+from everserve.server.listener import Listener, listener_of
+from everserve.sockets.accepting import BackOff, Verdict, classify
+
+__all__ = ["BATCH", "Acceptor"]
+
+BATCH = 100
+"""Requests to take before the loop looks at anything else, as gevent does."""
+
+
+class Acceptor:
+    """Takes requests for one server. ``listener`` is that of the run in progress, if there is one."""
+
+    def __init__(self, flow: Flow, strategy: Strategy, life: LifeCycle, emitter: Emitter) -> None:
+        self._flow = flow
+        self._strategy = strategy
+        self._life = life
+        self._emitter = emitter
+        self.back_off = BackOff()
+        self.listener: Listener | None = None
+
+    def can_accept(self, hooks: Hooks) -> bool:
+        """False where the next request is to wait in the kernel's queue."""
+        self._life.gated = True  # before it looks, so that room made meanwhile is not missed
+        if self.back_off.remaining() or not self._has_room(hooks):
+            return False
+        self._life.gated = False
+        return True
+
+    def pause(self) -> float:
+        """Seconds until the next attempt may be made; 0.0 for now."""
+        return self.back_off.remaining() or self._flow.pause()
+
+    def take_many(self, hooks: Hooks) -> None:
+        """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
+        listener = self._listener(hooks)
+        most = BATCH if listener.takes_batches(hooks.get_request) else 1
+        for _ in range(most):
+            if not hooks._handle_request_noblock():
+                return
+            if not self._life.taking or not self.can_accept(hooks):
+                return
+
+    def take(self, hooks: Hooks) -> bool:
+        """Take one request, or a batch, which is known to wait, and admit it. False if none was there."""
+        accept_many = self._strategy.accept_many
+        if accept_many is not None and self._listener(hooks).accepts_in_batches(hooks.get_request):
+            return self._take_batch(hooks, accept_many)
+        try:
+            request, client_address = hooks.get_request()
+        except OSError as error:
+            self._accept_failed(error)
+        except Exception as error:
+            self._failed_early(hooks, f"{type(hooks).__name__}.get_request()", error)
+        else:
+            self.back_off.succeed()
+            self._flow.admit(hooks, request, client_address)
+            return True
+        return False
+
+    def _take_batch(self, hooks: Hooks, accept_many: Any) -> bool:
+        try:
+            accepted = accept_many(hooks.fileno(), self._flow.room(BATCH))
+        except OSError as error:
+            self._accept_failed(error)
+            return False
+        if accepted:
+            self.back_off.succeed()
+        for request, client_address in accepted:
+            self._flow.admit(hooks, request, client_address)
+        return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
+
+    def _listener(self, hooks: Hooks) -> Listener:
+        return self.listener or listener_of(hooks)
+
+    def _has_room(self, hooks: Hooks) -> bool:
+        try:
+            return self._flow.has_room()
+        except Exception as error:
+            self._failed_early(hooks, "a limit", error)
+            return False
+
+    def _accept_failed(self, error: OSError) -> None:
+        verdict = classify(error)
+        if verdict is Verdict.FATAL and self._life.state is not ServerState.STOPPED:
+            raise error
+        if verdict is Verdict.BACK_OFF:
+            delay = self.back_off.fail()
+            if delay is not None:
+                self._emitter.log(BackedOff(error, delay, self.back_off.reported()))
+
+    def _failed_early(self, hooks: Hooks, what: str, error: Exception) -> None:
+        """Report what failed before there was a request, and do not repeat it at full speed."""
+        self.back_off.fail()
+        error.add_note(f"raised by {what}, before there was a request")
+        hooks.handle_error(None, None)

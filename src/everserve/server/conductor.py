@@ -1,0 +1,284 @@
+"""The conductor: serve, shut down, stop, suspend; what changes the life of a server.
+
+``serve_together`` is the run of one server, or of several in one thread with one accept loop.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Sequence
+from contextlib import ExitStack
+from time import monotonic
+from typing import Any
+
+from everserve.admission.renewal import CertificateWatch
+from everserve.admission.watchdog import Watchdog
+from everserve.concurrency.strategy import Strategy
+from everserve.errors import ServerClosedError
+from everserve.events import Serving
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.state import LifeCycle
+from everserve.server.acceptloop import AcceptLoop, Port
+from everserve.server.acceptor import Acceptor
+from everserve.server.hooks import Hooks
+from everserve.server.listener import listener_of
+from everserve.server.stop import Stop, StopReport
+from everserve.settings import SettingsReader
+from everserve.sockets.listening import SocketFile
+
+__all__ = ["Conductor", "serve_together"]
+
+
+class Conductor:
+    """Leads one server from its start to its end. Given the parts; the hooks come with each call.
+
+    ``socket_file`` is the file of a Unix socket that the server has bound.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: SettingsReader,
+        life: LifeCycle,
+        connections: ConnectionTable,
+        strategy: Strategy,
+        acceptor: Acceptor,
+        emitter: Emitter,
+        watchdog: Watchdog,
+    ) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._acceptor = acceptor
+        self._emitter = emitter
+        self._watchdog = watchdog
+        self._certificates: CertificateWatch | None = None
+        self.life = life
+        self.strategy = strategy
+        self.socket_file: SocketFile | None = None
+
+    # -- for the caller ------------------------------------------------------------------------
+
+    def serve(self, hooks: Hooks, poll_interval: float) -> None:
+        """Serve until a shutdown or a stop. Raises as ``BaseServer.serve_forever``."""
+        serve_together([(self, hooks)], poll_interval)
+
+    def shutdown(self) -> None:
+        """End the run, and wait until it has ended, unless the caller stands in its way."""
+        if self.strategy.relay(None):
+            return
+        life = self.life
+        life.shutdown_requested = True
+        session = life.session
+        if session is not None and not life.serving_here():
+            self.strategy.wait_until(lambda: life.session is not session)
+
+    def handle_request(self, hooks: Hooks) -> None:
+        """Handle one request, waiting for it as long as the server's timeouts say."""
+        self._must_be_open(hooks)
+        listener = listener_of(hooks)
+        limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
+        deadline = monotonic() + min(limits) if limits else None
+        selector = selectors.DefaultSelector() if _POLL is None else _POLL()
+        with AcceptLoop([self._port(hooks)], selector).open() as loop:
+            if not loop.turn(deadline):
+                hooks.handle_timeout()
+
+    def stop(self, hooks: Hooks, grace: float) -> StopReport:
+        """Stop for good, and report how it went; a later call can only make it sooner."""
+        if self.strategy.relay(grace):  # the parent completes it
+            return StopReport(unfinished=tuple(self._connections.view))
+        return self.finish_stop(hooks, self.begin_stop(grace))
+
+    def begin_stop(self, grace: float) -> tuple[Stop, bool]:
+        """Let the server drain; returns the stop, and true if it is new."""
+        own = Stop(
+            grace,
+            connections=self._connections,
+            life=self.life,
+            strategy=self.strategy,
+            emitter=self._emitter,
+            close_early=self._close_early,
+        )
+        first: Stop = self.life.begin_stop(own)
+        if first is own:
+            own.begin()
+        else:
+            first.hurry(grace)
+        return first, first is own
+
+    def finish_stop(self, hooks: Hooks, begun: tuple[Stop, bool]) -> StopReport:
+        """Complete a stop that began here, or wait for one that began before."""
+        stop, is_new = begun
+        return stop.conduct(hooks) if is_new else stop.join()
+
+    def is_draining(self) -> bool:
+        """True once a stop has begun, here or in another process."""
+        return self.life.draining or self.strategy.is_draining()
+
+    def close(self) -> None:
+        """Note that the server is closed: a run that is in progress ends."""
+        self.life.close()
+        self._watchdog.close()
+        self._remove_file()
+
+    def close_strategy(self) -> None:
+        """End what runs requests; waits for those in progress where the server says so."""
+        stop = self.life.stop
+        gave_up = stop is not None and stop.gave_up
+        self.strategy.close(wait=self._settings.read().block_on_close and not gave_up)
+
+    # -- one run -------------------------------------------------------------------------------
+
+    def begin(self, hooks: Hooks) -> bool:
+        """Start a run in this thread. False if a shutdown was asked for before."""
+        if not self.life.begin():
+            return False
+        try:
+            self._must_be_open(hooks)
+        except BaseException:
+            self.life.end()
+            raise
+        stop = self.life.stop
+        if stop is not None and stop.report is not None:  # the socket was replaced meanwhile
+            self.life.forget_stop()
+        event = _shut_down_event(hooks)
+        if event is not None:
+            event.clear()
+        self._watch_certificates()
+        return True
+
+    def enter(self, hooks: Hooks, stack: ExitStack) -> Port:
+        """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
+        self._acceptor.listener = listener = listener_of(hooks)
+        stack.enter_context(listener.serving())
+        return self._port(hooks)
+
+    def _port(self, hooks: Hooks) -> Port:
+        return Port(
+            hooks,
+            listener=listener_of(hooks),
+            acceptor=self._acceptor,
+            strategy=self.strategy,
+            life=self.life,
+            obey=lambda order: self._obey(hooks, order),
+        )
+
+    def announce(self, hooks: Hooks) -> None:
+        """Say that the server accepts."""
+        self._emitter.emit(Serving(hooks.server_address))
+        self.life.announce()
+
+    def retire(self, hooks: Hooks) -> None:
+        """Close the listener of a server that stops: the loop has taken what waited."""
+        stop = self.life.stop
+        if stop is not None and stop.report is None:
+            self._close_early(hooks)
+
+    def _close_early(self, hooks: Hooks) -> None:
+        """Close a listener of connections: what comes from now on is refused."""
+        listener = listener_of(hooks)
+        if listener.accepts_connections:
+            self._remove_file()
+            listener.close()
+
+    def _remove_file(self) -> None:
+        if self.socket_file is not None:  # first: while the socket is open its inode is its own
+            self.socket_file.remove()
+
+    def has_requests(self) -> bool:
+        """True while requests are in progress."""
+        return len(self._connections) > 0
+
+    def end(self, hooks: Hooks) -> None:
+        """End the run: a caller that waits for it goes on, and a stop of this thread is completed."""
+        if self.life.session is None:
+            return
+        if self._certificates is not None:
+            self._watchdog.forget(self._certificates)
+            self._certificates = None
+        self._acceptor.listener = None
+        event = _shut_down_event(hooks)
+        if event is not None:
+            event.set()
+        self.life.end()
+        stop = self.life.stop
+        if stop is not None and stop.is_left_to(self.strategy.here()):
+            stop.complete(hooks)
+
+    def _must_be_open(self, hooks: Hooks) -> None:
+        if hooks.fileno() < 0 or self.life.keeps_listener:
+            raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
+
+    def _obey(self, hooks: Hooks, order: Any) -> None:
+        if order.grace is None:
+            self.shutdown()
+        else:
+            self.stop(hooks, order.grace)
+
+    def _watch_certificates(self) -> None:
+        settings = self._settings.read()
+        interval = settings.tls_reload_interval
+        if interval is not None and settings.tls is not None:
+            self._certificates = CertificateWatch(settings.tls, interval)
+            self._watchdog.watch(self._certificates, monotonic() + interval)
+
+
+# poll(2) takes a few descriptors without one of its own; the fallback is for Windows.
+_POLL: type[selectors.BaseSelector] | None = getattr(selectors, "PollSelector", None)
+
+
+def _shut_down_event(hooks: Any) -> Any:
+    """The standard library's own event, for programs that wait on it."""
+    return getattr(hooks, "_BaseServer__is_shut_down", None)
+
+
+def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
+    """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
+    begun: list[tuple[Conductor, Hooks]] = []
+    try:
+        for conductor, hooks in members:
+            if conductor.begin(hooks):
+                begun.append((conductor, hooks))
+        if begun:
+            _run(begun, poll_interval)
+    finally:
+        _end(begun)
+
+
+def _run(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
+    selector: selectors.BaseSelector | None = None
+    for conductor, _ in members:
+        selector = conductor.strategy.open_selector(selector)
+    if selector is None:
+        selector = selectors.DefaultSelector() if _POLL is None else _POLL()
+    left = len(members)
+
+    def retire(port: Port) -> None:
+        nonlocal left
+        left -= 1
+        conductor = by_port[id(port)]
+        conductor.retire(port.hooks)
+        if left:  # else all end together, when the loop has been left
+            conductor.end(port.hooks)
+
+    with ExitStack() as stack:
+        ports = [conductor.enter(hooks, stack) for conductor, hooks in members]
+        by_port = {id(p): c for p, (c, _) in zip(ports, members, strict=True)}
+        loop = stack.enter_context(AcceptLoop(ports, selector).open())
+        for conductor, hooks in members:
+            conductor.announce(hooks)
+        loop.run(poll_interval, retire)
+
+
+def _end(members: Sequence[tuple[Conductor, Hooks]]) -> None:
+    """End the run of each; those whose requests live on this thread go on for them."""
+    if any(conductor.has_requests() for conductor, _ in members):
+        for conductor, hooks in members:
+            conductor.end(hooks)
+        for conductor, _ in members:
+            conductor.strategy.linger()
+    for conductor, _ in members:
+        conductor.strategy.leave()
+    for conductor, hooks in members:
+        conductor.end(hooks)

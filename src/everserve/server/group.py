@@ -1,0 +1,107 @@
+"""Several servers that are served together: one thread, one accept loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from everserve.events import Subscriber
+from everserve.server.conductor import serve_together
+from everserve.server.served import Served
+from everserve.server.servingthread import ServingThread
+from everserve.server.stop import StopReport, sum_of
+from everserve.sockets.tls import TLS
+
+__all__ = ["ServerGroup"]
+
+
+class ServerGroup:
+    """Servers with one thread and one accept loop (under fibers: one hub) for all of them.
+
+    ``servers`` are served and stopped together. A handler of one may use what belongs to a handler of
+    another. *Ownership*: the servers are the group's, and close with it.
+    """
+
+    def __init__(self, servers: Sequence[Served]) -> None:
+        self.servers = tuple(servers)
+        self._members = [(server._everserve.conductor, server) for server in self.servers]
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """The ``server_address`` of each."""
+        return tuple(server.server_address for server in self.servers)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Handle requests of all servers until each is shut down or stopped. Raises as one server's."""
+        serve_together(self._members, poll_interval)
+
+    def shutdown(self) -> None:
+        """End ``serve_forever``, as ``BaseServer.shutdown`` does for each."""
+        for conductor, _ in self._members:
+            conductor.life.shutdown_requested = True
+        for conductor, _ in self._members:
+            conductor.shutdown()
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """Stop all servers at once, with one ``grace``; what their reports say, summed up."""
+        begun = [conductor.begin_stop(grace) for conductor, _ in self._members]
+        return sum_of(
+            [
+                conductor.finish_stop(server, stop)
+                for (conductor, server), stop in zip(self._members, begun, strict=True)
+            ]
+        )
+
+    @contextmanager
+    def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
+        """Serve in a background thread while the block runs; the block gets the ``addresses``."""
+        lives = [conductor.life for conductor, _ in self._members]
+        name = f"ServerGroup {', '.join(map(repr, self.addresses))}"
+        thread = ServingThread(lambda: self.serve_forever(poll_interval), lives, name)
+        thread.start_serving()
+        try:
+            yield self.addresses
+        finally:
+            self.stop(grace)
+        thread.join_and_raise(grace)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber(event)`` for every event of every server; returns what ends that."""
+        ends = [server._everserve.emitter.subscribe(subscriber) for server in self.servers]
+
+        def unsubscribe() -> None:
+            for end in ends:
+                end()
+
+        return unsubscribe
+
+    def has_tls(self) -> bool:
+        """True if a server has TLS, whose certificates can be read anew."""
+        return bool(self._tls())
+
+    def reload_tls(self) -> None:
+        """Take renewed certificates, each once. Raises ``TLSConfigError`` where a file is broken."""
+        for tls in self._tls():
+            tls.reload()
+
+    def _tls(self) -> list[TLS]:
+        found = [server._everserve.settings.read().tls for server in self.servers]
+        return list({id(tls): tls for tls in found if tls is not None}.values())
+
+    def server_close(self) -> None:
+        """Close all servers."""
+        for server in self.servers:
+            server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.server_close()

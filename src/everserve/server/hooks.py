@@ -1,0 +1,47 @@
+"""The hooks of a server: what the parts behind it call, and nothing else of it.
+
+They are the documented ones of ``socketserver``, so that the same parts run the standard library's own
+servers under a mix-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["Hooks", "default_hook", "is_default"]
+
+HookT = TypeVar("HookT", bound=Callable[..., Any])
+
+_DEFAULTS: set[Any] = set()
+
+
+class Hooks(Protocol):
+    """A server, as its parts see it. The hooks are described on ``BaseServer``."""
+
+    server_address: Any
+    RequestHandlerClass: Any
+
+    def fileno(self) -> int: ...
+    def get_request(self) -> tuple[Any, Any]: ...
+    def verify_request(self, request: Any, client_address: Any) -> bool: ...
+    def process_request(self, request: Any, client_address: Any) -> object: ...
+    def service_actions(self) -> object: ...
+    def handle_timeout(self) -> object: ...
+    def finish_request(self, request: Any, client_address: Any) -> object: ...
+    def handle_error(self, request: Any, client_address: Any) -> object: ...
+    def shutdown_request(self, request: Any) -> object: ...
+    def close_request(self, request: Any) -> object: ...
+    def server_close(self) -> object: ...
+    def _handle_request_noblock(self) -> object: ...
+
+
+def default_hook(hook: HookT) -> HookT:
+    """Mark a hook's own body: where no one overrides it, a loop may take a shorter way."""
+    _DEFAULTS.add(hook)
+    return hook
+
+
+def is_default(hook: Any) -> bool:
+    """True if the bound method ``hook`` is one that no subclass and no instance has overridden."""
+    return getattr(hook, "__func__", None) in _DEFAULTS

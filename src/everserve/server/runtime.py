@@ -1,0 +1,100 @@
+"""The engine room of a server: the plain objects that do the work, put together in one place.
+
+A server object has the standard library's API, the new public names, and this behind one private
+attribute. Nothing here keeps the server alive.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, overload
+
+from everserve.admission.control import AdmissionControl
+from everserve.admission.host import Host
+from everserve.admission.watchdog import Watchdog
+from everserve.concurrency.strategy import Strategy, StrategyParts
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.state import LifeCycle
+from everserve.server.acceptor import Acceptor
+from everserve.server.conductor import Conductor
+from everserve.server.flow import Flow
+from everserve.settings import SettingsReader
+
+__all__ = ["Runtime", "RuntimeSlot"]
+
+
+class Runtime(Host):
+    """All the parts of one server."""
+
+    def __init__(self, server: object, strategy: type[Strategy]) -> None:
+        self.settings = SettingsReader(server)
+        self.emitter = Emitter()
+        self.control = AdmissionControl()
+        self.connections = ConnectionTable()
+        self.watchdog = Watchdog()
+        self.life = LifeCycle(strategy.here)
+        self.progress = Progress(self.connections, self.control, self.emitter, self.life)
+        self.strategy = strategy(
+            StrategyParts(
+                settings=self.settings,
+                life=self.life,
+                connections=self.connections,
+                control=self.control,
+                emitter=self.emitter,
+                progress=self.progress,
+            )
+        )
+        self.flow = Flow(
+            settings=self.settings,
+            control=self.control,
+            progress=self.progress,
+            connections=self.connections,
+            watchdog=self.watchdog,
+            strategy=self.strategy,
+            life=self.life,
+        )
+        self.acceptor = Acceptor(self.flow, self.strategy, self.life, self.emitter)
+        self.conductor = Conductor(
+            settings=self.settings,
+            life=self.life,
+            connections=self.connections,
+            strategy=self.strategy,
+            acceptor=self.acceptor,
+            emitter=self.emitter,
+            watchdog=self.watchdog,
+        )
+
+    def connection_of(self, request: Any) -> Any:
+        return self.connections.find(request)
+
+    def is_draining(self) -> bool:
+        return self.conductor.is_draining()
+
+    def coalesces_writes(self) -> bool:
+        return self.settings.values.coalesce_writes
+
+    def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
+        return self.flow.start_tls(server, request, client_address)
+
+
+class RuntimeSlot:
+    """The one private attribute of a server class: it makes the ``Runtime`` when it is first asked for.
+
+    The first class in the order of resolution says which strategy there is: a mix-in before a server.
+    So it is there for a server that was made oddly too (``__new__``, a patched ``__init__``).
+    """
+
+    def __init__(self, strategy: type[Strategy]) -> None:
+        self.strategy = strategy
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Runtime: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | Runtime:
+        if instance is None:
+            return self
+        runtime = Runtime(instance, self.strategy)
+        kept: Runtime = vars(instance).setdefault("_everserve", runtime)  # many may ask at once
+        return kept

@@ -1,0 +1,164 @@
+"""What every server of everserve offers its caller: serve, stop, suspend, look, subscribe.
+
+``BaseServer`` has it, and so has each mix-in: under one of them a server of the standard library is
+served by the same parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from everserve.concurrency.strategy import Strategy
+from everserve.errors import TLSConfigError
+from everserve.events import Subscriber
+from everserve.lifecycle.connection import Connections
+from everserve.lifecycle.state import ServerState
+from everserve.reading import Reading
+from everserve.server.runtime import RuntimeSlot
+from everserve.server.servingthread import ServingThread
+from everserve.server.stop import StopReport
+
+if TYPE_CHECKING:
+    from everserve.server.hooks import Hooks as _Base
+else:
+    _Base = object
+
+__all__ = ["Served", "serving_in_background"]
+
+
+def _get_shutdown_request(self: Any) -> bool:
+    return bool(self._everserve.life.shutdown_requested)
+
+
+def _set_shutdown_request(self: Any, requested: bool) -> None:
+    self._everserve.life.shutdown_requested = requested
+
+
+class Served(_Base):
+    """The methods and readings of a server that runs. See ``BaseServer``."""
+
+    _everserve = RuntimeSlot(Strategy)
+    # Programs set it to end the loop from within a handler.
+    _BaseServer__shutdown_request = property(_get_shutdown_request, _set_shutdown_request)
+
+    # -- serving -------------------------------------------------------------------------------
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Handle requests until ``shutdown()`` or ``stop()``.
+
+        ``poll_interval`` (seconds) is how often ``service_actions`` runs on an idle server, where it
+        has something to do; nothing else waits for it. Raises ``AlreadyServingError`` if it runs
+        already, ``ServerClosedError`` if the server was closed, and the ``OSError`` of a listener
+        that has become unusable.
+        """
+        self._everserve.conductor.serve(self, poll_interval)
+
+    def shutdown(self) -> None:
+        """End ``serve_forever``, and wait until it has ended. Requests in progress go on.
+
+        Never dead-locks: in the thread of ``serve_forever`` (a handler of a serial server, a signal
+        handler) it does not wait. While nothing serves it returns at once and is remembered: the next
+        ``serve_forever`` returns at once.
+        """
+        self._everserve.conductor.shutdown()
+
+    def handle_request(self) -> None:
+        """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
+
+        A timeout of the listening socket counts too, if it is shorter.
+        """
+        self._everserve.conductor.handle_request(self)
+
+    def _handle_request_noblock(self) -> bool:
+        """Take one request, which is known to wait, and see it on its way. False if none was there."""
+        return self._everserve.acceptor.take(self)
+
+    # -- the life cycle ------------------------------------------------------------------------
+
+    @Reading
+    def state(self) -> ServerState:
+        """Where the server is in its life: ready, serving, suspended, draining or stopped."""
+        return self._everserve.life.state
+
+    @Reading
+    def draining(self) -> bool:
+        """True once a stop has begun: a handler should end its conversation at the next occasion."""
+        return self._everserve.is_draining()
+
+    @Reading
+    def connections(self) -> Connections:
+        """A live view of the requests in progress; safe to read from any thread."""
+        return self._everserve.connections.view
+
+    @Reading
+    def refusals(self) -> dict[str, int]:
+        """How many requests were refused so far, by reason."""
+        return dict(self._everserve.control.refusals)
+
+    def suspend(self) -> None:
+        """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
+        self._everserve.life.suspend(True)
+
+    def resume(self) -> None:
+        """Accept again after ``suspend()``."""
+        self._everserve.life.suspend(False)
+
+    def stop(self, grace: float = 5.0) -> StopReport:
+        """Stop for good, from anywhere, and report how it went.
+
+        What waits in the backlog is still served, the listener closes, requests in progress have
+        ``grace`` seconds to end (``draining`` is true for them), then their connections are shut down.
+        ``stop(0)`` cuts at once. Always returns, also where a handler does not end; a second call,
+        from another thread or a signal handler, can only shorten the grace. In the thread of
+        ``serve_forever`` (a handler of a serial server, a signal handler) it returns at once, and
+        ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
+        Ends with ``server_close()``.
+        """
+        return self._everserve.conductor.stop(self, grace)
+
+    @contextmanager
+    def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
+        """Serve in a background thread while the block runs; the block gets ``server_address``.
+
+        When the block begins the server accepts; when it ends the server stops, with ``grace``. What
+        ``serve_forever`` raised is raised at the end of the block, or before it begins.
+        """
+        with serving_in_background(self, grace, poll_interval):
+            yield self.server_address
+
+    # -- observation ---------------------------------------------------------------------------
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
+
+        Returns a function that ends the subscription. An exception of the subscriber is logged and
+        goes no further; a slow subscriber makes the server slow.
+        """
+        return self._everserve.emitter.subscribe(subscriber)
+
+    def reload_tls(self) -> None:
+        """Take renewed certificates: new connections see them, those in progress live on.
+
+        Raises ``TLSConfigError`` where a file is broken (the old ones stay in use), or where the
+        server has no TLS of its own files.
+        """
+        tls = self._everserve.settings.read().tls
+        if tls is None:
+            raise TLSConfigError("there is nothing to reload: tls is no everserve.TLS")
+        tls.reload()
+
+
+@contextmanager
+def serving_in_background(server: Any, grace: float, poll_interval: float) -> Iterator[None]:
+    """Serve in a background thread while the block runs, and stop the server at its end."""
+    conductor = server._everserve.conductor
+    name = f"{type(server).__name__} {server.server_address!r}"
+    thread = ServingThread(lambda: server.serve_forever(poll_interval), [conductor.life], name)
+    thread.start_serving()
+    try:
+        yield
+    finally:
+        conductor.stop(server, grace)
+    thread.join_and_raise(grace)

@@ -1,0 +1,203 @@
+"""The settings of a server: what its attributes say, where they are options at all.
+
+A subclass written for the standard library may have had its own ``tls``, ``access`` or ``overload`` for
+years. So a public attribute is taken for an option only where its value has exactly the option's type.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from math import isnan
+from operator import attrgetter
+from typing import Any
+
+from everserve.admission.access import AccessRules, Networks
+from everserve.admission.context import Step
+from everserve.admission.control import POLICIES, Overload, OverloadPolicy
+from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.sockets.tls import TLS
+
+__all__ = ["NAMES", "TYPES", "Settings", "SettingsReader"]
+
+
+@dataclass(slots=True)
+class Settings:
+    """All options that are read while a server runs, with their defaults. Times are in seconds.
+
+    ``handshakes_first``: each connection begins with a TLS handshake; ``takes_steps``: there is
+    something for the steps of admission to do.
+    """
+
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+    accept_rate: float | None = None
+    accept_burst: float | None = None
+    max_handshakes: int | None = None
+    overload: Overload = "wait"
+    overload_message: bytes = b""
+    access: AccessRules | None = None
+    admission_steps: tuple[Step, ...] = STEPS
+    proxy_protocol: bool = False
+    trusted_proxies: Networks = field(default_factory=Networks)
+    proxy_timeout: float = PROXY_TIMEOUT
+    tls: TLS | None = None
+    implicit_tls: bool = True
+    tls_reload_interval: float | None = None
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+    idle_timeout: float | None = None
+    request_timeout: float | None = None
+    write_timeout: float | None = None
+    min_receive_rate: float | None = None
+    coalesce_writes: bool = False
+    max_workers: int = 64
+    worker_idle_timeout: float = 10.0
+    max_children: int = 40
+    stall_threshold: float | None = 0.1
+    shutdown_grace: float = 5.0
+    daemon_threads: bool = False
+    block_on_close: bool = True
+    handshakes_first: bool = field(init=False, default=False)
+    takes_steps: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.handshakes_first = self.tls is not None and self.implicit_tls
+        self.takes_steps = (
+            self.tls is not None
+            or self.proxy_protocol
+            or self.idle_timeout is not None
+            or self.request_timeout is not None
+            or self.write_timeout is not None
+            or self.min_receive_rate is not None
+            or self.overload == "shed-idle"
+            or self.admission_steps is not STEPS
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and not isnan(value))
+
+
+def _is_optional_number(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_optional_count(value: Any) -> bool:
+    return value is None or type(value) is int
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_policy(value: Any) -> bool:
+    return (type(value) is str and value in POLICIES) or isinstance(value, OverloadPolicy)
+
+
+def _are_steps(value: Any) -> bool:
+    return type(value) is tuple and all(map(callable, value))
+
+
+TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "max_connections": _is_optional_count,
+    "max_connections_per_peer": _is_optional_count,
+    "accept_rate": _is_optional_number,
+    "accept_burst": _is_optional_number,
+    "max_handshakes": _is_optional_count,
+    "overload": _is_policy,
+    "overload_message": lambda value: type(value) is bytes,
+    "access": lambda value: isinstance(value, AccessRules),
+    "admission_steps": _are_steps,
+    "proxy_protocol": _is_flag,
+    "trusted_proxies": lambda value: isinstance(value, Networks),
+    "proxy_timeout": _is_number,
+    "tls": lambda value: isinstance(value, TLS),
+    "implicit_tls": _is_flag,
+    "tls_reload_interval": _is_optional_number,
+    "handshake_timeout": _is_number,
+    "idle_timeout": _is_optional_number,
+    "request_timeout": _is_optional_number,
+    "write_timeout": _is_optional_number,
+    "min_receive_rate": _is_optional_number,
+    "coalesce_writes": _is_flag,
+    "max_workers": _is_count,
+    "worker_idle_timeout": _is_number,
+    "stall_threshold": _is_optional_number,
+    "shutdown_grace": _is_number,
+}
+"""What has exactly an option's type. The standard library's own attributes are not among them."""
+
+_STANDARD: Mapping[str, Callable[[Any], Any]] = {
+    "max_children": int,
+    "daemon_threads": bool,
+    "block_on_close": bool,
+}
+"""Attributes of the standard library: what it would make of any value."""
+
+NAMES = (*TYPES, *_STANDARD)
+_DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
+_MISSING = object()
+
+
+class SettingsReader:
+    """Reads the settings off a server's attributes, anew each time: a change counts at once.
+
+    Keeps no server alive. ``values`` are those of the last ``read()``.
+    """
+
+    def __init__(self, server: object) -> None:
+        self._server = weakref.ref(server)
+        self._raw: tuple[Any, ...] = ()
+        self._read_all = attrgetter(*NAMES)
+        self.values = Settings()
+        self.read()
+
+    def read(self) -> Settings:
+        """The settings now. Costs a look at each attribute, where none has changed."""
+        try:
+            raw = self._read_all(self._server())
+        except (
+            Exception
+        ):  # an attribute is missing (the standard library's servers), or a property fails
+            raw = self._read_each()
+        if not _are_same(raw, self._raw):
+            self._raw = raw
+            self.values = Settings(**{n: _take(n, v) for n, v in zip(NAMES, raw, strict=True)})
+        return self.values
+
+    def _read_each(self) -> tuple[Any, ...]:
+        server = self._server()
+        if server is None:
+            return self._raw
+        return tuple(_attribute(server, name) for name in NAMES)
+
+
+def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    try:
+        return raw == before  # by identity first: most are the same objects
+    except Exception:  # a value of the program's own that cannot be compared
+        return False
+
+
+def _attribute(server: object, name: str) -> Any:
+    try:
+        return getattr(server, name, _MISSING)
+    except Exception:  # a property of the program's own
+        return _MISSING
+
+
+def _take(name: str, value: Any) -> Any:
+    """The value of an option; its default where the attribute is something else."""
+    if value is _MISSING:
+        return _DEFAULTS[name]
+    if name in TYPES:
+        return value if TYPES[name](value) else _DEFAULTS[name]
+    try:
+        return _STANDARD[name](value)
+    except Exception:
+        return _DEFAULTS[name]
