@@ -14,7 +14,7 @@ from everserve.combos import *
 from everserve.fibers.engine import engine as engine
 from everserve.handlers import *
 from everserve.mixins import *
-from everserve.serve import make_server, serve
+from everserve.serve import make_group, make_server, serve
 from everserve.server import *
 from everserve.sockets.tls import TLS
 
@@ -25,6 +25,7 @@ __all__ = [
     *_handlers.__all__,
     *_mixins.__all__,
     *_server.__all__,
+    "make_group",
     "make_server",
     "serve",
 ]

@@ -18,6 +18,7 @@ from tests.contract.kinds import Client, Strategy, Transport, make_server_class
 from everserve.combos import server_class
 from everserve.process.run import run
 from everserve.server.base import BaseServer
+from everserve.server.group import ServerGroup
 from everserve.lifecycle.state import ServerState
 
 INSTANCE = {
@@ -127,7 +128,7 @@ def test_it_runs_and_stops(
         BaseServer.stop(server)
 
     talkers: list[Background] = []
-    report = run([server], on_ready=lambda: talkers.append(Background(talk)))
+    report = run(ServerGroup([server]), on_ready=lambda: talkers.append(Background(talk)))
     talkers[0].result()
     assert (report.cut, report.unfinished) == ((), ())
     assert server._everserve.life.state is ServerState.STOPPED
@@ -135,4 +136,4 @@ def test_it_runs_and_stops(
 
 def test_the_names_are_many() -> None:
     names = new_names(server_class("forks", "unix"))
-    assert {"stop", "state", "connections", "tls", "steps"} < set(names)
+    assert {"stop", "state", "connections", "tls", "admission_steps"} < set(names)

@@ -12,7 +12,7 @@ from tests.scenes import Heard
 
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Stopped
-from everserve.server import stopping
+from everserve.server import stop
 from everserve.lifecycle.state import ServerState
 
 MakeServer = Callable[..., Any]
@@ -113,7 +113,7 @@ def test_a_blocked_read_of_rfile_ends_when_it_is_cut(
 @pytest.fixture
 def _given_up_soon(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     if not strategy.in_processes:  # there they are killed, and need the time for it
-        monkeypatch.setattr(stopping, "AFTERMATH", 0.02)
+        monkeypatch.setattr(stop, "LAST_WAIT", 0.02)
 
 
 @pytest.mark.usefixtures("_given_up_soon")

@@ -70,7 +70,7 @@ def test_it_is_open_until_the_reply_is_sent(client: socket.socket) -> None:
 def test_it_is_not_open_for_longer_than_the_grace(
     client: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "AFTERMATH", 0.01)
+    monkeypatch.setattr(stopping, "LAST_WAIT", 0.01)
     handler = StopsAndWaits(0)
     server = stopped(handler, client)
     server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)

@@ -6,7 +6,7 @@ import pytest
 from tests.clients import Background
 
 from everserve.errors import AlreadyServingError
-from everserve.lifecycle.state import LifeCycle, State
+from everserve.lifecycle.state import LifeCycle, ServerState
 
 
 def test_a_run() -> None:
@@ -54,7 +54,7 @@ def test_whoever_sees_the_session_sees_the_state() -> None:
                 seen.append(self.state)
             super().__setattr__(name, value)
 
-    seen: list[State] = []
+    seen: list[ServerState] = []
     Watched().begin()
     assert seen == [ServerState.SERVING]
 
@@ -98,7 +98,7 @@ def test_suspend_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("state", [ServerState.DRAINING, ServerState.STOPPED])
-def test_suspend_does_not_undo_a_stop(state: State) -> None:
+def test_suspend_does_not_undo_a_stop(state: ServerState) -> None:
     life = Life()
     life.begin()
     life.move(state)
