@@ -36,7 +36,7 @@ class _StrategyMixIn(Served):
     def server_close(self) -> None:
         """Close the server, then wait for the requests in progress."""
         self._everserve.conductor.close()
-        super().server_close()
+        super().server_close()  # type: ignore[safe-super]  # a server stands behind each mix-in
         self._everserve.conductor.close_strategy()
 
 

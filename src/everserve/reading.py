@@ -1,8 +1,8 @@
 """Computed attributes that give way to a program's own of the same name.
 
-A subclass written for the standard library may have had its own ``self.connections`` or ``stop()`` for
-years. What is new on servers and handlers and is computed is a ``Reading``; everserve itself uses none of
-its new public names.
+A subclass written for the standard library may have had its own ``self.connections`` or ``stop()``
+for years. What is new on servers and handlers and is computed is a ``Reading``; everserve itself uses
+none of its new public names.
 """
 
 from __future__ import annotations

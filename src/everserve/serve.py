@@ -134,7 +134,7 @@ def make_group(
     *addresses: str | Address,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     **options: Unpack[ServerOptions],
-) -> ServerGroup:
+) -> ServerGroup[TCPServer]:
     """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
     ``tls`` is for those that are ``tls://``; where none is, it is for all of them. Raises as ``serve``.

@@ -16,10 +16,10 @@ from tests.clients import Background
 from tests.contract.kinds import Client, Strategy, Transport, make_server_class
 
 from everserve.combos import server_class
+from everserve.lifecycle.state import ServerState
 from everserve.process.run import run
 from everserve.server.base import BaseServer
 from everserve.server.group import ServerGroup
-from everserve.lifecycle.state import ServerState
 
 INSTANCE = {
     "server_address", "RequestHandlerClass", "socket", "request", "client_address", "server",

@@ -203,7 +203,9 @@ def test_running_raises_what_serve_forever_raised(
     def serve() -> None:
         with server.running():
             make_client(server).offer(b"ping\n")
-            server._everserve.life.notifier.wait_until(lambda: server._everserve.life.session is None)
+            server._everserve.life.notifier.wait_until(
+                lambda: server._everserve.life.session is None
+            )
 
     with pytest.raises(KeyboardInterrupt, match="served enough"):
         Background(serve).result()

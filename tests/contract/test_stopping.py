@@ -12,8 +12,8 @@ from tests.scenes import Heard
 
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Stopped
-from everserve.server import stop
 from everserve.lifecycle.state import ServerState
+from everserve.server import stop
 
 MakeServer = Callable[..., Any]
 MakeClient = Callable[[Any], Client]

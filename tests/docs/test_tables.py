@@ -20,7 +20,6 @@ from everserve.admission.peer import Peer
 from everserve.cli.commands import run
 from everserve.combos import CONCURRENCY
 from everserve.options import OPTIONS
-from everserve.lifecycle.state import ServerState
 from everserve.server.stop import StopReport
 from everserve.sockets.tls import TLS
 
@@ -115,7 +114,7 @@ def test_the_events_with_their_fields_and_levels() -> None:
 
 
 def test_the_states_and_the_report() -> None:
-    assert column("life-cycle.md", "| state |") == [state.name for state in State]
+    assert column("life-cycle.md", "| state |") == [state.name for state in ServerState]
     fields = [field.name for field in dataclasses.fields(StopReport)]
     assert column("life-cycle.md", "| field |") == fields
 

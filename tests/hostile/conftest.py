@@ -22,8 +22,8 @@ from tests.scenes import Heard
 
 import everserve
 from everserve.events import Accepted, Failed, Finished, Refused
-from everserve.serve import make_server
 from everserve.lifecycle.state import ServerState
+from everserve.serve import make_server
 
 ROOT = Path(__file__).parents[2]
 FLOOD = b"x" * (1 << 20)

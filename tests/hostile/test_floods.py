@@ -139,7 +139,9 @@ def test_above_max_handshakes(
         assert siege.reasons() == {"max_handshakes": FLOOD}
     else:
         siege.wait_accepted(INSIDE)
-    assert siege.server._everserve.life.notifier.wait_until(lambda: len(siege.server.connections) == INSIDE)
+    assert siege.server._everserve.life.notifier.wait_until(
+        lambda: len(siege.server.connections) == INSIDE
+    )
     assert siege.server._everserve.control.handshakes == INSIDE
     empty(siege, INSIDE + FLOOD)
     assert len(siege.heard.of(Accepted)) == INSIDE + FLOOD

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import everserve
+from everserve.server.group import ServerGroup
 from everserve.process.run import run
 from everserve.process.signals import receiving
 
@@ -32,13 +33,13 @@ def test_ready_is_told_when_all_serve() -> None:
             assert server.state is everserve.ServerState.SERVING
             threading.Thread(target=server.stop).start()
 
-    report = run(servers, on_ready=ready)
+    report = run(ServerGroup(servers), on_ready=ready)
     assert (report.finished, report.cut, report.unfinished) == (0, (), ())
 
 
 def test_a_server_that_shuts_down_is_closed_at_the_end() -> None:
     server = make()
-    run([server], on_ready=server.shutdown)
+    run(ServerGroup([server]), on_ready=server.shutdown)
     assert server.state is everserve.ServerState.STOPPED
     assert server.fileno() == -1
 
@@ -51,7 +52,7 @@ def test_an_error_stops_all_and_is_raised() -> None:
 
     servers[0].service_actions = service_actions  # type: ignore[method-assign]
     with pytest.raises(LookupError, match="broken"):
-        run(servers, on_ready=lambda: socket.create_connection(servers[0].server_address).close())
+        run(ServerGroup(servers), on_ready=lambda: socket.create_connection(servers[0].server_address).close())
     assert all(server.state is everserve.ServerState.STOPPED for server in servers)
 
 

@@ -100,9 +100,9 @@ class AdmissionControl:
         found: list[str] = []
         if limits.access is not None and not limits.access.permits(address):
             return ["access"]
-        if limits.accept_rate is not None:
-            if not self._rate(limits.accept_rate, limits.accept_burst).take():
-                found.append("accept_rate")
+        rate = limits.accept_rate
+        if rate is not None and not self._rate(rate, limits.accept_burst).take():
+            found.append("accept_rate")
         per_peer = limits.max_connections_per_peer
         if per_peer is not None and self.peers.count(address) >= per_peer:
             found.append("max_connections_per_peer")

@@ -19,9 +19,10 @@ from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
-from everserve.serve import DEFAULT_CONCURRENCY, make_group
+from everserve.serve import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
+from everserve.server.tcp import TCPServer
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
@@ -120,7 +121,7 @@ def everserve() -> None:
 def run(
     target: str,
     bind: tuple[str, ...],
-    concurrency: str,
+    concurrency: Concurrency,
     grace: float,
     log_level: str,
     log_format: str,
@@ -173,7 +174,7 @@ def _explain(error: OSError) -> str:
     return f"cannot listen on {error.filename}: {reason}" if error.filename else str(error)
 
 
-def _report_ready(group: ServerGroup) -> None:
+def _report_ready(group: ServerGroup[TCPServer]) -> None:
     for server in group.servers:
         address = Address.of(server.socket)
         if server.tls is not None and server.implicit_tls and address.scheme == "tcp":

@@ -10,7 +10,6 @@ import logging
 import selectors
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
@@ -54,7 +53,7 @@ class FiberStrategy(Strategy):
     """
 
     name: ClassVar[str] = "fibers"
-    accept_many: ClassVar[Callable[[int, int], list[tuple[Any, Any]]]] = staticmethod(accept_many)
+    accept_many = staticmethod(accept_many)
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)

@@ -1,7 +1,7 @@
 """What a strategy is: where requests run, how a caller waits there, and how requests are cut.
 
-The accept loop, the flow and a stop talk to it; the mix-ins name it. A strategy is given the parts of a
-server that it needs, and knows no server: the hooks come with each call, the standard library's as well.
+The accept loop, the flow and a stop talk to it; the mix-ins name it. A strategy is given the parts of
+a server that it needs, and knows no server: the hooks come with each call, the standard library's too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from everserve.admission.control import AdmissionControl
 from everserve.fibers.engine import Records
@@ -83,8 +83,14 @@ class StrategyParts:
     progress: Progress
 
 
-Condition = Callable[[], bool]
-MovableDeadline = Callable[[], "float | None"]
+Condition: TypeAlias = Callable[[], bool]
+MovableDeadline: TypeAlias = Callable[[], float | None]
+
+
+class AcceptMany(Protocol):
+    """Accepts at most ``limit`` connections that wait: pairs of socket and address."""
+
+    def __call__(self, fd: int, limit: int, /) -> list[tuple[Any, Any]]: ...
 
 
 class Strategy:
@@ -95,7 +101,7 @@ class Strategy:
     """
 
     name: ClassVar[str] = "serial"
-    accept_many: ClassVar[Callable[[int, int], list[tuple[Any, Any]]] | None] = None
+    accept_many: AcceptMany | None = None
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from everserve.errors import TLSConfigError
 from everserve.events import Event, Serving
@@ -25,7 +26,7 @@ logger = logging.getLogger("everserve")
 
 
 def run(
-    group: ServerGroup,
+    group: ServerGroup[Any],
     *,
     grace: float = 5.0,
     on_ready: Callable[[], object] = lambda: None,
@@ -54,7 +55,7 @@ class _Ended:
 class _Runner:
     """The threads of one ``run``, and the inbox through which they and the signals speak to it."""
 
-    def __init__(self, group: ServerGroup, grace: float) -> None:
+    def __init__(self, group: ServerGroup[Any], grace: float) -> None:
         self.inbox: Inbox[signal.Signals | Event | _Ended] = Inbox()
         self._group = group
         self._grace = grace

@@ -1,7 +1,8 @@
 """The accept loop: wait for the listeners, hand requests over, and again.
 
-``Conductor`` runs it for ``serve_forever``, and one turn of it for ``handle_request``. It never waits for
-a peer, and it wakes for nothing but a request, a change of a server's state, or a timer that is due.
+``Conductor`` runs it for ``serve_forever``, and one turn of it for ``handle_request``. It never waits
+for a peer, and it wakes for nothing but a request, a change of a server's state, or a timer that is
+due.
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ class AcceptLoop:
 
     def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:
         """Serve until every server's state says otherwise; ``on_retired(port)`` when one's does."""
-        while any([self._goes_on(port, on_retired) for port in self._ports]):
-            serviced = any([port.needs_service() for port in self._ports])
+        while self._go_on(on_retired):
+            serviced = any(port.needs_service() for port in self._ports)
             self._wait(poll_interval if serviced else None)
             for port in self._ports:
                 port.take(one=serviced)
@@ -159,12 +160,16 @@ class AcceptLoop:
                     port.attend()
                     port.hooks.service_actions()
 
-    def _goes_on(self, port: Port, on_retired: Callable[[Port], object]) -> bool:
-        if not port.is_retired and port.is_over():
-            port.is_retired = True
-            self._unlisten(port)
-            on_retired(port)
-        return not port.is_retired
+    def _go_on(self, on_retired: Callable[[Port], object]) -> bool:
+        """Retire the ports that are over; false when none is left."""
+        left = False
+        for port in self._ports:
+            if not port.is_retired and port.is_over():
+                port.is_retired = True
+                self._unlisten(port)
+                on_retired(port)
+            left = left or not port.is_retired
+        return left
 
     def turn(self, deadline: float | None) -> bool:
         """Handle one request that comes before ``deadline`` (monotonic). False if none came.

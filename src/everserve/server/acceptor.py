@@ -56,7 +56,7 @@ class Acceptor:
                 return
 
     def take(self, hooks: Hooks) -> bool:
-        """Take one request, or a batch, which is known to wait, and admit it. False if none was there."""
+        """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
         accept_many = self._strategy.accept_many
         if accept_many is not None and self._listener(hooks).accepts_in_batches(hooks.get_request):
             return self._take_batch(hooks, accept_many)

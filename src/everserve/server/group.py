@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
 from everserve.server.conductor import serve_together
@@ -16,16 +16,18 @@ from everserve.sockets.tls import TLS
 
 __all__ = ["ServerGroup"]
 
+ServerT = TypeVar("ServerT", bound=Served)
 
-class ServerGroup:
+
+class ServerGroup(Generic[ServerT]):
     """Servers with one thread and one accept loop (under fibers: one hub) for all of them.
 
     ``servers`` are served and stopped together. A handler of one may use what belongs to a handler of
     another. *Ownership*: the servers are the group's, and close with it.
     """
 
-    def __init__(self, servers: Sequence[Served]) -> None:
-        self.servers = tuple(servers)
+    def __init__(self, servers: Sequence[ServerT]) -> None:
+        self.servers: tuple[ServerT, ...] = tuple(servers)
         self._members = [(server._everserve.conductor, server) for server in self.servers]
 
     @property

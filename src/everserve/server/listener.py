@@ -100,7 +100,7 @@ class DatagramListener(_SocketListener):
 
 def listener_of(server: Any) -> Listener:
     """The listener behind ``server.socket``."""
-    sock = getattr(server, "socket", None)
+    sock: Any = getattr(server, "socket", None)
     if not issubclass(type(sock), socket.socket):
         return Listener()
     return DatagramListener(sock) if sock.type == socket.SOCK_DGRAM else StreamListener(sock)
