@@ -37,19 +37,18 @@ def test_the_first_snippet_serves() -> None:
     assert code != SNIPPETS[0]
     probe = """
 import socket, threading, everserve
-from everserve.events import Serving
 class Probe(everserve.ThreadPoolTCPServer): pass
-original = everserve.TCPServer._emit
-def emit(self, event):
-    original(self, event)
-    if isinstance(event, Serving):
-        threading.Thread(target=talk, args=(self,)).start()
+from everserve.server.conductor import Conductor
+original = Conductor.announce
+def announce(self, hooks):
+    original(self, hooks)
+    threading.Thread(target=talk, args=(hooks,)).start()
 def talk(server):
     with socket.create_connection(server.server_address) as client:
         client.sendall(b"hello\\n")
         print(client.makefile().readline())
     server.stop()
-everserve.BaseServer._emit = emit
+Conductor.announce = announce
 """
     assert run(probe + code).stdout.strip() == "HELLO"
 

@@ -161,9 +161,7 @@ class SettingsReader:
         """The settings now. Costs a look at each attribute, where none has changed."""
         try:
             raw = self._read_all(self._server())
-        except (
-            Exception
-        ):  # an attribute is missing (the standard library's servers), or a property fails
+        except Exception:  # an attribute is missing (a standard server), or a property fails
             raw = self._read_each()
         if not _are_same(raw, self._raw):
             self._raw = raw

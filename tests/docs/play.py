@@ -23,20 +23,19 @@ def main(file: str, *talk: str) -> None:
     """Run the block in ``file``; ``talk`` is a line to say to its server, and the answer to that."""
     serving = sys.modules["everserve.serve"]
 
-    def serve_and_end(servers: Sequence[Any], *, grace: float) -> Any:
+    def serve_and_end(group: Any, *, grace: float) -> Any:
         errors: list[BaseException] = []
 
         def converse() -> None:
             try:
                 if talk:
-                    _talk(servers[0], *talk)
+                    _talk(group.servers[0], *talk)
             except BaseException as error:
                 errors.append(error)
-            for server in servers:
-                server.stop()
+            group.stop()
 
         report = run(
-            servers, grace=grace, on_ready=lambda: threading.Thread(target=converse).start()
+            group, grace=grace, on_ready=lambda: threading.Thread(target=converse).start()
         )
         if errors:
             raise errors[0]

@@ -64,7 +64,8 @@ def test_each_server_runs_as_a_program(name: str, kind: int) -> None:
         "import everserve, everserve.process.run as r\n"
         "def served(handler, address, **options):\n"
         "    server = everserve.make_server(handler, address, **options)\n"
-        "    r.run([server], on_ready=lambda: print(server.server_address[1], flush=True))\n" + code
+        "    group = everserve.ServerGroup([server])\n"
+        "    r.run(group, on_ready=lambda: print(server.server_address[1], flush=True))\n" + code
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import everserve
-from everserve.server.group import ServerGroup
 from everserve.process.run import run
 from everserve.process.signals import receiving
+from everserve.server.group import ServerGroup
 
 
 class Echo(everserve.StreamRequestHandler[Any, Any]):
@@ -85,7 +85,7 @@ server = everserve.ThreadingTCPServer(("127.0.0.1", 0), Echo)
 server.subscribe(lambda event: isinstance(event, Draining) and print("draining", flush=True))
 before = signal.getsignal(signal.SIGTERM)
 report = run(
-    [server],
+    everserve.ServerGroup([server]),
     grace=float(sys.argv[1]),
     on_ready=lambda: print(server.server_address[1], flush=True),
     on_signal=lambda number: print(number.name, flush=True),
