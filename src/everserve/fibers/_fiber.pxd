@@ -52,7 +52,8 @@ cdef class Fiber(Task):
     cdef int flush_buffered(self) except -1
     cdef int finish(self) except -1
     cdef int execute(self) except -1
-    cdef int handle_error(self) except -1
+    cdef int handle_error(self, error) except -1
+    cdef int handle_current(self) except -1
     cdef int flush_last(self) except -1
     cdef int keep_error(self) noexcept
     cdef int raise_pending(self) except -1

@@ -119,7 +119,7 @@ cdef class Fiber(Task):
         result = PyObject_Call(self.function, self.arguments, NULL)
         self.arguments = None
         if result is NULL:
-            self.handle_error()
+            self.handle_current()
         else:
             Py_XDECREF(result)
         while self.buffered is not None:
@@ -129,14 +129,20 @@ cdef class Fiber(Task):
         drop_context()
         return self.finish()
 
-    cdef int handle_error(self) except -1:
+    cdef int handle_current(self) except -1:
+        """Handle the exception that is set."""
         try:
             raise_current()
-        except (FiberExit, SystemExit):
-            pass                  # ends this fiber only, as it would end a thread only
-        except KeyboardInterrupt as stop:
-            self.hub.escaped = stop
         except BaseException as error:
+            self.handle_error(error)
+        return 0
+
+    cdef int handle_error(self, error) except -1:
+        if isinstance(error, (FiberExit, SystemExit)):
+            return 0              # ends this fiber only, as it would end a thread only
+        if isinstance(error, KeyboardInterrupt):
+            self.hub.escaped = error
+        else:
             self.hub.report(self, error)
         return 0
 
@@ -156,8 +162,8 @@ cdef class Fiber(Task):
         """Send what is buffered at the end of the fiber; a kill drops the stream that is waiting."""
         try:
             self.flush_buffered()
-        except FiberExit:
-            pass
+        except BaseException as error:
+            self.handle_error(error)
         return 0
 
     cdef int finish(self) except -1:

@@ -9,7 +9,7 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -17,8 +17,8 @@ from everserve.fibers._loop cimport Watch
 from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
-    await_io, check_open, limit_of, raise_errno, receive, refuse_closed, refuse_to_wait, flush_first,
-    sys_shutdown, transmit, transmit_all, try_receive, worth_trying,
+    await_in_time, check_open, flush_first, get_writable, limit_of, raise_errno, receive, receive_by,
+    refuse_closed, sys_shutdown, time_out, transmit, transmit_all, try_receive,
 )
 
 from everserve.fibers import sockets as reference
@@ -64,8 +64,7 @@ cdef Watch watch_of(object sock):
 cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
     """Read a bytes object. Nothing is allocated for it while it waits."""
     cdef Scheduler hub = running_hub()
-    cdef Py_ssize_t count
-    cdef double limit = -2.0
+    cdef PyObject *found = NULL
     if size < 0:
         raise ValueError("negative buffersize in recv")
     if size == 0:
@@ -74,24 +73,51 @@ cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
         return receive_all(watch, size, flags)
     if hub is not None:
         hub.checkpoint()
-    while True:
-        if worth_trying(hub, watch, flags):
-            if hub is not None and watch.expected < LEAST_IN_PLACE and (
-                    size <= SCRATCH or (flags == 0 and watch.infers)):
-                count = try_receive(watch, hub.scratch, min(size, SCRATCH), flags)
-                if count >= 0:
-                    watch.expected = count
-                    return PyBytes_FromStringAndSize(hub.scratch, count)
-            else:
-                data = receive_in_place(watch, size, flags)
-                if data is not None:
-                    return data
-            watch.readable = False
-        if limit == -2.0:
-            refuse_to_wait(watch, flags)
-            limit = limit_of(watch)
-        await_io(hub, watch, False, limit)
-        check_open(watch)
+    if receive_by(try_receive_bytes, hub, watch, &found, size, flags) < 0:
+        time_out()
+    data = <object>found
+    Py_DECREF(data)
+    return data
+
+
+cdef Py_ssize_t try_receive_bytes(Scheduler hub, Watch watch, void *target, size_t size,
+                                  int flags) except -2:
+    """Read a bytes object, a reference that the caller owns, into the pointer at `target`."""
+    cdef PyObject **found = <PyObject **>target
+    cdef Py_ssize_t count
+    if hub is None or watch.expected >= LEAST_IN_PLACE or (
+            size > SCRATCH and (flags != 0 or not watch.infers)):
+        return try_receive_in_place(watch, found, size, flags)
+    count = try_receive(watch, hub.scratch, min(size, SCRATCH), flags)
+    if count >= 0:
+        watch.expected = count
+        found[0] = new_bytes(hub.scratch, count)
+    return count
+
+
+cdef Py_ssize_t try_receive_in_place(Watch watch, PyObject **found, Py_ssize_t size,
+                                     int flags) except -2:
+    """As `try_receive_bytes`, of long data, without copying it.
+
+    Asks for twice of what the last read found: a block of that size is cheaper to allocate and to
+    shrink than one of all that the caller would take (16 KiB echo: a seventh).
+    """
+    cdef PyObject *fresh
+    cdef Py_ssize_t count = -1
+    if watch.expected:
+        size = min(size, max(LEAST_IN_PLACE, 2 * watch.expected))
+    fresh = new_bytes(NULL, size)
+    try:
+        count = try_receive(watch, text_of(fresh), size, flags)
+    finally:
+        if count < 0:
+            Py_DECREF(<object>fresh)
+    if count >= 0:
+        watch.expected = count
+        if count < size:
+            _PyBytes_Resize(&fresh, count)
+        found[0] = fresh
+    return count
 
 
 cdef bytes receive_all(Watch watch, Py_ssize_t size, int flags):
@@ -111,32 +137,6 @@ cdef Py_ssize_t fill(Watch watch, char *target, Py_ssize_t size, int flags) exce
     return done
 
 
-cdef object receive_in_place(Watch watch, Py_ssize_t size, int flags):
-    """Read long data without copying it, or give None when there is none.
-
-    Twice of what the last read brought is asked for: a block of just that size is cheaper to
-    get and to shrink than one of all that the caller would take (16 KiB echo: a seventh).
-    """
-    cdef PyObject *fresh
-    cdef Py_ssize_t count = -1
-    if watch.expected:
-        size = min(size, max(LEAST_IN_PLACE, 2 * watch.expected))
-    fresh = new_bytes(NULL, size)
-    try:
-        count = try_receive(watch, text_of(fresh), size, flags)
-    finally:
-        if count < 0:
-            Py_DECREF(<object>fresh)
-    if count < 0:
-        return None
-    watch.expected = count
-    if count < size:
-        _PyBytes_Resize(&fresh, count)
-    data = <object>fresh
-    Py_DECREF(data)
-    return data
-
-
 # --- the methods --------------------------------------------------------------------------------
 
 
@@ -151,7 +151,7 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
     cdef Py_buffer view
     if nbytes < 0:
         raise ValueError("negative buffersize in recv_into")
-    PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+    get_writable(buffer, &view)
     try:
         if nbytes == 0:
             nbytes = view.len
@@ -208,7 +208,7 @@ def wait(self, bint writing, limit):
         watch.writable = False
     else:
         watch.readable = False
-    await_io(running_hub(), watch, writing, -1.0 if limit is None else limit)
+    await_in_time(running_hub(), watch, writing, -1.0 if limit is None else limit)
     check_open(watch)
 
 

@@ -6,7 +6,8 @@ those of the standard library use recv(2) and send(2).
 """
 import os
 
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject
+from cpython.buffer cimport PyBUF_WRITABLE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject
 from libc.string cimport memset
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from everserve.fibers._fiber cimport Buffered
@@ -22,6 +23,7 @@ cdef extern from *:
         int fd
         short events
         short revents
+    int get_buffer "PyObject_GetBuffer"(object owner, Py_buffer *view, int flags)
     int sys_poll "poll"(pollfd *fds, unsigned long count, int timeout) nogil
     Py_ssize_t sys_recv "recv"(int fd, void *buffer, size_t size, int flags)
     Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags)
@@ -90,20 +92,16 @@ cdef int poll_once(int fd, short events, double limit) except -1:
 
 
 cdef int await_outside(Watch watch, bint writing, double limit) except -1:
-    """Wait where no fiber can park; raises at once where the socket must not wait."""
+    """Wait where no fiber can park; 0 when `limit` has passed. Raises if the socket must not wait."""
     if watch.timeout == 0.0:
         would_block()
     if not poll_once(watch.fd, POLLOUT if writing else POLLIN, limit):
-        time_out()
+        return 0
     if writing:
         watch.writable = True
     else:
         watch.readable = True
-    return 0
-
-
-cdef int await_readable(Watch watch, double limit) except -1:
-    return await_io(running_hub(), watch, False, limit)
+    return 1
 
 
 cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
@@ -118,6 +116,14 @@ cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
         raise_errno()
     PyErr_CheckSignals()
     return 1
+
+
+cdef int get_writable(object target, Py_buffer *view) except -1:
+    """The memory of a caller to receive into; TypeError where there is none, as in CPython."""
+    if get_buffer(target, view, PyBUF_WRITABLE) < 0:
+        PyErr_Clear()
+        raise TypeError(f"a read-write bytes-like object is needed, not {type(target).__name__}")
+    return 0
 
 
 # --- in --------------------------------------------------------------------------------------------
@@ -142,20 +148,15 @@ cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) excep
     """Read into `buffer` as recv(2) would on a blocking socket."""
     cdef Scheduler hub = running_hub()
     cdef Py_ssize_t count
-    cdef double limit = -2.0
     if hub is not None:
         hub.checkpoint()
-    while True:
-        if worth_trying(hub, watch, flags):
-            count = try_receive(watch, buffer, size, flags)
-            if count >= 0:
-                return count
-            watch.readable = False
-        if limit == -2.0:
-            refuse_to_wait(watch, flags)
-            limit = limit_of(watch)
-        await_io(hub, watch, False, limit)
-        check_open(watch)
+    count = receive_by(try_receive_into, hub, watch, buffer, size, flags)
+    return count if count >= 0 else time_out()
+
+
+cdef Py_ssize_t try_receive_into(Scheduler hub, Watch watch, void *buffer, size_t size,
+                                 int flags) except -2:
+    return try_receive(watch, buffer, size, flags)
 
 
 # --- out -------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
             if count >= 0:
                 return count
         refuse_to_wait(watch, flags)
-        await_io(hub, watch, True, limit)
+        await_in_time(hub, watch, True, limit)
         check_open(watch)
 
 
@@ -233,5 +234,5 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
         if limit == -2.0:
             refuse_to_wait(watch, flags)
             limit = limit_of(watch)
-        await_io(hub, watch, True, limit)
+        await_in_time(hub, watch, True, limit)
         check_open(watch)

@@ -31,9 +31,7 @@ def accept_many(fd: int, limit: int = 100, cls: type[FiberSocket] = FiberSocket)
         listener.settimeout(0.0)
         while len(found) < limit:
             accepted, address = listener._accept()
-            os.set_blocking(accepted, False)
-            sock = cls._adopt(accepted, listener.family, socket.SOCK_STREAM, 0)
-            found.append((sock, address))
+            found.append((_adopt(cls, accepted, listener.family), address))
     except BlockingIOError:
         pass
     except OSError:
@@ -42,3 +40,13 @@ def accept_many(fd: int, limit: int = 100, cls: type[FiberSocket] = FiberSocket)
     finally:
         listener.detach()
     return found
+
+
+def _adopt(cls: type[FiberSocket], fd: int, family: int) -> FiberSocket:
+    """Make a socket that owns `fd`, which is closed if that fails."""
+    try:
+        os.set_blocking(fd, False)
+        return cls._adopt(fd, family, socket.SOCK_STREAM, 0)
+    except BaseException:
+        os.close(fd)
+        raise

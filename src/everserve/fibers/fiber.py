@@ -137,25 +137,28 @@ class Fiber(Task):
 
     def execute(self) -> None:
         """Run the function; no exception of it leaves this method."""
-        hub = self.hub
         try:
             self.function(*self.arguments)
-        except (FiberExit, SystemExit):
-            pass  # ends this fiber only, as it would end a thread only
-        except KeyboardInterrupt as stop:
-            hub.escaped = stop
         except BaseException as error:
-            hub.report(self, error)
+            self.handle_error(error)
         while self.buffered:
             self.flush_last()
         self.finish()
+
+    def handle_error(self, error: BaseException) -> None:
+        if isinstance(error, FiberExit | SystemExit):
+            return  # ends this fiber only, as it would end a thread only
+        if isinstance(error, KeyboardInterrupt):
+            self.hub.escaped = error
+        else:
+            self.hub.report(self, error)
 
     def flush_last(self) -> None:
         """Send what is buffered at the end of the fiber; a kill drops the stream that is waiting."""
         try:
             self.flush_buffered()
-        except FiberExit:
-            pass
+        except BaseException as error:
+            self.handle_error(error)
 
     def finish(self) -> None:
         """Mark the fiber dead, and notify what waits for its end."""

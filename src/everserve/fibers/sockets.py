@@ -21,7 +21,7 @@ from everserve.fibers.scheduler import Scheduler, running_hub
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["FiberSocket"]
+__all__ = ["FiberSocket", "flat_view"]
 
 T = TypeVar("T")
 Ancillary = tuple[int, int, bytes]
@@ -42,14 +42,38 @@ _c_sendmsg: Callable[..., int] = _CSocket.sendmsg
 _STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _SENDFILE_BYTES = 1 << 20
+_LONGEST_POLL = 86_400.0  # seconds; poll(2) takes an int of milliseconds
 
 
 def _poll_once(fd: int, writing: bool, limit: float | None) -> bool:
     """Wait outside of any fiber, as an ordinary socket does; False when `limit` has passed."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT if writing else select.POLLIN)
-    left = None if limit is None else max(0.0, limit - time.monotonic()) * 1e3
-    return bool(poll.poll(left))
+    while True:
+        left = None if limit is None else max(0.0, limit - time.monotonic())
+        if poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1e3):
+            return True
+        if left is not None and left <= _LONGEST_POLL:
+            return False
+
+
+def flat_view(data: "ReadableBuffer") -> memoryview:
+    """The bytes of `data`; BufferError if they are not in one piece, as `socket.send` raises."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.cast("B")
+
+
+def _size_in(room: memoryview, nbytes: int) -> int:
+    """How many bytes to receive into `room`, of which a caller has named `nbytes`; 0: all."""
+    if nbytes < 0:
+        raise ValueError("negative buffersize in recv_into")
+    if nbytes > len(room):
+        raise ValueError("buffer too small for requested bytes")
+    if room.readonly:
+        raise TypeError("recv_into() needs a read-write bytes-like object")
+    return nbytes or len(room)
 
 
 class FiberSocket(socket.socket):
@@ -149,57 +173,61 @@ class FiberSocket(socket.socket):
             ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
         else:
             ready = _poll_once(watch.fd, writing, limit)
-            watch.readable = watch.writable = True
+            if writing:
+                watch.writable = True
+            else:
+                watch.readable = True
         if not ready:
             raise TimeoutError("timed out")
         if watch.fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        if bufsize == 0:
+            return b""  # as CPython does: recv(2) would wait for data
         if flags & socket.MSG_WAITALL and self.gettimeout() is None:
             room = bytearray(bufsize)
             return bytes(room[: self._receive_all(room, flags)])
+        return self._receive(_c_recv, len, bufsize, flags, bufsize)
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer) as view, view.cast("B") as room:
+            size = _size_in(room, nbytes)
+            if size == 0:
+                return 0
+            if flags & socket.MSG_WAITALL and self.gettimeout() is None:
+                return self._receive_all(room[:size], flags)
+            return self._receive(_c_recv_into, int, size, flags, room, size)
+
+    def _receive(
+        self,
+        operation: Callable[..., T],
+        count: Callable[[T], int],
+        size: int,
+        flags: int,
+        *arguments: Any,
+    ) -> T:
+        """Receive at most `size` bytes by `operation`, and learn from how many it found."""
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, _c_recv, bufsize, flags)
+            return self._retry(False, flags, operation, *arguments, flags)
         hub.checkpoint()
         limit = self._limit()
         while True:
             if watch.readable:
                 try:
-                    data = _c_recv(self, bufsize)
+                    found = operation(self, *arguments)
                 except BlockingIOError:
                     watch.readable = False
                 else:
-                    if len(data) < bufsize and watch.infers and not watch.hung_up:
+                    if count(found) < size and watch.infers and not watch.hung_up:
                         watch.readable = (
                             False  # empty: saves a call that would raise BlockingIOError
                         )
-                    return data
-            self._await_io(hub, False, limit)
-
-    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
-        if flags & socket.MSG_WAITALL and self.gettimeout() is None:
-            with memoryview(buffer) as view, view.cast("B") as room:
-                return self._receive_all(room[: nbytes or len(room)], flags)
-        hub = running_hub()
-        watch = self._watch
-        if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, _c_recv_into, buffer, nbytes, flags)
-        hub.checkpoint()
-        size = nbytes or memoryview(buffer).nbytes
-        limit = self._limit()
-        while True:
-            if watch.readable:
-                try:
-                    count = _c_recv_into(self, buffer, nbytes)
-                except BlockingIOError:
-                    watch.readable = False
-                else:
-                    if count < size and watch.infers and not watch.hung_up:
-                        watch.readable = False
-                    return count
+                    return found
             self._await_io(hub, False, limit)
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
@@ -211,7 +239,7 @@ class FiberSocket(socket.socket):
             self._flush_buffered()
         hub = self._checkpoint()
         limit = self._limit()
-        with memoryview(data) as view, view.cast("B") as left:
+        with flat_view(data) as left:
             done, size = 0, len(left)
             while True:
                 try:

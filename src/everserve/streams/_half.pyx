@@ -108,6 +108,37 @@ cdef class Half(Buffered):
         self.check_open()
         return False
 
+    def read(self, size=-1):
+        raise io.UnsupportedOperation("read")
+
+    def read1(self, size=-1):
+        raise io.UnsupportedOperation("read1")
+
+    def readinto(self, target):
+        raise io.UnsupportedOperation("readinto")
+
+    def readinto1(self, target):
+        raise io.UnsupportedOperation("readinto1")
+
+    def readline(self, size=-1):
+        raise io.UnsupportedOperation("readline")
+
+    def readlines(self, hint=None):
+        raise io.UnsupportedOperation("readlines")
+
+    def __iter__(self):
+        self.check_open()
+        return self
+
+    def __next__(self):
+        raise io.UnsupportedOperation("readline")
+
+    def write(self, data):
+        raise io.UnsupportedOperation("write")
+
+    def writelines(self, lines):
+        raise io.UnsupportedOperation("writelines")
+
     def seek(self, offset, whence=0):
         raise io.UnsupportedOperation("seek")
 

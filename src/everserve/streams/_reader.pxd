@@ -21,7 +21,6 @@ cdef class Reader(Half):
     cdef Py_ssize_t fill(self) except -3
     cdef int check_readable(self) except -1
     cdef Py_ssize_t fill_by_fiber(self) except -3
-    cdef int wait_outside(self, double limit) except -1
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3
     cdef Py_ssize_t fill_by_methods(self) except -3
     cdef int take_in(self, found, Py_ssize_t count) except -1

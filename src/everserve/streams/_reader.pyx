@@ -6,7 +6,7 @@ It stands between a socket and the `rfile` of a handler; `reader.py` is its refe
 """
 import io
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawMalloc
@@ -15,7 +15,7 @@ from libc.string cimport memchr, memcpy, memmove
 from everserve.fibers._loop cimport Watch, monotonic
 from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
-    await_readable, limit_of, poll_once, raise_errno, receive, try_receive,
+    get_writable, poll_once, raise_errno, receive, receive_by, time_out, try_receive,
 )
 from everserve.streams._half cimport (
     BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, take_block,
@@ -41,6 +41,18 @@ cdef enum:
 
 cdef enum:
     WOULD_BLOCK = -2
+
+
+cdef Py_ssize_t try_fill(Scheduler hub, Watch watch, void *target, size_t size,
+                         int flags) except -2:
+    """Read into the buffer of the reader `target`, which keeps no more than its bytes for a wait."""
+    cdef Reader reader = <Reader>target
+    cdef Py_ssize_t count
+    reader.make_room()
+    count = try_receive(watch, reader.buffer + reader.end, reader.capacity - reader.end, 0)
+    if count < 0:
+        reader.shrink()
+    return count
 
 
 cdef class Reader(Half):
@@ -79,9 +91,6 @@ cdef class Reader(Half):
     def writable(self):
         self.check_open()
         return False
-
-    def write(self, data):
-        raise io.UnsupportedOperation("write")
 
     def flush(self):
         self.check_open()
@@ -166,6 +175,7 @@ cdef class Reader(Half):
             count = self.read_descriptor(self.buffer + self.end, self.capacity - self.end)
         else:
             count = self.fill_by_methods()
+        self.check_open()            # it may have been closed meanwhile
         if count > 0:
             self.end += count
         return count
@@ -183,36 +193,20 @@ cdef class Reader(Half):
         cdef Scheduler hub = running_hub()
         cdef Watch watch = self.watch
         cdef Py_ssize_t count
-        cdef double limit = -2.0
         if hub is not None:
-            hub.checkpoint()
+            hub.checkpoint()         # the wait of a fiber flushes the writer
         elif self.writer is not None:
             self.writer.flush_buffer()
-        while True:
-            if watch.readable or hub is None or watch.timeout == 0.0:
-                self.make_room()
-                count = try_receive(watch, self.buffer + self.end, self.capacity - self.end, 0)
-                if count >= 0:
-                    return count
+        if not watch.readable:
             self.shrink()
-            if watch.timeout == 0.0:
-                return WOULD_BLOCK
-            if limit == -2.0:
-                limit = limit_of(watch)
-            if hub is None:
-                self.wait_outside(limit)
-            elif not hub.await_io(watch, False, limit):
-                self.timed_out = True
-                raise TimeoutError("timed out")
-            self.check_readable()
-
-    cdef int wait_outside(self, double limit) except -1:
-        try:
-            await_readable(self.watch, limit)
-        except TimeoutError:
+        if watch.timeout == 0.0:
+            count = try_fill(hub, watch, <void *>self, 0, 0)
+            return count if count >= 0 else WOULD_BLOCK
+        count = receive_by(try_fill, hub, watch, <void *>self, 0, 0)
+        if count < 0:
             self.timed_out = True
-            raise
-        return 0
+            time_out()
+        return count
 
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3:
         """recv(2) as a plain socket does it: with its timeout, and without the GIL."""
@@ -280,10 +274,6 @@ cdef class Reader(Half):
         return 0
 
     # --- lines ---------------------------------------------------------------------------------
-
-    def __iter__(self):
-        self.check_open()
-        return self
 
     def __next__(self):
         cdef char *begin = self.buffer + self.start
@@ -410,6 +400,7 @@ cdef class Reader(Half):
         self.start = self.end
         while done < size:
             count = self.read_straight(target + done, size - done)
+            self.check_open()
             if count <= 0:
                 break
             done += count
@@ -440,7 +431,7 @@ cdef class Reader(Half):
         if self.kind == BY_DESCRIPTOR:
             return self.read_descriptor(target, size)
         self.shrink()
-        if self.writer is not None:
+        if self.writer is not None and running_hub() is None:
             self.writer.flush_buffer()
         try:
             return receive(self.watch, target, size, 0)
@@ -484,7 +475,7 @@ cdef class Reader(Half):
         cdef Py_ssize_t done = 0, part, count = 0
         self.check_open()
         self.count_read()
-        PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+        get_writable(target, &view)
         try:
             while done < view.len:
                 part = min(view.len - done, self.end - self.start)

@@ -26,4 +26,4 @@ cdef class Writer(Half):
     cdef int send_all(self, const char *data, Py_ssize_t size) except -1
     cdef int send_straight(self, data, const char *bytes_, Py_ssize_t size) except -1
     cdef int send_descriptor(self, const char *data, Py_ssize_t size) except -1
-    cdef void flush_unclosed(self) noexcept
+    cdef int send_unclosed(self) except -1

@@ -32,6 +32,7 @@ cdef extern from *:
     """
     Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags) nogil
     enum:
+        MSG_DONTWAIT
         MSG_NOSIGNAL
         POLLOUT
 
@@ -53,7 +54,7 @@ cdef class Writer(Half):
 
     def __del__(self):
         if not self.shut:
-            self.flush_unclosed()
+            self.send_unclosed()
             self.release()
 
     @property
@@ -73,24 +74,16 @@ cdef class Writer(Half):
         self.check_open()
         return True
 
-    def read(self, size=-1):
-        raise io.UnsupportedOperation("read")
-
-    def readline(self, size=-1):
-        raise io.UnsupportedOperation("readline")
-
     def write(self, data):
         """Write all of `data`, now or together with what follows; return how many bytes."""
         cdef Py_buffer view
         cdef Py_ssize_t size
         if PyBytes_CheckExact(data):
             size = PyBytes_GET_SIZE(data)
-            if (0 < size <= self.capacity - self.length and self.length and not self.shut
-                    and (self.holder is not None or self.kind != BY_FIBER)):
+            if (0 < size <= min(self.capacity, self.size) - self.length and self.length
+                    and not self.shut and (self.holder is not None or self.kind != BY_FIBER)):
                 memcpy(self.buffer + self.length, PyBytes_AS_STRING(data), size)
                 self.length += size
-                if self.length >= self.size:
-                    self.flush()
                 return size
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
@@ -181,7 +174,7 @@ cdef class Writer(Half):
         cdef Scheduler hub = running_hub()
         cdef unsigned long long before = 0
         self.holder = None
-        if self.length == 0 or (self.shut and not self.sending):
+        if self.length == 0 or self.shut:
             return 0
         if hub is not None:
             before = hub.switches
@@ -281,10 +274,14 @@ cdef class Writer(Half):
             PyErr_CheckSignals()
         return 0
 
-    cdef void flush_unclosed(self) noexcept:
-        """Nobody closed it: what fits into the kernel's buffer still goes, without waiting."""
-        if self.length and self.kind == BY_FIBER and self.watch.fd >= 0:
-            sys_send(self.watch.fd, self.buffer, self.length, MSG_NOSIGNAL)
+    cdef int send_unclosed(self) except -1:
+        """Without `close()`: send what the kernel takes at once, because a destructor must not wait.
+
+        That is nothing where only the methods of the socket may send.
+        """
+        if self.length and self.kind != BY_METHODS and self.error is None:
+            sys_send(self.sock.fileno(), self.buffer, self.length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return 0
 
 
 io.BufferedIOBase.register(Writer)

@@ -17,9 +17,7 @@ class Half(io.BufferedIOBase):
         self.sock = sock
         self._counts = isinstance(sock, socket.socket)
         if self._counts:
-            sock._io_refs += (
-                1  # as makefile() does: the descriptor stays open till its files close
-            )
+            sock._io_refs += 1  # as makefile() does: the descriptor stays open till its files close
 
     def _check_open(self) -> None:
         if self.closed:

@@ -32,7 +32,10 @@ class Reader(Half):
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
-        self._receives = isinstance(sock, FiberSocket | TLSSocket) or type(sock) is socket.socket
+        self._parks = isinstance(sock, FiberSocket)
+        self._receives = self._parks or isinstance(sock, TLSSocket) or type(sock) is socket.socket
+        self._is_exclusive = type(sock) is socket.socket  # one thread reads at a time
+        self._busy = False
         self._buffer = b""
         self._start = 0
         self._reads = 0
@@ -65,11 +68,13 @@ class Reader(Half):
         self._check_open()
         if self._timed_out:
             raise OSError("cannot read from timed out object")
+        if self._busy:
+            raise RuntimeError("another thread is reading from this stream")
         if self._start:
             self._buffer = self._buffer[self._start :]
             self._start = 0
-        if self._writer is not None:
-            self._writer.flush_buffer()
+        if self._writer is not None and not (self._parks and engines.current() is not None):
+            self._writer.flush_buffer()  # for a fiber, its wait does that
         data = self._receive()
         if data is None:
             return None
@@ -78,6 +83,7 @@ class Reader(Half):
         return len(data)
 
     def _receive(self) -> bytes | None:
+        self._busy = self._is_exclusive
         try:
             if self._receives:
                 data: bytes = self.sock.recv(READ_BYTES)
@@ -88,10 +94,10 @@ class Reader(Half):
         except BlockingIOError:
             return None
         except TimeoutError as error:
-            self._timed_out = (
-                type(error) is TimeoutError
-            )  # that of a Timeout block leaves it usable
+            self._timed_out = type(error) is TimeoutError  # not by a Timeout block
             raise
+        finally:
+            self._busy = False
 
     def _cut(self, end: int) -> bytes:
         start = self._start
@@ -186,12 +192,14 @@ class Reader(Half):
         """Read what is there, at most `size` bytes; wait only if nothing is there."""
         self._check_open()
         self._count_read()
+        return self._take(READ_BYTES if size is None or size < 0 else size) or b""
+
+    def _take(self, size: int) -> bytes | None:
+        """As `read1`, but None if it would block."""
         if size == 0:
             return b""
-        if self._start == len(self._buffer) and not self._fill():
-            return b""
-        if size is None or size < 0:
-            return self._cut(len(self._buffer))
+        if self._start == len(self._buffer) and self._fill() is None:
+            return None
         return self._cut(min(len(self._buffer), self._start + size))
 
     def peek(self, size: int = 0, /) -> bytes:
@@ -213,7 +221,9 @@ class Reader(Half):
         self._check_open()
         self._count_read()
         with memoryview(target) as whole, whole.cast("B") as view:
-            data = self._gather(len(view)) if wholly else self.read1(len(view))
+            if view.readonly:
+                raise TypeError("a read-write bytes-like object is needed")
+            data = self._gather(len(view)) if wholly else self._take(len(view))
             if data is None:
                 return None
             view[: len(data)] = data

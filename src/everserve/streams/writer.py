@@ -3,13 +3,16 @@
 It stands between a socket and the `wfile` of a handler; `_writer.pyx` is the same, compiled.
 """
 
+import contextlib
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from everserve.errors import FiberTimeout
 from everserve.fibers import engines
 from everserve.fibers.fiber import Buffered
-from everserve.fibers.sockets import FiberSocket
+from everserve.fibers.sockets import FiberSocket, flat_view
+from everserve.sockets.sending import send_now
 from everserve.streams.half import Half
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class Writer(Half, Buffered):
         self._size = HIGH_WATER if coalesce and size <= 0 else max(0, size)
         self._coalesces = coalesce
         self._watch: Any = sock._watch if isinstance(sock, FiberSocket) else None
+        self._sends = self._watch is not None or type(sock) is socket.socket
         self._parts: list[bytes] = []
         self._length = 0
         self._holder: Fiber | None = None  # the fiber that will flush this writer when it waits
@@ -70,7 +74,7 @@ class Writer(Half, Buffered):
     def _add(self, data: "ReadableBuffer") -> int:
         if self._error is not None:
             self._raise_error()
-        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else len(flat_view(data))
         if self._length and self._length + size > self._size:
             self.flush()
         if size >= self._size:
@@ -101,7 +105,13 @@ class Writer(Half, Buffered):
             self._release()
 
     def __del__(self) -> None:
-        """Nobody closed it: what is data goes with it, for a destructor must not wait."""
+        """Without `close()`: send what the kernel takes at once, because a destructor must not wait.
+
+        That is nothing where only the methods of the socket may send.
+        """
+        if self._sends and self._length and self._error is None:
+            with contextlib.suppress(OSError):
+                send_now(self.sock, b"".join(self._parts))
         self._parts, self._length = [], 0
         self._release()
 
