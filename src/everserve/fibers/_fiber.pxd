@@ -26,7 +26,7 @@ cdef class Host:
     cdef Fiber current           # the fiber that holds the loop
     cdef unsigned long thread    # the one that turns the hub; 0 before the first turn
     cdef set alive
-    cdef object escaped          # what must leave turn()
+    cdef object escaped          # to be raised from turn()
 
     cpdef bint is_here(self)
     cdef int report(self, Fiber fiber, error) except -1

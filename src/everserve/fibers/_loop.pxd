@@ -36,7 +36,7 @@ cdef class Watch:
     cdef bint infers             # a short read means that nothing is left
     cdef bint duplicated         # a duplicate may keep it in epoll after it is closed
     cdef Py_ssize_t expected     # bytes that the last read found
-    cdef object buffered           # the writer that has buffered bytes for this descriptor
+    cdef object buffered         # the writer that has buffered bytes for this descriptor
 
     cdef int wake(self, unsigned int events) except -1
     cdef int release(self) except -1
@@ -45,8 +45,8 @@ cdef class Watch:
 cdef class Loop:
     cdef int epoll_fd
     cdef int wakeup_fd
-    cdef bint notifying            # a wake-up is on its way
-    cdef bint notified             # one has come; the hub resets it
+    cdef bint notifying          # a wake-up is on its way
+    cdef bint notified           # one has come; the hub resets it
     cdef unsigned int generations
     cdef void **watches          # indexed by descriptor; each entry owns a reference
     cdef Py_ssize_t capacity

@@ -173,7 +173,7 @@ cdef class Loop:
         self.epoll_fd = self.wakeup_fd = -1
 
     def close(self):
-        """Close the loop's own descriptors; those it watches stay as they are."""
+        """Close the descriptors of the loop; those that it watches stay open."""
         cdef Py_ssize_t i
         cdef Watch watch
         self.shut()
@@ -277,7 +277,7 @@ cdef class Loop:
         self.register(watch)
 
     def remove_reader(self, int fd):
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; True if there was one."""
         cdef Watch watch
         if fd < 0 or fd >= self.capacity or self.watches[fd] is NULL:
             return False

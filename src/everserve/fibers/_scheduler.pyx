@@ -33,7 +33,7 @@ cdef extern from *:
 cdef enum:
     QUANTUM = 64                 # operations without a wait before a fiber gives way to the others
     SPARE = 256                  # greenlets kept for the next fibers
-    SCRATCH = 65536              # bytes a read may find at once
+    SCRATCH = 65536              # bytes that a read may find at once
 
 cdef double SLICE = 0.01         # seconds a fiber that never waits may hold the loop
 

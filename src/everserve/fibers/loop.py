@@ -241,7 +241,7 @@ class Loop:
         self.poller.add(self._notified_fd, level=True)
 
     def close(self) -> None:
-        """Close the loop's own descriptors; those it watches stay as they are."""
+        """Close the descriptors of the loop; those that it watches stay open."""
         if self.closed:
             return
         self.closed = True
@@ -310,7 +310,7 @@ class Loop:
         self.register(watch)
 
     def remove_reader(self, fd: int) -> bool:
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; True if there was one."""
         watch = self.watches.get(fd)
         if watch is None or watch.callback is None:
             return False

@@ -224,9 +224,7 @@ class FiberSocket(socket.socket):
                     watch.readable = False
                 else:
                     if count(found) < size and watch.infers and not watch.hung_up:
-                        watch.readable = (
-                            False  # empty: saves a call that would raise BlockingIOError
-                        )
+                        watch.readable = False  # empty for sure: saves a call that would raise
                     return found
             self._await_io(hub, False, limit)
 
