@@ -24,7 +24,7 @@ from everserve.concurrency.strategy import (
     StrategyParts,
 )
 from everserve.events import Stalled
-from everserve.fibers.engine import (
+from everserve.fibers.engines import (
     Fiber,
     FiberSocket,
     FiberTLSSocket,

@@ -1,7 +1,7 @@
 """The compiled hot path of TLS on fibers: `recv` and `sendall` of an open connection.
 
-It stands above the fiber's sockets and the records of TLS. Whatever is not a message that comes whole
-and leaves whole is `sockets/tlssocket.py`'s to do, its reference.
+It stands above the fiber sockets and the records of TLS. `sockets/tlssocket.py` is its reference, and
+does everything but messages that are received whole and sent whole.
 """
 import ssl
 
@@ -11,7 +11,7 @@ from everserve.fibers._loop cimport Watch
 from everserve.fibers._semaphore cimport Semaphore
 from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._sockets cimport fiber_socket_type, receive_bytes, watch_of
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
     MSG_DONTWAIT, MSG_MORE, Piece, try_transmit, try_transmit_pieces, would_block,
 )
@@ -27,7 +27,7 @@ cdef extern from *:
 
 cdef type fiber_tls_socket_type = None
 cdef object receive_by_steps = tlssocket.TLSSocket.recv
-cdef object send_by_twin = tlssocket.TLSSocket._send_now
+cdef object send_by_duplicate = tlssocket.TLSSocket._send_now
 cdef object send_by_steps = tlssocket.TLSSocket.sendall
 cdef object SSLError = ssl.SSLError
 cdef object OPEN = tlswire.Phase.OPEN
@@ -57,7 +57,7 @@ cdef object NOTHING = 0
 
 
 cdef bint is_usual(sock):
-    """Whether an open connection stands on a fiber's socket, with compiled parts."""
+    """Whether the connection is open, on a fiber socket, with compiled parts."""
     return (is_of_fiber(sock) and slot(sock, phase_at) == <PyObject *>OPEN
             and type_of(slot(sock, records_at)) == <PyObject *>Records)
 
@@ -68,7 +68,7 @@ cdef bint is_of_fiber(sock):
 
 
 def recv(self, Py_ssize_t bufsize=1024, int flags=0):
-    """Read up to `bufsize` bytes, of as many records as are here; b"" at the stream's end."""
+    """Read up to `bufsize` bytes, of the records that are here; b"" at the end of the stream."""
     cdef Records records
     cdef Watch watch
     cdef bytes sealed
@@ -80,7 +80,7 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
         found = open_records(self, records, b"", bufsize)
         if found is not None:
             return found
-        if watch.timeout > 0.0:  # the rest of a record has a limit of its own
+        if watch.timeout > 0.0:  # the rest of a record gets a time limit of its own
             return receive_by_steps(self, bufsize)
     if watch.timeout == 0.0:
         return receive_by_steps(self, bufsize)
@@ -102,7 +102,7 @@ cdef object open_records(sock, Records records, bytes sealed, Py_ssize_t size):
 
 
 def sendall(self, data, int flags=0):
-    """Send all of `data`. The socket's time limit is for each wait, as with `ssl.SSLSocket`."""
+    """Send all of `data`. The timeout of the socket is for each wait, as with `ssl.SSLSocket`."""
     cdef Semaphore turn
     if (flags == 0 and PyBytes_CheckExact(data) and is_usual(self) and has_sent_all(self)
             and type_of(slot(self, turn_at)) == <PyObject *>Semaphore):
@@ -137,7 +137,7 @@ cdef int send_sealed(sock, bytes data) except -1:
 
 
 cdef int send_record(sock, bytes sealed) except -1:
-    """Send one record; what an error keeps from going stays, so that none is torn."""
+    """Send one record; what cannot be sent is kept, so that no record is cut short."""
     cdef Watch watch
     cdef Py_ssize_t sent = -1
     if not PyBytes_GET_SIZE(sealed):
@@ -153,7 +153,7 @@ cdef int send_record(sock, bytes sealed) except -1:
 
 
 cdef int send_batch(sock, list parts) except -1:
-    """As `send_record`, of several: from where each was sealed, without putting them together."""
+    """As `send_record`, for several records, without joining them."""
     cdef Watch watch
     cdef Piece pieces[PIECES]
     cdef Py_ssize_t sent = -1, size = 0
@@ -174,21 +174,21 @@ cdef int send_batch(sock, list parts) except -1:
 
 
 cdef Watch ready_watch(sock):
-    """The watch of the inner socket where something can be sent at once; None where not."""
+    """The watch of the inner socket if something can be sent at once, else None."""
     cdef Watch watch = watch_of(<object>slot(sock, inner_at))
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     if hub is None:
         return None
-    hub.spend()
-    return watch if watch.writable and watch.corked is None else None
+    hub.checkpoint()
+    return watch if watch.writable and watch.buffered is None else None
 
 
 def send_now(self, sealed, bint last=False):
-    """A send(2) that never waits. What is `last` leaves with the end of the stream."""
+    """A send(2) that never waits. `last`: the bytes are sent with the end of the stream."""
     cdef Watch watch
     cdef Py_ssize_t sent
     if not PyBytes_CheckExact(sealed) or not is_of_fiber(self):
-        return send_by_twin(self, sealed, last)
+        return send_by_duplicate(self, sealed, last)
     watch = watch_of(<object>slot(self, inner_at))
     sent = try_transmit(watch, PyBytes_AS_STRING(sealed), PyBytes_GET_SIZE(sealed),
                         MSG_DONTWAIT | MSG_MORE if last else MSG_DONTWAIT)
@@ -202,7 +202,7 @@ cdef int ship(sock) except -1:
 
 
 class FiberTLSSocket(reference.FiberTLSSocket):
-    """A `TLSSocket` on a `FiberSocket`: the compiled engine's."""
+    """The compiled engine's `FiberTLSSocket`."""
 
     __slots__ = ()
 

@@ -6,6 +6,6 @@ __all__ = ["FiberTLSSocket"]
 
 
 class FiberTLSSocket(TLSSocket):
-    """A `TLSSocket` whose inner socket is a `FiberSocket`, and whose turn is a `Semaphore`."""
+    """A `TLSSocket` on a `FiberSocket`, whose writers take turns by a `Semaphore`."""
 
     __slots__ = ()
