@@ -1,7 +1,7 @@
 """The compiled hot path of TLS on fibers: `recv` and `sendall` of an open connection.
 
 It stands above the fiber's sockets and the records of TLS. Whatever is not a message that comes whole
-and leaves whole is `sockets/tlssocket.py`'s to do, its reference.
+and leaves whole is `sockets/tls/sockets.py`'s to do, its reference.
 """
 import ssl
 
@@ -15,29 +15,29 @@ from everserve.fibers._switchboard cimport Switchboard, running_hub
 from everserve.fibers._transfer cimport (
     MSG_DONTWAIT, MSG_MORE, Piece, try_transmit, try_transmit_pieces, would_block,
 )
-from everserve.sockets._tlsrecords cimport Records
+from everserve.sockets.tls._records cimport Records
 
 from everserve.fibers import tlssockets as reference
-from everserve.sockets import tlssocket
-from everserve.sockets import tlswire
+from everserve.sockets.tls import sockets
+from everserve.sockets.tls import wire
 
 cdef extern from *:
     bint PyObject_TypeCheck(object o, type t)
     PyObject *type_of "(PyObject *)Py_TYPE"(PyObject *o)
 
 cdef type fiber_tls_socket_type = None
-cdef object receive_by_steps = tlssocket.TLSSocket.recv
-cdef object send_by_twin = tlssocket.TLSSocket._send_now
-cdef object send_by_steps = tlssocket.TLSSocket.sendall
+cdef object receive_by_steps = sockets.TLSSocket.recv
+cdef object send_by_twin = sockets.TLSSocket._send_now
+cdef object send_by_steps = sockets.TLSSocket.sendall
 cdef object SSLError = ssl.SSLError
-cdef object OPEN = tlswire.Phase.OPEN
-cdef Py_ssize_t PIECE = tlswire.PIECE
-cdef Py_ssize_t RECORD = tlssocket.RECORD
+cdef object OPEN = wire.Phase.OPEN
+cdef Py_ssize_t PIECE = wire.PIECE
+cdef Py_ssize_t RECORD = sockets.RECORD
 
 cdef enum:
     PIECES = 6                   # records for which there is room in one sendmsg(2)
 
-cdef Py_ssize_t BATCH = min(tlswire.BATCH, PIECES * RECORD)
+cdef Py_ssize_t BATCH = min(wire.BATCH, PIECES * RECORD)
 
 
 cdef Py_ssize_t offset_of(str name) except -1:

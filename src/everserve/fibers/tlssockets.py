@@ -1,6 +1,6 @@
 """`FiberTLSSocket`: TLS over a fiber's socket. `_tlssockets.pyx` has its hot path compiled."""
 
-from everserve.sockets.tlssocket import TLSSocket
+from everserve.sockets.tls.sockets import TLSSocket
 
 __all__ = ["FiberTLSSocket"]
 

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from everserve.sockets.tcpinfo import Traffic
-from everserve.sockets.tlslayer import Layer
+from everserve.sockets.layer import Layer
 
 if TYPE_CHECKING:
     from socket import _SendableFile

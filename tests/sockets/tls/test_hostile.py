@@ -1,4 +1,4 @@
-"""``sockets.tlssocket`` against peers that are broken, silent, or no TLS at all."""
+"""``sockets.tls.sockets`` against peers that are broken, silent, or no TLS at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, reset
-from tests.sockets.tlspeers import peers, plain_peers, shake
+from tests.sockets.tls.peers import peers, plain_peers, shake
 
 from everserve.sockets.tls import TLS
 

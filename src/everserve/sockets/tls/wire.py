@@ -15,8 +15,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol
 
-from everserve.sockets.tlsfacts import TLSFacts
-from everserve.sockets.tlsrecords import RECORD, Records
+from everserve.sockets.tls.facts import TLSFacts
+from everserve.sockets.tls.records import RECORD, Records
 
 __all__ = [
     "BATCH",

@@ -6,8 +6,8 @@
 import ssl
 from typing import Any
 
-from everserve.sockets.tlsidentity import TLSIdentity
-from everserve.sockets.tlslayer import Layer
+from everserve.sockets.tls.identity import TLSIdentity
+from everserve.sockets.layer import Layer
 
 __all__ = ["TLSFacts"]
 

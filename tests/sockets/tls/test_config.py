@@ -1,4 +1,4 @@
-"""``sockets.tls``: what a server shows and asks for, and how it is renewed while it runs."""
+"""``sockets.tls.config``: what a server shows and asks for, and how it is renewed while it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
-from tests.sockets.tlspeers import peers, refusal, shake
+from tests.sockets.tls.peers import peers, refusal, shake
 
 from everserve.errors import EverserveError, TLSConfigError
 from everserve.sockets.tls import TLS

@@ -1,4 +1,4 @@
-"""``sockets.tlslayer`` and ``tlsfacts``: what `socket.socket` and `ssl.SSLSocket` do besides data."""
+"""``sockets.layer`` and ``sockets.tls.facts``: what `socket.socket` and `ssl.SSLSocket` do besides data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import ssl
 
 import pytest
-from tests.sockets.tlspeers import Pair
+from tests.sockets.tls.peers import Pair
 
 from everserve.sockets.tls import TLSSocket
 

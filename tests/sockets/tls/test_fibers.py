@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, reset
-from tests.sockets.tlspeers import connection, receive
+from tests.sockets.tls.peers import connection, receive
 
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.sync import Event, sleep, spawn
 from everserve.sockets.tls import TLS, TLSSocket
-from everserve.sockets.tlsrecords import RECORD
+from everserve.sockets.tls.records import RECORD
 
 Ends = tuple[TLSSocket, TLSSocket]
 Run = Callable[..., list[Any]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everserve.sockets.tlshello import LONGEST, HelloReader, UnreadableName, server_name
+from everserve.sockets.tls.hello import LONGEST, HelloReader, UnreadableName, server_name
 
 
 def hello(name: str | None = "localhost") -> bytes:

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 from tests.certificates import Certificates
-from tests.sockets.tlspeers import peers, plain_peers
+from tests.sockets.tls.peers import peers, plain_peers
 
 from everserve.sockets.tls import TLS, TLSIdentity
 

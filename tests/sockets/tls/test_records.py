@@ -1,4 +1,4 @@
-"""``sockets.tlsrecords``: ciphertext in, plain text out, and back, on memory alone; by each engine."""
+"""``sockets.tls.records``: ciphertext in, plain text out, and back, on memory alone; by each engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.clients import Background
 from tests.engines import loaded
 
 from everserve.sockets.tls import TLS
-from everserve.sockets.tlsrecords import RECORD
+from everserve.sockets.tls.records import RECORD
 
 MEBIBYTE = 1 << 20
 ALL = 1 << 30

@@ -1,7 +1,7 @@
 """Server contexts for `ssl`, made from files: modern defaults, faults told in words.
 
 `TLS` comes here with its settings when it is made and at every reload; which context answers for
-which host name is `tlsnames`'s.
+which host name is `names`'s.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""``sockets.tlssocket``: a socket whose bytes travel encrypted, met by the standard library's."""
+"""``sockets.tls.sockets``: a socket whose bytes travel encrypted, met by the standard library's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 from tests.clients import LIMIT, Background
-from tests.sockets.tlspeers import Pair, plain_peers, receive
+from tests.sockets.tls.peers import Pair, plain_peers, receive
 
 from everserve.sockets.tls import TLS, TLSSocket
 

@@ -1,7 +1,7 @@
 """`TLSSocket`: TLS over a connected socket, for threads and fibers alike.
 
 It stands between a connection's plain socket and the handler's streams, and reads as a conversation
-goes: reading, writing, the end. The handshake is `tlshandshake`'s, how ciphertext travels `tlswire`'s.
+goes: reading, writing, the end. The handshake is `handshake`'s, how ciphertext travels `wire`'s.
 """
 
 import os
@@ -10,9 +10,9 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from everserve.sockets.tlshandshake import TLSHandshake
-from everserve.sockets.tlsrecords import RECORD, Records
-from everserve.sockets.tlswire import (
+from everserve.sockets.tls.handshake import TLSHandshake
+from everserve.sockets.tls.records import RECORD, Records
+from everserve.sockets.tls.wire import (
     BATCH,
     CUT,
     PIECE,

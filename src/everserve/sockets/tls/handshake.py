@@ -7,9 +7,9 @@ import socket
 import ssl
 from time import monotonic
 
-from everserve.sockets.tlshello import HelloReader, UnreadableName
-from everserve.sockets.tlsrecords import Records
-from everserve.sockets.tlswire import Phase, TLSWire, Turn
+from everserve.sockets.tls.hello import HelloReader, UnreadableName
+from everserve.sockets.tls.records import Records
+from everserve.sockets.tls.wire import Phase, TLSWire, Turn
 
 __all__ = ["TLSHandshake"]
 

@@ -1,4 +1,4 @@
-"""``sockets.tlssocket``: how a connection ends, from either side, and what that may cost."""
+"""``sockets.tls.sockets``: how a connection ends, from either side, and what that may cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, read_all
-from tests.sockets.tlspeers import Pair, fill, peers, plain_peers, receive
+from tests.sockets.tls.peers import Pair, fill, peers, plain_peers, receive
 
 from everserve.sockets.tls import TLS
 

@@ -1,7 +1,7 @@
 # cython: binding=False
 """The record layer of TLS, compiled: ciphertext in, plain text out, and back, by OpenSSL on memory.
 
-It waits for nothing and touches no socket; `tlsrecords.py` is its reference, and says why things are
+It waits for nothing and touches no socket; `records.py` is its reference, and says why things are
 as they are.
 """
 import errno
@@ -19,7 +19,7 @@ from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
     PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
 )
-from everserve.sockets import tlsrecords as reference
+from everserve.sockets.tls import records as reference
 
 cdef extern from *:
     Py_ssize_t PY_SSIZE_T_MAX

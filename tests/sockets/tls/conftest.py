@@ -10,7 +10,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
 from tests.engines import in_place
-from tests.sockets.tlspeers import WAYS, Pair, peers, plain_peers
+from tests.sockets.tls.peers import WAYS, Pair, peers, plain_peers
 
 from everserve.sockets.tls import TLS, TLSSocket
 

@@ -1,4 +1,4 @@
-"""``sockets.tlswire``: ciphertext that comes in pieces, and goes when the kernel takes it."""
+"""``sockets.tls.wire``: ciphertext that comes in pieces, and goes when the kernel takes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.clients import LIMIT, Background, read_all
-from tests.sockets.tlspeers import Pair, fill, peers, plain_peers, receive
+from tests.sockets.tls.peers import Pair, fill, peers, plain_peers, receive
 
 from everserve.sockets.tls import TLS, TLSSocket
 

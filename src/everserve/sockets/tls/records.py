@@ -1,6 +1,6 @@
 """The record layer of TLS: ciphertext in, plain text out, and back, by OpenSSL on memory.
 
-It waits for nothing and touches no socket: `tlswire` brings and takes the bytes. `_tlsrecords.pyx` is
+It waits for nothing and touches no socket: `wire` brings and takes the bytes. `_records.pyx` is
 the same, compiled.
 """
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from everserve.errors import TLSConfigError
-from everserve.sockets.tlscontexts import (
+from everserve.sockets.tls.contexts import (
     CLIENT_CERTIFICATE,
     VERSIONS,
     KeyPair,
@@ -19,10 +19,10 @@ from everserve.sockets.tlscontexts import (
     Settings,
     make_context,
 )
-from everserve.sockets.tlsidentity import TLSIdentity
-from everserve.sockets.tlsnames import answer_names, canonical
-from everserve.sockets.tlsrecords import Records
-from everserve.sockets.tlssocket import TLSSocket, Turn
+from everserve.sockets.tls.identity import TLSIdentity
+from everserve.sockets.tls.names import answer_names, canonical
+from everserve.sockets.tls.records import Records
+from everserve.sockets.tls.sockets import TLSSocket, Turn
 
 __all__ = ["TLS", "TLSIdentity", "TLSSocket"]
 
