@@ -1,4 +1,4 @@
-"""``sockets.tlsidentity``: who the peer is, and what the handshake agreed on."""
+"""``sockets.tls.identity``: who the peer is, and what the handshake negotiated."""
 
 from __future__ import annotations
 
