@@ -224,8 +224,8 @@ class FiberMixIn(RequestThreadMixIn):
             hub.turn(left)
 
     def _speak_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
-        turn = Semaphore(1)  # a lock for threads would stop them all
-        return tls.wrap(sock, turn=turn, records=Records, kind=FiberTLSSocket)
+        write_lock = Semaphore(1)  # a lock for threads would stop them all
+        return tls.wrap(sock, write_lock=write_lock, records=Records, kind=FiberTLSSocket)
 
     def _runner(self) -> int:
         fiber = current()

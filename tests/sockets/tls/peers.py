@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tests.clients import LIMIT, Background
@@ -26,23 +28,23 @@ def _over_a_fiber_socket(tls: TLS, sock: socket.socket, **options: Any) -> TLSSo
 
 def _by_the_engine(tls: TLS, sock: socket.socket, **options: Any) -> TLSSocket:
     """As servers with fibers do it."""
-    parts: dict[str, Any] = {"records": Records, "kind": FiberTLSSocket, "turn": Semaphore(1)}
+    parts: dict[str, Any] = {"records": Records, "kind": FiberTLSSocket, "write_lock": Semaphore(1)}
     return tls.wrap(FiberSocket.adopt(sock), **(parts | options))
 
 
-WAYS: dict[str, Callable[..., TLSSocket]] = {
+KINDS: dict[str, Callable[..., TLSSocket]] = {
     "socket": _over_a_socket,
     "FiberSocket": _over_a_fiber_socket,
     "FiberTLSSocket": _by_the_engine,
 }
-"""How a server's `TLSSocket` may be made; outside of fibers, all of them block the thread.
+"""How a server's `TLSSocket` may be made. Outside of fibers each of them blocks the thread.
 
-The first two are the reference; where the engine was compiled, so is all of the third.
+The first two are the reference; the third is compiled where the engine is.
 """
 
 
 def connection() -> tuple[socket.socket, socket.socket]:
-    """The server's and the client's end of a plain connection; no wait is for ever."""
+    """The server's and the client's end of a plain connection, with time limits."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname(), LIMIT)
         server, _address = listener.accept()
@@ -66,24 +68,26 @@ def peers(
     context: ssl.SSLContext,
     *,
     name: str | None = "localhost",
-    way: str = "socket",
+    kind: str = "socket",
     session: ssl.SSLSession | None = None,
     **options: Any,
 ) -> Iterator[tuple[TLSSocket, ssl.SSLSocket]]:
-    """A server and a client that have shaken hands; `options` are those of `TLS.wrap`."""
+    """A server and a client after the handshake; `options` are those of `TLS.wrap`."""
     plain, raw = connection()
-    server = WAYS[way](tls, plain, **options)
+    server = KINDS[kind](tls, plain, **options)
     with contextlib.ExitStack() as stack:
         stack.callback(server.inner.close)
         stack.callback(raw.close)
-        shaking = Background(context.wrap_socket, raw, server_hostname=name, session=session)
+        handshake = Background(context.wrap_socket, raw, server_hostname=name, session=session)
         server.do_handshake()
-        client = shaking.result()
+        client = handshake.result()
         stack.callback(client.close)
         yield server, client
 
 
-def shake(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -> dict[str, Any]:
+def handshake_with(
+    tls: TLS, context: ssl.SSLContext, name: str | None = "localhost"
+) -> dict[str, Any]:
     """What a client learns of the server in a handshake."""
     with peers(tls, context, name=name) as (_server, client):
         return {
@@ -95,34 +99,100 @@ def shake(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -> 
 
 
 def refusal(tls: TLS, context: ssl.SSLContext, name: str | None = "localhost") -> OSError:
-    """The server's error of a handshake that must fail; the client sees one too."""
+    """The error of the server in a handshake that must fail; the client gets one too."""
     with plain_peers() as (plain, raw):
 
-        def come() -> None:
+        def connect() -> None:
             with context.wrap_socket(raw, server_hostname=name) as client:
                 client.recv(1)  # in TLS 1.3 a client learns of it here
 
-        coming = Background(come)
+        connecting = Background(connect)
         server = tls.wrap(plain)
         try:
             server.do_handshake()
         except OSError as error:
             plain.close()
-            told = error
+            failure = error
         else:
-            raise AssertionError("the handshake went well")
+            raise AssertionError("the handshake did not fail")
         try:
-            coming.result()
+            connecting.result()
         except OSError:
-            return told
-        raise AssertionError("the client was not told")
+            return failure
+        raise AssertionError("the client received no error")
+
+
+class MemorySocket:
+    """A server's inner socket in memory, with a client at its other end, whose data is cut at will."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._pieces: list[bytes] = []
+        self.timeout: float | None = None
+
+    def advance_handshake(self) -> None:
+        """Send what the client sends next in the handshake."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._client.do_handshake()
+        self.send_pieces(self._outgoing.read())
+
+    def send_messages(self, messages: list[bytes], cuts: list[int]) -> None:
+        """Encrypt each message in records of its own, and send all in pieces of these sizes."""
+        self.send_pieces(self.encrypt(messages), cuts)
+
+    def encrypt(self, messages: list[bytes], *, end: bool = False) -> bytes:
+        """Each message in records of its own; at the `end`, close_notify."""
+        for message in messages:
+            self._client.write(message)
+        if end:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._client.unwrap()
+        return self._outgoing.read()
+
+    def send_pieces(self, ciphertext: bytes, cuts: Iterable[int] = ()) -> None:
+        """Send ciphertext, in pieces of these sizes."""
+        for cut in cuts:
+            self._pieces.append(ciphertext[:cut])
+            ciphertext = ciphertext[cut:]
+        self._pieces.append(ciphertext)
+        self._pieces = [piece for piece in self._pieces if piece]
+
+    def recv(self, _size: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def send(self, data: bytes) -> int:
+        self._incoming.write(data)
+        if not self._client.version():
+            self.advance_handshake()
+        return len(data)
+
+    def gettimeout(self) -> float | None:
+        return self.timeout
+
+    def setsockopt(self, *_arguments: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def fileno(self) -> int:
+        return -1
+
+
+def over_memory(tls: TLS, context: ssl.SSLContext) -> tuple[TLSSocket, MemorySocket]:
+    """A server after the handshake, on a socket in memory."""
+    inner: Any = MemorySocket(context)
+    server = tls.wrap(inner)
+    inner.advance_handshake()
+    server.do_handshake()
+    return server, inner
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes."""
     parts = bytearray()
     while len(parts) < size:
-        part = sock.recv(min(size - len(parts), 1 << 16))  # recv() makes room for all it is told
+        part = sock.recv(
+            min(size - len(parts), 1 << 16)
+        )  # recv() allocates all that it is asked for
         assert part, f"the stream ended after {len(parts)} of {size} bytes"
         parts += part
     return bytes(parts)

@@ -1,344 +1,191 @@
-"""``sockets.tls.wire``: ciphertext that comes in pieces, and goes when the kernel takes it."""
+"""``sockets.tls.wire``: ciphertext between a socket and the records, here without TLS."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from tests.clients import LIMIT, Background, read_all
-from tests.sockets.tls.peers import Pair, fill, peers, plain_peers, receive
+from tests.sockets.tls.peers import fill
 
-from everserve.sockets.tls import TLS, TLSSocket
+from everserve.sockets.tls.wire import Wire
 
-MEBIBYTE = 1 << 20
-
-
-def test_non_blocking_as_ssl_does_it(tls: TLS, context: ssl.SSLContext) -> None:
-    with plain_peers() as (plain, raw):
-        server = tls.wrap(plain)
-        server.setblocking(False)
-        with pytest.raises(ssl.SSLWantReadError):
-            server.do_handshake()
-        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
-        shake_step_by_step(server)
-        with shaking.result() as client:
-            with pytest.raises(ssl.SSLWantReadError):
-                server.recv(10)
-            with pytest.raises(ssl.SSLWantReadError):
-                server.recv_into(bytearray(10))
-            data = os.urandom(64 * MEBIBYTE)
-            sent = send_until_full(server, data)
-            reading = Background(receive, client, len(data))
-            send_step_by_step(server, data[sent:])
-            assert reading.result() == data
+MUCH = bytes(range(256)) * 40_000
+"""More than the kernel takes, of a peer that does not read."""
 
 
-def shake_step_by_step(server: TLSSocket) -> None:
-    while True:
-        try:
-            server.do_handshake()
-            return
-        except ssl.SSLWantReadError:
-            assert select.select([server], [], [], LIMIT)[0]
-        except ssl.SSLWantWriteError:
-            assert select.select([], [server], [], LIMIT)[1]
+class Output:
+    """The part of `Records` that a wire needs: output that a test puts there."""
 
+    def __init__(self) -> None:
+        self.waiting = b""
 
-def send_step_by_step(server: TLSSocket, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[server.send(left) :]
-        except ssl.SSLWantWriteError:
-            assert select.select([], [server], [], LIMIT)[1]
+    @property
+    def has_output(self) -> bool:
+        return bool(self.waiting)
 
-
-def send_until_full(server: TLSSocket, data: bytes) -> int:
-    """Send until the kernel takes no more; how much it took."""
-    left = memoryview(data)
-    with contextlib.suppress(ssl.SSLWantWriteError):
-        while left:
-            left = left[server.send(left) :]
-    assert left
-    return len(data) - len(left)
-
-
-def send_until(server: TLSSocket, end: type[OSError]) -> int:
-    """Send 10,000 bytes again and again, until `end` is raised; how many went before."""
-    sent = 0
-    try:
-        while True:
-            sent += server.send(bytes(10_000))
-    except end:
-        return sent
-
-
-def test_a_repeated_send_needs_the_same_data(one: Pair) -> None:
-    server, client = one
-    server.setblocking(False)
-    sent = send_until(server, ssl.SSLWantWriteError)
-    reading = Background(receive, client, sent + 10_000)
-    server.settimeout(LIMIT)
-    with pytest.raises(ssl.SSLError, match="bad write retry"):
-        server.send(b"short")
-    assert server.send(bytes(10_000)) == 10_000
-    assert reading.result() == bytes(sent + 10_000)
-
-
-def test_block_waits_on_a_non_blocking_socket(tls: TLS, context: ssl.SSLContext) -> None:
-    with plain_peers() as (plain, raw):
-        plain.setblocking(False)
-        server = tls.wrap(plain)
-        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
-        server.do_handshake(block=True)
-        assert server.gettimeout() == 0.0
-        shaking.result().close()
-
-
-def test_a_send_that_timed_out_can_go_on(one: Pair) -> None:
-    server, client = one
-    server.settimeout(0.01)
-    sent = send_until(server, TimeoutError)
-    reading = Background(read_all, client)
-    server.settimeout(LIMIT)
-    assert server.send(bytes(10_000)) == 10_000
-    server.shutdown(socket.SHUT_WR)
-    assert reading.result() == bytes(sent + 10_000)
-
-
-def test_a_timed_out_sendall_tears_no_record(one: Pair) -> None:
-    server, client = one
-    server.settimeout(0.01)
-    with pytest.raises(TimeoutError):
-        server.sendall(bytes(64 * MEBIBYTE))
-    reading = Background(read_all, client)
-    server.settimeout(LIMIT)
-    server.sendall(b"the end")
-    server.shutdown(socket.SHUT_WR)
-    got = reading.result()
-    assert len(got) < 64 * MEBIBYTE
-    assert got.strip(b"\0") == b"the end"
-
-
-def test_recv_times_out(pair: Pair) -> None:
-    server, client = pair
-    server.settimeout(0.01)
-    with pytest.raises(TimeoutError):
-        server.recv(1)
-    client.sendall(b"x")
-    server.settimeout(LIMIT)
-    assert server.recv(1) == b"x"
-
-
-class Wire:
-    """An inner socket in memory, with a client at its other end, whose data is cut at will."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-        self._pieces: list[bytes] = []
-        self.timeout: float | None = None
-
-    def shake(self) -> None:
-        """Say what is to be said next in the handshake."""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._client.do_handshake()
-        self._pieces.append(self._outgoing.read())
-
-    def say(self, messages: list[bytes], cuts: list[int]) -> None:
-        """Seal each message in records of its own, and send all in pieces of these sizes."""
-        self.pass_on(self.seal(messages), cuts)
-
-    def seal(self, messages: list[bytes], *, end: bool = False) -> bytes:
-        """Each message in records of its own; at the `end`, close_notify."""
-        for message in messages:
-            self._client.write(message)
-        if end:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                self._client.unwrap()
-        return self._outgoing.read()
-
-    def pass_on(self, left: bytes, cuts: Iterable[int] = ()) -> None:
-        """Send what is sealed, in pieces of these sizes."""
-        for cut in cuts:
-            self._pieces.append(left[:cut])
-            left = left[cut:]
-        self._pieces.append(left)
-        self._pieces = [piece for piece in self._pieces if piece]
-
-    def recv(self, _size: int) -> bytes:
-        return self._pieces.pop(0) if self._pieces else b""
-
-    def send(self, data: bytes) -> int:
-        self._incoming.write(data)
-        if not self._client.version():
-            self.shake()
-        return len(data)
-
-    def gettimeout(self) -> float | None:
-        return self.timeout
-
-    def setsockopt(self, *_arguments: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-    def fileno(self) -> int:
-        return -1
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(st.integers(1, 40_000), max_size=6),
-    st.lists(st.integers(1, 40_000), max_size=12),
-    st.integers(1, 70_000),
-)
-def test_any_cut_of_the_ciphertext_gives_the_same(
-    tls: TLS, context: ssl.SSLContext, sizes: list[int], cuts: list[int], asked: int
-) -> None:
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
-    messages = [os.urandom(size) for size in sizes]
-    wire.say(messages, cuts)
-    assert read_in_pieces(server, asked) == b"".join(messages)
-    assert server.truncated
+    def take_output(self) -> bytes:
+        taken, self.waiting = self.waiting, b""
+        return taken
 
 
 @pytest.fixture
-def wire(tls: TLS, context: ssl.SSLContext) -> tuple[TLSSocket, Wire]:
-    """A server that has shaken hands, and what it stands on."""
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
-    return server, wire
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.settimeout(LIMIT)
+    with ours, theirs:
+        yield ours, theirs
 
 
-RECORDS = [b"one", b"two", bytes(16_384), b"the last"]
+@pytest.fixture
+def output() -> Any:
+    return Output()
 
 
-def test_all_records_that_are_here_come_at_once(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.say(RECORDS, [])
-    assert server.recv(5) == b"onetw"
-    assert server.recv(65_536) == b"".join(RECORDS)[5:]
-    there.say(RECORDS, [])
-    buffer = bytearray(65_536)
-    count = server.recv_into(buffer)
-    assert buffer[:count] == b"".join(RECORDS)
+@pytest.fixture
+def wire(ends: tuple[socket.socket, socket.socket], output: Any) -> Wire:
+    return Wire(ends[0], output)
 
 
-@pytest.mark.parametrize("size", [3, 16_384, 65_536])
-def test_the_end_comes_behind_the_data(wire: tuple[TLSSocket, Wire], size: int) -> None:
-    server, there = wire
-    there.pass_on(there.seal(RECORDS, end=True))
-    got = b""
-    while part := server.recv(size):
-        got += part
-    assert got == b"".join(RECORDS)
-    assert not server.truncated
-    assert server.recv(size) == b""
+@pytest.fixture
+def peer(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return ends[1]
 
 
-JUNK = b"\x17\x03\x03\x00\x20" + b"j" * 32
+# --- in ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("junk", [JUNK, b"junk without a record"])
-def test_what_breaks_tls_is_told_behind_the_data(wire: tuple[TLSSocket, Wire], junk: bytes) -> None:
-    server, there = wire
-    there.pass_on(there.seal(RECORDS) + junk)
-    assert server.recv(65_536) == b"".join(RECORDS)
-    with pytest.raises(BrokenPipeError):
-        server.sendall(b"x")
-    with pytest.raises(ssl.SSLError, match=r"(?i)record|version"):
-        server.recv(65_536)
-    with pytest.raises(ssl.SSLError, match="broken before"):
-        server.recv(65_536)
+def test_what_was_read_before_is_received_first(
+    ends: tuple[socket.socket, socket.socket], output: Any
+) -> None:
+    ours, theirs = ends
+    wire = Wire(ours, output, initial=b"first")
+    theirs.sendall(b"second")
+    assert wire.receive() == b"first"
+    assert wire.receive() == b"second"
 
 
-def test_pending_tells_of_the_data_before_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.pass_on(there.seal([b"good", b"more"]) + JUNK)
-    assert server.recv(1) == b"g"
-    assert server.pending() == 7
-    assert server.recv(100) == b"oodmore"
-    assert server.pending() == 0
-    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
-        server.recv(1)
+def test_the_end_of_the_connection(wire: Wire, peer: socket.socket) -> None:
+    peer.sendall(b"x")
+    peer.close()
+    assert wire.receive() == b"x"
+    assert not wire.truncated
+    assert wire.receive() == b""
+    assert wire.truncated
 
 
-def test_unwrap_tells_of_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.pass_on(JUNK)
-    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
-        server.unwrap()
+def test_a_non_blocking_socket_without_data(wire: Wire) -> None:
+    wire.inner.setblocking(False)
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.receive()
+    assert not wire.truncated
 
 
-def test_the_alert_goes_out_before_the_fault_is_told(one: Pair) -> None:
-    server, client = one
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # to send both in one segment
-    client.sendall(b"good")
-    os.write(client.fileno(), JUNK)
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-    assert server.recv(1) == b"g"
-    assert server.pending() == 3
-    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-        client.recv(1)
-    assert server.recv(100) == b"ood"
-    with pytest.raises(ssl.SSLError, match=r"(?i)record"):
-        server.recv(1)
-
-
-def read_in_pieces(server: TLSSocket, size: int) -> bytes:
-    """By `recv` and `recv_into` in turn, until the stream's end."""
-    got, buffer = bytearray(), bytearray(size)
-    while True:
-        part = server.recv(size)
-        count = server.recv_into(buffer)
-        got += part + buffer[:count]
-        if not part and not count:
-            return bytes(got)
-
-
-def test_a_record_that_drips_meets_the_limit_of_time(tls: TLS, context: ssl.SSLContext) -> None:
-    """Though each wait is short: that of a whole record is limited too."""
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
-    wire.say([bytes(16_000)], [1] * 15_000)
-    wire.timeout = 1e-9
+def test_a_limit_bounds_the_wait_for_data(wire: Wire, peer: socket.socket) -> None:
     with pytest.raises(TimeoutError):
-        server.recv(1)
-    wire.timeout = None
-    assert len(server.recv(16_000)) == 16_000, "nothing of it was lost"
+        wire.receive(0.0)  # of the monotonic clock: long ago
+    peer.sendall(b"x")
+    assert wire.receive(monotonic() + LIMIT) == b"x"
+    wire.restore(LIMIT)
+    assert wire.inner.gettimeout() == LIMIT
+    wire.inner.close()
+    wire.restore(LIMIT)  # which changes nothing
 
 
-def test_a_full_kernel_keeps_sendall_waiting_or_not(one: Pair) -> None:
-    server, _client = one
-    fill(server.inner)
-    server.settimeout(0.0)
+# --- out ---------------------------------------------------------------------------------------
+
+
+def test_all_is_sent_in_order(wire: Wire, peer: socket.socket, output: Output) -> None:
+    reading = Background(read_all, peer)
+    wire.send(b"one,")
+    wire.send(MUCH)
+    output.waiting = b"two,"
+    wire.flush()
+    wire.unsent = b"three,"
+    output.waiting = b"four"
+    wire.flush()
+    assert wire.unsent == output.waiting == b""
+    wire.flush()
+    wire.inner.close()
+    assert reading.result() == b"one," + MUCH + b"two,three,four"
+
+
+def test_what_a_time_limit_stops_goes_before_other_data(
+    wire: Wire, peer: socket.socket, output: Output
+) -> None:
+    wire.inner.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        wire.send(MUCH)
+    assert 0 < len(wire.unsent) < len(MUCH)
+    reading = Background(read_all, peer)
+    wire.inner.settimeout(LIMIT)
+    output.waiting = b"the end"
+    wire.flush()
+    wire.inner.close()
+    assert reading.result() == MUCH + b"the end"
+
+
+def test_a_non_blocking_socket_without_room(wire: Wire) -> None:
+    fill(wire.inner)
     with pytest.raises(ssl.SSLWantWriteError):
-        server.sendall(b"x")
+        wire.send(b"x")
     with pytest.raises(ssl.SSLWantWriteError):
-        server.sendall(b"y")
+        wire.flush()
+    assert wire.unsent == b"x"
 
 
-def test_an_alert_does_not_wait_for_whoever_sends(tls: TLS, context: ssl.SSLContext) -> None:
-    """The reader that meets junk leaves the alert to who has the turn."""
-    turn: Any = threading.Lock()
-    with peers(tls, context, turn=turn) as (server, client):
-        with socket.socket(fileno=client.detach()) as raw, turn:
-            raw.sendall(b"junk without a record")
-            with pytest.raises(ssl.SSLError):
-                server.recv(1)
+def test_a_limit_bounds_the_wait_for_room(wire: Wire, output: Output) -> None:
+    output.waiting = b"x"
+    with pytest.raises(TimeoutError):
+        wire.flush(0.0)
+    assert wire.unsent == b"x"
+
+
+def test_flush_now_does_not_wait(wire: Wire, output: Output) -> None:
+    fill(wire.inner)
+    wire.inner.settimeout(None)
+    output.waiting = b"x"
+    with pytest.raises(ssl.SSLWantWriteError):
+        wire.flush_now()
+    wire.try_flush()
+    assert wire.unsent == b"x"
+    assert wire.inner.gettimeout() is None
+
+
+def test_try_flush_raises_nothing(wire: Wire, output: Output) -> None:
+    output.waiting = b"x"
+    wire.inner.close()
+    wire.try_flush()
+    assert wire.unsent == b"x"
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_flush_now_sends_all_there_is_room_for(
+    wire: Wire, peer: socket.socket, output: Output, last: bool
+) -> None:
+    output.waiting = b"close_notify"
+    wire.flush_now(last=last)
+    wire.inner.shutdown(socket.SHUT_WR)
+    assert read_all(peer) == b"close_notify"
+
+
+def test_a_reader_leaves_the_output_to_a_writer(wire: Wire, peer: socket.socket) -> None:
+    output: Any = wire.records
+    output.waiting = b"alert"
+    with wire.lock:
+        wire.flush_if_unlocked()
+        assert output.waiting
+    wire.flush_if_unlocked()
+    assert peer.recv(100) == b"alert"
+    assert wire.lock.acquire(False), "it was not released"
+
+
+def test_a_lock_of_the_callers(ends: tuple[socket.socket, socket.socket], output: Any) -> None:
+    lock: Any = threading.RLock()
+    assert Wire(ends[0], output, lock).lock is lock

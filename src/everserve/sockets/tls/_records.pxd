@@ -4,38 +4,39 @@ from cpython.pythread cimport PyThread_type_lock
 
 cdef class Records:
     cdef readonly object tls
-    cdef readonly bint ended
+    cdef readonly bint close_notify_received
+    cdef readonly bint close_notify_sent
     cdef readonly bint broken
-    cdef bint listens            # the peer has to say something first
-    cdef readonly bint said      # close_notify has gone the other way
+    cdef bint awaits_peer        # whether the handshake needs input first
     cdef object in_bio           # ciphertext on its way to OpenSSL,
     cdef object out_bio          # and from it
-    cdef object openssl          # what `SSLObject` only passes reads and writes on to
-    cdef object fault            # met behind data, which is told of first
-    cdef bytes early             # plain text that was read before somebody asked for it
-    cdef bytes held              # ciphertext that OpenSSL has not been given,
-    cdef Py_ssize_t at           # from here on
-    cdef Py_ssize_t lacking      # bytes that a record lacks whose beginning OpenSSL has been given
-    cdef Py_ssize_t more         # bytes that OpenSSL may have to read, at most; 0: none
-    cdef PyThread_type_lock lock     # held for OpenSSL alone
+    cdef object openssl          # what `SSLObject` passes reads and writes on to
+    cdef object deferred         # the error met behind data; raised after that is read
+    cdef bytes ahead             # plaintext that was read ahead
+    cdef bytes buffer            # ciphertext that OpenSSL has not been given,
+    cdef Py_ssize_t start        # from this index on
+    cdef Py_ssize_t missing      # bytes that a record lacks whose beginning OpenSSL has been given
+    cdef Py_ssize_t unread       # an upper bound of the bytes that OpenSSL can read; 0: none
+    cdef PyThread_type_lock lock     # held for each use of OpenSSL
     cdef bint taken
-    cdef bint alone              # what OpenSSL has to read is one record, and all of it
-    cdef bint quiet              # all that OpenSSL had to say was taken, and nothing but data has come
+    cdef bint single             # what OpenSSL can read is one record, and all of it
+    cdef bint silent             # there is no output: it was taken, and only data has come since
 
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
-    cdef bint holds(self) noexcept
-    cdef list seal_batch(self, char *plain, Py_ssize_t size)
+    cdef bint has_any_input(self) noexcept
+    cdef list encrypt_batch(self, char *plaintext, Py_ssize_t size)
     cdef int check_writing(self) except -1
-    cdef object open_sealed(self, bytes sealed, Py_ssize_t size)
-    cdef bytes seal(self, plain)
-    cdef int take_in(self, bytes sealed) except -1
-    cdef int tell_fault(self) except -1
-    cdef int open_early(self) except -1
-    cdef bytes take_early(self, Py_ssize_t size)
-    cdef bytes open_one(self, Py_ssize_t size)
-    cdef Py_ssize_t open_into(self, char *target, Py_ssize_t size) except -2
-    cdef int count_opened(self, Py_ssize_t asked, Py_ssize_t count) except -1
-    cdef object open_all(self, Py_ssize_t size)
-    cdef bint feed(self) except -1
-    cdef bytes seal_all(self, plain)
+    cdef object decrypt(self, bytes ciphertext, Py_ssize_t size)
+    cdef bytes encrypt(self, plaintext)
+    cdef int take_in(self, bytes ciphertext) except -1
+    cdef int raise_broken(self) except -1
+    cdef int decrypt_ahead(self) except -1
+    cdef bytes take_ahead(self, Py_ssize_t size)
+    cdef bytes decrypt_one(self, Py_ssize_t size)
+    cdef Py_ssize_t decrypt_into(self, char *target, Py_ssize_t size) except -2
+    cdef int count_decrypted(self, Py_ssize_t asked, Py_ssize_t count) except -1
+    cdef object decrypt_all(self, Py_ssize_t size)
+    cdef bint feed_openssl(self) except -1
+    cdef Py_ssize_t find_end(self, int *count) noexcept
+    cdef bytes encrypt_all(self, plaintext)

@@ -1,8 +1,8 @@
 # cython: binding=False
-"""The record layer of TLS, compiled: ciphertext in, plain text out, and back, by OpenSSL on memory.
+"""The record layer of TLS, compiled: ciphertext in, plaintext out, and back, by OpenSSL on memory.
 
-It waits for nothing and touches no socket; `records.py` is its reference, and says why things are
-as they are.
+It waits for nothing and touches no socket. `records.py` is its reference, and gives the reasons for
+what is done here.
 """
 import errno
 import os
@@ -30,13 +30,13 @@ cdef extern from *:
     void Py_DECREF(PyObject *o)
 
 cdef enum:
-    HEAD = 5                     # bytes of a record's header: its kind, two of version, two of length
+    HEADER = 5                   # bytes: content type, two of version, two of length
 
 cdef Py_ssize_t RECORD = reference.RECORD
-cdef Py_ssize_t MEAL = reference._MEAL
+cdef Py_ssize_t FEED = reference._FEED
 cdef Py_ssize_t LONGEST = reference._LONGEST
-cdef int FIRST_KIND = reference._KINDS[0]
-cdef int LAST_KIND = reference._KINDS.stop - 1
+cdef int FIRST_TYPE = reference._CONTENT_TYPES[0]
+cdef int LAST_TYPE = reference._CONTENT_TYPES.stop - 1
 
 cdef object SSLError = ssl.SSLError
 cdef object SSLWantReadError = ssl.SSLWantReadError
@@ -44,12 +44,12 @@ cdef object SSLZeroReturnError = ssl.SSLZeroReturnError
 cdef object MemoryBIO = ssl.MemoryBIO
 
 
-cdef inline Py_ssize_t length_of(const unsigned char *head):
-    return head[3] << 8 | head[4]
+cdef inline Py_ssize_t length_of(const unsigned char *header):
+    return header[3] << 8 | header[4]
 
 
 cdef class Records:
-    """One connection's records. One thread may read while others write; who writes has the turn."""
+    """One connection's records. One thread may read while others write, one at a time."""
 
     def __cinit__(self, context, bint server_side, server_hostname, session):
         self.lock = PyThread_allocate_lock()
@@ -60,8 +60,8 @@ cdef class Records:
         self.tls = context.wrap_bio(
             self.in_bio, self.out_bio, server_side, server_hostname, session)
         self.openssl = self.tls._sslobj
-        self.listens = server_side
-        self.early = self.held = b""
+        self.awaits_peer = server_side
+        self.ahead = self.buffer = b""
 
     def __dealloc__(self):
         if self.lock is not NULL:
@@ -80,210 +80,219 @@ cdef class Records:
 
     # --- the handshake -----------------------------------------------------------------------------
 
-    def agree(self):
-        """Go on with the handshake as far as what is here allows; True when it is done."""
-        self.quiet = False
-        while not self.listens or self.more or self.feed():
-            self.listens = False
+    def do_handshake(self):
+        """Advance the handshake as far as the input allows; True when it is done."""
+        self.silent = False
+        while not self.awaits_peer or self.unread or self.feed_openssl():
+            self.awaits_peer = False
             try:
                 self.openssl.do_handshake()
             except SSLWantReadError:
-                self.listens = True
-                self.more = 0
+                self.awaits_peer = True
+                self.unread = 0
                 continue
-            self.more = self.in_bio.pending
+            self.unread = self.in_bio.pending
             return True
         return False
 
-    # --- what is here --------------------------------------------------------------------------------
+    # --- input and output ----------------------------------------------------------------------------
 
     @property
-    def holding(self):
-        """Whether there is anything that `read` has to look at before more ciphertext comes."""
-        return self.holds()
+    def has_input(self):
+        """Whether `read` has anything to look at before more ciphertext comes."""
+        return self.has_any_input()
 
-    cdef bint holds(self) noexcept:
-        return (self.more > 0 or self.lacking > 0 or self.ended or self.broken
-                or PyBytes_GET_SIZE(self.held) > 0 or PyBytes_GET_SIZE(self.early) > 0)
+    cdef bint has_any_input(self) noexcept:
+        return (self.unread > 0 or self.missing > 0 or self.close_notify_received or self.broken
+                or PyBytes_GET_SIZE(self.buffer) > 0 or PyBytes_GET_SIZE(self.ahead) > 0)
 
     @property
-    def speaking(self):
-        """Whether there is ciphertext for the peer: an answer, an alert."""
-        return not self.quiet and self.out_bio.pending > 0
+    def has_output(self):
+        """Whether there is ciphertext for the peer that no `write` has returned, such as an alert."""
+        return not self.silent and self.out_bio.pending > 0
 
     @property
     def locked(self):
-        """Whether somebody is inside of OpenSSL: another thread, or who a signal has interrupted."""
+        """Whether OpenSSL is in use: by another thread, or below a signal handler in this one."""
         return self.taken
 
-    def hold(self, bytes sealed not None):
-        """Keep what has come."""
-        self.take_in(sealed)
+    def feed(self, bytes ciphertext not None):
+        """Keep what was received."""
+        self.take_in(ciphertext)
 
-    cdef int take_in(self, bytes sealed) except -1:
-        """Keep what has come; one record alone needs no more looking at."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(sealed)
-        if PyBytes_GET_SIZE(self.held):
-            self.held = self.held[self.at:] + sealed
-            self.at = 0
-            self.quiet = self.alone = False
-        elif (size >= HEAD and not self.lacking
-              and size == HEAD + length_of(<const unsigned char *>PyBytes_AS_STRING(sealed))):
-            self.in_bio.write(sealed)
-            if self.more:
-                self.quiet = False
-            self.alone = self.more == 0
-            self.more += size
+    cdef int take_in(self, bytes ciphertext) except -1:
+        """Keep what was received. One whole record goes to OpenSSL without being looked at again."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(ciphertext)
+        if PyBytes_GET_SIZE(self.buffer):
+            self.buffer = self.buffer[self.start:] + ciphertext
+            self.start = 0
+            self.silent = self.single = False
+        elif (size >= HEADER and not self.missing
+              and size == HEADER + length_of(<const unsigned char *>PyBytes_AS_STRING(ciphertext))):
+            self.in_bio.write(ciphertext)
+            if self.unread:
+                self.silent = False
+            self.single = self.unread == 0
+            self.unread += size
         else:
-            self.held = sealed
-            self.quiet = self.alone = False
+            self.buffer = ciphertext
+            self.silent = self.single = False
         return 0
 
+    def take_output(self):
+        """Return the ciphertext for the peer, once."""
+        self.enter()
+        try:
+            self.silent = True
+            return self.out_bio.read()
+        finally:
+            self.leave()
+
     def surplus(self):
-        """After the end of TLS: what came in clear behind it, once."""
-        cdef bytes held = self.held[self.at:]
-        self.held = b""
-        return self.in_bio.read() + held
+        """After the end of TLS: return what came in clear behind it, once."""
+        cdef bytes rest = self.buffer[self.start:]
+        self.buffer = b""
+        return self.in_bio.read() + rest
 
     # --- reading -------------------------------------------------------------------------------------
 
-    def read(self, bytes sealed not None, Py_ssize_t size):
-        """The first `size` bytes of what is here with `sealed`, of as many records as there are.
+    def read(self, bytes ciphertext not None, Py_ssize_t size):
+        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of all records received.
 
-        None when the rest of a record has to come first; b"" at the stream's end.
+        None when the rest of a record is missing; b"" at the end of the stream.
         """
-        return self.open_sealed(sealed, size)
+        return self.decrypt(ciphertext, size)
 
-    cdef object open_sealed(self, bytes sealed, Py_ssize_t size):
+    cdef object decrypt(self, bytes ciphertext, Py_ssize_t size):
         self.enter()
         try:
-            if PyBytes_GET_SIZE(sealed):
-                self.take_in(sealed)
-            if PyBytes_GET_SIZE(self.early):
-                return self.take_early(size)
-            if self.ended:
+            if PyBytes_GET_SIZE(ciphertext):
+                self.take_in(ciphertext)
+            if PyBytes_GET_SIZE(self.ahead):
+                return self.take_ahead(size)
+            if self.close_notify_received:
                 return b""
             if self.broken:
-                self.tell_fault()
-            if PyBytes_GET_SIZE(self.held) or (self.more > 0 and not self.alone):
-                return self.open_all(size)
-            return self.open_one(size)
+                self.raise_broken()
+            if PyBytes_GET_SIZE(self.buffer) or (self.unread > 0 and not self.single):
+                return self.decrypt_all(size)
+            return self.decrypt_one(size)
         finally:
             self.leave()
 
-    def read_early(self, bytes sealed not None=b""):
-        """Read all that is here with `sealed`, before somebody asks for it; the bytes so read."""
+    def read_ahead(self, bytes ciphertext not None=b""):
+        """Feed `ciphertext`, and decrypt all records received for a later `read`; bytes so kept."""
         self.enter()
         try:
-            if PyBytes_GET_SIZE(sealed):
-                self.take_in(sealed)
-            self.open_early()
+            if PyBytes_GET_SIZE(ciphertext):
+                self.take_in(ciphertext)
+            self.decrypt_ahead()
         finally:
             self.leave()
-        return PyBytes_GET_SIZE(self.early)
+        return PyBytes_GET_SIZE(self.ahead)
 
-    def forget_early(self):
-        """What was read so is of no use to anybody."""
-        self.early = b""
+    def drop_ahead(self):
+        """Drop what was read ahead."""
+        self.ahead = b""
 
-    def raise_fault(self):
-        """Raise what broke TLS behind what was read early, if anything did."""
-        if self.fault is not None:
-            raise self.fault
+    def raise_deferred(self):
+        """Raise what broke TLS behind the data that was read ahead, if anything did."""
+        if self.deferred is not None:
+            raise self.deferred
 
-    cdef int tell_fault(self) except -1:
-        fault, self.fault = self.fault, None
-        raise fault or SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
+    cdef int raise_broken(self) except -1:
+        error, self.deferred = self.deferred, None
+        raise error or SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
 
-    cdef int open_early(self) except -1:
-        while not self.ended and not self.broken:
+    cdef int decrypt_ahead(self) except -1:
+        while not self.close_notify_received and not self.broken:
             try:
-                found = self.open_all(PY_SSIZE_T_MAX)
+                found = self.decrypt_all(PY_SSIZE_T_MAX)
             except SSLError as error:
-                self.fault = error.with_traceback(None)
+                self.deferred = error.with_traceback(None)
                 return 0
             if found is None:
                 return 0
-            self.early += <bytes>found
+            self.ahead += <bytes>found
         return 0
 
-    cdef bytes take_early(self, Py_ssize_t size):
-        cdef bytes found = self.early[:size]
-        self.early = self.early[size:]
+    cdef bytes take_ahead(self, Py_ssize_t size):
+        cdef bytes found = self.ahead[:size]
+        self.ahead = self.ahead[size:]
         return found
 
-    cdef bytes open_one(self, Py_ssize_t size):
-        """Let OpenSSL read one record: its first `size` bytes; the lock is held.
+    cdef bytes decrypt_one(self, Py_ssize_t size):
+        """Decrypt one record, up to `size` bytes of it; the lock is held.
 
-        None when more has to come first. What comes out empty is the peer's close_notify.
+        None when more has to come first. An empty result is the peer's close_notify.
         """
         cdef Py_ssize_t asked
         cdef bytes found
-        while self.more > 0 or self.feed():
-            asked = min(self.more, size)
+        while self.unread > 0 or self.feed_openssl():
+            asked = min(self.unread, size)
             try:
                 found = self.openssl.read(asked)
             except SSLWantReadError:
-                self.more = 0
-                self.quiet = self.alone = False
+                self.unread = 0
+                self.silent = self.single = False
                 continue
             except SSLZeroReturnError:
                 found = b""
             except SSLError:
                 self.broken = True
-                self.quiet = False
+                self.silent = False
                 raise
-            self.count_opened(asked, PyBytes_GET_SIZE(found))
+            self.count_decrypted(asked, PyBytes_GET_SIZE(found))
             return found
         return None
 
-    cdef Py_ssize_t open_into(self, char *target, Py_ssize_t size) except -2:
-        """As `open_one`, to where there is room; the bytes that came, -1 when more has to."""
+    cdef Py_ssize_t decrypt_into(self, char *target, Py_ssize_t size) except -2:
+        """As `decrypt_one`, into `target`; the number of bytes, -1 when more has to come first."""
         cdef Py_ssize_t asked, count
-        while self.more > 0 or self.feed():
-            asked = min(self.more, size)
+        while self.unread > 0 or self.feed_openssl():
+            asked = min(self.unread, size)
             try:
                 count = self.openssl.read(
                     asked, PyMemoryView_FromMemory(target, asked, PyBUF_WRITE))
             except SSLWantReadError:
-                self.more = 0
-                self.quiet = self.alone = False
+                self.unread = 0
+                self.silent = self.single = False
                 continue
             except SSLZeroReturnError:
                 count = 0
             except SSLError:
                 self.broken = True
-                self.quiet = False
+                self.silent = False
                 raise
-            self.count_opened(asked, count)
+            self.count_decrypted(asked, count)
             return count
         return -1
 
-    cdef int count_opened(self, Py_ssize_t asked, Py_ssize_t count) except -1:
-        if self.alone and 0 < count < asked:
-            self.more = 0        # that was all of it, to know which OpenSSL need not be asked
+    cdef int count_decrypted(self, Py_ssize_t asked, Py_ssize_t count) except -1:
+        if self.single and 0 < count < asked:
+            self.unread = 0      # all of the one record was read: OpenSSL need not be asked
             return 0
         if count == 0:
-            self.ended = True
-        self.more = self.in_bio.pending
+            self.close_notify_received = True
+        self.unread = self.in_bio.pending
         if count == asked:
-            self.more += self.tls.pending()
+            self.unread += self.tls.pending()
         return 0
 
-    cdef object open_all(self, Py_ssize_t size):
-        """Up to `size` bytes of all records that are here, put together where they are decrypted.
+    cdef object decrypt_all(self, Py_ssize_t size):
+        """Decrypt up to `size` bytes of all records received, into one object.
 
-        What breaks TLS behind the first is told when these have been read.
+        What breaks TLS behind the first is raised when these have been read.
         """
         cdef PyObject *found
         cdef Py_ssize_t done = 0, count = 0
-        if self.more == 0 and not self.feed():
+        if self.unread == 0 and not self.feed_openssl():
             return None
-        size = min(size, self.more + PyBytes_GET_SIZE(self.held) - self.at)
+        size = min(size, self.unread + PyBytes_GET_SIZE(self.buffer) - self.start)
         found = new_bytes(NULL, size)
         try:
             while done < size:
-                count = self.open_into(text_of(found) + done, size - done)
+                count = self.decrypt_into(text_of(found) + done, size - done)
                 if count <= 0:
                     break
                 done += count
@@ -291,7 +300,7 @@ cdef class Records:
             if done == 0:
                 Py_DECREF(found)
                 raise
-            self.fault = error.with_traceback(None)
+            self.deferred = error.with_traceback(None)
         except BaseException:
             Py_DECREF(found)
             raise
@@ -304,73 +313,82 @@ cdef class Records:
         Py_DECREF(found)
         return data
 
-    cdef bint feed(self) except -1:
-        """Give OpenSSL the next whole records, if there are any; of one that is not, the beginning."""
-        cdef const unsigned char *text
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.held)
-        cdef Py_ssize_t start = self.at, end = self.at + self.lacking, stop
+    cdef bint feed_openssl(self) except -1:
+        """Give OpenSSL the next records; True if they are whole, False if there are none."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.buffer)
+        cdef Py_ssize_t start = self.start, end
         cdef int count = 0
         if not size:
             return False
-        text = <const unsigned char *>PyBytes_AS_STRING(self.held)
-        while size - end >= HEAD and not self.lacking:
-            if not (FIRST_KIND <= text[end] <= LAST_KIND and text[end + 1] == 3
-                    and length_of(text + end) <= LONGEST):
-                end = size
-                count = 0
-                break
-            stop = end + HEAD + length_of(text + end)
-            if end > start and (stop > size or stop - start > MEAL):
-                break
-            end = stop
-            count += 1
+        end = start + self.missing if self.missing else self.find_end(&count)
         if end == start:
             return False
         self.in_bio.write(PyMemoryView_FromMemory(
-            <char *>text + start, min(end, size) - start, PyBUF_READ))
+            PyBytes_AS_STRING(self.buffer) + start, min(end, size) - start, PyBUF_READ))
         if end < size:
-            self.at = end
+            self.start = end
         else:
-            self.held = b""
-            self.at = 0
+            self.buffer = b""
+            self.start = 0
         if end > size:
-            self.lacking = end - size
+            self.missing = end - size
             return False
-        self.alone = count == 1
-        self.more = end - start if self.alone else self.in_bio.pending
-        if self.lacking:         # of which OpenSSL may have taken the beginning in
-            self.more += LONGEST
-            self.lacking = 0
+        self.single = count == 1
+        self.unread = end - start if self.single else self.in_bio.pending
+        if self.missing:         # of which OpenSSL may have buffered the beginning already
+            self.unread += LONGEST
+            self.missing = 0
         return True
+
+    cdef Py_ssize_t find_end(self, int *count) noexcept:
+        """The end of the whole records to feed next, or of one that has only begun.
+
+        `count` is how many these are; 0 where they include what is not a record.
+        """
+        cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(self.buffer)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.buffer)
+        cdef Py_ssize_t start = self.start, end = self.start, stop
+        count[0] = 0
+        while size - end >= HEADER:
+            if not (FIRST_TYPE <= text[end] <= LAST_TYPE and text[end + 1] == 3
+                    and length_of(text + end) <= LONGEST):
+                count[0] = 0
+                return size
+            stop = end + HEADER + length_of(text + end)
+            if end > start and (stop > size or stop - start > FEED):
+                return end
+            end = stop
+            count[0] += 1
+        return end
 
     # --- writing -------------------------------------------------------------------------------------
 
-    def write(self, plain):
-        """All of `plain` as ciphertext; before it comes what OpenSSL has to say besides."""
-        return self.seal(plain)
+    def write(self, plaintext):
+        """Encrypt all of `plaintext`; return the ciphertext, behind any other output."""
+        return self.encrypt(plaintext)
 
-    cdef bytes seal(self, plain):
+    cdef bytes encrypt(self, plaintext):
         self.enter()
         try:
             self.check_writing()
-            if PyBytes_CheckExact(plain) and 0 < PyBytes_GET_SIZE(plain) <= RECORD:
-                self.openssl.write(plain)
-                self.quiet = True
+            if PyBytes_CheckExact(plaintext) and 0 < PyBytes_GET_SIZE(plaintext) <= RECORD:
+                self.openssl.write(plaintext)
+                self.silent = True
                 return self.out_bio.read()
         finally:
             self.leave()
-        return self.seal_all(plain)
+        return self.encrypt_all(plaintext)
 
-    cdef bytes seal_all(self, plain):
+    cdef bytes encrypt_all(self, plaintext):
         cdef Py_buffer view
-        PyObject_GetBuffer(plain, &view, PyBUF_SIMPLE)
+        PyObject_GetBuffer(plaintext, &view, PyBUF_SIMPLE)
         try:
-            return b"".join(self.seal_batch(<char *>view.buf, view.len))
+            return b"".join(self.encrypt_batch(<char *>view.buf, view.len))
         finally:
             PyBuffer_Release(&view)
 
-    cdef list seal_batch(self, char *plain, Py_ssize_t size):
-        """As `write`, a piece of ciphertext for each record."""
+    cdef list encrypt_batch(self, char *plaintext, Py_ssize_t size):
+        """As `write`; one piece of ciphertext for each record."""
         cdef Py_ssize_t done = 0, count
         cdef list parts = []
         self.enter()
@@ -378,7 +396,7 @@ cdef class Records:
             self.check_writing()
             while done < size:
                 count = min(size - done, RECORD)
-                self.openssl.write(PyMemoryView_FromMemory(plain + done, count, PyBUF_READ))
+                self.openssl.write(PyMemoryView_FromMemory(plaintext + done, count, PyBUF_READ))
                 parts.append(self.out_bio.read())
                 done += count
             return parts or [self.out_bio.read()]
@@ -386,33 +404,24 @@ cdef class Records:
             self.leave()
 
     cdef int check_writing(self) except -1:
-        if self.said or self.broken:
+        if self.close_notify_sent or self.broken:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return 0
 
-    def outgoing(self):
-        """The ciphertext that waits for the peer, once."""
+    def write_close_notify(self):
+        """Put close_notify into the output, unless TLS is broken; this is the end of writing."""
         self.enter()
         try:
-            self.quiet = True
-            return self.out_bio.read()
-        finally:
-            self.leave()
-
-    def say_goodbye(self):
-        """Put close_notify into `outgoing`, unless TLS is broken; that is the end of writing."""
-        self.enter()
-        try:
-            if self.said:
+            if self.close_notify_sent:
                 return
-            self.quiet = False
-            self.open_early()
+            self.silent = False
+            self.decrypt_ahead()
             if self.broken:
                 return
             try:
                 self.openssl.shutdown()
             except SSLWantReadError:
                 pass
-            self.said = True
+            self.close_notify_sent = True
         finally:
             self.leave()

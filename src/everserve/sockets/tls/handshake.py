@@ -1,97 +1,67 @@
-"""The handshake of a `TLSSocket`: the first thing that happens, where the request runs.
+"""The handshake: the first thing on a TLS connection, done where the request runs.
 
-It may wait for long, and for nothing: whoever calls it sets a limit of time.
+It may wait long, and in vain: the caller sets a time limit.
 """
 
-import socket
 import ssl
 from time import monotonic
 
 from everserve.sockets.tls.hello import HelloReader, UnreadableName
-from everserve.sockets.tls.records import Records
-from everserve.sockets.tls.wire import Phase, TLSWire, Turn
+from everserve.sockets.tls.wire import Wire, truncation_error
 
-__all__ = ["TLSHandshake"]
+__all__ = ["do_handshake"]
 
 _UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
-"""A fatal alert (RFC 8446, section 6.2), as it travels before there are keys."""
+"""A fatal alert (RFC 8446, section 6.2), not encrypted, as there are no keys yet."""
 
 
-class TLSHandshake(TLSWire):
-    """Agrees with the peer. Users meet it as `TLSSocket`."""
+def do_handshake(wire: Wire, hello: HelloReader | None, *, block: bool = False) -> None:
+    """Do the handshake on `wire`, whose lock is held. The socket's time limit is for the whole.
 
-    __slots__ = ("_hello", "_initial")
+    `hello` reads the client's first message; None on the client's side. `block` lets a non-blocking
+    socket wait as long as it takes. After `ssl.SSLWantReadError` or `ssl.SSLWantWriteError` call
+    again, with the same `hello`.
 
-    _initial: bytes
+    Errors: `ssl.SSLCertVerificationError`; `ssl.SSLEOFError` when the peer has gone; another
+    `ssl.SSLError`; TimeoutError; OSError.
+    """
+    timeout = wire.inner.gettimeout()
+    if timeout is None or (timeout == 0.0 and not block):
+        _exchange(wire, hello, None)
+        return
+    try:
+        if timeout == 0.0:
+            wire.inner.settimeout(None)
+        _exchange(wire, hello, monotonic() + timeout if timeout else None)
+    finally:
+        wire.restore(timeout)
 
-    def __init__(
-        self,
-        inner: socket.socket,
-        context: ssl.SSLContext,
-        server_side: bool,
-        server_hostname: str | None,
-        session: ssl.SSLSession | None,
-        turn: Turn | None,
-        records: type[Records],
-    ) -> None:
-        super().__init__(inner, context, server_side, server_hostname, session, turn, records)
-        self._initial = b""
-        self._hello = HelloReader() if server_side else None
 
-    def do_handshake(self, block: bool = False) -> None:
-        """Agree with the peer; the socket's time limit is for the whole. Nothing when it is done.
+def _exchange(wire: Wire, hello: HelloReader | None, limit: float | None) -> None:
+    """Send and receive flights, until the monotonic time `limit`."""
+    records = wire.records
+    try:
+        while not records.do_handshake():
+            wire.flush(limit)
+            ciphertext = wire.receive(limit)
+            if not ciphertext:
+                raise truncation_error("the peer went away in the handshake")
+            records.feed(_check_name(wire, hello, ciphertext))
+    except ssl.SSLError:
+        wire.try_flush()  # the alert
+        raise
+    # A server's last flight is session tickets. Where the client's first data came with the end of
+    # its handshake, they leave with the answer: a system call less, and a segment.
+    if not records.has_input:
+        wire.flush(limit)
 
-        `block` lets a non-blocking socket wait for as long as it takes.
 
-        Errors: `ssl.SSLCertVerificationError`, `ssl.SSLEOFError` (the peer went away), another
-        `ssl.SSLError`; TimeoutError; `ssl.SSLWantReadError`, `ssl.SSLWantWriteError`: call again.
-        """
-        if self._phase is not Phase.FRESH:
-            return
-        with self._turn:  # who comes second finds it done
-            if self._phase is Phase.FRESH:
-                timeout = self._inner.gettimeout()
-                if timeout is None or (timeout == 0.0 and not block):
-                    self._shake(None)
-                else:
-                    self._shake_within(timeout)
-
-    def _shake_within(self, timeout: float) -> None:
-        """With a limit for the whole; 0.0: none, although the socket does not block."""
-        try:
-            if timeout == 0.0:
-                self._inner.settimeout(None)
-            self._shake(monotonic() + timeout if timeout else None)
-        finally:
-            self._restore(timeout)
-
-    def _shake(self, limit: float | None) -> None:
-        initial, self._initial = self._initial, b""
-        if initial:
-            self._take_in(initial)
-        try:
-            while not self._records.agree():
-                self._ship(limit)
-                self._take_in(self._fetch(limit, told="the peer went away in the handshake"))
-        except ssl.SSLError:
-            self._try_to_ship()  # the alert
-            raise
-        # Where the peer's first data came with the end of its handshake, the tickets leave with
-        # what answers it: a system call less, and a segment.
-        if not self._records.holding:
-            self._ship(limit)
-        self._phase = Phase.OPEN
-
-    def _take_in(self, sealed: bytes) -> None:
-        """Keep what has come for OpenSSL, once the first flight is known to be readable."""
-        if self._hello is not None:
-            try:
-                sealed = self._hello.feed(sealed)
-            except UnreadableName as error:
-                self._unsent = _UNRECOGNIZED_NAME
-                self._try_to_ship()
-                raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(error)) from None
-            if self._hello.done:
-                self._asked_name = self._hello.name
-                self._hello = None
-        self._records.hold(sealed)
+def _check_name(wire: Wire, hello: HelloReader | None, ciphertext: bytes) -> bytes:
+    """What may be passed on to OpenSSL of `ciphertext`, which has been received."""
+    if hello is None:
+        return ciphertext
+    try:
+        return hello.feed(ciphertext)
+    except UnreadableName as error:
+        wire.unsent = _UNRECOGNIZED_NAME
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(error)) from None

@@ -1,7 +1,7 @@
-"""The record layer of TLS: ciphertext in, plain text out, and back, by OpenSSL on memory.
+"""The record layer of TLS: ciphertext in, plaintext out, and back, by OpenSSL on memory.
 
-It waits for nothing and touches no socket: `wire` brings and takes the bytes. `_records.pyx` is
-the same, compiled.
+It waits for nothing and touches no socket: a `Wire` brings and takes the ciphertext. `_records.pyx`
+is the same, compiled.
 """
 
 import errno
@@ -15,51 +15,52 @@ from typing import Any
 __all__ = ["RECORD", "Records"]
 
 RECORD = 16_384
-"""Bytes of plain text that one record holds at most (RFC 8446, section 5.1)."""
+"""The most bytes of plaintext in one record (RFC 8446, section 5.1)."""
 
-_MEAL = RECORD + 256
-"""Bytes of ciphertext given to OpenSSL at once, unless one record is longer: what its memory has ever
-held, and a third more, it keeps for as long as the connection lives."""
+_FEED = RECORD + 256
+"""Bytes of ciphertext given to OpenSSL at once, unless one record is longer. OpenSSL's buffer never
+shrinks: each connection keeps a third more than the most that its buffer has ever held."""
 
 _LONGEST = RECORD + 2048
-"""Bytes of ciphertext in a record of TLS 1.2; in 1.3 less (RFC 5246, 6.2.3; RFC 8446, 5.2)."""
+"""The most bytes of ciphertext in a record of TLS 1.2; TLS 1.3 allows fewer (RFC 5246, 6.2.3;
+RFC 8446, 5.2)."""
 
-_HEAD = struct.Struct(">BBxH")
-_KINDS = range(20, 25)
+_HEADER = struct.Struct(">BBxH")  # content type, two bytes of version, length
+_CONTENT_TYPES = range(20, 25)
 
 
 class Records:
-    """One connection's records. One thread may read while others write; who writes has the turn."""
+    """One connection's records. One thread may read while others write, one at a time."""
 
     __slots__ = (
-        "_at",
-        "_early",
-        "_fault",
-        "_held",
+        "_ahead",
+        "_awaits_peer",
+        "_buffer",
+        "_deferred",
         "_in_bio",
-        "_listens",
         "_lock",
-        "_more",
+        "_missing",
         "_openssl",
         "_out_bio",
-        "_short",
+        "_start",
+        "_unread",
         "broken",
-        "ended",
-        "said",
+        "close_notify_received",
+        "close_notify_sent",
         "tls",
     )
 
     tls: ssl.SSLObject
-    """What OpenSSL is asked for facts by."""
+    """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
 
-    ended: bool
-    """Whether the peer has said close_notify (RFC 8446, section 6.1)."""
+    close_notify_received: bool
+    """Whether the peer has ended its side (RFC 8446, section 6.1)."""
 
-    said: bool
-    """Whether close_notify has gone the other way."""
+    close_notify_sent: bool
+    """Whether this side has ended: its close_notify is in the output, or was."""
 
     broken: bool
-    """Whether the peer has sent what is no TLS, or not by the keys: nothing more can be read."""
+    """Whether the peer has sent what is not TLS, or not encrypted with the keys: reading ends."""
 
     def __init__(
         self,
@@ -73,236 +74,245 @@ class Records:
         self.tls = context.wrap_bio(
             self._in_bio, self._out_bio, server_side, server_hostname, session
         )
-        # `SSLObject` only passes reads and writes on to this; to go past it saves an echo two calls.
+        # `SSLObject` only passes reads and writes on to this. Without it an echo saves two calls.
         self._openssl: Any = getattr(self.tls, "_sslobj", self.tls)
-        self._lock = threading.Lock()  # held for OpenSSL alone
-        self._listens = server_side  # whether the peer has to say something first
-        self.ended = self.said = self.broken = False
-        self._early = b""  # plain text that was read before somebody asked for it
-        self._held = b""  # ciphertext that OpenSSL has not been given,
-        self._at = 0  # from here on
-        self._short = 0  # bytes that a record lacks whose beginning OpenSSL has been given
-        self._more = 0  # bytes that OpenSSL may have to read, or fewer; 0: none
-        self._fault: ssl.SSLError | None = None  # met behind data, which is told of first
+        self._lock = threading.Lock()  # held for each use of OpenSSL
+        self._awaits_peer = server_side  # whether the handshake needs input first
+        self.close_notify_received = self.close_notify_sent = self.broken = False
+        self._ahead = b""  # plaintext that was read ahead
+        self._buffer = b""  # ciphertext that OpenSSL has not been given,
+        self._start = 0  # from this index on
+        self._missing = 0  # bytes that a record lacks whose beginning OpenSSL has been given
+        self._unread = 0  # an upper bound of the bytes that OpenSSL can read; 0: none
+        self._deferred: ssl.SSLError | None = None  # met behind data; raised after that is read
 
     # --- the handshake -------------------------------------------------------------------------
 
-    def agree(self) -> bool:
-        """Go on with the handshake as far as what is here allows; True when it is done.
+    def do_handshake(self) -> bool:
+        """Advance the handshake as far as the input allows; True when it is done.
 
-        To ask OpenSSL when nothing has come costs an exception: 8 us of the handshake's 450.
+        OpenSSL is not called without input, as that costs an exception: 8 us of a handshake's 450.
         """
-        while not self._listens or self._more or self._feed():
-            self._listens = False
+        while not self._awaits_peer or self._unread or self._feed_openssl():
+            self._awaits_peer = False
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
-                self._listens, self._more = True, 0
+                self._awaits_peer, self._unread = True, 0
                 continue
-            self._more = self._in_bio.pending
+            self._unread = self._in_bio.pending
             return True
         return False
 
-    # --- what is here ----------------------------------------------------------------------------
+    # --- input and output ------------------------------------------------------------------------
 
     @property
-    def holding(self) -> bool:
-        """Whether there is anything that `read` has to look at before more ciphertext comes."""
-        begun = self._more or self._short or self._held
-        return bool(begun or self._early or self.ended or self.broken)
+    def has_input(self) -> bool:
+        """Whether `read` has anything to look at before more ciphertext comes."""
+        begun = self._unread or self._missing or self._buffer
+        return bool(begun or self._ahead or self.close_notify_received or self.broken)
 
     @property
-    def speaking(self) -> bool:
-        """Whether there is ciphertext for the peer: an answer, an alert."""
+    def has_output(self) -> bool:
+        """Whether there is ciphertext for the peer that no `write` has returned, such as an alert."""
         return self._out_bio.pending > 0
 
     @property
     def locked(self) -> bool:
-        """Whether somebody is inside of OpenSSL: another thread, or who a signal has interrupted."""
+        """Whether OpenSSL is in use: by another thread, or below a signal handler in this one."""
         return self._lock.locked()
 
-    def hold(self, sealed: bytes) -> None:
-        """Keep what has come; one record alone needs no more looking at."""
-        size = len(sealed)
-        if self._held:
-            self._held = self._held[self._at :] + sealed
-            self._at = 0
-        elif size >= 5 and size == 5 + (sealed[3] << 8 | sealed[4]) and not self._short:
-            self._in_bio.write(sealed)
-            self._more = size
+    def feed(self, ciphertext: bytes) -> None:
+        """Keep what was received. One whole record goes to OpenSSL without being looked at again."""
+        size = len(ciphertext)
+        if self._buffer:
+            self._buffer = self._buffer[self._start :] + ciphertext
+            self._start = 0
+        elif size >= 5 and size == 5 + (ciphertext[3] << 8 | ciphertext[4]) and not self._missing:
+            self._in_bio.write(ciphertext)
+            self._unread = size
         else:
-            self._held = sealed
+            self._buffer = ciphertext
+
+    def take_output(self) -> bytes:
+        """Return the ciphertext for the peer, once."""
+        with self._lock:
+            return self._out_bio.read()
 
     def surplus(self) -> bytes:
-        """After the end of TLS: what came in clear behind it, once."""
-        held, self._held = self._held[self._at :], b""
-        return self._in_bio.read() + held
+        """After the end of TLS: return what came in clear behind it, once."""
+        rest, self._buffer = self._buffer[self._start :], b""
+        return self._in_bio.read() + rest
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def read(self, sealed: bytes, size: int) -> bytes | None:
-        """The first `size` bytes of what is here with `sealed`, of as many records as there are.
+    def read(self, ciphertext: bytes, size: int) -> bytes | None:
+        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of all records received.
 
-        None when the rest of a record has to come first; b"" at the stream's end. What breaks TLS
-        is raised behind all that came before it, and again by each call that follows.
+        None when the rest of a record is missing; b"" at the end of the stream. What breaks TLS is
+        raised after all data before it was read, and again by each later call.
 
-        Errors: `ssl.SSLError`; the alert for the peer waits in `outgoing`.
+        Errors: `ssl.SSLError`; the alert for the peer is in the output.
         """
         with self._lock:
-            if sealed:
-                self.hold(sealed)
-            if self._early:
-                return self._take_early(size)
-            if self.ended:
+            if ciphertext:
+                self.feed(ciphertext)
+            if self._ahead:
+                return self._take_ahead(size)
+            if self.close_notify_received:
                 return b""
             if self.broken:
-                fault, self._fault = self._fault, None
-                raise fault or ssl.SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
+                error, self._deferred = self._deferred, None
+                raise error or ssl.SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
             try:
-                found = self._open(size)
+                found = self._decrypt(size)
             except ssl.SSLError:
                 self.broken = True
                 raise
-            if (self._more or self._held) and found:
-                found = self._open_more(size, found)
+            if (self._unread or self._buffer) and found:
+                found = self._decrypt_more(size, found)
             return found
 
-    def read_early(self, sealed: bytes = b"") -> int:
-        """Read all that is here with `sealed`, before somebody asks for it; the bytes so read."""
+    def read_ahead(self, ciphertext: bytes = b"") -> int:
+        """Feed `ciphertext`, and decrypt all records received for a later `read`; bytes so kept."""
         with self._lock:
-            if sealed:
-                self.hold(sealed)
-            self._open_early()
-        return len(self._early)
+            if ciphertext:
+                self.feed(ciphertext)
+            self._decrypt_ahead()
+        return len(self._ahead)
 
-    def forget_early(self) -> None:
-        """What was read so is of no use to anybody."""
-        self._early = b""
+    def drop_ahead(self) -> None:
+        """Drop what was read ahead."""
+        self._ahead = b""
 
-    def raise_fault(self) -> None:
-        """Raise what broke TLS behind what was read early, if anything did."""
-        if self._fault is not None:
-            raise self._fault
+    def raise_deferred(self) -> None:
+        """Raise what broke TLS behind the data that was read ahead, if anything did."""
+        if self._deferred is not None:
+            raise self._deferred
 
-    def _open_early(self) -> None:
-        if not self.ended and not self.broken:
-            self._early = self._open_more(sys.maxsize, self._early)
+    def _decrypt_ahead(self) -> None:
+        if not self.close_notify_received and not self.broken:
+            self._ahead = self._decrypt_more(sys.maxsize, self._ahead)
 
-    def _take_early(self, size: int) -> bytes:
-        found, self._early = self._early[:size], self._early[size:]
+    def _take_ahead(self, size: int) -> bytes:
+        found, self._ahead = self._ahead[:size], self._ahead[size:]
         return found
 
-    def _open(self, size: int) -> bytes | None:
-        """Let OpenSSL read one record: its first `size` bytes; the lock is held.
+    def _decrypt(self, size: int) -> bytes | None:
+        """Decrypt one record, up to `size` bytes of it; the lock is held.
 
-        None when more has to come first. What comes out empty is the peer's close_notify.
+        None when more has to come first. An empty result is the peer's close_notify.
         """
-        while self._more or self._feed():
-            asked = self._more if self._more < size else size  # room for no more than may come
+        while self._unread or self._feed_openssl():
+            # OpenSSL allocates what it is asked for: do not ask for more than can be there.
+            asked = self._unread if self._unread < size else size
             try:
                 found: bytes = self._openssl.read(asked)
-            except ssl.SSLWantReadError:  # there was no data in it
-                self._more = 0
+            except ssl.SSLWantReadError:  # the record held no data
+                self._unread = 0
                 continue
-            except ssl.SSLZeroReturnError:  # as b"" is told once this side has ended too
+            except ssl.SSLZeroReturnError:  # close_notify, after this side has sent its own
                 found = b""
             if not found:
-                self.ended = True
-            self._more = self._in_bio.pending
-            if not self._more and len(found) == asked:
-                self._more = self.tls.pending()
+                self.close_notify_received = True
+            self._unread = self._in_bio.pending
+            if not self._unread and len(found) == asked:
+                self._unread = self.tls.pending()
             return found
         return None
 
-    def _open_more(self, size: int, found: bytes) -> bytes:
-        """`found`, and what is here behind it: `size` bytes together at most; the lock is held.
+    def _decrypt_more(self, size: int, found: bytes) -> bytes:
+        """Add to `found` the records behind it, up to `size` bytes in all; the lock is held.
 
-        What breaks TLS there is told when these have been read.
+        What breaks TLS there is raised when these have been read.
         """
         parts = [found]
         left = size - len(found)
         try:
-            while left > 0 and (part := self._open(left)):
+            while left > 0 and (part := self._decrypt(left)):
                 parts.append(part)
                 left -= len(part)
         except ssl.SSLError as error:
-            self._fault = error.with_traceback(None)
+            self._deferred = error.with_traceback(None)
             self.broken = True
         return b"".join(parts)
 
-    def _feed(self) -> bool:
-        """Give OpenSSL the next whole records, if there are any; of one that is not, the beginning.
+    def _feed_openssl(self) -> bool:
+        """Give OpenSSL the next records; True if they are whole, False if there are none.
 
-        It is told of whole ones only, as the exception that it raises at half a record costs as
-        much as to decrypt a quarter of one; and not of many, see `_MEAL`. What is no record is its
-        to refuse.
+        A record that has begun is completed alone: what OpenSSL keeps depends on it (see `_FEED`).
         """
-        held, start = self._held, self._at
-        size = len(held)
+        buffer, start = self._buffer, self._start
+        size = len(buffer)
         if not size:
             return False
-        end = start + self._short  # a record that has begun is completed alone, see `_MEAL`
-        while size - end >= _HEAD.size and not self._short:
-            kind, major, length = _HEAD.unpack_from(held, end)
-            if kind not in _KINDS or major != 3 or length > _LONGEST:
-                end = size
-                break
-            stop = end + _HEAD.size + length
-            if end > start and (stop > size or stop - start > _MEAL):
-                break
-            end = stop
+        end = start + self._missing if self._missing else self._find_end()
         if end == start:
             return False
         if end < size:
-            self._in_bio.write(memoryview(held)[start:end])
-            self._at = end
+            self._in_bio.write(memoryview(buffer)[start:end])
+            self._start = end
         else:
-            self._in_bio.write(memoryview(held)[start:] if start else held)
-            self._held, self._at = b"", 0
+            self._in_bio.write(memoryview(buffer)[start:] if start else buffer)
+            self._buffer, self._start = b"", 0
         if end > size:
-            self._short = end - size
+            self._missing = end - size
             return False
-        self._short = 0
-        self._more = self._in_bio.pending
+        self._missing = 0
+        self._unread = self._in_bio.pending
         return True
+
+    def _find_end(self) -> int:
+        """The end of the whole records to feed next, or of one that has only begun.
+
+        OpenSSL raises an exception at half a record, which costs as much as a quarter of a record's
+        decryption: so it gets whole ones. What is not a record it gets too, in order to refuse it.
+        """
+        buffer, start = self._buffer, self._start
+        size = len(buffer)
+        end = start
+        while size - end >= _HEADER.size:
+            content_type, major, length = _HEADER.unpack_from(buffer, end)
+            if content_type not in _CONTENT_TYPES or major != 3 or length > _LONGEST:
+                return size
+            stop = end + _HEADER.size + length
+            if end > start and (stop > size or stop - start > _FEED):
+                return end
+            end = stop
+        return end
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def write(self, plain: "bytes | memoryview") -> bytes:
-        """All of `plain` as ciphertext; before it comes what OpenSSL has to say besides.
+    def write(self, plaintext: "bytes | memoryview") -> bytes:
+        """Encrypt all of `plaintext`; return the ciphertext, behind any other output.
 
         Errors: BrokenPipeError after the end of this side.
         """
-        size = len(plain)
+        size = len(plaintext)
         with self._lock:
-            if self.said or self.broken:
+            if self.close_notify_sent or self.broken:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if size <= RECORD:
                 if size:
-                    self._openssl.write(plain)
+                    self._openssl.write(plaintext)
                 return self._out_bio.read()
             parts = []
             for start in range(0, size, RECORD):
-                self._openssl.write(plain[start : start + RECORD])
+                self._openssl.write(plaintext[start : start + RECORD])
                 parts.append(self._out_bio.read())
         return b"".join(parts)
 
-    def outgoing(self) -> bytes:
-        """The ciphertext that waits for the peer, once."""
+    def write_close_notify(self) -> None:
+        """Put close_notify into the output, unless TLS is broken; this is the end of writing."""
         with self._lock:
-            return self._out_bio.read()
-
-    def say_goodbye(self) -> None:
-        """Put close_notify into `outgoing`, unless TLS is broken; that is the end of writing."""
-        with self._lock:
-            if self.said:
+            if self.close_notify_sent:
                 return
-            # SSL_shutdown breaks on data that it meets: what is here is read before.
-            self._open_early()
+            # SSL_shutdown fails on unread data: it is read ahead before.
+            self._decrypt_ahead()
             if self.broken:
                 return
             try:
                 self.tls.unwrap()
             except ssl.SSLWantReadError:
                 pass  # the peer has not ended its side yet
-            self.said = True
+            self.close_notify_sent = True

@@ -1,49 +1,31 @@
-"""What a `TLSSocket` is made of below its plain text: how ciphertext travels.
+"""The wire of a TLS connection: it moves ciphertext between the socket below and the records.
 
-All waiting is done here, by the inner socket's own `recv` and `send`, so that whatever these block,
-a thread or a fiber, is what TLS blocks.
+A `TLSSocket` has one. All waiting is done here, by the `recv` and `send` of the socket below: what
+these block, a thread or a fiber, TLS blocks.
 """
 
-import _socket
-import enum
-import errno
-import os
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Protocol
 
-from everserve.sockets.tls.facts import TLSFacts
+from everserve.sockets.sending import send_now
 from everserve.sockets.tls.records import RECORD, Records
 
-__all__ = [
-    "BATCH",
-    "CUT",
-    "PIECE",
-    "Phase",
-    "TLSWire",
-    "Turn",
-    "closed_error",
-    "ragged_error",
-    "want_read",
-]
+__all__ = ["BATCH", "PIECE", "Lock", "Wire", "truncation_error"]
 
 PIECE = 98_304
-"""Bytes of ciphertext asked of the inner socket at once."""
+"""Bytes of ciphertext asked of the socket at once."""
 
 BATCH = 6 * RECORD
-"""Bytes of plain text sealed before they are sent: bounds what a peer that does not read costs."""
-
-CUT = "the stream ends without close_notify"
-
-_MORE = getattr(_socket, "MSG_MORE", 0)
-_NON_BLOCKING = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+"""Bytes of plaintext encrypted before they are sent: a bound for the ciphertext that waits."""
 
 
-class Turn(Protocol):
-    """Who may send; a `threading.Lock` is one."""
+class Lock(Protocol):
+    """What keeps writers apart, such as a `threading.Lock`."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
     def release(self) -> None: ...
@@ -57,148 +39,152 @@ class Turn(Protocol):
     ) -> None: ...
 
 
-class Phase(enum.Enum):
-    """How far the connection is."""
+class Wire:
+    """Ciphertext on its way in and out.
 
-    FRESH = "nothing before the handshake"
-    OPEN = "data flows, until one side ends"
-    CLOSED = "the socket is closed, or no longer TLS"
+    *Threads*: one may receive while others send. Who sends holds `lock`; `flush_if_unlocked` takes it.
 
+    `initial` is ciphertext that was read from `inner` already; it is received first.
+    """
 
-class TLSWire(TLSFacts):
-    """The state of a TLS connection, and its ciphertext on the way. Users meet it as `TLSSocket`."""
+    __slots__ = ("initial", "inner", "lock", "records", "truncated", "unsent")
 
-    __slots__ = ("_owed", "_phase", "_records", "_turn", "_unsent", "truncated")
+    unsent: "bytes | memoryview"
+    """Ciphertext that has to go before any other, as part of its record was sent."""
 
     truncated: bool
-    """Whether the stream ended without the peer's close_notify: anybody may have cut it."""
+    """Whether the stream ended without the peer's close_notify: anyone may have cut it."""
 
     def __init__(
         self,
         inner: socket.socket,
-        context: ssl.SSLContext,
-        server_side: bool,
-        server_hostname: str | None,
-        session: ssl.SSLSession | None,
-        turn: Turn | None,
-        records: type[Records],
+        records: Records,
+        lock: Lock | None = None,
+        initial: bytes = b"",
     ) -> None:
-        super().__init__(inner)
-        self.server_side = server_side
-        self._context = context
-        self._asked_name = None
-        self._records = records(context, server_side, server_hostname, session)
-        self._tls = self._records.tls
-        self._turn: Turn = threading.Lock() if turn is None else turn
-        self._phase = Phase.FRESH
+        self.inner = inner
+        self.records = records
+        self.lock: Lock = threading.Lock() if lock is None else lock
+        self.initial = initial
+        self.unsent = b""
         self.truncated = False
-        self._unsent: bytes | memoryview = b""  # ciphertext that has to go before any other
-        self._owed = 0  # plain text of `send` that is sealed, but not yet counted as sent
 
-    # --- ciphertext ----------------------------------------------------------------------------
+    # --- in ------------------------------------------------------------------------------------
 
-    def _fetch(self, limit: float | None = None, *, told: str = CUT) -> bytes:
-        """Wait for ciphertext, until the moment `limit`; at the connection's end raise `told`."""
+    def receive(self, limit: float | None = None) -> bytes:
+        """Wait for ciphertext, until the monotonic time `limit`; b"" at the end of the connection.
+
+        Errors: `ssl.SSLWantReadError` on a non-blocking socket; TimeoutError; OSError.
+        """
+        if self.initial:
+            ciphertext, self.initial = self.initial, b""
+            return ciphertext
         if limit is not None:
-            self._within(limit)
+            self._set_limit(limit)
         try:
-            sealed = self._inner.recv(PIECE)
+            ciphertext = self.inner.recv(PIECE)
         except BlockingIOError:
-            raise want_read() from None
-        if not sealed:
+            raise _want_read() from None
+        if not ciphertext:
             self.truncated = True
-            raise ragged_error(told)
-        return sealed
+        return ciphertext
 
-    def _send(self, sealed: bytes) -> None:
-        """Send `sealed`; what an error keeps from going stays, so that no record is torn."""
-        self._unsent = sealed
+    # --- out -----------------------------------------------------------------------------------
+
+    def send(self, ciphertext: bytes) -> None:
+        """Send all of `ciphertext`. After an error the rest stays in `unsent`: no record is torn.
+
+        Errors: `ssl.SSLWantWriteError` on a non-blocking socket; TimeoutError; OSError.
+        """
+        self.unsent = ciphertext
         try:
-            sent = self._inner.send(sealed)
+            sent = self.inner.send(ciphertext)
         except BlockingIOError:
             raise _want_write() from None
-        if sent == len(sealed):
-            self._unsent = b""
+        if sent == len(ciphertext):
+            self.unsent = b""
         else:
-            self._unsent = memoryview(sealed)[sent:]
-            self._ship()
+            self.unsent = memoryview(ciphertext)[sent:]
+            self.flush()
 
-    def _ship(
-        self, limit: float | None = None, *, at_once: bool = False, last: bool = False
-    ) -> None:
-        """Send all that is sealed, until the moment `limit`; the turn is held."""
-        while self._unsent or self._records.speaking:
-            if not self._unsent:
-                self._unsent = self._records.outgoing()
-            if limit is not None:
-                self._within(limit)
-            try:
-                unsent = self._unsent
-                sent = self._send_now(unsent, last) if at_once else self._inner.send(unsent)
-            except BlockingIOError:
-                raise _want_write() from None
-            self._unsent = memoryview(self._unsent)[sent:] if sent < len(self._unsent) else b""
+    def flush(self, limit: float | None = None) -> None:
+        """Send `unsent` and the output of the records, until the monotonic time `limit`.
 
-    def _ship_at_once(self) -> None:
-        """Send what the kernel takes now of what is sealed; the rest goes with the next data.
-
-        For alerts and the like, those of the reading side too: a reader must wait neither for a
-        peer that does not read, nor for whoever has the turn, who sends them as well.
+        Errors: as of `send`.
         """
-        if not self._turn.acquire(False):
+
+        def send_within(ciphertext: "bytes | memoryview") -> int:
+            if limit is not None:
+                self._set_limit(limit)
+            return self.inner.send(ciphertext)
+
+        self._flush(send_within)
+
+    def flush_now(self, *, last: bool = False) -> None:
+        """As `flush`, without waiting, whatever the socket's time limit. `last`: see `send_now`.
+
+        Errors: `ssl.SSLWantWriteError` when the kernel has no room; OSError.
+        """
+        self._flush(lambda ciphertext: self.send_now(ciphertext, last))
+
+    def try_flush(self) -> None:
+        """Send what the kernel takes now; the rest goes with the next data. Raises nothing.
+
+        For alerts and other answers of TLS: the end of the connection is reported by what needed it.
+        """
+        try:
+            self.flush_now()
+        except OSError:
+            pass
+
+    def flush_if_unlocked(self) -> None:
+        """As `try_flush`, without the lock; a writer that holds it flushes anyway.
+
+        For the reader, which must wait neither for a peer that does not read nor for a writer.
+        """
+        if not self.lock.acquire(False):
             return
         try:
-            self._try_to_ship()
+            self.try_flush()
         finally:
-            self._turn.release()
+            self.lock.release()
 
-    def _try_to_ship(self) -> None:
-        """As `_ship_at_once`, by who has the turn."""
-        try:
-            self._ship(at_once=True)
-        except OSError:
-            pass  # the connection's end is told by what was asked for, not by this
+    def _flush(self, send: "Callable[[bytes | memoryview], int]") -> None:
+        while self.unsent or self.records.has_output:
+            if not self.unsent:
+                self.unsent = self.records.take_output()
+            try:
+                sent = send(self.unsent)
+            except BlockingIOError:
+                raise _want_write() from None
+            self.unsent = memoryview(self.unsent)[sent:] if sent < len(self.unsent) else b""
 
-    def _send_now(self, sealed: "bytes | memoryview", last: bool = False) -> int:
-        """A send(2) that never waits. What is `last` leaves with the end of the stream.
-
-        By another object for the same descriptor, as the inner's time limit may be in use by
-        somebody who reads at this moment. Of no family, as send(2) asks for none.
-        """
-        fd = self._inner.fileno()
-        if fd < 0:
-            raise closed_error()
-        twin = _socket.socket(_socket.AF_UNSPEC, _NON_BLOCKING, 0, fd)
-        try:
-            return twin.send(sealed, _socket.MSG_DONTWAIT | (_MORE if last else 0))
-        finally:
-            twin.detach()
+    def send_now(self, ciphertext: "bytes | memoryview", last: bool = False) -> int:
+        """A send(2) that never waits; the compiled engine replaces it."""
+        return send_now(self.inner, ciphertext, last=last)
 
     # --- time ----------------------------------------------------------------------------------
 
-    def _within(self, limit: float) -> None:
-        """Let the next wait end at the moment `limit`."""
+    def _set_limit(self, limit: float) -> None:
+        """Let the next wait end at the monotonic time `limit`; `restore` undoes it."""
         left = limit - monotonic()
         if left <= 0.0:
             raise TimeoutError("timed out")
-        self._inner.settimeout(left)
+        self.inner.settimeout(left)
 
-    def _restore(self, timeout: float | None) -> None:
+    def restore(self, timeout: float | None) -> None:
+        """Set the socket's time limit back to `timeout`."""
         try:
-            self._inner.settimeout(timeout)
+            self.inner.settimeout(timeout)
         except OSError:
             pass  # its owner has closed it meanwhile
 
 
-def closed_error() -> OSError:
-    return OSError(errno.EBADF, os.strerror(errno.EBADF))
+def truncation_error(message: str = "the stream ends without close_notify") -> ssl.SSLEOFError:
+    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"EOF occurred in violation of protocol: {message}")
 
 
-def ragged_error(told: str) -> ssl.SSLEOFError:
-    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"EOF occurred in violation of protocol: {told}")
-
-
-def want_read() -> ssl.SSLWantReadError:
+def _want_read() -> ssl.SSLWantReadError:
     return ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "The operation did not complete (read)")
 
 
