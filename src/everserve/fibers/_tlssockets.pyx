@@ -29,9 +29,9 @@ cdef extern from *:
 
 cdef type fiber_tls_socket_type = None
 cdef type fiber_wire_type = None
-cdef object receive_by_steps = TLSSocket.recv
-cdef object send_by_steps = TLSSocket.sendall
-cdef object send_by_duplicate = Wire.send_now
+cdef object reference_recv = TLSSocket.recv
+cdef object reference_sendall = TLSSocket.sendall
+cdef object reference_send_now = Wire.send_now
 cdef object SSLError = ssl.SSLError
 cdef object OPEN = Phase.OPEN
 cdef object NOTHING = 0
@@ -78,7 +78,7 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
     cdef bytes ciphertext
     wire = usual_wire(self)
     if wire is None or flags or bufsize <= 0:
-        return receive_by_steps(self, bufsize, flags)
+        return reference_recv(self, bufsize, flags)
     records = <Records>slot(wire, records_at)
     watch = watch_of(<object>slot(wire, inner_at))
     if records.has_any_input():
@@ -86,9 +86,9 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
         if found is not None:
             return found
         if watch.timeout > 0.0:  # the rest of a record has a limit of its own
-            return receive_by_steps(self, bufsize)
+            return reference_recv(self, bufsize)
     if watch.timeout == 0.0:
-        return receive_by_steps(self, bufsize)
+        return reference_recv(self, bufsize)
     if not records.silent and records.has_output:
         wire.flush_if_unlocked()
     ciphertext = receive_bytes(watch, receive_size, 0)
@@ -96,7 +96,7 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
         wire.truncated = True
         return self._end_truncated()
     found = decrypt(wire, records, ciphertext, bufsize)
-    return receive_by_steps(self, bufsize) if found is None else found
+    return reference_recv(self, bufsize) if found is None else found
 
 
 cdef object decrypt(wire, Records records, bytes ciphertext, Py_ssize_t size):
@@ -122,7 +122,7 @@ def sendall(self, data, int flags=0):
             finally:
                 lock.give()
             return
-    send_by_steps(self, data, flags)
+    reference_sendall(self, data, flags)
 
 
 # --- the wire: what goes to the kernel ---------------------------------------------------------------
@@ -200,7 +200,7 @@ def send_now(self, ciphertext, bint last=False):
     cdef Py_ssize_t sent
     if (not PyBytes_CheckExact(ciphertext) or not PyObject_TypeCheck(self, fiber_wire_type)
             or not is_on_fiber_socket(self)):
-        return send_by_duplicate(self, ciphertext, last)
+        return reference_send_now(self, ciphertext, last)
     watch = watch_of(<object>slot(self, inner_at))
     sent = try_transmit(watch, PyBytes_AS_STRING(ciphertext), PyBytes_GET_SIZE(ciphertext),
                         MSG_DONTWAIT | MSG_MORE if last else MSG_DONTWAIT)

@@ -154,8 +154,8 @@ class TLS:
         """Whether a file has changed since the last load, or the last attempt.
 
         Compares time, size and inode by one stat(2) for each file: some microseconds, and nothing is
-        read. Who watches the files calls this at intervals, and `reload` when it is True. A broken
-        file is then tried once, not each time.
+        read. Call this at intervals, and `reload` when it is True: a broken file is then tried once,
+        not each time.
         """
         return any(_stamp(path) != seen for path, seen in self._stamps.items())
 

@@ -42,7 +42,8 @@ class Lock(Protocol):
 class Wire:
     """Ciphertext on its way in and out.
 
-    *Threads*: one may receive while others send. Who sends holds `lock`; `flush_if_unlocked` takes it.
+    *Threads*: one may receive while others send. A sender must hold `lock`; only `flush_if_unlocked`
+    takes it.
 
     `initial` is ciphertext that was read from `inner` already; it is received first.
     """
