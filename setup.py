@@ -14,7 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "sockets/tls/_records",
-    *(f"fibers/_{room}" for room in ("loop", "fiber", "switchboard", "hub")),
+    *(f"fibers/_{room}" for room in ("loop", "fiber", "scheduler", "hub")),
     *(
         f"fibers/_{room}"
         for room in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")

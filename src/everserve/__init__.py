@@ -12,7 +12,7 @@ from everserve import server as _server
 from everserve.admission import *
 from everserve.combos import *
 from everserve.concurrency import *
-from everserve.fibers.engine import engine as engine
+from everserve.fibers.engines import engine as engine
 from everserve.handlers import *
 from everserve.serve import make_server, serve
 from everserve.server import *

@@ -14,6 +14,7 @@ from tests.clients import LIMIT, connect, reset
 
 from everserve.errors import LineTooLong, NoReplyAddressError
 from everserve.server.faults import peer_is_gone
+from everserve.sockets import tcpinfo
 from everserve.sockets.datagrams import Datagram
 
 GONE = [ConnectionResetError, BrokenPipeError, ConnectionAbortedError]
@@ -136,4 +137,5 @@ def test_all_else_is_the_handlers(error: Exception, pair: Any) -> None:
 
 def test_without_poll_the_exception_decides(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "poll")
+    monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     assert peer_is_gone(ConnectionResetError(), pair[0])

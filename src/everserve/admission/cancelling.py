@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-import select
 import socket
 from time import monotonic
 from typing import Any
+
+from everserve.sockets.hangup import is_hung_up
 
 __all__ = ["Cancelled", "reason_to_stop"]
 
@@ -26,7 +27,7 @@ def reason_to_stop(server: Any, connection: Any, request: Any) -> Cancelled | No
         return Cancelled.DRAINING
     if _is_late(connection):
         return Cancelled.DEADLINE
-    if isinstance(request, socket.socket) and _has_gone(request):
+    if isinstance(request, socket.socket) and is_hung_up(request):
         return Cancelled.PEER_GONE
     return None
 
@@ -36,14 +37,3 @@ def _is_late(connection: Any) -> bool:
         return True
     ends = getattr(getattr(connection, "pace", None), "ends", None)
     return ends is not None and monotonic() >= ends
-
-
-def _has_gone(sock: socket.socket) -> bool:
-    """True after a reset, and after a full close; a peer that only ended its half still listens."""
-    if sock.fileno() == -1:
-        return True
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), 0)  # hang-up and error are always reported
-    return bool(poll.poll(0))

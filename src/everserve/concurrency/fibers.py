@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.requestthread import RequestThreadMixIn
 from everserve.events import Stalled
-from everserve.fibers.engine import (
+from everserve.fibers.engines import (
     Fiber,
     FiberSocket,
     FiberTLSSocket,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-    from everserve.fibers.engine import Hub
+    from everserve.fibers.engines import Hub
 
 __all__ = ["HubSelector"]
 

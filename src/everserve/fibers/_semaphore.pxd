@@ -3,8 +3,8 @@
 
 cdef class Semaphore:
     cdef Py_ssize_t value        # places that are free
-    cdef list line               # tickets, first come first served
+    cdef list queue              # waiters, first come first served
 
     cdef bint take(self) noexcept
     cdef int give(self) except -1
-    cdef bint leave(self, ticket) except -1
+    cdef bint leave(self, waiter) except -1

@@ -1,10 +1,11 @@
 # cython: binding=False
 """`Semaphore`, compiled; `semaphore.py` is its reference.
 
-What the reference does under a lock stands here between two steps of Python, where no other thread
-runs: to take and to give are a test each.
+What the reference does under a lock is done here while no other thread can run: taking and giving
+are one test each.
 """
-from everserve.fibers.tickets import Ticket
+from everserve.fibers._hub import current
+from everserve.fibers.waiters import Waiter
 
 
 cdef class Semaphore:
@@ -14,7 +15,7 @@ cdef class Semaphore:
         if value < 0:
             raise ValueError(f"a semaphore cannot begin at {value}: give 0 or more")
         self.value = value
-        self.line = []
+        self.queue = []
 
     cdef bint take(self) noexcept:
         """Take a place if there is one."""
@@ -24,13 +25,13 @@ cdef class Semaphore:
         return False
 
     cdef int give(self) except -1:
-        """Give a place back, or on to the first in the line."""
-        if not self.line:
+        """Give a place back, or pass it on to the first waiter."""
+        if not self.queue:
             self.value += 1
             return 0
-        ticket = self.line.pop(0)
-        ticket.called = True     # before anybody else can look
-        ticket.call()
+        waiter = self.queue.pop(0)
+        waiter.notified = True   # before another thread can run, and give up
+        waiter.notify()
         return 0
 
     def acquire(self, bint blocking=True, timeout=None):
@@ -39,28 +40,28 @@ cdef class Semaphore:
             return True
         if not blocking:
             return False
-        ticket = Ticket()
-        if self.take():          # to make the ticket may have let others run
+        waiter = Waiter()
+        if self.take():          # making the waiter may have let another thread run
             return True
-        self.line.append(ticket)
+        self.queue.append(waiter)
         try:
-            if ticket.wait(timeout):
+            if waiter.wait(timeout, current()):
                 return True
         except BaseException:
-            if not self.leave(ticket):
+            if not self.leave(waiter):
                 self.give()
             raise
-        return not self.leave(ticket)
+        return not self.leave(waiter)
 
     def release(self):
         """Give a place back."""
         self.give()
 
-    cdef bint leave(self, ticket) except -1:
-        """Give up waiting; False for one that had been called already."""
-        if ticket.called:
+    cdef bint leave(self, waiter) except -1:
+        """Remove a waiter that gives up; False when it has been notified already."""
+        if waiter.notified:
             return False
-        self.line.remove(ticket)
+        self.queue.remove(waiter)
         return True
 
     def __enter__(self):

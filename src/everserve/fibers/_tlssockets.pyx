@@ -11,7 +11,7 @@ from everserve.fibers._loop cimport Watch
 from everserve.fibers._semaphore cimport Semaphore
 from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._sockets cimport fiber_socket_type, receive_bytes, watch_of
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
     MSG_DONTWAIT, MSG_MORE, Piece, try_transmit, try_transmit_pieces, would_block,
 )
@@ -187,11 +187,11 @@ cdef int send_batch(wire, list parts) except -1:
 cdef Watch ready_watch(wire):
     """The watch of the inner socket where something can be sent at once; None where not."""
     cdef Watch watch = watch_of(<object>slot(wire, inner_at))
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     if hub is None:
         return None
-    hub.spend()
-    return watch if watch.writable and watch.corked is None else None
+    hub.checkpoint()
+    return watch if watch.writable and watch.buffered is None else None
 
 
 def send_now(self, ciphertext, bint last=False):

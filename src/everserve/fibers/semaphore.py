@@ -2,7 +2,8 @@
 
 import threading
 
-from everserve.fibers.tickets import Line, Ticket
+from everserve.fibers.scheduler import current
+from everserve.fibers.waiters import Waiter, WaitQueue
 
 __all__ = ["Semaphore"]
 
@@ -10,14 +11,14 @@ __all__ = ["Semaphore"]
 class Semaphore:
     """At most `value` holders at a time, first come first served. For fibers and for threads."""
 
-    __slots__ = ("_line", "_lock", "_value")
+    __slots__ = ("_lock", "_queue", "_value")
 
     def __init__(self, value: int = 1) -> None:
         if value < 0:
             raise ValueError(f"a semaphore cannot begin at {value}: give 0 or more")
         self._value = value
         self._lock = threading.Lock()
-        self._line = Line()
+        self._queue = WaitQueue()
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take a place, waiting at most `timeout` seconds; False when there was none in time."""
@@ -27,28 +28,28 @@ class Semaphore:
                 return True
             if not blocking:
                 return False
-            ticket = self._line.enter()
+            waiter = self._queue.enter()
         try:
-            if ticket.wait(timeout):
+            if waiter.wait(timeout, current()):
                 return True
         except BaseException:
-            if not self._leave(ticket):
+            if not self._leave(waiter):
                 self.release()
             raise
-        return not self._leave(ticket)
+        return not self._leave(waiter)
 
     def release(self) -> None:
-        """Give a place back."""
+        """Give a place back, or pass it on to the first waiter."""
         with self._lock:
-            if not self._line.call_next():
+            if not self._queue.notify_next():
                 self._value += 1
 
-    def _leave(self, ticket: Ticket) -> bool:
+    def _leave(self, waiter: Waiter) -> bool:
         with self._lock:
-            return self._line.leave(ticket)
+            return self._queue.leave(waiter)
 
     def __enter__(self) -> bool:
-        with self._lock:  # at once, where there is a place: writers of a TLS connection come here
+        with self._lock:  # the fast path: each write of a TLS connection takes it
             if self._value > 0:
                 self._value -= 1
                 return True
@@ -56,7 +57,7 @@ class Semaphore:
 
     def __exit__(self, *_error: object) -> None:
         with self._lock:
-            if not self._line:
+            if not self._queue:
                 self._value += 1
                 return
         self.release()

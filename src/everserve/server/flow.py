@@ -40,7 +40,7 @@ from everserve.events import (
     Shed,
     Subscriber,
 )
-from everserve.fibers.engine import Records
+from everserve.fibers.engines import Records
 from everserve.fibers.exits import FiberExit
 from everserve.reading import Reading, option
 from everserve.server.acceptloop import AcceptLoop, has_service

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.clients import LIMIT, Background
 
-from everserve.fibers.engine import FiberSocket, FiberTLSSocket, Records, Semaphore
+from everserve.fibers.engines import FiberSocket, FiberTLSSocket, Records, Semaphore
 from everserve.sockets.tls import TLS, TLSSocket
 
 Pair = tuple[TLSSocket, ssl.SSLSocket]

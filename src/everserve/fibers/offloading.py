@@ -1,6 +1,6 @@
-"""`offload`: blocking code in a bounded pool of threads while the fiber is parked.
+"""`offload`: run blocking code in a bounded pool of threads while the fiber is parked.
 
-It stands beside the sockets: what has no FiberSocket (files, name resolution, databases) waits here.
+It stands beside the sockets, for what cannot use one: files, name resolution, database drivers.
 """
 
 import contextvars
@@ -8,11 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from everserve.fibers import engine
+from everserve.fibers import engines
 
 __all__ = ["OFFLOAD_THREADS", "offload"]
 
-OFFLOAD_THREADS: Final = 32  # threads a hub; further calls wait in line, their fibers parked
+OFFLOAD_THREADS: Final = (
+    32  # threads for each hub; further calls are queued, and their fibers parked
+)
 
 T = TypeVar("T")
 
@@ -20,11 +22,11 @@ T = TypeVar("T")
 def offload(function: Callable[..., T], /, *arguments: Any) -> T:
     """Run `function(*arguments)` in a thread, park meanwhile, and return what it returns.
 
-    Raises what it raises. A fiber that is killed meanwhile leaves the call to end by itself, for a
-    thread cannot be stopped. Outside of a fiber it is a plain call. `hub.pool` may be set to any
+    Raises what it raises. If the fiber is killed meanwhile, the call goes on to its end, because a
+    thread cannot be stopped. Outside of a fiber this is a plain call. `hub.pool` may be set to any
     `concurrent.futures.Executor` before the first call; the hub shuts it down when it closes.
     """
-    fiber = engine.current()
+    fiber = engines.current()
     if fiber is None:
         return function(*arguments)
     future = _pool_of(fiber.hub).submit(contextvars.copy_context().run, function, *arguments)
@@ -35,7 +37,7 @@ def offload(function: Callable[..., T], /, *arguments: Any) -> T:
         return future.result()
     finally:
         future.cancel()
-        del future  # its error holds this frame, which would hold it
+        del future  # its exception refers to this frame: break the cycle
 
 
 def _pool_of(hub: Any) -> Executor:

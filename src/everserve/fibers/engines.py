@@ -1,7 +1,8 @@
-"""Which engine runs: the compiled one, or its reference in Python.
+"""Which engine runs: the compiled one ("native"), or its reference in Python ("python").
 
 EVERSERVE_ENGINE chooses once, when this module is first imported: "auto" (the default) takes the
-compiled one where it was built, "native" and "python" insist. Everything above asks here.
+compiled one where it was built, "native" and "python" insist on theirs. Everything above imports the
+parts of the engine from here.
 """
 
 import importlib
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from everserve.errors import EngineUnavailableError
 
 __all__ = [
-    "Corked",
     "Fiber",
     "FiberSocket",
     "FiberTLSSocket",
@@ -25,12 +25,12 @@ __all__ = [
     "turning_hub",
 ]
 
-_PREFIXES = {"native": "_", "python": ""}  # of the modules' names
+_PREFIXES = {"native": "_", "python": ""}  # of module names
 _CHOICES = ("auto", *_PREFIXES)
 
 
 def load(name: str) -> Any:
-    """The parts of the engine called `name`, "native" or "python"; ImportError when it is absent."""
+    """Load the engine `name`, "native" or "python"; raises ImportError if it was not built."""
 
     def part(module: str, room: str = "fibers") -> Any:
         return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
@@ -40,7 +40,6 @@ def load(name: str) -> Any:
         name=name,
         Hub=hub.Hub,
         Fiber=fiber.Fiber,
-        Corked=fiber.Corked,
         current=hub.current,
         turning_hub=hub.turning_hub,
         FiberSocket=sockets.FiberSocket,
@@ -79,7 +78,7 @@ engine: Final[Literal["native", "python"]] = _chosen.name
 
 if TYPE_CHECKING:
     from everserve.fibers.accepting import accept_many
-    from everserve.fibers.fiber import Corked, Fiber
+    from everserve.fibers.fiber import Fiber
     from everserve.fibers.hub import Hub, current, turning_hub
     from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
@@ -88,7 +87,6 @@ if TYPE_CHECKING:
 else:
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber
-    Corked = _chosen.Corked
     current = _chosen.current
     turning_hub = _chosen.turning_hub
     FiberSocket = _chosen.FiberSocket

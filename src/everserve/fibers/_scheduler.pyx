@@ -1,8 +1,8 @@
 # cython: binding=False
-"""The compiled switchboard: it parks fibers and switches to those that the loop finds ready.
+"""The compiled scheduler: it parks fibers and switches to those that the loop finds ready.
 
-It stands between the loop and the hub, which turns it; `switchboard.py` is its reference. This is
-the hottest code of the engine: a switch is half of what a small echo costs in here.
+It stands between the loop and the hub, its subclass; `scheduler.py` is its reference. This is the
+hottest code of the engine: a switch is half of the cost of a small echo.
 """
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -19,7 +19,7 @@ from everserve.errors import HubError
 cdef extern from "greenlet/greenlet.h":
     void PyGreenlet_Import() except *
     greenlet PyGreenlet_New(object run, greenlet parent)
-    PyObject *PyGreenlet_Switch(greenlet body, PyObject *args, PyObject *kwargs)
+    PyObject *PyGreenlet_Switch(greenlet target, PyObject *args, PyObject *kwargs)
     greenlet PyGreenlet_GetCurrent()
 
 cdef extern from *:
@@ -31,8 +31,8 @@ cdef extern from *:
     void store_hub "everserve_set_hub"(PyObject *hub)
 
 cdef enum:
-    QUANTUM = 64                 # operations that need no wait before the others get their turn
-    SPARE = 256                  # bodies kept for the next fibers
+    QUANTUM = 64                 # operations without a wait before a fiber gives way to the others
+    SPARE = 256                  # greenlets kept for the next fibers
     SCRATCH = 65536              # bytes a read may find at once
 
 cdef double SLICE = 0.01         # seconds a fiber that never waits may hold the loop
@@ -41,8 +41,8 @@ PyGreenlet_Import()
 keep_chunks()
 
 
-cdef inline int switch_to(greenlet body) noexcept:
-    cdef PyObject *result = PyGreenlet_Switch(body, NULL, NULL)
+cdef inline int switch_to(greenlet target) noexcept:
+    cdef PyObject *result = PyGreenlet_Switch(target, NULL, NULL)
     Py_XDECREF(result)
     return -1 if result is NULL else 0
 
@@ -56,17 +56,17 @@ cdef void set_turning(void *hub) noexcept:
     store_hub(<PyObject *>hub)
 
 
-cdef Switchboard running_hub():
+cdef Scheduler running_hub():
     """The hub whose fiber is running in this thread, or None."""
-    cdef Switchboard hub
+    cdef Scheduler hub
     if everserve_running_hub is NULL:
         return None
-    hub = <Switchboard>everserve_running_hub
+    hub = <Scheduler>everserve_running_hub
     return hub if hub.current is not None else None
 
 
-cdef class Switchboard(Host):
-    """The fibers of one thread: which runs, which come next, what is kept for those to come."""
+cdef class Scheduler(Host):
+    """The fibers of one thread: which one runs, which are next, and spare greenlets."""
 
     def __cinit__(self):
         self.scratch = <char *>PyMem_Malloc(SCRATCH)
@@ -87,7 +87,7 @@ cdef class Switchboard(Host):
     # --- rounds ------------------------------------------------------------------------------
 
     cdef int run_ready(self) except -1:
-        """One round: what was ready when it began."""
+        """Run one round: the fibers that were ready when it began."""
         cdef Fiber fiber
         self.budget = self.loop.waiting
         while self.budget > 0:
@@ -96,7 +96,7 @@ cdef class Switchboard(Host):
                 break
             if not fiber.begun:
                 self.begin(fiber)
-            if fiber.state == TASK_RUNNING or fiber.body is None:
+            if fiber.greenlet is None:
                 continue
             if self.enter(fiber) < 0:
                 self.current = None
@@ -117,28 +117,28 @@ cdef class Switchboard(Host):
         return <Fiber>self.loop.pop()
 
     cdef int begin(self, Fiber fiber) except -1:
-        """Give a fiber its body: a spare one, or a new one."""
+        """Give a fiber its greenlet: a spare one, or a new one."""
         fiber.begun = True
-        if fiber.doom is not None:
+        if fiber.pending_exception is not None:
             fiber.finish()
             return 0
         if self.spare:
-            fiber.body = self.spare.pop()
+            fiber.greenlet = self.spare.pop()
         else:
-            fiber.body = PyGreenlet_New(self.work, self.main)
+            fiber.greenlet = PyGreenlet_New(self.work, self.main)
         return 0
 
     cdef int enter(self, Fiber fiber) noexcept:
-        """Switch to a fiber; back again, -1 with an error set when one was thrown in."""
+        """Switch to a fiber; return when resumed: -1 with the exception set if one was thrown in."""
         fiber.state = TASK_RUNNING
         self.current = fiber
         self.credit = QUANTUM
         self.slice_end = 0.0
         self.switches += 1
-        return switch_to(fiber.body)
+        return switch_to(fiber.greenlet)
 
     def work(self):
-        """What a body does: run its fiber, then wait among the spare ones for the next."""
+        """The function of every greenlet: run a fiber, then wait among the spare ones for the next."""
         cdef void *chunk = NULL if self.deep else chunk_in()
         try:
             self.work_on(chunk)
@@ -150,27 +150,27 @@ cdef class Switchboard(Host):
         while self.current is not None:
             self.current.chunk = chunk
             me = self.current
-            body = me.body
+            mine = me.greenlet
             me.execute()
             me = None
             if self.closing or self.escaped is not None or len(self.spare) >= SPARE:
                 return 0
             if self.deep and chunk is not NULL:
                 return 0
-            self.spare.append(body)
-            body = None
+            self.spare.append(mine)
+            mine = None
             if self.leave(None) < 0:
                 raise_current()
         return 0
 
     cdef int leave(self, Fiber me) noexcept:
-        """Switch to the next fiber of the round, or else to the hub; returns when resumed.
+        """Switch to the next fiber of the round, or else to the hub; return when resumed.
 
-        Whatever stands on the stack here is copied at each switch, so that neither this method nor
-        its callers handle errors: -1 says that one is set.
+        Whatever is on the stack here is copied at each switch. So neither this method nor its
+        callers handle exceptions: -1 means that one is set.
 
-        Going to the next fiber directly saves one of two switches. One that has not begun is left
-        to the hub, whose shallow stack keeps what is saved of it small.
+        A direct switch to the next fiber saves one of two switches. A fiber that has not begun is
+        left to the hub: it starts on the hub's shallow stack, of which little has to be saved.
         """
         cdef Fiber following = self.loop.head if self.budget > 0 else None
         if following is not None and following.begun and self.escaped is None:
@@ -187,20 +187,20 @@ cdef class Switchboard(Host):
         return switch_to(self.main)
 
     cdef int park_quietly(self, Fiber me, double limit) noexcept:
-        """Park; 0 when `limit` has passed, 1 when woken, -1 when there is a doom to meet."""
-        if me.doom is not None:
+        """Park; 0 when `limit` has passed, 1 when woken, -1 when an exception is pending."""
+        if me.pending_exception is not None:
             return -1
         me.late = False
         me.limit = limit
         if limit >= 0.0:
             self.loop.arm(me, limit)
         if chunk_is_full(me.chunk):
-            self.deep = True             # handlers go deep here: new bodies get the full chunk
+            self.deep = True             # handlers need more here: new greenlets get a full chunk
         me.state = TASK_PARKED
         if self.leave(me) < 0:
-            me.take_error()
+            me.keep_error()
         me.limit = -1.0
-        if me.doom is not None:
+        if me.pending_exception is not None:
             return -1
         return 0 if me.late else 1
 
@@ -208,21 +208,19 @@ cdef class Switchboard(Host):
         """Park the running fiber; 0 when `limit` has passed, 1 when it was woken."""
         cdef Fiber me = self.current
         cdef int woken = self.park_quietly(me, limit)
-        return woken if woken >= 0 else me.meet_doom()
+        return woken if woken >= 0 else me.raise_pending()
 
     cdef int await_io(self, Watch watch, bint writing, double limit) except -1:
         """Park until the descriptor may be ready; 0 when `limit` has passed."""
         cdef Fiber me = self.current
         cdef int woken
-        if me.pending is not None and me.settle():
+        if me.buffered is not None and me.flush_buffered():
             return 1
         if watch.fd < 0:
             return 1
         if watch.loop is not self.loop:
             if watch.loop is not None:
-                watch.duplicated = True    # another hub's: take it from there first
-                watch.loop.forget(watch)
-                watch.duplicated = False
+                self.take_watch(watch)
             self.loop.register(watch)
         if writing and watch.writer is None:
             watch.writer = me
@@ -235,23 +233,31 @@ cdef class Switchboard(Host):
         woken = self.park_quietly(me, limit)
         if woken <= 0 or watch.reader is me or watch.writer is me or watch.others is not None:
             leave_watch(watch, me)
-        return woken if woken >= 0 else me.meet_doom()
+        return woken if woken >= 0 else me.raise_pending()
+
+    cdef int take_watch(self, Watch watch) except -1:
+        """Take a watch away from the loop of another hub."""
+        cdef bint former = watch.duplicated
+        watch.duplicated = True          # the descriptor stays open: remove it from the other epoll
+        watch.loop.forget(watch)
+        watch.duplicated = former
+        return 0
 
     cdef int give_way(self) except -1:
-        """Let the others and the kernel have their turn."""
+        """Let the other fibers run, and the loop ask the kernel."""
         cdef Fiber me = self.current
-        if me.pending is not None and me.settle():
+        if me.buffered is not None and me.flush_buffered():
             return 0
         me.state = TASK_PARKED
         self.loop.push(me)
         if self.leave(me) < 0:
-            me.take_error()
-        return 0 if me.doom is None else me.meet_doom()
+            me.keep_error()
+        return 0 if me.pending_exception is None else me.raise_pending()
 
-    cdef int spend(self) except -1:
+    cdef int checkpoint(self) except -1:
         """Count an operation that did not wait; at the end of the quantum, give way.
 
-        64 reads keep a pipelining client's cost per read within 2 % of no limit at all.
+        With 64, a read of a pipelining client costs at most 2 % more than without any limit.
         """
         cdef double now
         self.credit -= 1
@@ -265,11 +271,11 @@ cdef class Switchboard(Host):
         return 0
 
     cdef int dismiss_spare(self) except -1:
-        cdef greenlet body
+        cdef greenlet last
         self.current = None
         while self.spare:
-            body = self.spare.pop()
-            Py_XDECREF(PyGreenlet_Switch(body, NULL, NULL))
+            last = self.spare.pop()
+            Py_XDECREF(PyGreenlet_Switch(last, NULL, NULL))
         return 0
 
 

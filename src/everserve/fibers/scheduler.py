@@ -1,6 +1,6 @@
-"""The switchboard: it parks fibers and switches to those that the loop finds ready.
+"""The scheduler: it parks fibers and switches to those that the loop finds ready.
 
-It stands between the loop and the hub, which turns it; `_switchboard.pyx` is the same, compiled.
+It stands between the loop and the hub, its subclass; `_scheduler.pyx` is the same, compiled.
 """
 
 import threading
@@ -13,21 +13,21 @@ from everserve.errors import HubError
 from everserve.fibers.fiber import Fiber
 from everserve.fibers.loop import FOREVER, PARKED, RUNNING, Loop, Watch
 
-__all__ = ["Switchboard", "current", "running_hub", "turning_hub"]
+__all__ = ["Scheduler", "current", "running_hub", "turning_hub"]
 
-QUANTUM: Final = 64  # operations that need no wait before the others get their turn
+QUANTUM: Final = 64  # operations without a wait before a fiber gives way to the others
 SLICE: Final = 0.01  # seconds a fiber that never waits may hold the loop
-SPARE: Final = 256  # bodies kept for the next fibers
+SPARE: Final = 256  # greenlets kept for the next fibers
 
 
 class _Turning(threading.local):
-    hub: "Switchboard | None" = None  # that is being turned in this thread
+    hub: "Scheduler | None" = None  # the one that is being turned in this thread
 
 
 turning: Final = _Turning()
 
 
-def running_hub() -> "Switchboard | None":
+def running_hub() -> "Scheduler | None":
     """The hub whose fiber is running in this thread, or None."""
     hub = turning.hub
     return hub if hub is not None and hub.running is not None else None
@@ -44,26 +44,26 @@ def turning_hub() -> Any:
     return turning.hub
 
 
-class Switchboard:
-    """The fibers of one thread: which runs, which come next, what is kept for those to come."""
+class Scheduler:
+    """The fibers of one thread: which one runs, which are next, and spare greenlets."""
 
     def __init__(self) -> None:
         self.loop = Loop()
         self.running: Fiber | None = None  # the fiber that holds the loop
-        self.switches = 0  # grows whenever a fiber begins or resumes: the stall watch looks at it
+        self.switches = 0  # counts each begin and resume of a fiber, for the stall watch
         self.alive: set[Fiber] = set()
-        self.escaped: BaseException | None = None  # what must leave turn()
+        self.escaped: BaseException | None = None  # to be raised from turn()
         self._main: greenlet.greenlet | None = None
-        self._budget = 0  # how many of the ready queue belong to this round
-        self._credit = QUANTUM  # operations the running fiber still has before it gives way
+        self._budget = 0  # how many fibers of the ready queue belong to this round
+        self._credit = QUANTUM  # operations left before the running fiber gives way
         self._slice_end = 0.0
-        self._spare: list[greenlet.greenlet] = []  # bodies of finished fibers, parked
+        self._spare: list[greenlet.greenlet] = []  # of finished fibers, parked
         self._closing = False
 
     # --- rounds --------------------------------------------------------------------------------
 
     def _run_ready(self) -> None:
-        """One round: what was ready when it began."""
+        """Run one round: the fibers that were ready when it began."""
         ready = self.loop.ready
         self._budget = len(ready)
         while self._budget > 0 and ready:
@@ -71,7 +71,7 @@ class Switchboard:
             fiber = ready.popleft()
             if not fiber.begun:
                 self._begin(fiber)
-            if fiber.body is None:
+            if fiber.greenlet is None:
                 continue
             try:
                 self._enter(fiber)
@@ -84,15 +84,15 @@ class Switchboard:
                 raise HubError("this process was forked in a fiber: end it with os._exit()")
 
     def _begin(self, fiber: Fiber) -> None:
-        """Give a fiber its body: a spare one, or a new one."""
+        """Give a fiber its greenlet: a spare one, or a new one."""
         fiber.begun = True
-        if fiber.doom is not None:
+        if fiber.pending_exception is not None:
             fiber.finish()
             return
-        body = self._spare.pop() if self._spare else greenlet.greenlet(self._work, self._main)
-        body.gr_context = fiber.context
+        given = self._spare.pop() if self._spare else greenlet.greenlet(self._work, self._main)
+        given.gr_context = fiber.context
         fiber.context = None
-        fiber.body = body
+        fiber.greenlet = given
 
     def _enter(self, fiber: Fiber) -> None:
         fiber.state = RUNNING
@@ -100,27 +100,26 @@ class Switchboard:
         self._credit = QUANTUM
         self._slice_end = 0.0
         self.switches += 1
-        body = fiber.body
-        assert body is not None
-        body.switch()
+        assert fiber.greenlet is not None
+        fiber.greenlet.switch()
 
     def _work(self) -> None:
-        """What a body does: run its fiber, then wait among the spare ones for the next."""
+        """The function of every greenlet: run a fiber, then wait among the spare ones for the next."""
         while self.running is not None:
-            body = self.running.body
-            assert body is not None
+            mine = self.running.greenlet
+            assert mine is not None
             self.running.execute()
             if self._closing or self.escaped is not None or len(self._spare) >= SPARE:
                 return
-            self._spare.append(body)
-            del body
+            self._spare.append(mine)
+            del mine
             self._leave(None)
 
     def _leave(self, me: Fiber | None) -> None:
-        """Switch to the next fiber of the round, or else to the hub; returns when resumed.
+        """Switch to the next fiber of the round, or else to the hub; return when resumed.
 
-        Going to the next fiber directly saves one of two switches. One that has not begun is left
-        to the hub, whose shallow stack keeps what is saved of it small.
+        A direct switch to the next fiber saves one of two switches. A fiber that has not begun is
+        left to the hub: it starts on the hub's shallow stack, of which little has to be saved.
         """
         ready = self.loop.ready
         if self._budget > 0 and ready and ready[0].begun and self.escaped is None:
@@ -140,7 +139,7 @@ class Switchboard:
 
     def _park(self, me: Fiber, limit: float) -> bool:
         """Park the running fiber; False when `limit` has passed, True when it was woken."""
-        if me.doom is None:
+        if me.pending_exception is None:
             me.late = False
             me.limit = limit
             if limit != FOREVER:
@@ -148,18 +147,20 @@ class Switchboard:
             me.state = PARKED
             self._leave(me)
             me.limit = FOREVER
-        me.meet_doom()
+        me.raise_pending()
         return not me.late
 
     def await_io(self, watch: Watch, writing: bool, limit: float) -> bool:
-        """Park until the descriptor may be ready; False when the moment `limit` has passed."""
+        """Park until the descriptor may be ready; False when `limit` has passed."""
         me = self._running_fiber()
-        if me.pending and me.settle():
+        if me.buffered and me.flush_buffered():
             return True
         if watch.fd < 0:
             return True
         if watch.loop is not self.loop:
-            self._take_watch(watch)
+            if watch.loop is not None:
+                self._take_watch(watch)
+            self.loop.register(watch)
         if writing and watch.writer is None:
             watch.writer = me
         elif not writing and watch.reader is None:
@@ -178,24 +179,24 @@ class Switchboard:
         return woken
 
     def _take_watch(self, watch: Watch) -> None:
-        if watch.loop is not None:
-            former = watch.duplicated
-            watch.duplicated = True  # it stays open: take it from the other epoll
-            watch.loop.forget(watch)
-            watch.duplicated = former
-        self.loop.register(watch)
+        """Take a watch away from the loop of another hub."""
+        assert watch.loop is not None
+        former = watch.duplicated
+        watch.duplicated = True  # the descriptor stays open: remove it from the other epoll
+        watch.loop.forget(watch)
+        watch.duplicated = former
 
     def _give_way(self) -> None:
-        """Let the others and the kernel have their turn."""
+        """Let the other fibers run, and the loop ask the kernel."""
         me = self._running_fiber()
-        if me.pending and me.settle():
+        if me.buffered and me.flush_buffered():
             return
         me.state = PARKED
         self.loop.push(me)
         self._leave(me)
-        me.meet_doom()
+        me.raise_pending()
 
-    def spend(self) -> None:
+    def checkpoint(self) -> None:
         """Count an operation that did not wait; at the end of the quantum, give way."""
         self._credit -= 1
         if self._credit <= 0:

@@ -1,4 +1,4 @@
-"""The switchboard: what a switch keeps of the Python that runs in a fiber, and what it must not."""
+"""The scheduler: what a switch keeps of the Python that runs in a fiber, and what it must not keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 def names_of(frame: FrameType | None) -> list[str]:
-    """The functions from `frame` outwards, as a debugger would walk them."""
+    """The functions from `frame` outwards, as a debugger walks them."""
     found = []
     while frame is not None:
         found.append(frame.f_code.co_name)
@@ -31,7 +31,7 @@ def through_c(depth: int, innermost: Callable[[], object]) -> None:
 
 
 def dig(depth: int) -> int:
-    """Write over the C stack where fibers have been."""
+    """Overwrite the part of the C stack that fibers have used."""
     return 0 if depth == 0 else max([depth], key=lambda _item: dig(depth - 1))
 
 
@@ -71,7 +71,9 @@ def test_the_hub_keeps_its_own_frames(hub: Any) -> None:
     assert stack() == before
 
 
-def test_an_error_after_a_park_tells_the_whole_way(hub: Any, errors: list[BaseException]) -> None:
+def test_an_error_after_a_park_has_a_complete_traceback(
+    hub: Any, errors: list[BaseException]
+) -> None:
     def fail() -> None:
         hub.park()
         raise LookupError("lost")
@@ -80,12 +82,12 @@ def test_an_error_after_a_park_tells_the_whole_way(hub: Any, errors: list[BaseEx
     hub.turn(0)
     fiber.wake()
     assert fiber.join(5)
-    told = [frame.name for frame in traceback.extract_tb(errors.pop().__traceback__)]
-    assert told[-1] == "fail"
-    assert told.count("through_c") == 3
+    names = [frame.name for frame in traceback.extract_tb(errors.pop().__traceback__)]
+    assert names[-1] == "fail"
+    assert names.count("through_c") == 3
 
 
-def test_a_fiber_leaves_no_context_to_the_next_in_its_body(parts: Any) -> None:
+def test_a_fiber_leaves_no_context_to_the_next_in_its_greenlet(parts: Any) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     seen: list[str] = []
 

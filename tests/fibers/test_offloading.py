@@ -1,4 +1,4 @@
-"""offload: blocking code in threads, the fiber parked, the loop free."""
+"""offload: blocking code in threads, while the fiber is parked and the loop is free."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from everserve.fibers.offload import offload
+from everserve.fibers.offloading import offload
 from everserve.fibers.sync import sleep
 
 Run = Callable[..., Any]
 
 
-def test_it_runs_elsewhere_and_returns_here(run: Run) -> None:
+def test_it_runs_in_another_thread_and_returns_here(run: Run) -> None:
     assert run(offload, threading.current_thread).name.startswith("everserve-offload")
     assert offload(threading.current_thread) is threading.current_thread()
 
@@ -26,7 +26,7 @@ def test_what_it_raises_is_raised_here(run: Run) -> None:
         run(offload, lambda: 1 / 0)
 
 
-def test_the_others_go_on_meanwhile(hub: Any) -> None:
+def test_the_others_run_meanwhile(hub: Any) -> None:
     gate = threading.Event()
     order: list[str] = []
 
@@ -46,7 +46,7 @@ def test_the_others_go_on_meanwhile(hub: Any) -> None:
     assert order == ["other", "blocked"]
 
 
-def test_the_context_goes_along(run: Run) -> None:
+def test_it_runs_in_the_context_of_the_fiber(run: Run) -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
 
     def sets() -> int:
@@ -56,7 +56,7 @@ def test_the_context_goes_along(run: Run) -> None:
     assert run(sets) == 5
 
 
-def test_a_killed_fiber_leaves_the_call_to_itself(hub: Any) -> None:
+def test_the_call_of_a_killed_fiber_goes_on(hub: Any) -> None:
     gate = threading.Event()
     fiber = hub.spawn(offload, gate.wait, 20)
     hub.turn(0)
@@ -66,7 +66,7 @@ def test_a_killed_fiber_leaves_the_call_to_itself(hub: Any) -> None:
     gate.set()
 
 
-def test_calls_beyond_the_pool_wait_in_line(hub: Any) -> None:
+def test_calls_beyond_the_pool_are_queued(hub: Any) -> None:
     hub.pool = ThreadPoolExecutor(1)
     threads: set[int] = set()
     for _ in range(20):
