@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
-    "sockets/_tlsrecords",
+    "sockets/tls/_records",
     *(f"fibers/_{room}" for room in ("loop", "fiber", "scheduler", "hub")),
     *(
         f"fibers/_{room}"
@@ -87,7 +87,7 @@ def extension(name: str) -> Extension:
         [f"src/everserve/{name}.pyx"],
         include_dirs=headers(),
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
-        depends=[str(path) for path in Path("src/everserve").glob("*/*.pxd")],
+        depends=[str(path) for path in Path("src/everserve").glob("**/*.pxd")],
     )
     module.cython_directives = DIRECTIVES
     module.cython_include_dirs = ["src"]

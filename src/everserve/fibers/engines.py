@@ -46,7 +46,7 @@ def load(name: str) -> Any:
         FiberTLSSocket=part("tlssockets").FiberTLSSocket,
         accept_many=part("accepting").accept_many,
         Semaphore=part("semaphore").Semaphore,
-        Records=part("tlsrecords", "sockets").Records,
+        Records=part("records", "sockets.tls").Records,
     )
 
 
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
     from everserve.fibers.tlssockets import FiberTLSSocket
-    from everserve.sockets.tlsrecords import Records
+    from everserve.sockets.tls.records import Records
 else:
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber

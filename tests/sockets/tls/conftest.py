@@ -10,20 +10,20 @@ import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
 from tests.engines import in_place
-from tests.sockets.tlspeers import WAYS, Pair, peers, plain_peers
+from tests.sockets.tls.peers import KINDS, Pair, peers, plain_peers
 
 from everserve.sockets.tls import TLS, TLSSocket
 
 
 @pytest.fixture(params=["native", "python"])
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The parts of one engine, in the place of the chosen one."""
+    """The parts of one engine, in place of the chosen one."""
     return in_place(request.param, monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Throw-away certificates, made once for the run."""
+    """Certificates for the tests, made once for the run."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
@@ -41,10 +41,10 @@ def context(certificates: Certificates, request: pytest.FixtureRequest) -> ssl.S
     return context
 
 
-@pytest.fixture(params=sorted(WAYS))
+@pytest.fixture(params=sorted(KINDS))
 def pair(tls: TLS, context: ssl.SSLContext, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Both versions of TLS, in all the ways that it may be made."""
-    with peers(tls, context, way=request.param) as pair:
+    """Both versions of TLS, on each kind of `TLSSocket`."""
+    with peers(tls, context, kind=request.param) as pair:
         yield pair
 
 
@@ -55,16 +55,16 @@ def one(tls: TLS, certificates: Certificates) -> Iterator[Pair]:
         yield pair
 
 
-@pytest.fixture(params=sorted(WAYS))
+@pytest.fixture(params=sorted(KINDS))
 def duplex(
     tls: TLS, context: ssl.SSLContext, request: pytest.FixtureRequest
 ) -> Iterator[tuple[TLSSocket, TLSSocket]]:
     """Both ends are ours: of Python 3.11, `ssl.SSLSocket` fails with a reader beside a writer."""
     with plain_peers() as (plain, raw):
-        server = WAYS[request.param](tls, plain)
+        server = KINDS[request.param](tls, plain)
         client = TLSSocket(raw, context, server_side=False, server_hostname="localhost")
-        shaking = Background(server.do_handshake)
+        handshake = Background(server.do_handshake)
         client.do_handshake()
-        shaking.result()
+        handshake.result()
         yield server, client
         server.inner.close()

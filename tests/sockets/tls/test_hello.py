@@ -1,4 +1,4 @@
-"""``sockets.tlshello``: the name in a ClientHello, however it is cut into records and reads."""
+"""``sockets.tls.hello``: the name in a ClientHello, however it is cut into records and reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everserve.sockets.tlshello import LONGEST, HelloReader, UnreadableName, server_name
+from everserve.sockets.tls.hello import LONGEST, HelloReader, UnreadableName, server_name
 
 
 def hello(name: str | None = "localhost") -> bytes:
@@ -82,8 +82,8 @@ def test_any_cut_gives_the_same(size: int, cuts: list[int]) -> None:
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_garbage_is_passed_on_or_held_back(junk: bytes, like_a_record: bool) -> None:
-    data = (b"\x16\x03\x01\x00\x10\x01" if like_a_record else b"") + junk
+def test_garbage_is_passed_on_or_held_back(garbage: bytes, like_a_record: bool) -> None:
+    data = (b"\x16\x03\x01\x00\x10\x01" if like_a_record else b"") + garbage
     reader = HelloReader()
     try:
         passed = reader.feed(data)
@@ -95,13 +95,13 @@ def test_garbage_is_passed_on_or_held_back(junk: bytes, like_a_record: bool) -> 
 
 
 def test_what_is_not_a_hello_goes_on_at_once() -> None:
-    for said in (
+    for data in (
         b"GET / HTTP/1.1",
         b"\x15",
         b"\x16\x03\x01\x00\x01\x02",
         b"\x16\x03\x01\x00\x04\x00\x00\x00\x00",
     ):
-        assert HelloReader().feed(said) == said
+        assert HelloReader().feed(data) == data
 
 
 def test_what_is_endless_is_for_openssl_to_refuse() -> None:

@@ -1,26 +1,34 @@
-"""``sockets.tlswire``: ciphertext that comes in pieces, and goes when the kernel takes it."""
+"""``sockets.tls.sockets``: ciphertext that comes in pieces, and leaves when the kernel has room."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.clients import LIMIT, Background, read_all
-from tests.sockets.tlspeers import Pair, fill, peers, plain_peers, receive
+from tests.sockets.tls.peers import (
+    MemorySocket,
+    Pair,
+    fill,
+    over_memory,
+    peers,
+    plain_peers,
+    receive,
+)
 
 from everserve.sockets.tls import TLS, TLSSocket
 
 MEBIBYTE = 1 << 20
+
+Ends = tuple[TLSSocket, MemorySocket]
 
 
 def test_non_blocking_as_ssl_does_it(tls: TLS, context: ssl.SSLContext) -> None:
@@ -29,9 +37,9 @@ def test_non_blocking_as_ssl_does_it(tls: TLS, context: ssl.SSLContext) -> None:
         server.setblocking(False)
         with pytest.raises(ssl.SSLWantReadError):
             server.do_handshake()
-        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
-        shake_step_by_step(server)
-        with shaking.result() as client:
+        handshake = Background(context.wrap_socket, raw, server_hostname="localhost")
+        handshake_step_by_step(server)
+        with handshake.result() as client:
             with pytest.raises(ssl.SSLWantReadError):
                 server.recv(10)
             with pytest.raises(ssl.SSLWantReadError):
@@ -43,7 +51,7 @@ def test_non_blocking_as_ssl_does_it(tls: TLS, context: ssl.SSLContext) -> None:
             assert reading.result() == data
 
 
-def shake_step_by_step(server: TLSSocket) -> None:
+def handshake_step_by_step(server: TLSSocket) -> None:
     while True:
         try:
             server.do_handshake()
@@ -95,16 +103,6 @@ def test_a_repeated_send_needs_the_same_data(one: Pair) -> None:
     assert reading.result() == bytes(sent + 10_000)
 
 
-def test_block_waits_on_a_non_blocking_socket(tls: TLS, context: ssl.SSLContext) -> None:
-    with plain_peers() as (plain, raw):
-        plain.setblocking(False)
-        server = tls.wrap(plain)
-        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
-        server.do_handshake(block=True)
-        assert server.gettimeout() == 0.0
-        shaking.result().close()
-
-
 def test_a_send_that_timed_out_can_go_on(one: Pair) -> None:
     server, client = one
     server.settimeout(0.01)
@@ -140,61 +138,6 @@ def test_recv_times_out(pair: Pair) -> None:
     assert server.recv(1) == b"x"
 
 
-class Wire:
-    """An inner socket in memory, with a client at its other end, whose data is cut at will."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-        self._pieces: list[bytes] = []
-        self.timeout: float | None = None
-
-    def shake(self) -> None:
-        """Say what is to be said next in the handshake."""
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._client.do_handshake()
-        self._pieces.append(self._outgoing.read())
-
-    def say(self, messages: list[bytes], cuts: list[int]) -> None:
-        """Seal each message in records of its own, and send all in pieces of these sizes."""
-        self.pass_on(self.seal(messages), cuts)
-
-    def seal(self, messages: list[bytes], *, end: bool = False) -> bytes:
-        """Each message in records of its own; at the `end`, close_notify."""
-        for message in messages:
-            self._client.write(message)
-        if end:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                self._client.unwrap()
-        return self._outgoing.read()
-
-    def pass_on(self, left: bytes, cuts: Iterable[int] = ()) -> None:
-        """Send what is sealed, in pieces of these sizes."""
-        for cut in cuts:
-            self._pieces.append(left[:cut])
-            left = left[cut:]
-        self._pieces.append(left)
-        self._pieces = [piece for piece in self._pieces if piece]
-
-    def recv(self, _size: int) -> bytes:
-        return self._pieces.pop(0) if self._pieces else b""
-
-    def send(self, data: bytes) -> int:
-        self._incoming.write(data)
-        if not self._client.version():
-            self.shake()
-        return len(data)
-
-    def gettimeout(self) -> float | None:
-        return self.timeout
-
-    def setsockopt(self, *_arguments: int) -> None:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-
-    def fileno(self) -> int:
-        return -1
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.integers(1, 40_000), max_size=6),
@@ -204,44 +147,37 @@ class Wire:
 def test_any_cut_of_the_ciphertext_gives_the_same(
     tls: TLS, context: ssl.SSLContext, sizes: list[int], cuts: list[int], asked: int
 ) -> None:
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
+    server, there = over_memory(tls, context)
     messages = [os.urandom(size) for size in sizes]
-    wire.say(messages, cuts)
+    there.send_messages(messages, cuts)
     assert read_in_pieces(server, asked) == b"".join(messages)
     assert server.truncated
 
 
 @pytest.fixture
-def wire(tls: TLS, context: ssl.SSLContext) -> tuple[TLSSocket, Wire]:
-    """A server that has shaken hands, and what it stands on."""
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
-    return server, wire
+def ends(tls: TLS, context: ssl.SSLContext) -> Ends:
+    """A server after the handshake, and what it stands on."""
+    return over_memory(tls, context)
 
 
 RECORDS = [b"one", b"two", bytes(16_384), b"the last"]
 
 
-def test_all_records_that_are_here_come_at_once(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.say(RECORDS, [])
+def test_all_records_received_come_at_once(ends: Ends) -> None:
+    server, there = ends
+    there.send_messages(RECORDS, [])
     assert server.recv(5) == b"onetw"
     assert server.recv(65_536) == b"".join(RECORDS)[5:]
-    there.say(RECORDS, [])
+    there.send_messages(RECORDS, [])
     buffer = bytearray(65_536)
     count = server.recv_into(buffer)
     assert buffer[:count] == b"".join(RECORDS)
 
 
 @pytest.mark.parametrize("size", [3, 16_384, 65_536])
-def test_the_end_comes_behind_the_data(wire: tuple[TLSSocket, Wire], size: int) -> None:
-    server, there = wire
-    there.pass_on(there.seal(RECORDS, end=True))
+def test_the_end_comes_behind_the_data(ends: Ends, size: int) -> None:
+    server, there = ends
+    there.send_pieces(there.encrypt(RECORDS, end=True))
     got = b""
     while part := server.recv(size):
         got += part
@@ -250,13 +186,13 @@ def test_the_end_comes_behind_the_data(wire: tuple[TLSSocket, Wire], size: int) 
     assert server.recv(size) == b""
 
 
-JUNK = b"\x17\x03\x03\x00\x20" + b"j" * 32
+GARBAGE = b"\x17\x03\x03\x00\x20" + b"j" * 32
 
 
-@pytest.mark.parametrize("junk", [JUNK, b"junk without a record"])
-def test_what_breaks_tls_is_told_behind_the_data(wire: tuple[TLSSocket, Wire], junk: bytes) -> None:
-    server, there = wire
-    there.pass_on(there.seal(RECORDS) + junk)
+@pytest.mark.parametrize("garbage", [GARBAGE, b"garbage without a record"])
+def test_what_breaks_tls_is_raised_behind_the_data(ends: Ends, garbage: bytes) -> None:
+    server, there = ends
+    there.send_pieces(there.encrypt(RECORDS) + garbage)
     assert server.recv(65_536) == b"".join(RECORDS)
     with pytest.raises(BrokenPipeError):
         server.sendall(b"x")
@@ -266,9 +202,9 @@ def test_what_breaks_tls_is_told_behind_the_data(wire: tuple[TLSSocket, Wire], j
         server.recv(65_536)
 
 
-def test_pending_tells_of_the_data_before_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.pass_on(there.seal([b"good", b"more"]) + JUNK)
+def test_pending_counts_the_data_before_what_breaks_tls(ends: Ends) -> None:
+    server, there = ends
+    there.send_pieces(there.encrypt([b"good", b"more"]) + GARBAGE)
     assert server.recv(1) == b"g"
     assert server.pending() == 7
     assert server.recv(100) == b"oodmore"
@@ -277,18 +213,18 @@ def test_pending_tells_of_the_data_before_what_breaks_tls(wire: tuple[TLSSocket,
         server.recv(1)
 
 
-def test_unwrap_tells_of_what_breaks_tls(wire: tuple[TLSSocket, Wire]) -> None:
-    server, there = wire
-    there.pass_on(JUNK)
+def test_unwrap_raises_what_breaks_tls(ends: Ends) -> None:
+    server, there = ends
+    there.send_pieces(GARBAGE)
     with pytest.raises(ssl.SSLError, match=r"(?i)record"):
         server.unwrap()
 
 
-def test_the_alert_goes_out_before_the_fault_is_told(one: Pair) -> None:
+def test_the_alert_leaves_before_the_error_is_raised(one: Pair) -> None:
     server, client = one
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # to send both in one segment
     client.sendall(b"good")
-    os.write(client.fileno(), JUNK)
+    os.write(client.fileno(), GARBAGE)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
     assert server.recv(1) == b"g"
     assert server.pending() == 3
@@ -300,7 +236,7 @@ def test_the_alert_goes_out_before_the_fault_is_told(one: Pair) -> None:
 
 
 def read_in_pieces(server: TLSSocket, size: int) -> bytes:
-    """By `recv` and `recv_into` in turn, until the stream's end."""
+    """By `recv` and `recv_into` alternately, until the end of the stream."""
     got, buffer = bytearray(), bytearray(size)
     while True:
         part = server.recv(size)
@@ -310,17 +246,14 @@ def read_in_pieces(server: TLSSocket, size: int) -> bytes:
             return bytes(got)
 
 
-def test_a_record_that_drips_meets_the_limit_of_time(tls: TLS, context: ssl.SSLContext) -> None:
-    """Though each wait is short: that of a whole record is limited too."""
-    wire: Any = Wire(context)
-    server = tls.wrap(wire)
-    wire.shake()
-    server.do_handshake()
-    wire.say([bytes(16_000)], [1] * 15_000)
-    wire.timeout = 1e-9
+def test_a_record_that_drips_meets_the_time_limit(tls: TLS, context: ssl.SSLContext) -> None:
+    """Although each wait is short: the time of a whole record is limited, too."""
+    server, there = over_memory(tls, context)
+    there.send_messages([bytes(16_000)], [1] * 15_000)
+    there.timeout = 1e-9
     with pytest.raises(TimeoutError):
         server.recv(1)
-    wire.timeout = None
+    there.timeout = None
     assert len(server.recv(16_000)) == 16_000, "nothing of it was lost"
 
 
@@ -334,11 +267,11 @@ def test_a_full_kernel_keeps_sendall_waiting_or_not(one: Pair) -> None:
         server.sendall(b"y")
 
 
-def test_an_alert_does_not_wait_for_whoever_sends(tls: TLS, context: ssl.SSLContext) -> None:
-    """The reader that meets junk leaves the alert to who has the turn."""
-    turn: Any = threading.Lock()
-    with peers(tls, context, turn=turn) as (server, client):
-        with socket.socket(fileno=client.detach()) as raw, turn:
-            raw.sendall(b"junk without a record")
+def test_an_alert_does_not_wait_for_a_writer(tls: TLS, context: ssl.SSLContext) -> None:
+    """The reader that meets garbage leaves the alert to the writer that has the lock."""
+    write_lock: Any = threading.Lock()
+    with peers(tls, context, write_lock=write_lock) as (server, client):
+        with socket.socket(fileno=client.detach()) as raw, write_lock:
+            raw.sendall(b"garbage without a record")
             with pytest.raises(ssl.SSLError):
                 server.recv(1)

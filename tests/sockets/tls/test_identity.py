@@ -1,4 +1,4 @@
-"""``sockets.tlsidentity``: who the peer is, and what the handshake agreed on."""
+"""``sockets.tls.identity``: who the peer is, and what the handshake negotiated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 from tests.certificates import Certificates
-from tests.sockets.tlspeers import peers, plain_peers
+from tests.sockets.tls.peers import peers, plain_peers
 
 from everserve.sockets.tls import TLS, TLSIdentity
 

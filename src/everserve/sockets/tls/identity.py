@@ -1,6 +1,6 @@
-"""Who is at the other end of a TLS connection, and what the handshake agreed on.
+"""Who is at the other end of a TLS connection, and what the handshake negotiated.
 
-Made from a finished handshake when a handler asks for it; not before, as reading a certificate costs.
+Made when a handler asks for it, not with each handshake, as reading a certificate costs time.
 """
 
 import datetime
@@ -13,7 +13,7 @@ __all__ = ["TLSIdentity"]
 
 @dataclass(frozen=True, slots=True)
 class TLSIdentity:
-    """What TLS knows of a connection. Everything about a certificate is that of the peer.
+    """What TLS knows of a connection. The certificate is always that of the peer.
 
     Without a verified certificate of the peer (a server that asks for none, or an optional one that
     was not sent), `subject`, `issuer` and `alt_names` are empty, `serial`, `not_before` and
@@ -27,7 +27,7 @@ class TLSIdentity:
     """The suite's name, as OpenSSL spells it."""
 
     alpn: str | None = None
-    """The protocol that both agreed on (RFC 7301); None where they did not."""
+    """The protocol that was negotiated (RFC 7301); None without one."""
 
     sni: str | None = None
     """The host name that the client asked for (RFC 6066, section 3), in lower case, A-labels."""
@@ -51,7 +51,7 @@ class TLSIdentity:
     """In UTC."""
 
     der: bytes | None = field(default=None, repr=False)
-    """The certificate as it was sent, in DER; also one that nobody verified."""
+    """The certificate as it was sent, in DER, verified or not."""
 
     @property
     def common_name(self) -> str | None:
@@ -61,12 +61,12 @@ class TLSIdentity:
 
     @property
     def verified(self) -> bool:
-        """Whether the peer showed a certificate that a trusted authority had signed."""
+        """Whether the peer sent a certificate that a trusted authority had signed."""
         return self.serial is not None
 
     @classmethod
     def of(cls, tls: ssl.SSLObject, sni: str | None) -> Self:
-        """Read what `tls` agreed on; `sni` is what the client asked for."""
+        """Read what was negotiated from `tls`; `sni` is what the client asked for."""
         cipher = tls.cipher()
         return cls(
             version=tls.version(),

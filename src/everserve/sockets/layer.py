@@ -1,7 +1,7 @@
-"""A `socket.socket` on top of another one: whatever is not about the bytes themselves is the inner's.
+"""A `socket.socket` on top of another one: all that does not concern the bytes is the inner socket's.
 
-`TLSSocket` builds on it. The layer has no descriptor of its own, so that it can neither leak nor
-close one twice: the inner socket stays the owner.
+`TLSSocket` and `CountedSocket` build on it. The layer has no descriptor of its own, so that it can
+neither leak one nor close it twice: the inner socket remains the owner.
 """
 
 import socket
@@ -14,10 +14,10 @@ __all__ = ["Layer"]
 
 
 class Layer(socket.socket):
-    """The formalities of a socket, passed on to `inner`, which must outlive the layer's use.
+    """The formalities of a socket, passed on to `inner`, which must live as long as this is used.
 
-    A subclass says what `recv`, `recv_into`, `send`, `sendall` and `shutdown` do. Time limits are
-    the inner's: `settimeout` here and there is the same.
+    A subclass defines `recv`, `recv_into`, `send`, `sendall` and `shutdown`. Time limits are the
+    inner's: `settimeout` here and there is the same.
     """
 
     __slots__ = ("_inner",)
@@ -30,7 +30,7 @@ class Layer(socket.socket):
         self._io_refs = 0
         self._closed = False
 
-    # --- whose it is ---------------------------------------------------------------------------
+    # --- ownership -----------------------------------------------------------------------------
 
     @property
     def inner(self) -> socket.socket:
@@ -56,7 +56,7 @@ class Layer(socket.socket):
         self._inner.close()
 
     def detach(self) -> int:
-        """Give up the descriptor, and return it; nothing is said to the peer."""
+        """Give up the descriptor, and return it."""
         self._closed = True
         return self._inner.detach()
 
@@ -102,7 +102,7 @@ class Layer(socket.socket):
     def setsockopt(self, *arguments: Any) -> None:
         self._inner.setsockopt(*arguments)
 
-    # --- what makes no sense on a connection: the kernel says so ---------------------------------
+    # --- what makes no sense on a connection: the kernel refuses it -------------------------------
 
     def bind(self, address: Any, /) -> None:
         self._inner.bind(address)
@@ -119,7 +119,7 @@ class Layer(socket.socket):
     def connect_ex(self, address: Any, /) -> int:
         return self._inner.connect_ex(address)
 
-    # --- what would pass the layer by: refused, with the errors of ssl.SSLSocket ------------------
+    # --- what would bypass the layer: refused, with the errors of ssl.SSLSocket ---------------------
 
     def sendto(self, data: "ReadableBuffer", *_rest: Any) -> NoReturn:
         raise self._has_no("sendto")
@@ -144,6 +144,3 @@ class Layer(socket.socket):
 
     def _has_no(self, method: str) -> ValueError:
         return ValueError(f"{method} not allowed on instances of {type(self)}")
-
-    def _refuse_flags(self, method: str) -> NoReturn:
-        raise ValueError(f"non-zero flags not allowed in calls to {method}() on {type(self)}")

@@ -1,4 +1,4 @@
-"""``sockets.tls``: what a server shows and asks for, and how it is renewed while it runs."""
+"""``sockets.tls.config``: certificates and requirements of a server, and their renewal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import Background
-from tests.sockets.tlspeers import peers, refusal, shake
+from tests.sockets.tls.peers import handshake_with, peers, refusal
 
 from everserve.errors import EverserveError, TLSConfigError
 from everserve.sockets.tls import TLS
@@ -50,10 +50,10 @@ def test_modern_defaults(tls: TLS) -> None:
     assert all("GCM" in name or "CHACHA20" in name for name in names)
 
 
-def test_a_client_meets_the_certificate(tls: TLS, trusting: ssl.SSLContext) -> None:
-    met = shake(tls, trusting)
-    assert met["version"] == "TLSv1.3"
-    assert "localhost" in met["names"]
+def test_a_client_gets_the_certificate(tls: TLS, trusting: ssl.SSLContext) -> None:
+    seen = handshake_with(tls, trusting)
+    assert seen["version"] == "TLSv1.3"
+    assert "localhost" in seen["names"]
 
 
 def test_one_file_may_hold_both(certificates: Certificates, tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_one_file_may_hold_both(certificates: Certificates, tmp_path: Path) -> N
     both.write_bytes(b"".join(path.read_bytes() for path in certificates.server))
     tls = TLS(both)
     assert tls.files == (str(both),)
-    assert shake(tls, certificates.client_context())
+    assert handshake_with(tls, certificates.client_context())
 
 
 def test_minimum(certificates: Certificates, trusting: ssl.SSLContext) -> None:
     trusting.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert shake(TLS(*certificates.server), trusting)["version"] == "TLSv1.2"
+    assert handshake_with(TLS(*certificates.server), trusting)["version"] == "TLSv1.2"
     error = refusal(TLS(*certificates.server, minimum="1.3"), trusting)
     assert isinstance(error, ssl.SSLError)
     assert error.reason == "UNSUPPORTED_PROTOCOL"
@@ -133,7 +133,7 @@ def test_client_certificates_count_for_every_name(certificates: Certificates) ->
         sni={"one.example.org": certificates.named},
         client_ca=certificates.authority,
     )
-    assert shake(tls, certificates.client_context(certificates.client), "one.example.org")
+    assert handshake_with(tls, certificates.client_context(certificates.client), "one.example.org")
     refused = refusal(tls, certificates.client_context(), "one.example.org")
     assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in str(refused)
 
@@ -206,7 +206,7 @@ def test_tickets(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"minimum": "1.1"}, "minimum='1.1': one of '1.2', '1.3'"),
         ({"client_certificate": "maybe"}, "one of 'none', 'optional', 'required'"),
@@ -223,67 +223,65 @@ def test_tickets(
         ({"client_ca": "/nowhere.pem"}, "/nowhere.pem: No such file"),
     ],
 )
-def test_options_without_sense(
-    certificates: Certificates, options: dict[str, Any], told: str
-) -> None:
+def test_invalid_options(certificates: Certificates, options: dict[str, Any], message: str) -> None:
     with pytest.raises(TLSConfigError) as caught:
         TLS(*certificates.server, **options)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, EverserveError)
     assert isinstance(caught.value, ValueError)
 
 
-def test_files_that_do_not_do(certificates: Certificates, tmp_path: Path) -> None:
+def test_files_that_cannot_be_used(certificates: Certificates, tmp_path: Path) -> None:
     cert, key = certificates.server
-    junk = tmp_path / "junk.pem"
-    junk.write_text("no PEM at all")
-    for arguments, told in [
+    no_pem = tmp_path / "no_pem.pem"
+    no_pem.write_text("no PEM at all")
+    for arguments, message in [
         ((tmp_path / "none.pem", key), "none.pem: No such file"),
         ((cert, tmp_path / "none.key"), "none.key: No such file"),
         ((tmp_path, key), "Is a directory"),
-        ((junk, key), "junk.pem: no certificate can be read"),
-        ((cert, junk), "junk.pem: no private key can be read"),
+        ((no_pem, key), "no_pem.pem: no certificate can be read"),
+        ((cert, no_pem), "no_pem.pem: no private key can be read"),
         ((cert,), "server.pem: no private key can be read"),
         ((cert, certificates.renewed.key), "renewed.key: the key does not belong to"),
     ]:
-        with pytest.raises(TLSConfigError, match=told):
+        with pytest.raises(TLSConfigError, match=message):
             TLS(*arguments)
     with pytest.raises(TLSConfigError, match=r"client_ca=.*no certificate"):
-        TLS(cert, key, client_ca=junk)
+        TLS(cert, key, client_ca=no_pem)
 
 
 @pytest.fixture
-def sealed(certificates: Certificates, tmp_path: Path) -> Path:
+def encrypted(certificates: Certificates, tmp_path: Path) -> Path:
     """The server's key, encrypted with "sesame"."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
 
     loaded = serialization.load_pem_private_key(certificates.server.key.read_bytes(), None)
-    sealed = tmp_path / "sealed.key"
-    sealed.write_bytes(
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(
         loaded.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.BestAvailableEncryption(b"sesame"),
         )
     )
-    return sealed
+    return encrypted
 
 
-def test_encrypted_keys_need_their_password(certificates: Certificates, sealed: Path) -> None:
+def test_encrypted_keys_need_their_password(certificates: Certificates, encrypted: Path) -> None:
     cert = certificates.server.cert
-    assert TLS(cert, sealed, password="sesame")
-    assert TLS(cert, sealed, password=lambda: b"sesame")
-    assert "sesame" not in repr(TLS(cert, sealed, password="sesame"))
+    assert TLS(cert, encrypted, password="sesame")
+    assert TLS(cert, encrypted, password=lambda: b"sesame")
+    assert "sesame" not in repr(TLS(cert, encrypted, password="sesame"))
     with pytest.raises(TLSConfigError, match="the key is encrypted, give its password="):
-        TLS(cert, sealed)
+        TLS(cert, encrypted)
     with pytest.raises(TLSConfigError, match=r"password= does not open this key$"):
-        TLS(cert, sealed, password="wrong")
+        TLS(cert, encrypted, password="wrong")
     with pytest.raises(TLSConfigError, match=r"password= failed: RuntimeError\('no vault'\)$"):
-        TLS(cert, sealed, password=_no_vault)
+        TLS(cert, encrypted, password=_no_vault)
     for unfit in (lambda: None, 5, "x" * 2000):
         with pytest.raises(TLSConfigError, match=r"password= wants text"):
-            TLS(cert, sealed, password=unfit)  # type: ignore[arg-type]
+            TLS(cert, encrypted, password=unfit)  # type: ignore[arg-type]
 
 
 def _no_vault() -> str:
@@ -291,10 +289,10 @@ def _no_vault() -> str:
 
 
 def test_a_password_that_cannot_be_had_at_a_reload_leaves_the_old_context(
-    certificates: Certificates, sealed: Path
+    certificates: Certificates, encrypted: Path
 ) -> None:
     answers = ["sesame"]
-    tls = TLS(certificates.server.cert, sealed, password=lambda: answers.pop())
+    tls = TLS(certificates.server.cert, encrypted, password=lambda: answers.pop())
     context = tls.context
     with pytest.raises(TLSConfigError, match="password= failed: IndexError"):
         tls.reload()
@@ -312,7 +310,7 @@ def test_reload_is_for_new_connections(
         before = client.getpeercert()["serialNumber"]
         install(certificates.renewed, files[0].parent)
         tls.reload()
-        after = shake(tls, trusting)["serial"]
+        after = handshake_with(tls, trusting)["serial"]
         assert after != before
         server.sendall(b"still here")
         assert client.recv(100) == b"still here"
@@ -322,7 +320,7 @@ def test_a_broken_renewal_leaves_the_old_one(
     certificates: Certificates, trusting: ssl.SSLContext, files: tuple[Path, Path]
 ) -> None:
     tls = TLS(*files)
-    before = shake(tls, trusting)
+    before = handshake_with(tls, trusting)
     old = tls.context
     shutil.copy(certificates.renewed.cert, files[0])
     with pytest.raises(TLSConfigError, match="the key does not belong to the certificate"):
@@ -334,10 +332,10 @@ def test_a_broken_renewal_leaves_the_old_one(
     with pytest.raises(TLSConfigError, match="No such file"):
         tls.reload()
     assert tls.context is old
-    assert shake(tls, trusting) == before
+    assert handshake_with(tls, trusting) == before
     install(certificates.renewed, files[0].parent)
     tls.reload()
-    assert shake(tls, trusting) != before
+    assert handshake_with(tls, trusting) != before
 
 
 def test_reload_renews_every_name(
@@ -345,10 +343,10 @@ def test_reload_renews_every_name(
 ) -> None:
     trusting.check_hostname = False
     tls = TLS(*certificates.server, sni={"one.example.org": files})
-    before = shake(tls, trusting, "one.example.org")["serial"]
+    before = handshake_with(tls, trusting, "one.example.org")["serial"]
     install(certificates.renewed, files[0].parent)
     tls.reload()
-    assert shake(tls, trusting, "one.example.org")["serial"] != before
+    assert handshake_with(tls, trusting, "one.example.org")["serial"] != before
 
 
 def test_changed_tells_once_a_change(certificates: Certificates, files: tuple[Path, Path]) -> None:
@@ -381,7 +379,7 @@ def test_reload_beside_handshakes(
 
     renewing = [Background(renew) for _ in range(2)]
     for _ in range(10):
-        assert shake(tls, trusting)
+        assert handshake_with(tls, trusting)
     done.set()
     assert all(thread.result() > 0 for thread in renewing)
 

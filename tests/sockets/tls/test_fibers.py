@@ -1,4 +1,4 @@
-"""TLS in fibers, by each engine: it parks them, blocks nobody, and tears no record."""
+"""TLS in fibers, by each engine: it parks the fiber, does not block the others, and tears no record."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, reset
-from tests.sockets.tlspeers import connection, receive
+from tests.sockets.tls.peers import connection, receive
 
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.sync import Event, sleep, spawn
 from everserve.sockets.tls import TLS, TLSSocket
-from everserve.sockets.tlsrecords import RECORD
+from everserve.sockets.tls.records import RECORD
 
 Ends = tuple[TLSSocket, TLSSocket]
 Run = Callable[..., list[Any]]
@@ -39,7 +39,7 @@ def ends(parts: Any, tls: TLS, certificates: Certificates) -> Iterator[Ends]:
             context,
             server_side=False,
             server_hostname="localhost",
-            turn=parts.Semaphore(1),
+            write_lock=parts.Semaphore(1),
             records=parts.Records,
         ),
     )
@@ -48,8 +48,12 @@ def ends(parts: Any, tls: TLS, certificates: Certificates) -> Iterator[Ends]:
 
 
 def wrap(parts: Any, tls: TLS, inner: socket.socket) -> TLSSocket:
-    turn = parts.Semaphore(1)
-    return tls.wrap(inner, turn=turn, records=parts.Records, kind=parts.FiberTLSSocket)
+    return tls.wrap(
+        inner,
+        write_lock=parts.Semaphore(1),
+        records=parts.Records,
+        kind=parts.FiberTLSSocket,
+    )
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def run(parts: Any) -> Run:
 
 
 @pytest.fixture
-def agreed(ends: Ends, run: Run) -> Ends:
+def connected(ends: Ends, run: Run) -> Ends:
     """After the handshake; the tickets are read with the first data."""
     run(ends[0].do_handshake, ends[1].do_handshake)
     return ends
@@ -101,10 +105,10 @@ def test_both_ends_in_one_thread(ends: Ends, run: Run) -> None:
 
     def serve() -> bytes:
         server.do_handshake()
-        said = server.recv(100)
-        server.sendall(said.upper())
+        request = server.recv(100)
+        server.sendall(request.upper())
         assert server.close_notify(LIMIT, wait=True)
-        return said
+        return request
 
     def ask() -> bytes:
         client.do_handshake()
@@ -117,8 +121,8 @@ def test_both_ends_in_one_thread(ends: Ends, run: Run) -> None:
     assert run(serve, ask) == [b"hello", b"HELLO"]
 
 
-def test_an_echo_of_small_messages(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_an_echo_of_small_messages(connected: Ends, run: Run) -> None:
+    server, client = connected
     messages = [os.urandom(size) for size in (1, 2, 100, 1000, 8000, 16_384) * 10]
 
     def serve() -> None:
@@ -161,8 +165,8 @@ def test_a_reader_and_writers_of_one_connection(ends: Ends, run: Run) -> None:
 
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
-def test_a_mebibyte_each_way_at_once(agreed: Ends, run: Run, form: Callable[..., Any]) -> None:
-    server, client = agreed
+def test_a_mebibyte_each_way_at_once(connected: Ends, run: Run, form: Callable[..., Any]) -> None:
+    server, client = connected
     there, back = os.urandom(MEBIBYTE), os.urandom(MEBIBYTE)
     results = run(
         lambda: client.sendall(form(there)),
@@ -174,8 +178,8 @@ def test_a_mebibyte_each_way_at_once(agreed: Ends, run: Run, form: Callable[...,
 
 
 @pytest.mark.parametrize("piece", [5000, 60_000])
-def test_a_peer_that_reads_slowly(agreed: Ends, run: Run, piece: int) -> None:
-    server, client = agreed
+def test_a_peer_that_reads_slowly(connected: Ends, run: Run, piece: int) -> None:
+    server, client = connected
     narrow(server)
     messages = [os.urandom(size) for size in (MEBIBYTE, 1, 20_000, 16_384, 5)]
     left: list[bytes] = []
@@ -196,9 +200,9 @@ def test_a_peer_that_reads_slowly(agreed: Ends, run: Run, piece: int) -> None:
     assert run(send, read)[1] == b"".join(messages)
 
 
-def test_two_writers_at_once(agreed: Ends, run: Run) -> None:
+def test_two_writers_at_once(connected: Ends, run: Run) -> None:
     """Each message arrives whole, and each writer's in their order."""
-    server, client = agreed
+    server, client = connected
     narrow(server)
     sizes = [5, 20_000, 300, 500_000, 16_384, 1, 98_305]
 
@@ -218,12 +222,12 @@ def test_two_writers_at_once(agreed: Ends, run: Run) -> None:
 
     got = run(lambda: write(1), lambda: write(2), read)[2]
     for writer in (1, 2):
-        assert [number for who, number in got if who == writer] == list(range(len(sizes)))
-    assert got != sorted(got), "they were to take turns"
+        assert [number for by, number in got if by == writer] == list(range(len(sizes)))
+    assert got != sorted(got), "they did not alternate"
 
 
-def test_a_reader_that_is_parked_while_another_writes(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_a_reader_that_is_parked_while_another_writes(connected: Ends, run: Run) -> None:
+    server, client = connected
     data, order = os.urandom(MEBIBYTE), []
 
     def read() -> bytes:
@@ -247,9 +251,9 @@ def test_a_reader_that_is_parked_while_another_writes(agreed: Ends, run: Run) ->
 
 
 @pytest.mark.parametrize("size", [RECORD, MUCH])
-def test_a_writer_that_is_killed_tears_no_record(agreed: Ends, run: Run, size: int) -> None:
-    """Parked in a send: what was begun leaves with the next data, of one who waited or came."""
-    server, client = agreed
+def test_a_writer_that_is_killed_tears_no_record(connected: Ends, run: Run, size: int) -> None:
+    """Parked in a send: what was begun leaves with the next data, of a writer that waited or came."""
+    server, client = connected
     data = os.urandom(size)
 
     def write() -> None:
@@ -260,7 +264,7 @@ def test_a_writer_that_is_killed_tears_no_record(agreed: Ends, run: Run, size: i
         victim = spawn(write)
         for _ in range(100):  # turns, in which it sends until the kernel takes no more
             sleep()
-        waiting = spawn(server.sendall, b"<who waited>")
+        waiting = spawn(server.sendall, b"<waited>")
         sleep()
         assert not victim.dead
         assert not waiting.dead
@@ -269,14 +273,14 @@ def test_a_writer_that_is_killed_tears_no_record(agreed: Ends, run: Run, size: i
         assert victim.dead
         reading: list[bytes] = []
         reader = spawn(lambda: reading.append(read_to_end(client)))
-        server.sendall(b"<who came>")
+        server.sendall(b"<came>")
         server.shutdown(socket.SHUT_WR)
         assert waiting.join(LIMIT)
         assert reader.join(LIMIT)
         return reading[0]
 
     got = run(conduct)[0]
-    tail = b"<who waited><who came>"
+    tail = b"<waited><came>"
     assert got.endswith(tail)
     sent = got[: -len(tail)]
     assert sent
@@ -290,8 +294,8 @@ def test_a_handshake_that_waits_lets_others_run(ends: Ends, run: Run) -> None:
 
     def serve() -> None:
         server.do_handshake()
-        order.append("agreed")
-        agreement.set()
+        order.append("handshake done")
+        handshake_done.set()
 
     def ask() -> None:
         order.append("silent")
@@ -299,15 +303,15 @@ def test_a_handshake_that_waits_lets_others_run(ends: Ends, run: Run) -> None:
         client.recv(1)
 
     def look() -> None:
-        order.append("somebody else")
+        order.append("another fiber")
 
     def end() -> None:
-        agreement.wait()
+        handshake_done.wait()
         server.close()
 
-    agreement = Event()
+    handshake_done = Event()
     run(serve, look, ask, end)
-    assert order == ["somebody else", "silent", "agreed"]
+    assert order == ["another fiber", "silent", "handshake done"]
 
 
 def test_time_limits(ends: Ends, run: Run) -> None:
@@ -338,8 +342,8 @@ def test_time_limits(ends: Ends, run: Run) -> None:
     run(serve, ask)
 
 
-def test_a_sendall_that_timed_out_tears_no_record(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_a_sendall_that_timed_out_tears_no_record(connected: Ends, run: Run) -> None:
+    server, client = connected
 
     def serve() -> None:
         server.settimeout(0.01)
@@ -358,8 +362,8 @@ def test_a_sendall_that_timed_out_tears_no_record(agreed: Ends, run: Run) -> Non
     assert got[0].strip(b"\0") == b"the end"
 
 
-def test_a_recv_that_timed_out_loses_nothing(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_a_recv_that_timed_out_loses_nothing(connected: Ends, run: Run) -> None:
+    server, client = connected
 
     def serve() -> bytes:
         server.settimeout(0.01)
@@ -372,8 +376,8 @@ def test_a_recv_that_timed_out_loses_nothing(agreed: Ends, run: Run) -> None:
     assert run(serve) == [b"late"]
 
 
-def test_a_reset_ends_the_wait(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_a_reset_ends_the_wait(connected: Ends, run: Run) -> None:
+    server, client = connected
 
     def use(function: Callable[[], Any]) -> None:
         with pytest.raises(ConnectionResetError):
@@ -382,8 +386,8 @@ def test_a_reset_ends_the_wait(agreed: Ends, run: Run) -> None:
     run(lambda: use(lambda: server.recv(1)), lambda: reset(client.inner))
 
 
-def test_a_reset_ends_the_wait_for_room(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_a_reset_ends_the_wait_for_room(connected: Ends, run: Run) -> None:
+    server, client = connected
 
     def write() -> None:
         with pytest.raises(ConnectionResetError):
@@ -394,8 +398,8 @@ def test_a_reset_ends_the_wait_for_room(agreed: Ends, run: Run) -> None:
     run(write, lambda: reset(client.inner))
 
 
-def test_less_is_asked_for_than_is_here(agreed: Ends, run: Run) -> None:
-    server, client = agreed
+def test_less_is_asked_for_than_was_received(connected: Ends, run: Run) -> None:
+    server, client = connected
 
     def serve() -> list[bytes]:
         client.sendall(b"0123456789")
@@ -404,8 +408,8 @@ def test_less_is_asked_for_than_is_here(agreed: Ends, run: Run) -> None:
     assert run(serve) == [[b"012", b"3", b"456789", b""]]
 
 
-def test_what_recv_and_sendall_refuse(agreed: Ends, run: Run) -> None:
-    server, _client = agreed
+def test_what_recv_and_sendall_refuse(connected: Ends, run: Run) -> None:
+    server, _client = connected
 
     def use() -> None:
         with pytest.raises(ValueError, match="flags"):
@@ -428,9 +432,9 @@ def test_what_recv_and_sendall_refuse(agreed: Ends, run: Run) -> None:
 
 
 class Client:
-    """A client of TLS 1.3 that says its request with the end of its handshake, in one message.
+    """A client of TLS 1.3 that sends its request with the end of its handshake, in one message.
 
-    It stands on a socket that keeps messages apart: each `hear` is one send of the server.
+    It stands on a socket that keeps messages apart: each `receive` is one send of the server.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, session: Any = None) -> None:
@@ -441,24 +445,24 @@ class Client:
         )
 
     def ask(self, request: bytes) -> None:
-        """Agree, and say the request; an empty one is none."""
+        """Do the handshake, and send the request; an empty one is none."""
         while True:
             try:
                 self.tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                self.say()
+                self.send()
                 self._incoming.write(self._sock.recv(1 << 17))
         if request:
             self.tls.write(request)
-        self.say()
+        self.send()
 
-    def say(self, message: bytes = b"") -> None:
+    def send(self, message: bytes = b"") -> None:
         if message:
             self.tls.write(message)
         self._sock.sendall(self._outgoing.read())
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """What one send of the server brings; b"": no data."""
         self._incoming.write(self._sock.recv(1 << 17))
         try:
@@ -471,17 +475,17 @@ class Client:
         return self.tls.session is not None and self.tls.session.has_ticket
 
 
-Talk = Callable[..., Client]
+Exchange = Callable[..., Client]
 
 
 @pytest.fixture
-def talk(parts: Any, tls: TLS, certificates: Certificates, run: Run) -> Talk:
-    """Have a server and a client do what they are given, over messages that are kept apart."""
+def exchange(parts: Any, tls: TLS, certificates: Certificates, run: Run) -> Exchange:
+    """Run a server and a client, over messages that are kept apart."""
     if sys.platform != "linux":
         pytest.skip("SOCK_SEQPACKET over Unix sockets is Linux's")
     context = certificates.client_context()
 
-    def talk(
+    def exchange(
         serve: Callable[[TLSSocket], Any], ask: Callable[[Client], Any], session: Any = None
     ) -> Client:
         left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -490,10 +494,10 @@ def talk(parts: Any, tls: TLS, certificates: Certificates, run: Run) -> Talk:
             run(lambda: serve(server), lambda: ask(client))
         return client
 
-    return talk
+    return exchange
 
 
-def test_tickets_leave_with_the_answer(talk: Talk) -> None:
+def test_tickets_leave_with_the_answer(exchange: Exchange) -> None:
     def serve(server: TLSSocket) -> None:
         server.do_handshake()
         assert server.recv(100) == b"request"
@@ -502,14 +506,14 @@ def test_tickets_leave_with_the_answer(talk: Talk) -> None:
 
     def ask(client: Client) -> None:
         client.ask(b"request")
-        assert client.hear() == b"answer"
+        assert client.receive() == b"answer"
         assert client.has_ticket
-        client.say(b"thanks")
+        client.send(b"thanks")
 
-    talk(serve, ask)
+    exchange(serve, ask)
 
 
-def test_tickets_leave_before_the_next_wait(talk: Talk) -> None:
+def test_tickets_leave_before_the_next_wait(exchange: Exchange) -> None:
     def serve(server: TLSSocket) -> None:
         server.do_handshake()
         assert server.recv(100) == b"request"
@@ -517,30 +521,30 @@ def test_tickets_leave_before_the_next_wait(talk: Talk) -> None:
 
     def ask(client: Client) -> None:
         client.ask(b"request")
-        assert client.hear() == b""
+        assert client.receive() == b""
         assert client.has_ticket
-        client.say(b"and more")
+        client.send(b"and more")
 
-    first = talk(serve, ask)
+    first = exchange(serve, ask)
     assert not first.tls.session_reused
-    assert talk(serve, ask, first.tls.session).tls.session_reused
+    assert exchange(serve, ask, first.tls.session).tls.session_reused
 
 
-def test_tickets_leave_at_the_handshakes_end_where_nothing_was_asked(talk: Talk) -> None:
+def test_tickets_leave_at_the_handshakes_end_where_nothing_was_asked(exchange: Exchange) -> None:
     order: list[str] = []
 
     def serve(server: TLSSocket) -> None:
         server.do_handshake()
-        order.append("agreed")
+        order.append("handshake done")
         assert server.recv(100) == b"request"
         server.sendall(b"answer")
 
     def ask(client: Client) -> None:
         client.ask(b"")
-        assert client.hear() == b""
-        assert order == ["agreed"]
+        assert client.receive() == b""
+        assert order == ["handshake done"]
         assert client.has_ticket
-        client.say(b"request")
-        assert client.hear() == b"answer"
+        client.send(b"request")
+        assert client.receive() == b"answer"
 
-    talk(serve, ask)
+    exchange(serve, ask)

@@ -1,4 +1,4 @@
-"""``sockets.tls`` met by real clients: `http.client`, curl, `openssl s_client`; under real handlers."""
+"""``sockets.tls`` with real clients: `http.client`, curl, `openssl s_client`; under real handlers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 Serve = Callable[..., Any]
@@ -156,7 +156,7 @@ def test_curl_with_a_certificate(serve: Serve, certificates: Certificates) -> No
     assert curl(address, certificates, "--cert", str(cert), "--key", str(key)) == BODY
 
 
-def s_client(address: Any, certificates: Certificates, said: bytes, *options: str) -> str:
+def s_client(address: Any, certificates: Certificates, sent: bytes, *options: str) -> str:
     if OPENSSL is None:
         pytest.skip("openssl is not installed")
     host, port = address
@@ -167,7 +167,7 @@ def s_client(address: Any, certificates: Certificates, said: bytes, *options: st
             *("-connect", f"{host}:{port}", "-servername", "localhost"),
             *("-CAfile", str(certificates.authority), "-verify_return_error", *options),
         ],
-        input=said,
+        input=sent,
         check=False,
         capture_output=True,
         timeout=LIMIT,
@@ -177,12 +177,12 @@ def s_client(address: Any, certificates: Certificates, said: bytes, *options: st
 
 @pytest.mark.parametrize(("option", "version"), [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")])
 def test_s_client(serve: Serve, certificates: Certificates, option: str, version: str) -> None:
-    said = s_client(serve(EchoOnce), certificates, b"hello\n", "-ign_eof", option)
-    assert "Verify return code: 0 (ok)" in said
-    assert version in said
-    assert "HELLO" in said
-    assert "Secure Renegotiation IS supported" in said or version == "TLSv1.3"
-    assert "Compression: NONE" in said
+    output = s_client(serve(EchoOnce), certificates, b"hello\n", "-ign_eof", option)
+    assert "Verify return code: 0 (ok)" in output
+    assert version in output
+    assert "HELLO" in output
+    assert "Secure Renegotiation IS supported" in output or version == "TLSv1.3"
+    assert "Compression: NONE" in output
 
 
 class EchoOnce(socketserver.StreamRequestHandler):
@@ -192,7 +192,7 @@ class EchoOnce(socketserver.StreamRequestHandler):
 
 @contextlib.contextmanager
 def conversation(address: Any, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`openssl s_client` that is talked to line by line; stderr comes with stdout."""
+    """`openssl s_client` that is used line by line; stderr comes with stdout."""
     if OPENSSL is None:
         pytest.skip("openssl is not installed")
     host, port = address
@@ -206,14 +206,14 @@ def conversation(address: Any, *options: str) -> Iterator[subprocess.Popen[bytes
             process.kill()
 
 
-def say(process: subprocess.Popen[bytes], line: bytes, answer: bytes) -> None:
-    """Say a line, and hear until `answer` comes."""
+def exchange(process: subprocess.Popen[bytes], line: bytes, answer: bytes) -> None:
+    """Send a line, and read until `answer` comes."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(line)
     process.stdin.flush()
-    while answer not in (heard := process.stdout.readline()):
-        assert heard, f"it ended without {answer!r}"
+    while answer not in (received := process.stdout.readline()):
+        assert received, f"it ended without {answer!r}"
 
 
 def test_renegotiation_is_refused(
@@ -222,8 +222,8 @@ def test_renegotiation_is_refused(
     """The line "R" asks for it; the client gives up, and the server goes on."""
     address = serve(Upper)
     with conversation(address, "-tls1_2") as process:
-        say(process, b"first\n", b"FIRST")
-        say(process, b"R\n", b"no renegotiation")
+        exchange(process, b"first\n", b"FIRST")
+        exchange(process, b"R\n", b"no renegotiation")
         process.wait(LIMIT)
     context = certificates.client_context()
     with context.wrap_socket(connect(address), server_hostname="localhost") as client:
@@ -236,15 +236,15 @@ def test_renegotiation_is_refused(
 def test_new_keys_are_answered(serve: Serve) -> None:
     """The line "K" is a KeyUpdate that wants an answer (RFC 8446, section 4.6.3)."""
     with conversation(serve(Upper), "-tls1_3", "-quiet", "-no_ign_eof") as process:
-        say(process, b"first\n", b"FIRST")
+        exchange(process, b"first\n", b"FIRST")
         for _ in range(3):
-            say(process, b"K\n", b"KEYUPDATE")
-            say(process, b"second\n", b"SECOND")
+            exchange(process, b"K\n", b"KEYUPDATE")
+            exchange(process, b"second\n", b"SECOND")
 
 
 def test_an_old_version_is_refused(serve: Serve, faults: list[BaseException | None]) -> None:
     with conversation(serve(Upper), "-tls1_1", "-cipher", "ALL:@SECLEVEL=0") as process:
-        say(process, b"", b"Cipher is (NONE)")
+        exchange(process, b"", b"Cipher is (NONE)")
         process.wait(LIMIT)
     assert [getattr(fault, "reason", fault) for fault in faults] == ["UNSUPPORTED_PROTOCOL"]
     faults.clear()

@@ -1,7 +1,7 @@
-"""Server contexts for `ssl`, made from files: modern defaults, faults told in words.
+"""Server contexts for `ssl`, made from files: modern defaults, errors explained.
 
-`TLS` comes here with its settings when it is made and at every reload; which context answers for
-which host name is `tlsnames`'s.
+`TLS` calls this with its settings when it is made and at each reload; `names` selects the context by
+host name.
 """
 
 import os
@@ -20,10 +20,10 @@ CLIENT_CERTIFICATE = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
-"""What a client has to show, by the option's word."""
+"""The certificate that a client has to send, by the option's value."""
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-"""The oldest version that may be chosen to be accepted; RFC 8996 forbids 1.0 and 1.1."""
+"""The oldest version accepted, by the option's value; RFC 8996 forbids 1.0 and 1.1."""
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325, section 4.2)."""
@@ -31,14 +31,14 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 _NOT_THE_PASSWORD = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
 _LONGEST_PASSWORD = 1000
-"""OpenSSL takes 1023 bytes (PEM_BUFSIZE), and `ssl` tells of more by a plain ValueError."""
+"""OpenSSL takes 1023 bytes (PEM_BUFSIZE), and `ssl` raises a plain ValueError for more."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A certificate with its chain, and its private key, as paths of PEM files.
 
-    `keyfile` None: the key stands in `certfile` too.
+    `keyfile` None: the key is in `certfile` too.
     """
 
     certfile: str
@@ -51,7 +51,7 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a context is made from, checked for form; the files are read by `make_context`."""
+    """All that a context is made from, of a valid form; `make_context` reads the files."""
 
     pair: KeyPair
     sni: dict[str, KeyPair] = field(default_factory=dict)
@@ -80,8 +80,8 @@ def make_context(settings: Settings, pair: KeyPair) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[settings.minimum]
-    # Renegotiation (RFC 5246, 7.4.1.1) lets a client make the server work for nothing;
-    # compression tells secrets by their length (RFC 9325, section 3.3).
+    # Renegotiation (RFC 5246, 7.4.1.1) lets a client cost the server much for little;
+    # compression reveals secrets by their length (RFC 9325, section 3.3).
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     _set_ciphers(context, settings.ciphers)
@@ -115,19 +115,19 @@ def _load_pair(context: ssl.SSLContext, pair: KeyPair, password: Password | None
         _check_readable(path)
     keyfile = pair.keyfile or pair.certfile
 
-    answer = _Answer(keyfile, password)
+    source = _PasswordSource(keyfile, password)
     try:
-        context.load_cert_chain(pair.certfile, pair.keyfile, answer)
+        context.load_cert_chain(pair.certfile, pair.keyfile, source)
     except ssl.SSLError as error:
-        if answer.given and error.reason not in _NOT_THE_PASSWORD:
+        if source.given and error.reason not in _NOT_THE_PASSWORD:
             raise TLSConfigError(f"{keyfile}: password= does not open this key") from None
         raise TLSConfigError(_explain_pair(pair.certfile, keyfile, error)) from None
     except OSError as error:
         raise TLSConfigError(f"{pair.certfile}, {keyfile}: {error.strerror or error}") from None
 
 
-class _Answer:
-    """The password of a key, given when OpenSSL asks for it: only where the key is encrypted."""
+class _PasswordSource:
+    """The password of a key. OpenSSL calls this only where the key is encrypted."""
 
     def __init__(self, keyfile: str, password: Password | None) -> None:
         self._keyfile = keyfile
@@ -187,7 +187,7 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
 
 
 def _check_readable(path: str) -> None:
-    """`ssl` does not say which file it could not open."""
+    """Name the file that cannot be opened, which `ssl` does not."""
     try:
         with open(path, "rb"):
             pass

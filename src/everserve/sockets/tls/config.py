@@ -1,6 +1,6 @@
-"""`TLS`: what a server shows and asks for in its handshakes, renewable while it runs.
+"""`TLS`: a server's certificates and requirements for its handshakes, renewable while it runs.
 
-A server keeps one `TLS`; for each connection it takes a `TLSSocket` from it, by `wrap`.
+A server keeps one `TLS`, and makes the `TLSSocket` of each connection by `wrap`.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from everserve.errors import TLSConfigError
-from everserve.sockets.tlscontexts import (
+from everserve.sockets.tls.contexts import (
     CLIENT_CERTIFICATE,
     VERSIONS,
     KeyPair,
@@ -19,12 +19,12 @@ from everserve.sockets.tlscontexts import (
     Settings,
     make_context,
 )
-from everserve.sockets.tlsidentity import TLSIdentity
-from everserve.sockets.tlsnames import answer_names, canonical
-from everserve.sockets.tlsrecords import Records
-from everserve.sockets.tlssocket import TLSSocket, Turn
+from everserve.sockets.tls.names import canonical, select_by_name
+from everserve.sockets.tls.records import Records
+from everserve.sockets.tls.sockets import TLSSocket
+from everserve.sockets.tls.wire import Lock
 
-__all__ = ["TLS", "TLSIdentity", "TLSSocket"]
+__all__ = ["TLS"]
 
 Path = str | os.PathLike[str]
 Stamp = tuple[int, int, int] | None
@@ -38,25 +38,25 @@ class TLS:
     `keyfile`            PEM: its private key; None (default): it is in `certfile`
     `client_ca`          PEM file, or a directory of `openssl rehash`: who signs clients' certificates
     `client_certificate` "none", "optional" or "required"; the default is "required" with `client_ca`,
-                         else "none". "optional": none is let in, a bad one is not
-    `alpn`               protocols (RFC 7301), the server's favourite first. A client that shares none
-                         goes on without; `selected_alpn_protocol()` is then None
+                         else "none". "optional": a client without one is accepted, a bad one is not
+    `alpn`               protocols (RFC 7301), in the server's order of preference. With a client that
+                         shares none of them, `selected_alpn_protocol()` is None
     `sni`                further certificates by host name: ``{"*.example.org": (cert, key)}``.
-                         A wildcard is one label. Others, and clients without SNI, see `certfile`
+                         A wildcard is one label. Other names, and clients without SNI, get `certfile`
     `minimum`            "1.2" (default) or "1.3"
-    `ciphers`            OpenSSL's cipher list for TLS 1.2; those of 1.3 are all good, and all on
+    `ciphers`            OpenSSL's cipher list for TLS 1.2; those of TLS 1.3 are all enabled
     `session_tickets`    tickets after a full handshake of TLS 1.3 (RFC 8446, 4.6.1): how many
                          connections a client can resume at once. 1 by default, as each brings the
                          next; a browser takes more, and each costs a twentieth of the handshake.
-                         0: none, in TLS 1.2 neither: no session is resumed without a handshake.
-                         Their keys die with the context: a reload, or another process, starts anew
+                         0: none, in TLS 1.2 neither: each connection does a full handshake. The keys
+                         of tickets belong to the context: a reload or another process makes new ones
     `password`           of encrypted keys: text, or a callable that gives it
     ==================== ============================================================================
 
     Everything takes effect with the next connection. Safe to use from any thread.
 
-    Errors: `TLSConfigError` (a ValueError), in one line, for an option without sense, and for a file
-    that is missing, unreadable, or does not belong to the other.
+    Errors: `TLSConfigError` (a ValueError), in one line, for an invalid option, and for a file that
+    is missing, unreadable, or does not belong to the other.
     """
 
     __slots__ = ("_context", "_reloading", "_settings", "_stamps")
@@ -83,7 +83,7 @@ class TLS:
         _check_choice("client_certificate", wanted, CLIENT_CERTIFICATE)
         _check_choice("minimum", minimum, VERSIONS)
         if wanted != "none" and client_ca is None:
-            raise TLSConfigError(f"client_certificate={wanted!r} needs client_ca=, who signs them")
+            raise TLSConfigError(f"client_certificate={wanted!r} needs client_ca=, their authority")
         if session_tickets < 0:
             raise TLSConfigError(f"session_tickets={session_tickets}: at least 0")
         self._settings = Settings(
@@ -102,10 +102,10 @@ class TLS:
 
     @classmethod
     def of(cls, context: ssl.SSLContext) -> Self:
-        """Take a context that is ready, of the user's making: all is as it says; it is not copied.
+        """Use a context that the caller has made, as it is; it is not copied.
 
-        `reload` is refused, as nobody knows its files: call its `load_cert_chain` instead, which
-        holds for the next connection too.
+        `reload` is refused, as the files are not known: call the context's `load_cert_chain` instead,
+        which also takes effect with the next connection.
 
         Errors: `TLSConfigError` for a context that was made for clients.
         """
@@ -127,20 +127,20 @@ class TLS:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """What new connections use now. A reload puts another one in its place."""
+        """What new connections use now. A reload replaces it."""
         return self._context
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The paths of everything that is read; empty for a ready context."""
+        """The paths of all files that are read; empty for a context made by the caller."""
         return () if self._settings is None else self._settings.files
 
     def reload(self) -> None:
-        """Read all files anew: new connections see what they hold, open ones keep what they have.
+        """Read all files again: new connections use what they hold, open ones keep what they have.
 
-        All or nothing: where anything is wrong, the old context stays in use.
+        All or nothing: on any error the old context stays in use.
 
-        Errors: `TLSConfigError`, as when made; and for a context that was given ready.
+        Errors: `TLSConfigError`, as of the constructor; and for a context made by the caller.
         """
         if self._settings is None:
             raise TLSConfigError(
@@ -151,10 +151,11 @@ class TLS:
             self._load(self._settings)
 
     def changed(self) -> bool:
-        """Whether a file differs from what the last load, or failed attempt at one, met.
+        """Whether a file has changed since the last load, or the last attempt.
 
-        A stat(2) a file: time, size, inode. Costs some microseconds; nothing is read. A watch calls
-        this now and then, and `reload` where it says so; a broken file is so tried once, not always.
+        Compares time, size and inode by one stat(2) for each file: some microseconds, and nothing is
+        read. Call this at intervals, and `reload` when it is True: a broken file is then tried once,
+        not each time.
         """
         return any(_stamp(path) != seen for path, seen in self._stamps.items())
 
@@ -164,7 +165,7 @@ class TLS:
         *,
         initial: bytes = b"",
         suppress_ragged_eofs: bool = True,
-        turn: Turn | None = None,
+        write_lock: Lock | None = None,
         records: type[Records] = Records,
         kind: type[TLSSocket] = TLSSocket,
     ) -> TLSSocket:
@@ -174,17 +175,16 @@ class TLS:
             self._context,
             initial=initial,
             suppress_ragged_eofs=suppress_ragged_eofs,
-            turn=turn,
+            write_lock=write_lock,
             records=records,
         )
 
     def _load(self, settings: Settings) -> None:
-        # Looked at before they are read: what changes meanwhile is then seen as a change.
+        # Before the files are read: a change in the meantime is then seen as one.
         self._stamps = {path: _stamp(path) for path in settings.files}
-        others = set(settings.sni.values())
-        made = {pair: make_context(settings, pair) for pair in others}
+        by_pair = {pair: make_context(settings, pair) for pair in set(settings.sni.values())}
         default = make_context(settings, settings.pair)
-        answer_names(default, {name: made[pair] for name, pair in settings.sni.items()})
+        select_by_name(default, {name: by_pair[pair] for name, pair in settings.sni.items()})
         self._context = default
 
 
@@ -202,7 +202,7 @@ def _pair(paths: tuple[Path, Path | None]) -> KeyPair:
 
 
 def _absolute(path: Path) -> str:
-    """A reload finds the file even where the process has changed its directory."""
+    """So that a reload finds the file although the process has changed its directory."""
     return os.path.abspath(os.fspath(path))
 
 

@@ -1,4 +1,4 @@
-"""``sockets.tlssocket``: how a connection ends, from either side, and what that may cost."""
+"""``sockets.tls.closing``: how a connection ends, from either side, and what that may cost."""
 
 from __future__ import annotations
 
@@ -7,26 +7,118 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, read_all
-from tests.sockets.tlspeers import Pair, fill, peers, plain_peers, receive
+from tests.sockets.tls.peers import Pair, fill, peers, plain_peers, receive
 
 from everserve.sockets.tls import TLS
+from everserve.sockets.tls.closing import await_close_notify, end_tls, send_close_notify
+from everserve.sockets.tls.handshake import do_handshake
+from everserve.sockets.tls.wire import Wire
 
 MEBIBYTE = 1 << 20
 
 
-def test_the_peer_says_goodbye(pair: Pair) -> None:
+# --- the functions, of a wire alone ------------------------------------------------------------
+
+
+@pytest.fixture
+def wire(parts: Any, tls: TLS, context: ssl.SSLContext) -> Iterator[tuple[Wire, ssl.SSLSocket]]:
+    """A server's wire after the handshake, and the client."""
+    with plain_peers() as (plain, raw):
+        wire = Wire(plain, parts.Records(tls.context, True, None, None))
+        handshake = Background(context.wrap_socket, raw, server_hostname="localhost")
+        do_handshake(wire, None)
+        with handshake.result() as client:
+            client.suppress_ragged_eofs = False
+            yield wire, client
+
+
+Ends = tuple[Wire, ssl.SSLSocket]
+
+
+def test_close_notify_is_sent_once(wire: Ends) -> None:
+    ours, client = wire
+    send_close_notify(ours)
+    assert ours.records.close_notify_sent
+    send_close_notify(ours, last=True)
+    ours.inner.shutdown(socket.SHUT_WR)
+    assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.01])
+def test_close_notify_waits_for_the_lock_within_its_limit(wire: Ends, timeout: float) -> None:
+    ours, _client = wire
+    with ours.lock:
+        send_close_notify(ours, timeout)
+    assert not ours.records.close_notify_sent
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.01])
+def test_close_notify_waits_for_room_within_its_limit(wire: Ends, timeout: float) -> None:
+    ours, _client = wire
+    fill(ours.inner)
+    ours.inner.settimeout(LIMIT)
+    send_close_notify(ours, timeout)
+    assert ours.records.close_notify_sent
+    assert ours.unsent
+    assert ours.inner.gettimeout() == LIMIT
+
+
+def test_data_before_the_peers_close_notify_is_dropped(wire: Ends) -> None:
+    ours, client = wire
+    send_close_notify(ours)
+    client.sendall(bytes(100_000))
+    ending = Background(client.unwrap)
+    await_close_notify(ours, monotonic() + LIMIT)
+    ending.result()
+    assert ours.records.close_notify_received
+    assert not ours.truncated
+    assert ours.inner.gettimeout() == LIMIT
+
+
+def test_the_peers_close_notify_is_awaited_within_a_limit(wire: Ends) -> None:
+    ours, client = wire
+    await_close_notify(ours, monotonic() + 0.01)
+    assert not ours.records.close_notify_received
+    client.shutdown(socket.SHUT_RDWR)
+    for _ in range(2):
+        await_close_notify(ours, monotonic() + LIMIT)
+        assert ours.truncated
+
+
+def test_the_end_of_tls_needs_both_sides(wire: Ends) -> None:
+    ours, client = wire
+    ending = Background(client.unwrap)
+    end_tls(ours)
+    assert ours.records.close_notify_received
+    ending.result()
+
+
+def test_the_end_of_tls_fails_when_the_stream_was_truncated(wire: Ends) -> None:
+    ours, client = wire
+    client.shutdown(socket.SHUT_RDWR)
+    assert ours.receive() == b""
+    with pytest.raises(ssl.SSLEOFError):
+        end_tls(ours)
+
+
+# --- the socket ----------------------------------------------------------------------------------
+
+
+def test_the_peer_sends_close_notify(pair: Pair) -> None:
     server, client = pair
-    saying = Background(client.unwrap)
+    ending = Background(client.unwrap)
     assert server.recv(10) == b""
     assert server.recv_into(bytearray(10)) == 0
     assert not server.truncated
     server.close_notify()
-    saying.result()
+    ending.result()
     assert server.recv(10) == b""
 
 
@@ -64,7 +156,7 @@ def test_a_half_close_keeps_what_has_come(pair: Pair) -> None:
     assert server.recv(1) == b""
 
 
-def test_close_says_goodbye(pair: Pair) -> None:
+def test_close_sends_close_notify(pair: Pair) -> None:
     server, client = pair
     client.suppress_ragged_eofs = False
     server.sendall(b"bye")
@@ -91,7 +183,7 @@ def test_closing_the_inner_is_enough(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("suppress", [True, False])
-def test_a_truncated_stream_is_told(tls: TLS, context: ssl.SSLContext, suppress: bool) -> None:
+def test_a_truncated_stream_is_reported(tls: TLS, context: ssl.SSLContext, suppress: bool) -> None:
     with peers(tls, context, suppress_ragged_eofs=suppress) as (server, client):
         client.sendall(b"half a mess")
         client.shutdown(socket.SHUT_RDWR)  # of the plain socket below: no close_notify
@@ -129,14 +221,14 @@ def test_close_notify_waits_for_the_peers(pair: Pair) -> None:
     assert server.gettimeout() == LIMIT
 
 
-def test_close_notify_has_a_bound_when_nobody_answers(pair: Pair) -> None:
+def test_close_notify_has_a_bound_when_the_peer_does_not_answer(pair: Pair) -> None:
     server, client = pair
     assert not server.close_notify(0.01, wait=True)
     assert client.recv(1) == b""
     assert server.gettimeout() == LIMIT
 
 
-def test_close_notify_has_a_bound_when_nobody_reads(pair: Pair) -> None:
+def test_close_notify_has_a_bound_when_the_peer_does_not_read(pair: Pair) -> None:
     server, _client = pair
     fill(server.inner)
     server.settimeout(None)
@@ -158,7 +250,7 @@ def test_close_notify_has_a_bound_while_another_thread_sends(one: Pair) -> None:
         sending.result()
 
 
-def test_close_notify_has_a_bound_when_the_peer_talks_on(one: Pair) -> None:
+def test_close_notify_has_a_bound_when_the_peer_sends_on(one: Pair) -> None:
     server, client = one
     done = threading.Event()
 
@@ -174,7 +266,7 @@ def test_close_notify_has_a_bound_when_the_peer_talks_on(one: Pair) -> None:
     flooding.result()
 
 
-def test_shutdown_has_a_bound_when_nobody_reads(one: Pair) -> None:
+def test_shutdown_has_a_bound_when_the_peer_does_not_read(one: Pair) -> None:
     server, _client = one
     fill(server.inner)
     server.settimeout(0.01)
@@ -182,7 +274,7 @@ def test_shutdown_has_a_bound_when_nobody_reads(one: Pair) -> None:
     server.shutdown(socket.SHUT_RDWR)
 
 
-def test_close_notify_before_the_handshake_says_nothing(tls: TLS) -> None:
+def test_close_notify_before_the_handshake_sends_nothing(tls: TLS) -> None:
     with plain_peers() as (plain, raw):
         server = tls.wrap(plain)
         assert not server.close_notify(LIMIT, wait=True)
@@ -203,12 +295,12 @@ def test_unwrap_goes_on_in_clear(pair: Pair) -> None:
         server.unwrap()
 
 
-def test_clear_bytes_behind_the_goodbye_are_surplus(tls: TLS, context: ssl.SSLContext) -> None:
+def test_clear_bytes_behind_close_notify_are_surplus(tls: TLS, context: ssl.SSLContext) -> None:
     with plain_peers() as (plain, raw):
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         other = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
         server = tls.wrap(plain)
-        shaking = Background(server.do_handshake)
+        handshake = Background(server.do_handshake)
         while True:
             try:
                 other.do_handshake()
@@ -217,7 +309,7 @@ def test_clear_bytes_behind_the_goodbye_are_surplus(tls: TLS, context: ssl.SSLCo
                 raw.sendall(outgoing.read())
                 incoming.write(raw.recv(65_536))
         raw.sendall(outgoing.read())
-        shaking.result()
+        handshake.result()
         with pytest.raises(ssl.SSLWantReadError):
             other.unwrap()
         raw.sendall(outgoing.read() + b"in clear")
@@ -230,7 +322,7 @@ def test_clear_bytes_behind_the_goodbye_are_surplus(tls: TLS, context: ssl.SSLCo
         assert server.surplus() == b""
 
 
-def test_unwrap_is_not_for_a_peer_that_talks_on(one: Pair) -> None:
+def test_unwrap_fails_while_the_peer_sends_data(one: Pair) -> None:
     server, client = one
     client.sendall(b"more")
     with pytest.raises(ssl.SSLError, match="application data after close notify"):
@@ -238,7 +330,7 @@ def test_unwrap_is_not_for_a_peer_that_talks_on(one: Pair) -> None:
     assert server.recv(10) == b"more"
 
 
-def test_unwrap_tells_of_a_peer_that_has_gone(one: Pair) -> None:
+def test_unwrap_fails_when_the_peer_has_gone(one: Pair) -> None:
     server, client = one
     client.shutdown(socket.SHUT_RDWR)
     with pytest.raises(ssl.SSLEOFError):
@@ -246,7 +338,7 @@ def test_unwrap_tells_of_a_peer_that_has_gone(one: Pair) -> None:
     assert server.truncated
 
 
-def test_detach_says_nothing(one: Pair) -> None:
+def test_detach_sends_nothing(one: Pair) -> None:
     server, client = one
     client.suppress_ragged_eofs = False
     fd = server.detach()
@@ -259,7 +351,7 @@ def test_detach_says_nothing(one: Pair) -> None:
         client.recv(1)
 
 
-def test_a_child_that_inherits_it_says_nothing(one: Pair) -> None:
+def test_a_child_that_inherits_it_sends_nothing(one: Pair) -> None:
     server, client = one
     pid = os.fork()
     if pid == 0:
@@ -277,14 +369,14 @@ def test_it_needs_no_close_of_its_own(tls: TLS, context: ssl.SSLContext) -> None
         assert plain.fileno() >= 0
 
 
-def test_what_is_in_the_way_of_its_turn(tls: TLS, certificates: Certificates) -> None:
-    """A lock of the caller's keeps writers apart."""
-    turn: Any = threading.Lock()
-    with peers(tls, certificates.client_context(), turn=turn) as (server, client):
-        turn.acquire()
+def test_a_write_lock_of_the_callers(tls: TLS, certificates: Certificates) -> None:
+    """It keeps writers apart."""
+    write_lock: Any = threading.Lock()
+    with peers(tls, certificates.client_context(), write_lock=write_lock) as (server, client):
+        write_lock.acquire()
         sending = Background(server.sendall, b"x")
         with pytest.raises(AssertionError, match="still running"):
             sending.result(0.05)
-        turn.release()
+        write_lock.release()
         sending.result()
         assert client.recv(1) == b"x"

@@ -1,4 +1,4 @@
-"""``sockets.tlssocket``: a socket whose bytes travel encrypted, met by the standard library's."""
+"""``sockets.tls.sockets``: a socket whose bytes travel encrypted, to one of the standard library's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,68 @@ import tempfile
 
 import pytest
 from tests.clients import LIMIT, Background
-from tests.sockets.tlspeers import Pair, plain_peers, receive
+from tests.sockets.tls.peers import Pair, plain_peers, receive
 
 from everserve.sockets.tls import TLS, TLSSocket
 
 MEBIBYTE = 1 << 20
+
+
+def test_what_was_negotiated(pair: Pair, context: ssl.SSLContext) -> None:
+    server, client = pair
+    assert server.version() == client.version()
+    assert (
+        server.version()
+        == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[context.maximum_version.name]
+    )
+    assert server.cipher() == client.cipher()
+    assert server.shared_ciphers()
+    assert server.compression() is None
+    assert server.selected_alpn_protocol() is None
+    assert server.session_reused is False
+    assert server.session is not None
+    assert isinstance(server.context, ssl.SSLContext)
+    assert server.server_side
+    assert server.server_hostname == "localhost"
+    assert server.get_channel_binding() == client.get_channel_binding()
+    assert server.getpeercert() is None
+
+
+def test_no_method_of_socket_bypasses_it() -> None:
+    built_on_these = {"makefile", "close", "_decref_socketios"}
+    layers = [layer for layer in TLSSocket.__mro__ if layer.__module__.startswith("everserve")]
+    own = {name for layer in layers for name in vars(layer)}
+    missing = {name for name in dir(socket.socket) if not name.startswith("_")} - own
+    assert missing - built_on_these - {"ioctl", "share"} == set()
+
+
+def test_what_would_bypass_it_is_refused_as_by_ssl(one: Pair) -> None:
+    server, client = one
+    for sock in (server, client):
+        with pytest.raises(ValueError, match="sendto not allowed"):
+            sock.sendto(b"x", ("127.0.0.1", 1))
+        with pytest.raises(ValueError, match="recvfrom not allowed"):
+            sock.recvfrom(1)
+        with pytest.raises(ValueError, match="recvfrom_into not allowed"):
+            sock.recvfrom_into(bytearray(1))
+        for call in (
+            lambda sock=sock: sock.recvmsg(1),
+            lambda sock=sock: sock.recvmsg_into([bytearray(1)]),
+            lambda sock=sock: sock.sendmsg([b"x"]),
+            sock.dup,
+        ):
+            with pytest.raises(NotImplementedError):
+                call()
+        for call in (
+            lambda sock=sock: sock.recv(1, socket.MSG_PEEK),
+            lambda sock=sock: sock.recv_into(bytearray(1), 1, socket.MSG_PEEK),
+            lambda sock=sock: sock.send(b"x", socket.MSG_OOB),
+            lambda sock=sock: sock.sendall(b"x", socket.MSG_OOB),
+        ):
+            with pytest.raises(ValueError, match="non-zero flags"):
+                call()
+    with pytest.raises(NotImplementedError):
+        server.sendmsg_afalg([b"x"], op=1)
 
 
 def test_all_ways_of_sending_and_receiving(pair: Pair) -> None:
@@ -125,7 +182,7 @@ def test_sendfile(pair: Pair) -> None:
     assert server.sendfile.__doc__
 
 
-def test_pending_tells_of_all_that_select_cannot_see(pair: Pair) -> None:
+def test_pending_counts_what_select_cannot_see(pair: Pair) -> None:
     server, client = pair
     assert server.pending() == 0
     client.sendall(b"first")
@@ -153,22 +210,22 @@ def test_no_record_waits_for_an_acknowledgement(tls: TLS) -> None:
 
 def test_ciphertext_that_was_read_before(tls: TLS, context: ssl.SSLContext) -> None:
     with plain_peers() as (plain, raw):
-        shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
+        handshake = Background(context.wrap_socket, raw, server_hostname="localhost")
         initial = plain.recv(100)
         server = tls.wrap(plain, initial=initial)
         server.do_handshake()
-        with shaking.result() as client:
+        with handshake.result() as client:
             client.sendall(b"hello")
             assert server.recv(100) == b"hello"
 
 
-def test_the_first_use_shakes_hands(tls: TLS, context: ssl.SSLContext) -> None:
+def test_the_first_use_does_the_handshake(tls: TLS, context: ssl.SSLContext) -> None:
     for use in (lambda server: server.recv(5), lambda server: server.sendall(b"hello")):
         with plain_peers() as (plain, raw):
-            shaking = Background(context.wrap_socket, raw, server_hostname="localhost")
+            handshake = Background(context.wrap_socket, raw, server_hostname="localhost")
             server = tls.wrap(plain)
             using = Background(use, server)
-            with shaking.result() as client:
+            with handshake.result() as client:
                 client.sendall(b"hello")
                 using.result()
                 assert server.version()
@@ -179,9 +236,9 @@ def test_both_ends_may_be_ours(tls: TLS, context: ssl.SSLContext) -> None:
     with plain_peers() as (plain, raw):
         server = tls.wrap(plain)
         client = TLSSocket(raw, context, server_side=False, server_hostname="localhost")
-        shaking = Background(server.do_handshake)
+        handshake = Background(server.do_handshake)
         client.do_handshake()
-        shaking.result()
+        handshake.result()
         assert client.server_hostname == "localhost"
         assert not client.server_side
         assert client.getpeercert()["subjectAltName"]
@@ -197,12 +254,12 @@ def test_both_ends_may_be_ours(tls: TLS, context: ssl.SSLContext) -> None:
 
 def test_a_client_of_ours_checks_the_name(tls: TLS, context: ssl.SSLContext) -> None:
     with plain_peers() as (plain, raw):
-        shaking = Background(tls.wrap(plain).do_handshake)
+        handshake = Background(tls.wrap(plain).do_handshake)
         client = TLSSocket(raw, context, server_side=False, server_hostname="other.example")
         with pytest.raises(ssl.SSLCertVerificationError):
             client.do_handshake()
         with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-            shaking.result()
+            handshake.result()
 
 
 # --- makefile ----------------------------------------------------------------------------------

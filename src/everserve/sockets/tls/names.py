@@ -1,12 +1,12 @@
-"""Which context answers for which host name (SNI: RFC 6066, section 3), wildcards included.
+"""Which context serves which host name (SNI: RFC 6066, section 3), wildcards included.
 
-OpenSSL asks here in the middle of a handshake.
+OpenSSL calls the function that is set here in the middle of a handshake.
 """
 
 import ssl
 from collections.abc import Mapping
 
-__all__ = ["answer_names", "canonical"]
+__all__ = ["canonical", "select_by_name"]
 
 
 def canonical(name: str) -> str:
@@ -23,12 +23,12 @@ def canonical(name: str) -> str:
     return "*." + plain if wild else plain
 
 
-def answer_names(context: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]) -> None:
-    """Let `context` hand over to the one of `others` that the client's name belongs to.
+def select_by_name(context: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]) -> None:
+    """Let `context` pass each connection to the one of `others` that has the client's host name.
 
-    An exact name wins over a wildcard, which stands for one label; a name that nobody has, or none
-    at all, stays with `context`: a server that ends the handshake there would tell more than one
-    that shows its default certificate, and clients without SNI could not come in.
+    An exact name wins over a wildcard, which stands for one label. An unknown name, or none at all,
+    stays with `context`: a server that ended the handshake would reveal more than one that shows its
+    default certificate, and clients without SNI could not connect.
     """
     if not others:
         return  # a callback costs 6 us of the handshake's 450

@@ -1,4 +1,4 @@
-"""``sockets.tlsrecords``: ciphertext in, plain text out, and back, on memory alone; by each engine."""
+"""``sockets.tls.records``: ciphertext in, plaintext out, and back, on memory alone; by each engine."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from tests.clients import Background
 from tests.engines import loaded
 
 from everserve.sockets.tls import TLS
-from everserve.sockets.tlsrecords import RECORD
+from everserve.sockets.tls.records import RECORD
 
 MEBIBYTE = 1 << 20
 ALL = 1 << 30
-"""Asked of `read` for whatever there is."""
+"""A size for `read` that asks for all there is."""
 
-JUNK = b"\x17\x03\x03\x00\x20" + b"j" * 32
-"""A record that no key has sealed."""
+GARBAGE = b"\x17\x03\x03\x00\x20" + b"j" * 32
+"""A record that was not encrypted with the keys."""
 
 PLENTY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Peer:
-    """The standard library's end of a connection, with the words of `Records` for the handshake."""
+    """The standard library's end of a connection, with the methods of `Records` for the handshake."""
 
     def __init__(self, context: ssl.SSLContext, server_side: bool) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         name = None if server_side else "localhost"
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side, name)
 
-    def agree(self) -> bool:
+    def do_handshake(self) -> bool:
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         return True
 
-    def hold(self, sealed: bytes) -> None:
-        self._incoming.write(sealed)
+    def feed(self, ciphertext: bytes) -> None:
+        self._incoming.write(ciphertext)
 
-    def outgoing(self) -> bytes:
+    def take_output(self) -> bytes:
         return self._outgoing.read()
 
-    def seal(self, *messages: bytes, end: bool = False) -> bytes:
+    def encrypt(self, *messages: bytes, end: bool = False) -> bytes:
         """Each message in records of its own; at the `end`, close_notify."""
         for message in messages:
             self.tls.write(message)
@@ -60,9 +60,9 @@ class Peer:
                 self.tls.unwrap()
         return self._outgoing.read()
 
-    def open(self, sealed: bytes) -> bytes:
-        """All plain text of these whole records."""
-        self._incoming.write(sealed)
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """All plaintext of these whole records."""
+        self._incoming.write(ciphertext)
         parts = []
         with contextlib.suppress(ssl.SSLWantReadError):
             while part := self.tls.read(RECORD):
@@ -70,40 +70,40 @@ class Peer:
         return b"".join(parts)
 
 
-def cut(sealed: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
-    """`sealed` in pieces of these sizes, the last as long as it comes."""
+def cut(ciphertext: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """`ciphertext` in pieces of these sizes, the last as long as it comes."""
     for size in sizes:
-        if not sealed:
+        if not ciphertext:
             return
-        yield sealed[:size]
-        sealed = sealed[size:]
-    if sealed:
-        yield sealed
+        yield ciphertext[:size]
+        ciphertext = ciphertext[size:]
+    if ciphertext:
+        yield ciphertext
 
 
-def shake(client: Any, server: Any, piece: int = ALL) -> None:
-    """Have both agree, each told of the other in pieces of this size."""
+def handshake(client: Any, server: Any, piece: int = ALL) -> None:
+    """Do the handshake, each receiving from the other in pieces of this size."""
     done = dict.fromkeys((client, server), False)
-    listener, speaker = server, client
-    done[speaker] = speaker.agree()
+    receiver, sender = server, client
+    done[sender] = sender.do_handshake()
     while not all(done.values()):
-        sealed = speaker.outgoing()
-        assert sealed, "neither has anything to say"
-        for part in cut(sealed, cycle([piece])):
-            listener.hold(part)
-            done[listener] = done[listener] or listener.agree()
-        listener, speaker = speaker, listener
+        ciphertext = sender.take_output()
+        assert ciphertext, "neither has output"
+        for part in cut(ciphertext, cycle([piece])):
+            receiver.feed(part)
+            done[receiver] = done[receiver] or receiver.do_handshake()
+        receiver, sender = sender, receiver
 
 
 Ends = tuple[Any, Peer]
 
 
 def server_of(kind: Any, tls: TLS, context: ssl.SSLContext) -> Ends:
-    """The server's records and a client, agreed, with nothing left to say."""
+    """The server's records and a client after the handshake, without output."""
     server = kind(tls.context, True, None, None)
     client = Peer(context, False)
-    shake(client, server)
-    client.hold(server.outgoing())  # tickets
+    handshake(client, server)
+    client.feed(server.take_output())  # tickets
     return server, client
 
 
@@ -127,43 +127,45 @@ def test_a_handshake_in_any_pieces(
 
     client: Any = Peer(context, False) if side == "server" else ours(False)
     server: Any = Peer(tls.context, True) if side == "client" else ours(True)
-    shake(client, server, piece)
+    handshake(client, server, piece)
     assert client.tls.version() == server.tls.version() is not None
-    # What it has to say at the end, as tickets, is still there to be sent.
+    # The last output of the handshake, such as tickets, is still to be sent.
     if side == "both":
-        assert client.read(server.outgoing() + server.write(b"hello"), 100) == b"hello"
-        assert server.read(client.outgoing() + client.write(b"HELLO"), 100) == b"HELLO"
+        assert client.read(server.take_output() + server.write(b"hello"), 100) == b"hello"
+        assert server.read(client.take_output() + client.write(b"HELLO"), 100) == b"HELLO"
 
 
-def test_who_listens_says_nothing_first(parts: Any, tls: TLS, context: ssl.SSLContext) -> None:
+def test_who_waits_for_the_peer_sends_nothing(
+    parts: Any, tls: TLS, context: ssl.SSLContext
+) -> None:
     server = parts.Records(tls.context, True, None, None)
-    assert not server.agree()
-    assert not server.speaking
-    assert not server.holding
+    assert not server.do_handshake()
+    assert not server.has_output
+    assert not server.has_input
     client = parts.Records(context, False, "localhost", None)
-    assert not client.agree()
-    assert client.speaking
-    assert client.outgoing()
-    assert not client.speaking
-    assert not client.agree()
+    assert not client.do_handshake()
+    assert client.has_output
+    assert client.take_output()
+    assert not client.has_output
+    assert not client.do_handshake()
 
 
 def test_what_is_no_handshake_is_refused_with_an_alert(parts: Any, tls: TLS) -> None:
     server = parts.Records(tls.context, True, None, None)
-    server.hold(b"GET / HTTP/1.1\r\n\r\n")
+    server.feed(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(ssl.SSLError, match=r"(?i)http.request"):
-        server.agree()
+        server.do_handshake()
 
 
 def test_a_certificate_that_is_not_trusted(parts: Any, tls: TLS) -> None:
     client = parts.Records(ssl.create_default_context(), False, "localhost", None)
     server = Peer(tls.context, True)
     with pytest.raises(ssl.SSLCertVerificationError):
-        shake(client, server)
-    assert client.speaking
-    server.hold(client.outgoing())
+        handshake(client, server)
+    assert client.has_output
+    server.feed(client.take_output())
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-        server.agree()
+        server.do_handshake()
 
 
 def test_a_session_is_resumed(parts: Any, tls: TLS, context: ssl.SSLContext) -> None:
@@ -171,7 +173,7 @@ def test_a_session_is_resumed(parts: Any, tls: TLS, context: ssl.SSLContext) -> 
     for again in (False, True):
         client = parts.Records(context, False, "localhost", session)
         server = parts.Records(tls.context, True, None, None)
-        shake(client, server)
+        handshake(client, server)
         assert client.read(server.write(b"x"), 10) == b"x"
         assert client.tls.session_reused is server.tls.session_reused is again
         session = client.tls.session
@@ -181,23 +183,23 @@ def test_a_session_is_resumed(parts: Any, tls: TLS, context: ssl.SSLContext) -> 
 def test_data_behind_the_end_of_the_handshake(
     parts: Any, tls: TLS, certificates: Certificates
 ) -> None:
-    """What came in one piece with the client's Finished is not lost, and known to be here."""
+    """What came in one piece with the client's Finished is not lost, and is reported as input."""
     server = parts.Records(tls.context, True, None, None)
     client = Peer(certificates.client_context(), False)
-    client.agree()
-    server.hold(client.outgoing())
-    assert not server.agree()
-    client.hold(server.outgoing())
-    assert client.agree()
-    server.hold(client.seal(b"early", b"bird"))
-    assert server.agree()
-    assert server.holding
-    assert server.speaking, "the tickets wait"
+    client.do_handshake()
+    server.feed(client.take_output())
+    assert not server.do_handshake()
+    client.feed(server.take_output())
+    assert client.do_handshake()
+    server.feed(client.encrypt(b"early", b"bird"))
+    assert server.do_handshake()
+    assert server.has_input
+    assert server.has_output, "the tickets wait"
     assert server.read(b"", 100) == b"earlybird"
-    assert not server.holding
+    assert not server.has_input
     answer = server.write(b"worm")
-    assert not server.speaking
-    assert client.open(answer) == b"worm"
+    assert not server.has_output
+    assert client.decrypt(answer) == b"worm"
     assert client.tls.session is not None
     assert client.tls.session.has_ticket
 
@@ -212,20 +214,20 @@ SIZES = [0, 1, RECORD - 1, RECORD, RECORD + 1, 6 * RECORD, MEBIBYTE]
 def test_plain_text_of_any_size_out(ends: Ends, size: int, form: Callable[..., Any]) -> None:
     ours, peer = ends
     data = os.urandom(size)
-    sealed = ours.write(form(data))
-    assert bool(sealed) is bool(size)
-    assert not ours.speaking
-    assert count_records(sealed) == -(-size // RECORD)
-    assert peer.open(sealed) == data
+    ciphertext = ours.write(form(data))
+    assert bool(ciphertext) is bool(size)
+    assert not ours.has_output
+    assert count_records(ciphertext) == -(-size // RECORD)
+    assert peer.decrypt(ciphertext) == data
 
 
-def count_records(sealed: bytes) -> int:
+def count_records(ciphertext: bytes) -> int:
     """How many records these are; all must be whole."""
     count = 0
-    while sealed:
-        size = 5 + int.from_bytes(sealed[3:5])
-        assert len(sealed) >= size
-        sealed = sealed[size:]
+    while ciphertext:
+        size = 5 + int.from_bytes(ciphertext[3:5])
+        assert len(ciphertext) >= size
+        ciphertext = ciphertext[size:]
         count += 1
     return count
 
@@ -234,8 +236,8 @@ def count_records(sealed: bytes) -> int:
 def test_plain_text_of_any_size_in(ends: Ends, size: int) -> None:
     ours, peer = ends
     data = os.urandom(size)
-    assert ours.read(peer.seal(data), ALL) == data
-    assert not ours.holding
+    assert ours.read(peer.encrypt(data), ALL) == data
+    assert not ours.has_input
     assert ours.read(b"", ALL) is None
 
 
@@ -243,7 +245,7 @@ def test_plain_text_of_any_size_in(ends: Ends, size: int) -> None:
 def test_both_sides_may_be_ours(parts: Any, tls: TLS, context: ssl.SSLContext, size: int) -> None:
     server = parts.Records(tls.context, True, None, None)
     client = parts.Records(context, False, "localhost", None)
-    shake(client, server)
+    handshake(client, server)
     data = os.urandom(size)
     assert client.read(server.write(data), ALL) == data
     assert server.read(client.write(data), ALL) == data
@@ -267,7 +269,7 @@ def test_any_cut_and_any_sizes_asked_give_the_same(
     messages = [os.urandom(size) for size in sizes]
     ask = cycle([*asked, 20_000])
     got = []
-    for piece in cut(peer.seal(*messages, end=True), cuts):
+    for piece in cut(peer.encrypt(*messages, end=True), cuts):
         wanted = next(ask)
         found = ours.read(piece, wanted)
         while found:
@@ -275,43 +277,43 @@ def test_any_cut_and_any_sizes_asked_give_the_same(
             got.append(found)
             wanted = next(ask)
             found = ours.read(b"", wanted)
-        assert (found is None) is not ours.ended
+        assert (found is None) is not ours.close_notify_received
     assert b"".join(got) == b"".join(messages)
-    assert ours.ended
+    assert ours.close_notify_received
     assert not ours.broken
 
 
-# --- what is here ------------------------------------------------------------------------------
+# --- input ---------------------------------------------------------------------------------------
 
 
 def test_a_record_larger_than_what_is_asked_for(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(b"0123456789"), 3) == b"012"
-    assert ours.holding
+    assert ours.read(peer.encrypt(b"0123456789"), 3) == b"012"
+    assert ours.has_input
     assert ours.read(b"", 3) == b"345"
-    assert ours.holding
+    assert ours.has_input
     assert ours.read(b"", 1000) == b"6789"
-    assert not ours.holding
+    assert not ours.has_input
     assert ours.read(b"", 1000) is None
 
 
 def test_a_record_read_to_its_last_byte(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(b"0123456789"), 10) == b"0123456789"
-    assert not ours.holding
+    assert ours.read(peer.encrypt(b"0123456789"), 10) == b"0123456789"
+    assert not ours.has_input
     assert ours.read(b"", 10) is None
 
 
 def test_new_records_behind_the_rest_of_one(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(b"0123456789"), 3) == b"012"
-    assert ours.read(peer.seal(b"abc"), 4) == b"3456"
-    assert ours.read(peer.seal(b"def"), 3) == b"789"
+    assert ours.read(peer.encrypt(b"0123456789"), 3) == b"012"
+    assert ours.read(peer.encrypt(b"abc"), 4) == b"3456"
+    assert ours.read(peer.encrypt(b"def"), 3) == b"789"
     assert read_up(ours) == b"abcdef"
 
 
 def read_up(ours: Any, size: int = ALL) -> bytes:
-    """All plain text that is here."""
+    """All plaintext that was received."""
     got = b""
     while part := ours.read(b"", size):
         got += part
@@ -324,74 +326,74 @@ MESSAGES = [b"one", b"two", bytes(RECORD), b"the last"]
 def test_all_records_of_one_piece_come_at_once(ends: Ends) -> None:
     ours, peer = ends
     for _ in range(3):
-        assert ours.read(peer.seal(*MESSAGES), ALL) == b"".join(MESSAGES)
-        assert not ours.holding
+        assert ours.read(peer.encrypt(*MESSAGES), ALL) == b"".join(MESSAGES)
+        assert not ours.has_input
 
 
 @pytest.mark.parametrize("messages", [MESSAGES, MESSAGES[:2], MESSAGES * 3])
 def test_the_rest_of_all_records_comes_at_once(ends: Ends, messages: list[bytes]) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(*messages), 5) == b"onetw"
+    assert ours.read(peer.encrypt(*messages), 5) == b"onetw"
     assert ours.read(b"", ALL) == b"".join(messages)[5:]
-    assert not ours.holding
+    assert not ours.has_input
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 6, 20])
 def test_a_record_that_has_begun(ends: Ends, size: int) -> None:
     ours, peer = ends
-    sealed = peer.seal(b"a message")
-    assert ours.read(sealed[:size], 100) is None
-    assert ours.holding
+    ciphertext = peer.encrypt(b"a message")
+    assert ours.read(ciphertext[:size], 100) is None
+    assert ours.has_input
     assert ours.read(b"", 100) is None
-    assert ours.holding
-    assert ours.read(sealed[size:-1], 100) is None
-    assert ours.holding
-    assert ours.read(sealed[-1:], 100) == b"a message"
-    assert not ours.holding
+    assert ours.has_input
+    assert ours.read(ciphertext[size:-1], 100) is None
+    assert ours.has_input
+    assert ours.read(ciphertext[-1:], 100) == b"a message"
+    assert not ours.has_input
 
 
 def test_records_before_one_that_has_begun(ends: Ends) -> None:
     ours, peer = ends
-    sealed = peer.seal(*MESSAGES)
-    assert ours.read(sealed[:-1], ALL) == b"".join(MESSAGES[:-1])
-    assert ours.holding
+    ciphertext = peer.encrypt(*MESSAGES)
+    assert ours.read(ciphertext[:-1], ALL) == b"".join(MESSAGES[:-1])
+    assert ours.has_input
     assert ours.read(b"", ALL) is None
-    assert ours.read(sealed[-1:] + peer.seal(b"more"), ALL) == b"the lastmore"
-    assert not ours.holding
+    assert ours.read(ciphertext[-1:] + peer.encrypt(b"more"), ALL) == b"the lastmore"
+    assert not ours.has_input
 
 
-def test_reading_early(ends: Ends) -> None:
+def test_reading_ahead(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read_early() == 0
-    sealed = peer.seal(b"first", b"second")
-    assert ours.read_early(sealed[:-1]) == 5
-    assert ours.holding
-    assert ours.read_early(sealed[-1:]) == ours.read_early() == 11
+    assert ours.read_ahead() == 0
+    ciphertext = peer.encrypt(b"first", b"second")
+    assert ours.read_ahead(ciphertext[:-1]) == 5
+    assert ours.has_input
+    assert ours.read_ahead(ciphertext[-1:]) == ours.read_ahead() == 11
     assert ours.read(b"", 3) == b"fir"
-    assert ours.read_early() == 8
-    assert ours.read(peer.seal(b"!"), ALL) == b"stsecond"
+    assert ours.read_ahead() == 8
+    assert ours.read(peer.encrypt(b"!"), ALL) == b"stsecond"
     assert ours.read(b"", ALL) == b"!"
-    assert not ours.holding
+    assert not ours.has_input
 
 
-def test_forgetting_what_was_read_early(ends: Ends) -> None:
+def test_forgetting_what_was_read_ahead(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read_early(peer.seal(b"nobody wants this")) == 17
-    ours.forget_early()
-    assert not ours.holding
-    assert ours.read_early() == 0
+    assert ours.read_ahead(peer.encrypt(b"not wanted any more")) == 19
+    ours.drop_ahead()
+    assert not ours.has_input
+    assert ours.read_ahead() == 0
     assert ours.read(b"", ALL) is None
-    assert ours.read(peer.seal(b"this"), ALL) == b"this"
+    assert ours.read(peer.encrypt(b"this"), ALL) == b"this"
 
 
-def test_nobody_is_inside_between_two_calls(ends: Ends) -> None:
+def test_nothing_is_locked_between_two_calls(ends: Ends) -> None:
     ours, peer = ends
     assert not ours.locked
-    ours.read(peer.seal(b"x"), 1)
+    ours.read(peer.encrypt(b"x"), 1)
     ours.write(b"x")
     assert not ours.locked
     with pytest.raises(ssl.SSLError):
-        ours.read(JUNK, 1)
+        ours.read(GARBAGE, 1)
     with pytest.raises(BrokenPipeError):
         ours.write(b"x")
     assert not ours.locked
@@ -400,12 +402,12 @@ def test_nobody_is_inside_between_two_calls(ends: Ends) -> None:
 def test_a_reader_beside_a_writer(ends: Ends) -> None:
     ours, peer = ends
     there, back = os.urandom(MEBIBYTE), os.urandom(MEBIBYTE)
-    sealed = peer.seal(there)
+    ciphertext = peer.encrypt(there)
     begin = threading.Barrier(2)
 
     def read() -> bytes:
         begin.wait()
-        return b"".join(ours.read(piece, ALL) or b"" for piece in cut(sealed, cycle([5000])))
+        return b"".join(ours.read(piece, ALL) or b"" for piece in cut(ciphertext, cycle([5000])))
 
     def write() -> bytes:
         begin.wait()
@@ -414,11 +416,11 @@ def test_a_reader_beside_a_writer(ends: Ends) -> None:
 
     reading, writing = Background(read), Background(write)
     assert reading.result() == there
-    assert peer.open(writing.result()) == back
+    assert peer.decrypt(writing.result()) == back
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_what_openssl_has_to_say_besides(
+def test_output_of_openssl_besides_data(
     parts: Any, certificates: Certificates, together: bool
 ) -> None:
     """A client that is asked for its certificate (RFC 8446, 4.6.2) answers while it reads."""
@@ -428,96 +430,96 @@ def test_what_openssl_has_to_say_besides(
     asking.post_handshake_auth = True  # and not in the handshake
     client = parts.Records(context, False, "localhost", None)
     server = Peer(asking, True)
-    shake(client, server)
-    assert client.read(server.outgoing() + server.seal(b"hello"), 100) == b"hello"
-    assert server.open(client.outgoing() + client.write(b"hello")) == b"hello"
-    assert not client.speaking
+    handshake(client, server)
+    assert client.read(server.take_output() + server.encrypt(b"hello"), 100) == b"hello"
+    assert server.decrypt(client.take_output() + client.write(b"hello")) == b"hello"
+    assert not client.has_output
     server.tls.verify_client_post_handshake()
-    assert server.agree()
+    assert server.do_handshake()
     if together:
-        assert client.read(server.seal(b"data"), 100) == b"data"
+        assert client.read(server.encrypt(b"data"), 100) == b"data"
     else:
-        assert client.read(server.outgoing(), 100) is None
-    assert client.speaking
+        assert client.read(server.take_output(), 100) is None
+    assert client.has_output
     assert not server.tls.getpeercert()
-    sealed = client.write(b"afterwards")
-    assert not client.speaking
-    assert server.open(sealed) == b"afterwards"
+    ciphertext = client.write(b"afterwards")
+    assert not client.has_output
+    assert server.decrypt(ciphertext) == b"afterwards"
     assert server.tls.getpeercert()
 
 
 # --- what breaks TLS ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("junk", [JUNK, b"junk without a record"])
+@pytest.mark.parametrize("garbage", [GARBAGE, b"garbage without a record"])
 @pytest.mark.parametrize("messages", [[b"good"], MESSAGES, [bytes(MEBIBYTE)]])
-def test_what_breaks_tls_is_told_behind_the_data(
-    ends: Ends, junk: bytes, messages: list[bytes]
+def test_what_breaks_tls_is_raised_behind_the_data(
+    ends: Ends, garbage: bytes, messages: list[bytes]
 ) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(*messages) + junk, ALL) == b"".join(messages)
+    assert ours.read(peer.encrypt(*messages) + garbage, ALL) == b"".join(messages)
     assert ours.broken
-    assert ours.holding
-    assert ours.speaking
+    assert ours.has_input
+    assert ours.has_output
     with pytest.raises(BrokenPipeError):
         ours.write(b"x")
     with pytest.raises(ssl.SSLError, match=r"(?i)record|version"):
         ours.read(b"", ALL)
-    for more in (b"", peer.seal(b"more")):
+    for more in (b"", peer.encrypt(b"more")):
         with pytest.raises(ssl.SSLError, match="the stream was broken before"):
             ours.read(more, ALL)
     assert ours.broken
-    assert not ours.ended
-    alert = ours.outgoing()
-    assert not ours.speaking
+    assert not ours.close_notify_received
+    alert = ours.take_output()
+    assert not ours.has_output
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-        peer.open(alert)
+        peer.decrypt(alert)
 
 
 def test_what_breaks_tls_at_once(ends: Ends) -> None:
     ours, peer = ends
     with pytest.raises(ssl.SSLError, match=r"(?i)record"):
-        ours.read(JUNK, ALL)
+        ours.read(GARBAGE, ALL)
     assert ours.broken
-    assert ours.speaking
+    assert ours.has_output
     with pytest.raises(ssl.SSLError, match="the stream was broken before"):
         ours.read(b"", ALL)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
-        peer.open(ours.outgoing())
+        peer.decrypt(ours.take_output())
 
 
-def test_what_breaks_tls_behind_data_that_was_read_early(ends: Ends) -> None:
+def test_what_breaks_tls_behind_data_that_was_read_ahead(ends: Ends) -> None:
     ours, peer = ends
-    ours.raise_fault()
-    assert ours.read_early(peer.seal(b"good", b"more") + JUNK) == 8
+    ours.raise_deferred()
+    assert ours.read_ahead(peer.encrypt(b"good", b"more") + GARBAGE) == 8
     assert ours.broken
     with pytest.raises(ssl.SSLError, match=r"(?i)record"):
-        ours.raise_fault()
+        ours.raise_deferred()
     assert ours.read(b"", 3) == b"goo"
     assert ours.read(b"", ALL) == b"dmore"
     with pytest.raises(ssl.SSLError, match=r"(?i)record"):
         ours.read(b"", ALL)
-    assert ours.read_early() == 0
+    assert ours.read_ahead() == 0
 
 
-def test_no_goodbye_where_tls_is_broken(ends: Ends) -> None:
+def test_no_close_notify_where_tls_is_broken(ends: Ends) -> None:
     ours, _peer = ends
-    assert ours.read_early(JUNK) == 0
-    ours.outgoing()
-    ours.say_goodbye()
-    assert not ours.said
-    assert not ours.speaking
+    assert ours.read_ahead(GARBAGE) == 0
+    ours.take_output()
+    ours.write_close_notify()
+    assert not ours.close_notify_sent
+    assert not ours.has_output
 
 
 # --- the end -----------------------------------------------------------------------------------
 
 
-def test_the_peer_says_goodbye(ends: Ends) -> None:
+def test_the_peer_sends_close_notify(ends: Ends) -> None:
     ours, peer = ends
-    assert not ours.ended
-    assert ours.read(peer.seal(end=True), ALL) == b""
-    assert ours.ended
-    assert ours.holding
+    assert not ours.close_notify_received
+    assert ours.read(peer.encrypt(end=True), ALL) == b""
+    assert ours.close_notify_received
+    assert ours.has_input
     assert ours.read(b"", ALL) == b""
     assert not ours.broken
     if peer.tls.version() == "TLSv1.3":  # which knows a half-closed connection
@@ -527,77 +529,77 @@ def test_the_peer_says_goodbye(ends: Ends) -> None:
 @pytest.mark.parametrize("size", [3, RECORD, ALL])
 def test_the_end_comes_behind_the_data(ends: Ends, size: int) -> None:
     ours, peer = ends
-    got = ours.read(peer.seal(*MESSAGES, end=True), size)
+    got = ours.read(peer.encrypt(*MESSAGES, end=True), size)
     assert got + read_up(ours, size) == b"".join(MESSAGES)
-    assert ours.ended
+    assert ours.close_notify_received
     assert ours.read(b"", size) == b""
 
 
-def test_the_end_that_was_read_early(ends: Ends) -> None:
+def test_the_end_that_was_read_ahead(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read_early(peer.seal(b"data", end=True)) == 4
-    assert ours.ended
+    assert ours.read_ahead(peer.encrypt(b"data", end=True)) == 4
+    assert ours.close_notify_received
     assert ours.read(b"", ALL) == b"data"
     assert ours.read(b"", ALL) == b""
 
 
-def test_to_say_goodbye_ends_writing(ends: Ends) -> None:
+def test_close_notify_ends_writing(ends: Ends) -> None:
     ours, peer = ends
-    sealed = ours.write(b"the last")
-    assert not ours.said
-    ours.say_goodbye()
-    assert ours.said
-    assert ours.speaking
+    ciphertext = ours.write(b"the last")
+    assert not ours.close_notify_sent
+    ours.write_close_notify()
+    assert ours.close_notify_sent
+    assert ours.has_output
     with pytest.raises(BrokenPipeError):
         ours.write(b"more")
     with pytest.raises(BrokenPipeError):
         ours.write(bytes(MEBIBYTE))
     with pytest.raises(BrokenPipeError):
         ours.write(b"")
-    goodbye = ours.outgoing()
-    ours.say_goodbye()
-    assert not ours.speaking, "it is said once"
-    assert peer.open(sealed) == b"the last"
-    peer.hold(goodbye)
+    close_notify = ours.take_output()
+    ours.write_close_notify()
+    assert not ours.has_output, "it is sent once"
+    assert peer.decrypt(ciphertext) == b"the last"
+    peer.feed(close_notify)
     assert peer.tls.read(1) == b""
 
 
-def test_reading_goes_on_behind_ones_own_goodbye(ends: Ends) -> None:
+def test_reading_goes_on_behind_ones_own_close_notify(ends: Ends) -> None:
     ours, peer = ends
-    ours.say_goodbye()
-    assert ours.read(peer.seal(b"data", b"more"), ALL) == b"datamore"
-    assert not ours.ended
-    peer.hold(ours.outgoing())
-    assert ours.read(peer.seal(end=True), ALL) == b""
-    assert ours.ended
+    ours.write_close_notify()
+    assert ours.read(peer.encrypt(b"data", b"more"), ALL) == b"datamore"
+    assert not ours.close_notify_received
+    peer.feed(ours.take_output())
+    assert ours.read(peer.encrypt(end=True), ALL) == b""
+    assert ours.close_notify_received
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
-def test_to_say_goodbye_loses_nothing(ends: Ends, size: int) -> None:
-    """Of what has come, but was not read; a record that has begun is completed after it."""
+def test_close_notify_loses_nothing(ends: Ends, size: int) -> None:
+    """Not of what was received, but not read; a record that has begun is completed after it."""
     ours, peer = ends
-    sealed = peer.seal(b"0123456789", b"abc", b"begun")
-    assert ours.read(sealed[:-3], size) == b"0123456789"[:size]
-    ours.say_goodbye()
-    assert ours.said
+    ciphertext = peer.encrypt(b"0123456789", b"abc", b"begun")
+    assert ours.read(ciphertext[:-3], size) == b"0123456789"[:size]
+    ours.write_close_notify()
+    assert ours.close_notify_sent
     assert read_up(ours) == b"0123456789abc"[size:]
-    found = ours.read(sealed[-3:], ALL)
+    found = ours.read(ciphertext[-3:], ALL)
     assert found
     assert found + read_up(ours) == b"begun"
-    peer.hold(ours.outgoing())
+    peer.feed(ours.take_output())
     assert peer.tls.read(1) == b""
 
 
-@pytest.mark.parametrize("clear", [b"in clear", JUNK, JUNK + b"and more", b"\x17"])
+@pytest.mark.parametrize("clear", [b"in clear", GARBAGE, GARBAGE + b"and more", b"\x17"])
 @pytest.mark.parametrize("together", [True, False])
 def test_what_came_in_clear_behind_the_end(ends: Ends, clear: bytes, together: bool) -> None:
     ours, peer = ends
-    sealed = peer.seal(b"data", end=True)
+    ciphertext = peer.encrypt(b"data", end=True)
     if together:
-        assert ours.read(sealed + clear, ALL) == b"data"
+        assert ours.read(ciphertext + clear, ALL) == b"data"
         assert ours.read(b"", ALL) == b""
     else:
-        assert ours.read(sealed, ALL) == b"data"
+        assert ours.read(ciphertext, ALL) == b"data"
         assert ours.read(b"", ALL) == b""
         assert ours.read(clear, ALL) == b""
     assert ours.surplus() == clear
@@ -606,26 +608,35 @@ def test_what_came_in_clear_behind_the_end(ends: Ends, clear: bytes, together: b
 
 def test_nothing_came_behind_the_end(ends: Ends) -> None:
     ours, peer = ends
-    assert ours.read(peer.seal(end=True), ALL) == b""
+    assert ours.read(peer.encrypt(end=True), ALL) == b""
     assert ours.surplus() == b""
 
 
-# --- both implementations agree ----------------------------------------------------------------
+# --- both implementations do the same -----------------------------------------------------------
 
 SMALL, LARGE = st.integers(1, 60), st.integers(1, 3 * RECORD)
 SIZE = st.one_of(SMALL, LARGE)
 STEPS = st.one_of(
-    st.tuples(st.just("say"), SIZE),
-    st.tuples(st.just("say"), SIZE),
-    st.tuples(st.just("come"), SIZE, SIZE),
-    st.tuples(st.just("come"), st.just(ALL), SIZE),
-    st.tuples(st.just("come"), st.just(ALL), st.just(ALL)),
+    st.tuples(st.just("send"), SIZE),
+    st.tuples(st.just("send"), SIZE),
+    st.tuples(st.just("receive"), SIZE, SIZE),
+    st.tuples(st.just("receive"), st.just(ALL), SIZE),
+    st.tuples(st.just("receive"), st.just(ALL), st.just(ALL)),
     st.tuples(st.just("read"), SIZE),
-    st.tuples(st.just("early"), SIZE),
+    st.tuples(st.just("ahead"), SIZE),
     st.tuples(st.just("write"), st.one_of(st.just(0), SIZE)),
-    st.sampled_from([("forget",), ("outgoing",), ("goodbye",), ("fault",), ("end",), ("junk",)]),
+    st.sampled_from(
+        [("drop",), ("take_output",), ("close",), ("deferred",), ("end",), ("garbage",)]
+    ),
 )
-FLAGS = ("holding", "speaking", "ended", "said", "broken", "locked")
+FLAGS = (
+    "has_input",
+    "has_output",
+    "close_notify_received",
+    "close_notify_sent",
+    "broken",
+    "locked",
+)
 
 
 class Actor:
@@ -640,53 +651,53 @@ class Actor:
         """What a step gave, or raised; and what is to be seen afterwards."""
         name, *arguments = step
         try:
-            told = getattr(self, name)(*arguments)
+            result = getattr(self, name)(*arguments)
         except ssl.SSLError as error:
-            told = type(error), getattr(error, "reason", None), error.args[0]
+            result = type(error), getattr(error, "reason", None), error.args[0]
         except OSError as error:
-            told = type(error), error.args
-        return step, told, [(flag, getattr(self._ours, flag)) for flag in FLAGS]
+            result = type(error), error.args
+        return step, result, [(flag, getattr(self._ours, flag)) for flag in FLAGS]
 
-    def say(self, size: int) -> None:
+    def send(self, size: int) -> None:
         if not self._over:
-            self._wire += self._peer.seal(bytes(at % 251 for at in range(size)))
+            self._wire += self._peer.encrypt(bytes(at % 251 for at in range(size)))
 
     def end(self) -> None:
         if not self._over:
-            self._wire += self._peer.seal(end=True)
+            self._wire += self._peer.encrypt(end=True)
             self._over = True
 
-    def junk(self) -> None:
-        self._wire += JUNK
+    def garbage(self) -> None:
+        self._wire += GARBAGE
         self._over = True
 
-    def come(self, size: int, asked: int) -> bytes | None:
+    def receive(self, size: int, asked: int) -> bytes | None:
         return self._ours.read(self._take(size), asked)  # type: ignore[no-any-return]
 
     def read(self, asked: int) -> bytes | None:
         return self._ours.read(b"", asked)  # type: ignore[no-any-return]
 
-    def early(self, size: int) -> int:
-        return self._ours.read_early(self._take(size))  # type: ignore[no-any-return]
+    def ahead(self, size: int) -> int:
+        return self._ours.read_ahead(self._take(size))  # type: ignore[no-any-return]
 
     def write(self, size: int) -> int:
         return len(self._ours.write(bytes(size)))
 
-    def forget(self) -> None:
-        self._ours.forget_early()
+    def drop(self) -> None:
+        self._ours.drop_ahead()
 
-    def outgoing(self) -> int:
-        return len(self._ours.outgoing())
+    def take_output(self) -> int:
+        return len(self._ours.take_output())
 
-    def goodbye(self) -> None:
-        self._ours.say_goodbye()
+    def close(self) -> None:
+        self._ours.write_close_notify()
 
-    def fault(self) -> None:
-        self._ours.raise_fault()
+    def deferred(self) -> None:
+        self._ours.raise_deferred()
 
     def surplus(self) -> bytes:
         found: bytes = self._ours.surplus()
-        return found if self._ours.ended else b""
+        return found if self._ours.close_notify_received else b""
 
     def _take(self, size: int) -> bytes:
         taken, self._wire = self._wire[:size], self._wire[size:]
@@ -700,6 +711,6 @@ def test_the_compiled_one_does_as_its_reference(
 ) -> None:
     kinds = [loaded(name).Records for name in ("python", "native")]
     actors = [Actor(*server_of(kind, tls, context)) for kind in kinds]
-    for step in (*script, ("come", ALL, ALL), ("read", ALL), ("surplus",)):
+    for step in (*script, ("receive", ALL, ALL), ("read", ALL), ("surplus",)):
         expected, got = (actor.do(step) for actor in actors)
         assert got == expected

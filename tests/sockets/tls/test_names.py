@@ -1,10 +1,10 @@
-"""``sockets.tlsnames``: the form in which host names are compared."""
+"""``sockets.tls.names``: the form in which host names are compared."""
 
 from __future__ import annotations
 
 import pytest
 
-from everserve.sockets.tlsnames import canonical
+from everserve.sockets.tls.names import canonical
 
 
 @pytest.mark.parametrize(

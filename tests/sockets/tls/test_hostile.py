@@ -1,4 +1,4 @@
-"""``sockets.tlssocket`` against peers that are broken, silent, or no TLS at all."""
+"""``sockets.tls.sockets`` against peers that are broken, silent, or do not speak TLS."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from collections.abc import Iterator
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, reset
-from tests.sockets.tlspeers import peers, plain_peers, shake
+from tests.sockets.tls.peers import handshake_with, peers, plain_peers
 
 from everserve.sockets.tls import TLS
 
 
 @pytest.fixture(autouse=True)
-def a_good_client_comes_in_afterwards(tls: TLS, certificates: Certificates) -> Iterator[None]:
+def a_good_client_connects_afterwards(tls: TLS, certificates: Certificates) -> Iterator[None]:
     yield
-    assert shake(tls, certificates.client_context())
+    assert handshake_with(tls, certificates.client_context())
 
 
-def hear(raw: socket.socket) -> bytes:
-    """What the server says until it has ended, be it by a reset."""
-    heard = b""
+def receive_rest(raw: socket.socket) -> bytes:
+    """All that the server sends, until the connection ends or is reset."""
+    received = b""
     with contextlib.suppress(ConnectionResetError):
         while part := raw.recv(65_536):
-            heard += part
-    return heard
+            received += part
+    return received
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("first", "reason"),
     [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP_REQUEST"),
         (b"\x16\x03\x01\x00\x05hello", None),
@@ -44,16 +44,16 @@ def hear(raw: socket.socket) -> bytes:
     ],
     ids=["http", "handshake", "ones", "zeros", "ssh", "ssl2", "alert", "data"],
 )
-def test_no_client_hello(tls: TLS, said: bytes, reason: str | None) -> None:
+def test_no_client_hello(tls: TLS, first: bytes, reason: str | None) -> None:
     with plain_peers() as (plain, raw):
-        raw.sendall(said)
+        raw.sendall(first)
         server = tls.wrap(plain)
         with pytest.raises(ssl.SSLError) as caught:
             server.do_handshake()
         if reason is not None:
             assert caught.value.reason == reason
         plain.close()
-        assert hear(raw)[:1] in (b"", b"\x15")  # nothing, or an alert
+        assert receive_rest(raw)[:1] in (b"", b"\x15")  # nothing, or an alert
 
 
 def test_the_alert_comes_before_the_error(tls: TLS) -> None:
@@ -107,63 +107,63 @@ def drip(raw: socket.socket, data: bytes) -> None:
 
 def test_a_hello_in_single_bytes(tls: TLS, context: ssl.SSLContext) -> None:
     with plain_peers() as (plain, raw):
-        shaking = Background(tls.wrap(plain).do_handshake)
-        talk = Talk(raw, context)
-        for byte in talk.next_flight():
+        handshake = Background(tls.wrap(plain).do_handshake)
+        client = ClientHandshake(raw, context)
+        for byte in client.next_flight():
             raw.sendall(bytes([byte]))
-        talk.listen()
-        while not talk.agreed:
-            raw.sendall(talk.next_flight())
-            if not talk.agreed:
-                talk.listen()
-        shaking.result()
+        client.receive()
+        while not client.done:
+            raw.sendall(client.next_flight())
+            if not client.done:
+                client.receive()
+        handshake.result()
 
 
 # --- resets --------------------------------------------------------------------------------------
 
 
-class Talk:
+class ClientHandshake:
     """A client's handshake by hand, a flight at a time."""
 
     def __init__(self, raw: socket.socket, context: ssl.SSLContext) -> None:
         self.raw = raw
-        self.agreed = False
+        self.done = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
 
     def next_flight(self) -> bytes:
-        """What this side has to say now."""
+        """What this side has to send now."""
         try:
             self._tls.do_handshake()
-            self.agreed = True
+            self.done = True
         except ssl.SSLWantReadError:
             pass
         return self._outgoing.read()
 
-    def listen(self) -> None:
-        """Hear a flight of the server's, or a part of it."""
+    def receive(self) -> None:
+        """Receive a flight of the server's, or a part of it."""
         self._incoming.write(self.raw.recv(65_536))
 
 
 def go_away(raw: socket.socket, context: ssl.SSLContext, step: int) -> bool:
-    """Shake hands up to `step`, then reset the connection; False when it was done before that.
+    """Do the handshake up to `step`, then reset the connection; False when it was done before that.
 
     Each flight counts three: before it, in its middle, behind it.
     """
-    talk = Talk(raw, context)
+    client = ClientHandshake(raw, context)
     at = 0
     while True:
-        flight = talk.next_flight()
+        flight = client.next_flight()
         for part in (b"", flight[: len(flight) // 2], flight[len(flight) // 2 :]):
             raw.sendall(part)
             if at == step:
                 reset(raw)
                 return True
             at += 1
-        if talk.agreed:
+        if client.done:
             reset(raw)
             return False
-        talk.listen()
+        client.receive()
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -187,14 +187,14 @@ def test_an_end_at_every_step_of_the_handshake(
     with plain_peers() as (plain, raw):
         server = tls.wrap(plain)
         going = Background(go_away, raw, context, step)
-        told: ssl.SSLError | None = None
+        failure: ssl.SSLError | None = None
         try:
             server.do_handshake()
             assert server.recv(100) == b""
         except ssl.SSLError as error:
-            told = error
+            failure = error
         assert server.truncated
-        assert told is None or isinstance(told, ssl.SSLEOFError)
+        assert failure is None or isinstance(failure, ssl.SSLEOFError)
         assert going.result()
 
 
@@ -211,11 +211,13 @@ def test_a_reset_after_the_handshake(tls: TLS, context: ssl.SSLContext) -> None:
 # --- after the handshake -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("junk", [b"\x17\x03\x03\x00\x20" + b"j" * 32, b"junk without a record"])
-def test_junk_on_an_open_connection(tls: TLS, context: ssl.SSLContext, junk: bytes) -> None:
+@pytest.mark.parametrize(
+    "garbage", [b"\x17\x03\x03\x00\x20" + b"j" * 32, b"garbage without a record"]
+)
+def test_garbage_on_an_open_connection(tls: TLS, context: ssl.SSLContext, garbage: bytes) -> None:
     with peers(tls, context) as (server, client):
         with socket.socket(fileno=client.detach()) as raw:
-            raw.sendall(junk)
+            raw.sendall(garbage)
             with pytest.raises(ssl.SSLError):
                 server.recv(1)
             with pytest.raises(ssl.SSLError, match="broken before"):
@@ -224,7 +226,7 @@ def test_junk_on_an_open_connection(tls: TLS, context: ssl.SSLContext, junk: byt
                 server.sendall(b"x")
             assert not server.close_notify(LIMIT, wait=True)
             server.close()
-            assert hear(raw)[-31:] != b"", "an alert, in a record of its own"
+            assert receive_rest(raw)[-31:] != b"", "an alert, in a record of its own"
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"a\x01b", b"x" * 255])
