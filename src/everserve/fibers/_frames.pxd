@@ -1,5 +1,5 @@
-# What CPython keeps for a piece of running Python, and what parking it costs: frames and their memory,
-# the context. All of it is C, to be inlined: what stands on a parked fiber's stack is saved.
+# What CPython keeps for a piece of running Python, and what parking it costs: frames and their memory.
+# All of it is C, to be inlined: what stands on a parked fiber's stack is saved.
 
 cdef extern from *:
     """
@@ -71,22 +71,3 @@ cdef extern from *:
     void *chunk_in "everserve_chunk_in"()
     void chunk_out "everserve_chunk_out"(void *chunk)
     bint chunk_is_full "everserve_chunk_is_full"(void *chunk)
-
-
-cdef extern from *:
-    """
-    /* Where no context variable was ever set there is no context to copy: a fiber begins without one,
-       as a thread does, and saves 0.2 us and 0.1 KB. What it sets must not meet the body's next fiber. */
-    static inline int everserve_has_context(void) {
-        return PyThreadState_Get()->context != NULL;
-    }
-    static inline void everserve_drop_context(void) {
-        PyThreadState *state = PyThreadState_Get();
-        if (state->context != NULL) {
-            state->context_ver++;
-            Py_CLEAR(state->context);
-        }
-    }
-    """
-    bint has_context "everserve_has_context"()
-    void drop_context "everserve_drop_context"()
