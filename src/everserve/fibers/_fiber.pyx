@@ -6,7 +6,6 @@ reference.
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from everserve.fibers._frames cimport drop_context
 from everserve.fibers._loop cimport (
     Loop, Task, TASK_DONE, TASK_PARKED,
 )
@@ -114,8 +113,7 @@ cdef class Fiber(Task):
         exceptions are handled in a method of their own.
         """
         cdef PyObject *result
-        if self.context is not None:
-            PyContext_Enter(self.context)
+        PyContext_Enter(self.context)
         result = PyObject_Call(self.function, self.arguments, NULL)
         self.arguments = None
         if result is NULL:
@@ -124,9 +122,7 @@ cdef class Fiber(Task):
             Py_XDECREF(result)
         while self.buffered is not None:
             self.flush_last()
-        if self.context is not None:
-            PyContext_Exit(self.context)
-        drop_context()
+        PyContext_Exit(self.context)
         return self.finish()
 
     cdef int handle_current(self) except -1:

@@ -9,7 +9,6 @@ from collections import deque
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from everserve.fibers._fiber cimport Fiber, Timer, greenlet
-from everserve.fibers._frames cimport has_context
 from everserve.fibers._loop cimport Watch, monotonic, TASK_DONE, TASK_PARKED
 from everserve.fibers._scheduler cimport Scheduler, get_turning, running_hub, set_turning
 
@@ -117,8 +116,7 @@ cdef class Hub(Scheduler):
         fiber.hub = self
         fiber.function = function
         fiber.arguments = arguments
-        if has_context():
-            fiber.context = PyContext_CopyCurrent()
+        fiber.context = PyContext_CopyCurrent()
         fiber.state = TASK_PARKED
         self.alive.add(fiber)
         if self.is_here():

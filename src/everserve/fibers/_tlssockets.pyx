@@ -114,13 +114,13 @@ def sendall(self, data, int flags=0):
     if (wire is not None and has_sent_all(wire)
             and type_of(slot(wire, lock_at)) == <PyObject *>Semaphore):
         lock = <Semaphore>slot(wire, lock_at)
-        if lock.take():
+        if lock._take(None):
             try:
                 if slot(self, owed_at) != <PyObject *>NOTHING:
                     self._owed = NOTHING
                 send_encrypted(wire, data)
             finally:
-                lock.give()
+                lock._give()
             return
     reference_sendall(self, data, flags)
 
