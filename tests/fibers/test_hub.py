@@ -542,19 +542,26 @@ def test_run_ends_in_time_though_a_fiber_never_waits(hub: Any) -> None:
 def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
     """Even if what runs between the wait and the test of its result changes errno."""
     received: list[int] = []
+    handled = threading.Event()
 
     def interrupt() -> None:
         while not hub.idle:
             sys._getframe()
         hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # sets errno
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        handled.wait(20)
+        hub.wake()  # the wait itself goes on after a signal
 
-    former = signal.signal(signal.SIGALRM, lambda number, _frame: received.append(number))
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        handled.set()
+
+    former = signal.signal(signal.SIGALRM, handle)
     thread = threading.Thread(target=interrupt)
     try:
         thread.start()
         while not received:
-            hub.turn(5)
+            hub.turn(20)
     finally:
         thread.join(20)
         signal.signal(signal.SIGALRM, former)
