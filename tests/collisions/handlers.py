@@ -7,7 +7,16 @@ import select
 from pathlib import Path
 from typing import Any
 
-from tests.collisions.kinds import ANSWER, Kind, assign, before_init, in_class, lost, upper
+from tests.collisions.kinds import (
+    ANSWER,
+    Kind,
+    assign,
+    before_init,
+    in_class,
+    lost,
+    reply_error,
+    upper,
+)
 
 BASES = ("plain", "files")
 """A handler without files, or with ``rfile`` and ``wfile``."""
@@ -61,8 +70,9 @@ def handler_trial(
     """Handle one request with a handler's own ``attributes``; what went wrong, if anything did."""
     handler = HANDLER_PLACES[place](_reporting(kind, base, attributes, notes), attributes)
     notes.read(0)  # of a trial that failed
+    program = type("Program", (kind.server_class,), {"handle_error": reply_error})
     try:
-        with kind.server_class(kind.address(folder), handler) as server:
+        with program(kind.address(folder), handler) as server:
             with kind.serving(server, limit):
                 answer = kind.ask(server, folder, limit)
                 note = notes.read(limit) if answer == ANSWER else ""

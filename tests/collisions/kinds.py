@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import socket
 import socketserver
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class Kind:
             client.bind(self.address(folder))
             client.connect(server.server_address)
             client.send(QUESTION)
-            return client.recv(100)
+            return client.recv(1000)
 
     @contextmanager
     def serving(self, server: Any, limit: float = LIMIT) -> Iterator[Any]:
@@ -135,6 +136,15 @@ def upper(handler: Any) -> None:
         sock.sendto(packet.upper(), handler.client_address)
     else:
         handler.request.sendall(handler.request.recv(100).upper())
+
+
+def reply_error(server: Any, request: Any, client_address: Any) -> None:
+    """``handle_error`` that lets the client, and so the test, know the error at once."""
+    answer = f"failed: {sys.exception()!r}".encode()
+    if isinstance(request, tuple):
+        request[1].sendto(answer, client_address)
+    else:
+        request.sendall(answer)
 
 
 HOMES = {
@@ -226,7 +236,8 @@ def trial(
 ) -> str | None:
     """Serve one request with a program's own ``attributes``; what went wrong, if anything did."""
     try:
-        program = PLACES[place](kind.server_class, attributes)
+        base = type("Base", (kind.server_class,), {"handle_error": reply_error})
+        program = PLACES[place](base, attributes)
         with program(kind.address(folder), kind.handler()) as server:
             with kind.serving(server, limit):
                 if place == "while serving":

@@ -204,10 +204,21 @@ def test_a_server_that_is_something_else_as_well(
         def ask() -> bytes:
             return kind.ask(server, folder)
 
+        FOREIGN[name].use(server, ask)
+    assert server.socket.fileno() == -1
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind.values[0].transport == "tcp"])
+def test_a_server_that_has_served_before(kind: Kind, name: str, folder: Path) -> None:
+    with make(kind, FOREIGN[name], "foreign first", folder) as server:
+
+        def ask() -> bytes:
+            return kind.ask(server, folder)
+
         with kind.serving(server):
             assert ask() == ANSWER
         FOREIGN[name].use(server, ask)
-    assert server.socket.fileno() == -1
 
 
 @pytest.mark.parametrize("kind", kinds())
