@@ -34,6 +34,9 @@ STANDARD, EVERSERVE, MIXED = "standard", "everserve", "mixed"
 STRATEGIES = {"serial": "", "threads": "Threading", "pool": "ThreadPool", "fibers": "Fiber"}
 STRATEGIES["forks"] = "Forking"
 
+TWO_TRANSPORTS = ("tcp", "unixgram")
+"""One of streams and one of datagrams, for what does not depend on the address."""
+
 TRANSPORTS = {"tcp": "TCP", "udp": "UDP", "unix": "UnixStream", "unixgram": "UnixDatagram"}
 
 _numbers = itertools.count()
@@ -154,17 +157,17 @@ HOMES = {
 }
 
 
-def kinds(*homes: str) -> list[Any]:
+def kinds(*homes: str, transports: Sequence[str] = tuple(TRANSPORTS)) -> list[Any]:
     """Each kind of server of those homes, as parameters of a test.
 
-    Of the standard library's servers one of streams and one of datagrams: they show what to expect.
+    Of the servers that are the standard library's, one of streams and one of datagrams.
     """
     found = [
         Kind(home, strategy, transport)
         for home in homes or HOMES
         for strategy in HOMES[home]
-        for transport in TRANSPORTS
-        if home == EVERSERVE or transport in ("tcp", "unixgram")
+        for transport in transports
+        if home == EVERSERVE or transport in TWO_TRANSPORTS
     ]
     forks = pytest.mark.filterwarnings(FORKS_AMONG_THREADS)
     return [

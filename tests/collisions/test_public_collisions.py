@@ -12,13 +12,14 @@ from tests.collisions.kinds import (
     EVERSERVE,
     PLACES,
     STANDARD,
+    TWO_TRANSPORTS,
     Kind,
     kinds,
     must_pass,
     spread,
     trial,
 )
-from tests.collisions.values import TYPED, VALUES, is_an_options
+from tests.collisions.values import VALUES, is_an_options
 
 from everserve.options import OPTIONS
 
@@ -58,10 +59,6 @@ HANDLER_NAMES = [
 ]
 
 
-def test_the_type_of_each_option_is_known_here() -> None:
-    assert sorted(set(OPTIONS) - TYPED) == []
-
-
 def names_of(kind: Kind) -> list[str]:
     """The names that mean nothing on the standard library's server of that kind."""
     return [name for name in SERVER_NAMES if not hasattr(kind.standard_class, name)]
@@ -73,10 +70,13 @@ def own(names: list[str], first: int) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if not is_an_options(name, value)}
 
 
+IN_FULL = ("everserve-pool-tcp", "everserve-fibers-tcp")
+"""All values for every name; on the other kinds some, for all share the code that reads options."""
+
+
 def rounds(kind: Kind) -> range:
-    """All values for every name over TCP; over the other transports some, for they share the code."""
-    step = 1 if kind.transport == "tcp" and kind.home == EVERSERVE else 5
-    return range(kind.number, kind.number + len(VALUES), step)
+    """With which value the first name begins, in one trial after the other."""
+    return range(kind.number, kind.number + len(VALUES), 1 if str(kind) in IN_FULL else 5)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -155,7 +155,7 @@ def test_a_server_with_definitions_of_its_own(
 
 @pytest.mark.parametrize("make", DEFINITIONS, ids=IDS)
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("kind", kinds(STANDARD, EVERSERVE))
+@pytest.mark.parametrize("kind", kinds(STANDARD, EVERSERVE, transports=TWO_TRANSPORTS))
 def test_a_handler_with_definitions_of_its_own(
     kind: Kind, base: str, make: Callable[[], Any], folder: Path, notes: Notes
 ) -> None:

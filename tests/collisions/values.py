@@ -50,6 +50,8 @@ NUMBERS = {
 OBJECTS = {"access": "AccessRules", "tls": "TLS", "trusted_proxies": "Networks"}
 """By the name of their class in everserve."""
 
+POLICIES = {"wait", "refuse", "reset", "shed-idle"}
+
 TYPED = {*SWITCHES, *COUNTS, *NUMBERS, *OBJECTS, "admission_steps", "overload", "overload_message"}
 """The options whose type is known here."""
 
@@ -92,7 +94,7 @@ VALUES: list[Any] = [
     float("nan"),
     float("inf"),
     OwnInt(-1),
-    OwnStr("drop"),
+    OwnStr("refuse"),
     OwnTuple([function]),
     object,
 ]
@@ -109,4 +111,6 @@ def is_an_options(name: str, value: Any) -> bool:
         return kind in (int, float) and 0 < value < float("inf")
     if name in OBJECTS:
         return kind is getattr(everserve, OBJECTS[name], None)
-    return kind is {"admission_steps": tuple, "overload": str, "overload_message": bytes}.get(name)
+    if name == "overload":
+        return kind is str and value in POLICIES
+    return kind is {"admission_steps": tuple, "overload_message": bytes}.get(name)
