@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from math import isnan
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -76,7 +76,11 @@ class Settings:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and not isnan(value))
+    return type(value) in (int, float) and 0 < value < inf
+
+
+def _is_grace(value: Any) -> bool:
+    return _is_number(value) or (type(value) in (int, float) and value == 0)
 
 
 def _is_optional_number(value: Any) -> bool:
@@ -84,11 +88,11 @@ def _is_optional_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int
+    return type(value) is int and value > 0
 
 
 def _is_optional_count(value: Any) -> bool:
-    return value is None or type(value) is int
+    return value is None or _is_count(value)
 
 
 def _is_flag(value: Any) -> bool:
@@ -128,9 +132,9 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "max_workers": _is_count,
     "worker_idle_timeout": _is_number,
     "stall_threshold": _is_optional_number,
-    "shutdown_grace": _is_number,
+    "shutdown_grace": _is_grace,
 }
-"""What has exactly an option's type. The standard library's own attributes are not among them."""
+"""What has exactly an option's type, and its range. The standard library's own are not among them."""
 
 _STANDARD: Mapping[str, Callable[[Any], Any]] = {
     "max_children": int,
