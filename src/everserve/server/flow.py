@@ -86,14 +86,13 @@ class Flow:
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
-        full = limit is not None and len(self._connections) >= limit
-        return full or self._strategy.is_full()
+        # The strategy first: it takes a limit that was raised, also for requests that wait in it.
+        return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
     def _is_above(self) -> bool:
         """True if the request that was accepted just now, and is counted, is one too many."""
         limit = self._settings.values.max_connections
-        above = limit is not None and len(self._connections) > limit
-        return above or self._strategy.is_full()
+        return self._strategy.is_full() or (limit is not None and len(self._connections) > limit)
 
     # -- on the accept loop --------------------------------------------------------------------
 
