@@ -1,9 +1,11 @@
-"""``admission.door``: who may come in, asked on the accept loop."""
+"""``admission.control``: who may be admitted, asked on the accept loop."""
 
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import suppress
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,183 +14,243 @@ import pytest
 from everserve.admission.access import AccessRules
 from everserve.admission.control import (
     POLICIES,
-    Door,
-    read_policy,
+    AdmissionControl,
+    Overload,
+    OverloadPolicy,
+    duplicate_of,
     reset,
-    say_and_leave,
-    twin_of,
+    send_and_leave,
 )
-from everserve.errors import OptionError
 
 PEER = ("192.0.2.7", 4711)
 
 
-class Keeper:
+class Limits:
+    """What a server allows; ``full`` is true where no more may be in progress."""
+
     max_connections_per_peer: int | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
-    overload: Any = "refuse"
+    overload: Overload = "refuse"
     access: AccessRules | None = None
-    tls: Any = None
-    implicit_tls = True
+    handshakes_first = False
     full = False
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
         return self.full
 
 
 @pytest.fixture
-def keeper() -> Keeper:
-    return Keeper()
+def limits() -> Limits:
+    return Limits()
 
 
 @pytest.fixture
-def door(keeper: Keeper) -> Door:
-    return Door(keeper)
+def control() -> AdmissionControl:
+    return AdmissionControl()
 
 
-def first_objection(door: Door) -> str | None:
-    return next(iter(door.objections(PEER)), None)
+def violations(control: AdmissionControl, limits: Limits, peer: Any = PEER) -> list[str]:
+    return control.violations(limits, peer, limits.is_full)
 
 
 def connection(peer: Any = PEER) -> Any:
-    return SimpleNamespace(peer=peer, counted=None, greeting=False)
+    return SimpleNamespace(peer=peer, counted=None, in_handshake=False)
 
 
-def test_without_limits_it_is_open(door: Door, keeper: Keeper) -> None:
+def test_without_limits_all_are_admitted(control: AdmissionControl, limits: Limits) -> None:
     for policy in POLICIES:
-        keeper.overload = policy
-        assert door.is_open()
-        assert door.pause() == 0.0
-        assert first_objection(door) is None
+        limits.overload = policy
+        assert control.has_room(limits)
+        assert control.pause(limits) == 0.0
+        assert violations(control, limits) == []
 
 
-def test_access_comes_first(door: Door, keeper: Keeper) -> None:
-    keeper.access = AccessRules(deny=["192.0.2.0/24"])
-    keeper.full = True
-    keeper.accept_rate, keeper.accept_burst = 0.001, 1
-    assert first_objection(door) == "access"
-    keeper.access = None  # it has cost nobody his place in the rate
-    assert first_objection(door) == "max_connections"
-    assert first_objection(door) == "accept_rate"
+def test_access_comes_first(control: AdmissionControl, limits: Limits) -> None:
+    limits.access = AccessRules(deny=["192.0.2.0/24"])
+    limits.full = True
+    limits.accept_rate, limits.accept_burst = 0.001, 1
+    assert violations(control, limits) == ["access"]
+    limits.access = None  # it has used up nothing of the rate
+    assert violations(control, limits) == ["max_connections"]
+    assert violations(control, limits) == ["accept_rate", "max_connections"]
 
 
-def test_who_waits_is_not_objected_to(door: Door, keeper: Keeper) -> None:
-    keeper.overload, keeper.full = "wait", True
-    assert not door.is_open()
-    assert first_objection(door) is None
-    keeper.overload = "refuse"
-    assert door.is_open()
-    assert first_objection(door) == "max_connections"
+def test_each_limit_is_named(control: AdmissionControl, limits: Limits) -> None:
+    limits.accept_rate, limits.accept_burst = 0.001, 1
+    limits.max_connections_per_peer = limits.max_handshakes = 1
+    limits.full = limits.handshakes_first = True
+    control.enter(limits, connection())
+    assert violations(control, limits) == [
+        "max_connections_per_peer",
+        "max_connections",
+        "max_handshakes",
+    ]
+    assert violations(control, limits)[0] == "accept_rate"
 
 
-def test_the_rate_makes_wait(door: Door, keeper: Keeper) -> None:
-    keeper.overload, keeper.accept_rate, keeper.accept_burst = "wait", 0.001, 1
-    assert door.is_open()
-    assert first_objection(door) is None
-    assert not door.is_open()
-    assert door.pause() == pytest.approx(1000, abs=1)
+def test_what_waits_violates_nothing(control: AdmissionControl, limits: Limits) -> None:
+    limits.overload, limits.full, limits.max_handshakes = "wait", True, 0
+    assert not control.has_room(limits)
+    assert violations(control, limits) == []
+    limits.overload = "refuse"
+    assert violations(control, limits) == ["max_connections", "max_handshakes"]
 
 
-def test_a_new_rate_counts_at_once(door: Door, keeper: Keeper) -> None:
-    keeper.accept_rate, keeper.accept_burst = 0.001, 1
-    assert [first_objection(door) for _ in range(2)] == [None, "accept_rate"]
-    keeper.accept_burst = 2
-    assert [first_objection(door) for _ in range(3)] == [None, None, "accept_rate"]
+@pytest.mark.parametrize("overload", [*POLICIES, OverloadPolicy(lambda *_: True)])
+def test_only_a_policy_that_waits_pauses(
+    control: AdmissionControl, limits: Limits, overload: Overload
+) -> None:
+    limits.overload, limits.accept_rate, limits.accept_burst = overload, 0.001, 1
+    assert violations(control, limits) == []
+    assert (control.pause(limits) > 0) is (overload == "wait")
 
 
-def test_connections_of_a_peer(door: Door, keeper: Keeper) -> None:
-    keeper.max_connections_per_peer = 1
+def test_the_rate_makes_wait(control: AdmissionControl, limits: Limits) -> None:
+    limits.overload, limits.accept_rate, limits.accept_burst = "wait", 0.001, 1
+    assert control.has_room(limits)
+    assert violations(control, limits) == []
+    assert not control.has_room(limits)
+    assert control.pause(limits) == pytest.approx(1000, abs=1)
+
+
+def test_a_new_rate_counts_at_once(control: AdmissionControl, limits: Limits) -> None:
+    limits.accept_rate, limits.accept_burst = 0.001, 1
+    assert [violations(control, limits) for _ in range(2)] == [[], ["accept_rate"]]
+    limits.accept_burst = 2
+    assert [violations(control, limits) for _ in range(3)] == [[], [], ["accept_rate"]]
+
+
+def test_connections_of_a_peer(control: AdmissionControl, limits: Limits) -> None:
+    limits.max_connections_per_peer = 1
     for policy in POLICIES:  # it cannot wait
-        keeper.overload = policy
-        inside = connection()
-        door.enter(inside)
-        assert first_objection(door) == "max_connections_per_peer"
-        assert not door.objections(("192.0.2.8", 1))
-        door.leave(inside)
-        assert first_objection(door) is None
+        limits.overload = policy
+        entered = connection()
+        control.enter(limits, entered)
+        assert violations(control, limits) == ["max_connections_per_peer"]
+        assert violations(control, limits, ("192.0.2.8", 1)) == []
+        control.leave(entered)
+        assert violations(control, limits) == []
 
 
-def test_a_peer_that_turns_out_to_be_another(door: Door, keeper: Keeper) -> None:
-    """A PROXY header tells after it was counted who is really there."""
-    keeper.max_connections_per_peer = 1
-    inside = connection()
-    door.enter(inside)
-    inside.peer = ("198.51.100.1", 1)
-    door.leave(inside)
-    assert len(door.peers) == 0
+def test_a_peer_that_turns_out_to_be_another(control: AdmissionControl, limits: Limits) -> None:
+    """A PROXY header says after it was counted who is really there."""
+    limits.max_connections_per_peer = 1
+    entered = connection()
+    control.enter(limits, entered)
+    entered.peer = ("198.51.100.1", 1)
+    control.leave(entered)
+    assert len(control.peers) == 0
 
 
-def test_a_limit_that_comes_later_does_not_count_wrong(door: Door, keeper: Keeper) -> None:
+def test_a_limit_that_comes_later_does_not_count_wrong(
+    control: AdmissionControl, limits: Limits
+) -> None:
     before = connection()
-    door.enter(before)
-    keeper.max_connections_per_peer = 1
-    inside = connection()
-    door.enter(inside)
-    door.leave(before)
-    assert first_objection(door) == "max_connections_per_peer"
-    keeper.max_connections_per_peer = None
-    door.leave(inside)
-    assert len(door.peers) == 0
+    control.enter(limits, before)
+    limits.max_connections_per_peer = 1
+    entered = connection()
+    control.enter(limits, entered)
+    control.leave(before)
+    assert violations(control, limits) == ["max_connections_per_peer"]
+    limits.max_connections_per_peer = None
+    control.leave(entered)
+    assert len(control.peers) == 0
 
 
-def test_a_handshake_counts_from_the_door_on(door: Door, keeper: Keeper) -> None:
-    """Not from when it begins: a strategy may let in a hundred before the first one runs."""
-    keeper.tls, keeper.max_handshakes = object(), 2
+def test_a_handshake_counts_from_admission_on(control: AdmissionControl, limits: Limits) -> None:
+    """Not from when it begins: a strategy may admit a hundred before the first one runs."""
+    limits.handshakes_first, limits.max_handshakes = True, 2
     one, two = connection(), connection()
-    door.enter(one)
-    door.greet(one)  # begins: is counted already
-    assert first_objection(door) is None
-    assert door.handshakes_left() == 1
-    door.enter(two)
-    assert first_objection(door) == "max_handshakes"
-    keeper.overload = "wait"
-    assert not door.is_open()
-    assert door.greeted(one)  # somebody may have waited for that
-    assert door.is_open()
-    assert not door.greeted(one)
-    door.leave(one)
-    door.leave(two)  # without a handshake
-    assert door.handshakes == 0
+    control.enter(limits, one)
+    control.handshake_started(one)  # begins: is counted already
+    assert violations(control, limits) == []
+    assert control.handshakes_left(limits) == 1
+    control.enter(limits, two)
+    assert violations(control, limits) == ["max_handshakes"]
+    assert control.handshakes_left(limits) == 0
+    assert not control.has_room(limits)
+    assert control.handshake_done(one) is True  # others may have waited for that
+    assert control.has_room(limits)
+    assert control.handshake_done(one) is False
+    control.leave(one)
+    control.leave(two)  # without a handshake
+    assert control.handshakes == 0
 
 
-def test_without_tls_there_are_no_handshakes(door: Door, keeper: Keeper) -> None:
-    keeper.max_handshakes = 1
-    door.enter(connection())
-    keeper.tls, keeper.implicit_tls = object(), False
+def test_below_the_limit_no_one_waits_for_a_handshake(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    limits.handshakes_first, limits.max_handshakes = True, 2
+    one = connection()
+    control.enter(limits, one)
+    assert control.handshake_done(one) is False
+    assert control.handshakes == 0
+
+
+def test_without_tls_from_the_first_byte_none_is_counted(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    limits.max_handshakes = 1
     later = connection()
-    door.enter(later)
-    assert door.handshakes == 0
-    door.greet(later)  # STARTTLS
-    assert door.handshakes == 1
-    door.leave(later)
-    assert door.handshakes == 0
+    control.enter(limits, later)
+    assert control.handshakes == 0
+    control.handshake_started(later)  # STARTTLS
+    assert control.handshakes == 1
+    control.leave(later)
+    assert control.handshakes == 0
 
 
-def test_without_a_limit_there_is_no_end_of_them(door: Door) -> None:
-    assert door.handshakes_left() == float("inf")
+def test_without_a_limit_any_number_may_begin(control: AdmissionControl, limits: Limits) -> None:
+    assert control.handshakes_left(limits) == inf
 
 
-def test_refusals_are_counted(door: Door) -> None:
+def test_a_limit_that_was_lowered_leaves_none(control: AdmissionControl, limits: Limits) -> None:
+    limits.handshakes_first, limits.max_handshakes = True, 2
+    for _ in range(2):
+        control.enter(limits, connection())
+    limits.max_handshakes = 1
+    assert control.handshakes_left(limits) == 0
+
+
+def test_handshakes_are_counted_from_many_threads(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    def start_and_end() -> None:
+        for _ in range(2000):
+            one = connection()
+            control.handshake_started(one)
+            control.handshake_done(one)
+            control.count_refusal("access")
+
+    threads = [threading.Thread(target=start_and_end) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (control.handshakes, control.refusals) == (0, {"access": 8000})
+
+
+def test_refusals_are_counted(control: AdmissionControl) -> None:
     for reason in ("access", "proxy", "access"):
-        door.refuse(reason)
-    assert door.refusals == {"access": 2, "proxy": 1}
+        control.count_refusal(reason)
+    assert control.refusals == {"access": 2, "proxy": 1}
 
 
-def test_a_last_word_is_said_if_there_is_room() -> None:
+def test_a_message_is_sent_if_there_is_room() -> None:
     one, other = socket.socketpair()
     with one, other:
-        say_and_leave(one, b"full\r\n")
+        send_and_leave(one, b"full\r\n")
         assert other.recv(100) == b"full\r\n"
-        say_and_leave(one, b"")
+        send_and_leave(one, b"")
         one.setblocking(False)
         with suppress(BlockingIOError):
             while one.send(b"x" * 65536):
                 pass
-        say_and_leave(one, b"nobody waits for room")
-    say_and_leave(one, b"closed")
-    say_and_leave((b"data", one), b"a datagram")
+        send_and_leave(one, b"no one waits for room")
+    send_and_leave(one, b"closed")
+    send_and_leave((b"data", one), b"a datagram")
 
 
 def test_a_reset() -> None:
@@ -203,27 +265,14 @@ def test_a_reset() -> None:
     reset((b"data", listener))
 
 
-def test_a_twin() -> None:
+def test_a_duplicate() -> None:
     one, other = socket.socketpair()
     with one, other:
-        twin = twin_of(one)
-        assert twin is not None
-        with twin:
+        duplicate = duplicate_of(one)
+        assert duplicate is not None
+        with duplicate:
             one.close()
-            twin.sendall(b"still there")
+            duplicate.sendall(b"still there")
             assert other.recv(100) == b"still there"
-    assert twin_of(one) is None
-    assert twin_of((b"data", one)) is None
-
-
-@pytest.mark.parametrize("policy", [*POLICIES, print])
-def test_policies(policy: Any) -> None:
-    assert read_policy(policy) is policy
-
-
-@pytest.mark.parametrize("value", ["", "drop", None, 3])
-def test_what_is_no_policy(value: Any) -> None:
-    with pytest.raises(
-        OptionError, match="there are wait, refuse, reset, shed-idle, or a callable"
-    ):
-        read_policy(value)
+    assert duplicate_of(one) is None
+    assert duplicate_of((b"data", one)) is None

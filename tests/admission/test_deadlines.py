@@ -1,16 +1,21 @@
-"""``admission.pace``: whether a connection keeps to its limits, by a clock and traffic of our own."""
+"""``admission.deadlines``: whether a connection keeps to its limits, by a made-up clock and traffic."""
 
 from __future__ import annotations
 
 import pytest
 
-from everserve.admission.deadlines import FIRST_GRACE, ConnectionDeadlines, TimeLimits, StageDeadline
+from everserve.admission.deadlines import (
+    FIRST_GRACE,
+    ConnectionDeadlines,
+    StageDeadline,
+    TimeLimits,
+)
 from everserve.sockets.tcpinfo import Traffic
 
 BEGAN = 1000.0
 
 
-class Line:
+class FakeConnection:
     """A connection on which what has moved is made up."""
 
     def __init__(self) -> None:
@@ -21,12 +26,14 @@ class Line:
 
 
 class Watched:
-    """A ``ConnectionDeadlines``, its line, and what was missed."""
+    """A ``ConnectionDeadlines``, its connection, and what was missed."""
 
     def __init__(self, **limits: float) -> None:
-        self.line = Line()
+        self.connection = FakeConnection()
         self.missed: list[str] = []
-        self.pace = ConnectionDeadlines(TimeLimits(**limits), self.line, self.missed.append, began=BEGAN)
+        self.deadlines = ConnectionDeadlines(
+            TimeLimits(**limits), self.connection, self.missed.append, began=BEGAN
+        )
 
     def look(
         self,
@@ -37,8 +44,8 @@ class Watched:
         waiting: bool = False,
     ) -> float | None:
         """Look so many seconds after the beginning; when to look again, counted from there."""
-        self.line.now = Traffic(quiet, received, delivered, waiting)
-        again = self.pace.due(BEGAN + after)
+        self.connection.now = Traffic(quiet, received, delivered, waiting)
+        again = self.deadlines.due(BEGAN + after)
         return None if again is None else round(again - BEGAN, 6)
 
 
@@ -53,7 +60,7 @@ def test_no_limits() -> None:
 
 def test_request_timeout() -> None:
     watched = Watched(request_timeout=10)
-    assert watched.pace.ends == watched.pace.first_look == BEGAN + 10
+    assert watched.deadlines.ends == watched.deadlines.first_look == BEGAN + 10
     assert watched.look(9.9) == 10
     assert watched.look(10) is None
     assert watched.missed == ["request_timeout"]
@@ -61,8 +68,8 @@ def test_request_timeout() -> None:
 
 def test_idle_timeout() -> None:
     watched = Watched(idle_timeout=10)
-    assert watched.pace.ends is None
-    assert watched.pace.first_look == BEGAN + 10
+    assert watched.deadlines.ends is None
+    assert watched.deadlines.first_look == BEGAN + 10
     assert watched.look(10, quiet=4) == 16
     assert watched.look(16, quiet=0) == 26
     assert watched.missed == []
@@ -77,7 +84,7 @@ def test_what_was_before_the_handler_is_not_its_idleness() -> None:
 
 def test_write_timeout() -> None:
     watched = Watched(write_timeout=10)
-    assert watched.pace.first_look == BEGAN + 5
+    assert watched.deadlines.first_look == BEGAN + 5
     assert watched.look(5, delivered=100, waiting=True) == 10
     assert watched.look(10, delivered=100, waiting=True) == 15
     assert watched.missed == []
@@ -102,7 +109,7 @@ def test_nothing_to_write_is_not_stuck() -> None:
 
 def test_min_receive_rate() -> None:
     watched = Watched(min_receive_rate=100)
-    assert watched.pace.first_look == BEGAN + FIRST_GRACE
+    assert watched.deadlines.first_look == BEGAN + FIRST_GRACE
     assert watched.look(FIRST_GRACE, received=1000) == 10
     assert watched.look(10, received=1200) == 12
     assert watched.look(12, received=1200) is None
@@ -117,14 +124,14 @@ def test_a_byte_a_second_does_not_pass() -> None:
 
 def test_in_the_first_grace_nothing_is_too_slow() -> None:
     watched = Watched(min_receive_rate=1e9, request_timeout=1)
-    assert watched.pace.first_look == BEGAN + 1
+    assert watched.deadlines.first_look == BEGAN + 1
     watched = Watched(min_receive_rate=1e9, idle_timeout=1)
     assert watched.look(1, quiet=0, received=1) == 2
 
 
 def test_the_earliest_of_all_is_looked_at_first() -> None:
     watched = Watched(idle_timeout=30, request_timeout=100, write_timeout=8, min_receive_rate=10)
-    assert watched.pace.first_look == BEGAN + 4
+    assert watched.deadlines.first_look == BEGAN + 4
     assert watched.look(4, received=1000) == 8  # write_timeout is looked at twice
     assert watched.look(8, quiet=1, received=90, delivered=1) == 9
 
@@ -135,18 +142,18 @@ def test_it_is_missed_once_and_by_one_name() -> None:
     assert watched.missed == ["idle_timeout"]
 
 
-def test_where_nobody_knows_what_moves_the_request_still_ends() -> None:
+def test_where_it_is_not_known_what_moves_the_request_still_ends() -> None:
     watched = Watched(idle_timeout=1, request_timeout=10)
-    watched.line.now = None
-    assert watched.pace.due(BEGAN + 5) == BEGAN + 10
-    assert watched.pace.due(BEGAN + 10) is None
+    watched.connection.now = None
+    assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10
+    assert watched.deadlines.due(BEGAN + 10) is None
     assert watched.missed == ["request_timeout"]
 
 
-def test_nobody_is_asked_who_need_not_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_need_not_be_asked_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(request_timeout=10)
-    monkeypatch.setattr(watched.line, "traffic", lambda: pytest.fail("asked"))
-    assert watched.pace.due(BEGAN + 5) == BEGAN + 10
+    monkeypatch.setattr(watched.connection, "traffic", lambda: pytest.fail("asked"))
+    assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10
 
 
 def test_a_stage() -> None:

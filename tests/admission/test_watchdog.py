@@ -1,4 +1,4 @@
-"""``admission.deadlines``: one thread that looks at each deadline when it is due."""
+"""``admission.watchdog``: one thread that looks at each deadline when it is due."""
 
 from __future__ import annotations
 
@@ -137,13 +137,13 @@ def test_one_that_fails_does_not_end_the_others(
 ) -> None:
     class Failing:
         def due(self, now: float) -> None:
-            raise ValueError("told to fail")
+            raise ValueError("meant to fail")
 
     other = Due()
     watchdog.watch(Failing(), 0.0)
     watchdog.watch(other, monotonic() + 0.001)
     other.wait()
-    assert "told to fail" in caplog.text
+    assert "meant to fail" in caplog.text
     caplog.clear()
 
 
