@@ -7,7 +7,7 @@ years. So a public attribute is taken for an option only where its value has exa
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import isnan
 from operator import attrgetter
@@ -153,26 +153,39 @@ class SettingsReader:
     def __init__(self, server: object) -> None:
         self._server = weakref.ref(server)
         self._raw: tuple[Any, ...] = ()
-        self._read_all = attrgetter(*NAMES)
+        there = [name for name in NAMES if _attribute(server, name) is not _MISSING]
+        self._lacking = [name for name in NAMES if name not in there]
+        self._names = (*there, *self._lacking)
+        self._read_there = _getter(there)
         self.values = Settings()
         self.read()
 
     def read(self) -> Settings:
         """The settings now. Costs a look at each attribute, where none has changed."""
+        server = self._server()
         try:
-            raw = self._read_all(self._server())
-        except Exception:  # an attribute is missing (a standard server), or a property fails
-            raw = self._read_each()
+            raw = self._read_there(server)
+            if self._lacking:  # options of other strategies: few, but one may appear
+                raw += tuple([getattr(server, name, _MISSING) for name in self._lacking])
+        except Exception:  # one has gone, or a property fails
+            raw = self._read_each(server)
         if not _are_same(raw, self._raw):
             self._raw = raw
-            self.values = Settings(**{n: _take(n, v) for n, v in zip(NAMES, raw, strict=True)})
+            taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
+            self.values = Settings(**taken)
         return self.values
 
-    def _read_each(self) -> tuple[Any, ...]:
-        server = self._server()
+    def _read_each(self, server: object) -> tuple[Any, ...]:
         if server is None:
             return self._raw
-        return tuple(_attribute(server, name) for name in NAMES)
+        return tuple(_attribute(server, name) for name in self._names)
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """A call that reads all those attributes at once, and raises where one is missing."""
+    if len(names) < 2:  # of one name it would return the bare value
+        return lambda server: tuple(getattr(server, name) for name in names)
+    return attrgetter(*names)
 
 
 def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
