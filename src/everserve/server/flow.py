@@ -87,8 +87,8 @@ class Flow:
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
-        over = limit is not None and len(self._connections) >= limit
-        return over or self._strategy.is_full()
+        # The strategy first: it takes a limit that was raised, also for requests that wait in it.
+        return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
     # -- on the accept loop --------------------------------------------------------------------
 
