@@ -86,8 +86,14 @@ class Flow:
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
-        over = limit is not None and len(self._connections) >= limit
-        return over or self._strategy.is_full()
+        full = limit is not None and len(self._connections) >= limit
+        return full or self._strategy.is_full()
+
+    def _is_above(self) -> bool:
+        """True if the request that was accepted just now, and is counted, is one too many."""
+        limit = self._settings.values.max_connections
+        above = limit is not None and len(self._connections) > limit
+        return above or self._strategy.is_full()
 
     # -- on the accept loop --------------------------------------------------------------------
 
@@ -96,7 +102,7 @@ class Flow:
         settings = self._settings.read()
         connection = self._progress.accepted(request, client_address)
         try:
-            for violation in self._control.violations(settings, client_address, self._is_full):
+            for violation in self._control.violations(settings, client_address, self._is_above):
                 if not self._admits_above(hooks, request, client_address, violation):
                     self._refuse(hooks, connection, request, violation)
                     return
