@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +13,13 @@ from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.scenes import LOOPBACK, Echo, Heard
 
 from everserve.events import BackedOff, Finished
+from everserve.server.acceptloop import Port
 from everserve.server.tcp import TCPServer
 from everserve.sockets.accepting import BackOff
+
+
+def is_listener(key: selectors.SelectorKey) -> bool:
+    return getattr(key.data, "__func__", None) is Port.note_ready
 
 
 class Waits:
@@ -31,8 +34,7 @@ class Waits:
         def select(self: selectors.PollSelector, timeout: float | None = None) -> Any:
             with waits.begun:
                 waits.timeouts.append(timeout)
-                waited_for = [key.fileobj for key in self.get_map().values()]
-                waits.listening.append(any(isinstance(one, TCPServer) for one in waited_for))
+                waits.listening.append(any(is_listener(key) for key in self.get_map().values()))
                 waits.begun.notify_all()
             return original(self, timeout)
 
@@ -89,7 +91,7 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
 
     def suspend_meanwhile(self: selectors.PollSelector, timeout: float | None = None) -> Any:
         ready = recorded(self, timeout)
-        if any(key.fileobj is server for key, _ in ready):
+        if any(is_listener(key) for key, _ in ready):
             monkeypatch.setattr(selectors.PollSelector, "select", recorded)
             server.suspend()
         return ready
@@ -104,23 +106,17 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
 
 
 def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
-    class Full(TCPServer):
-        room = False
-
-        def _has_room(self) -> bool:
-            return self.room
-
-    server = Full(LOOPBACK, Echo)
+    server = TCPServer(LOOPBACK, Echo)
+    server.max_connections = 0
     with serving(server) as address:
         waits.until(False)
         with connect(address) as client:
             client.sendall(b"ping")
-            server.room = True
-            server._everserve.life.wake()
+            server.max_connections = None
             assert client.recv(100) == b"ping"
 
 
-def test_a_back_off_is_waited_for_and_told(waits: Waits) -> None:
+def test_a_back_off_is_waited_for_and_reported(waits: Waits) -> None:
     class Exhausted(TCPServer):
         errors = [OSError(errno.EMFILE, "Too many open files")] * 3
 
@@ -137,8 +133,12 @@ def test_a_back_off_is_waited_for_and_told(waits: Waits) -> None:
     pauses = [timeout for timeout in waits.timeouts if timeout is not None]
     assert pauses
     assert all(0 < pause <= 0.02 for pause in pauses)
-    (told,) = heard.of(BackedOff)
-    assert (told.error.errno, told.delay, told.failures) == (errno.EMFILE, 0.005, 1)
+    (backed_off,) = heard.of(BackedOff)
+    assert (backed_off.error.errno, backed_off.delay, backed_off.failures) == (
+        errno.EMFILE,
+        0.005,
+        1,
+    )
 
 
 def test_the_poll_interval_is_shorter_than_a_long_back_off(waits: Waits) -> None:
@@ -154,7 +154,9 @@ def test_the_poll_interval_is_shorter_than_a_long_back_off(waits: Waits) -> None
                 self._everserve.life.shutdown_requested = True
 
     server = Exhausted(LOOPBACK, Echo)
-    server._everserve.acceptor.back_off = BackOff(lambda: 0.0)  # time stands still: it is never over
+    server._everserve.acceptor.back_off = BackOff(
+        lambda: 0.0
+    )  # time stands still: it is never over
     with server, connect(server.server_address):
         server.serve_forever(0.001)
     assert waits.timeouts == [0.001, 0.001, 0.001]
@@ -175,62 +177,6 @@ def test_service_actions_run_after_each_request_too() -> None:
             ask(address)
         heard.wait_for(Finished, 3)
     assert server.turns >= 2
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    yield reader, writer
-    os.close(reader)
-    os.close(writer)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "while"])
-def test_watched_descriptors(before: bool, pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    called: list[bytes] = []
-
-    class Watching(TCPServer):
-        def verify_request(self, request: Any, client_address: Any) -> bool:
-            if not self._watched:
-                self._watch(reader, self.note)
-            return True
-
-        def note(self) -> None:
-            called.append(os.read(reader, 10))
-            self._unwatch(reader)
-            self._everserve.life.shutdown_requested = True
-
-    server = Watching(LOOPBACK, Echo)
-    if before:
-        server._watch(reader, server.note)
-    thread = Background(server.serve_forever)
-    assert ask(server.server_address) == b"ping"
-    os.write(writer, b"x")
-    thread.result()
-    server.server_close()
-    assert called == [b"x"]
-    server._unwatch(reader)  # once more does no harm
-
-
-def test_a_callback_may_unwatch_another(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    other = os.dup(reader)
-    called: list[int] = []
-    server = TCPServer(LOOPBACK, Echo)
-
-    def note(mine: int, others: int) -> None:
-        called.append(mine)
-        server._unwatch(others)
-        server._everserve.life.shutdown_requested = True
-
-    server._watch(reader, lambda: note(reader, other))
-    server._watch(other, lambda: note(other, reader))
-    os.write(writer, b"x")
-    with server:
-        Background(server.serve_forever).result()
-    os.close(other)
-    assert len(called) == 1
 
 
 # -- handle_request ----------------------------------------------------------------------------
@@ -286,11 +232,8 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
-    class Full(TCPServer):
-        def _has_room(self) -> bool:
-            return False
-
-    server = Full(LOOPBACK, Echo)
+    server = TCPServer(LOOPBACK, Echo)
+    server.max_connections = 0
     with server.running() as address, connect(address) as client:
         report = server.stop(0.02)
         assert report.finished == 0

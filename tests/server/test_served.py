@@ -1,4 +1,4 @@
-"""``server.running``: ``with server.running() as address``."""
+"""``server.served``: ``with server.running() as address``, and what a server says of itself."""
 
 from __future__ import annotations
 

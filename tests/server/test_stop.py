@@ -1,4 +1,4 @@
-"""``server.stopping``: a stop drains, waits, cuts, and always comes to an end."""
+"""``server.stop``: a stop drains, waits, cuts, and always comes to an end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from everserve.combos import ThreadingTCPServer
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Opened, Stopped
 from everserve.handlers.base import BaseRequestHandler
-from everserve.server.base import BaseServer
 from everserve.lifecycle.state import ServerState
 from everserve.server.stop import Stop, StopReport
 from everserve.server.tcp import TCPServer
@@ -51,7 +50,7 @@ def test_again_gives_the_same_report() -> None:
         assert Background(server.stop).result() is first
 
 
-def test_it_tells_its_beginning_and_its_end() -> None:
+def test_it_emits_its_beginning_and_its_end() -> None:
     server, heard = TCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     report = server.stop(2.5)
@@ -73,22 +72,18 @@ def test_a_request_in_progress_may_end() -> None:
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
 
 
-def test_nobody_new_comes_in_while_it_drains() -> None:
+def test_no_one_new_is_admitted_while_it_drains() -> None:
     server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         server.subscribe(heard)
         stop = Background(server.stop, 3600)
         heard.wait_for(Draining)
-        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1 or rings(server))
+        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         client.sendall(b"go on")
         stop.result()
-
-
-def rings(server: BaseServer) -> bool:
-    return server._everserve.life.session is None
 
 
 def test_what_waits_in_the_backlog_is_served() -> None:
@@ -188,15 +183,12 @@ def test_many_at_once_are_one_stop() -> None:
 def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
 
-    class Slow(Stopping):
-        def __init__(self, *args: Any) -> None:
-            try:
-                together.wait(0.5)
-            except threading.BrokenBarrierError:
-                pass
-            super().__init__(*args)
+    class Slow(Stop):
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            together.wait(LIMIT)
+            super().__init__(*args, **keywords)
 
-    monkeypatch.setattr("everserve.server.base.Stopping", Slow)
+    monkeypatch.setattr("everserve.server.conductor.Stop", Slow)
     server, heard = TCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     callers = [Background(server.stop) for _ in range(2)]
