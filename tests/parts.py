@@ -64,8 +64,7 @@ class NotedHooks:
 
     @default_hook
     def service_actions(self) -> None:
-        if "service_actions" in self.does:
-            self._call("service_actions")
+        pass
 
     def handle_timeout(self) -> None:
         self._call("handle_timeout")

@@ -1,4 +1,4 @@
-"""``server.acceptloop``: what it waits for, and for how long."""
+"""``server.acceptloop``: what it waits for, and for how long; alone, and in servers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,347 @@ import errno
 import selectors
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, serving
+from tests.parts import NotedHooks, Parts
 from tests.scenes import LOOPBACK, Echo, Heard
 
+from everserve.concurrency.strategy import Order, Strategy, StrategyParts
 from everserve.events import BackedOff, Finished
-from everserve.server.acceptloop import Port
+from everserve.lifecycle.state import ServerState
+from everserve.server.acceptloop import AcceptLoop, Port
+from everserve.server.listener import Listener
 from everserve.server.tcp import TCPServer
 from everserve.sockets.accepting import BackOff
 
 
 def is_listener(key: selectors.SelectorKey) -> bool:
     return getattr(key.data, "__func__", None) is Port.note_ready
+
+
+# -- alone: no server, and no waiting ----------------------------------------------------------
+
+
+class Turns(selectors.BaseSelector):
+    """A selector that waits for nothing: each ``select`` is what a test says comes next.
+
+    ``script`` has a function for each turn: it gets the loop's registered keys and returns the ready
+    ones.
+    """
+
+    def __init__(self, *script: Callable[[Turns], list[Any]]) -> None:
+        self.script = list(script)
+        self.keys: dict[Any, selectors.SelectorKey] = {}
+        self.timeouts: list[float | None] = []
+        self.closed = False
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        assert fileobj not in self.keys
+        descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        self.keys[fileobj] = selectors.SelectorKey(fileobj, descriptor, events, data)
+        return self.keys[fileobj]
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.timeouts.append(timeout)
+        return [(key, key.events) for key in self.script.pop(0)(self)]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def get_map(self) -> Any:
+        return self.keys
+
+
+class NotedStrategy(Strategy):
+    """Notes the loop that it is attached to, and watches what a test gives it."""
+
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self.callbacks: dict[int, Callable[[], object]] = {}
+        self.orders: list[Order] = []
+        self.attended = 0
+        self.attention = False
+
+    def watched(self) -> Mapping[int, Callable[[], object]]:
+        return self.callbacks
+
+    def attend(self) -> None:
+        self.attended += 1
+
+    def needs_attention(self) -> bool:
+        return self.attention
+
+    def take_order(self) -> Order | None:
+        return self.orders.pop() if self.orders else None
+
+
+class NotedAcceptor:
+    """In the place of an ``Acceptor``."""
+
+    def __init__(self) -> None:
+        self.room = True
+        self.delay = 0.0
+        self.taken = 0
+
+    def can_accept(self, hooks: Any) -> bool:
+        return self.room
+
+    def pause(self) -> float:
+        return self.delay
+
+    def take_many(self, hooks: Any) -> None:
+        self.taken += 1
+
+
+class OpenListener(Listener):
+    accepts_connections = True
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class LonePort:
+    """A port and what stands around it, each of which a test may set."""
+
+    def __init__(self, descriptor: int = 4711, **does: Callable[..., Any]) -> None:
+        self.parts = Parts(NotedStrategy)
+        self.strategy: Any = self.parts.strategy
+        self.life = self.parts.life
+        self.acceptor: Any = NotedAcceptor()
+        self.hooks: Any = NotedHooks(fileno=lambda: descriptor, **does)
+        self.listener = OpenListener()
+        self.obeyed: list[Any] = []
+        self.port = Port(
+            self.hooks,
+            listener=self.listener,
+            acceptor=self.acceptor,
+            strategy=self.strategy,
+            life=self.life,
+            obey=self.obeyed.append,
+        )
+        self.life.begin()
+
+    def stop(self, deadline: float) -> None:
+        """A stop of which only the times count here."""
+        self.life.begin_stop(
+            SimpleNamespace(report=None, deadline=deadline, is_over=lambda: monotonic() >= deadline)
+        )
+        self.life.move(ServerState.DRAINING)
+
+
+def request_waits(turns: Turns) -> list[Any]:
+    return [key for key in turns.keys.values() if is_listener(key)]
+
+
+def nothing(turns: Turns) -> list[Any]:
+    return []
+
+
+def ending(*lones: LonePort) -> Callable[[Turns], list[Any]]:
+    """A turn in which a shutdown is asked for."""
+
+    def turn(turns: Turns) -> list[Any]:
+        for lone in lones:
+            lone.life.shutdown_requested = True
+        return []
+
+    return turn
+
+
+def run(turns: Turns, *lones: LonePort, poll_interval: float = 3600.0) -> list[Port]:
+    """Run a loop to its end; the ports in the order in which they were over."""
+    retired: list[Port] = []
+    with AcceptLoop([lone.port for lone in lones], turns).open() as loop:
+        loop.run(poll_interval, retired.append)
+    assert turns.closed
+    return retired
+
+
+def test_a_request_is_handed_to_the_acceptor() -> None:
+    lone = LonePort()
+    turns = Turns(request_waits, nothing, ending(lone))
+    assert run(turns, lone) == [lone.port]
+    assert lone.acceptor.taken == 1
+    assert turns.timeouts == [None] * 3
+
+
+def test_it_sleeps_for_as_long_as_nothing_may_be_taken() -> None:
+    lone = LonePort()
+    lone.acceptor.room = False
+    lone.acceptor.delay = 0.25
+
+    def room_again(turns: Turns) -> list[Any]:
+        assert request_waits(turns) == []
+        lone.acceptor.room, lone.acceptor.delay = True, 0.0
+        return []
+
+    turns = Turns(room_again, request_waits, ending(lone))
+    run(turns, lone)
+    assert turns.timeouts == [0.25, None, None]
+    assert lone.acceptor.taken == 1
+
+
+def test_one_loop_listens_for_many() -> None:
+    one, other = LonePort(1), LonePort(2)
+    other.acceptor.delay = 0.5
+
+    def both(turns: Turns) -> list[Any]:
+        assert {key.fd for key in request_waits(turns)} == {1, 2}
+        return request_waits(turns)
+
+    def the_other(turns: Turns) -> list[Any]:
+        return [key for key in request_waits(turns) if key.fd == 2]
+
+    turns = Turns(both, the_other, ending(one), the_other, ending(other))
+    assert run(turns, one, other) == [one.port, other.port]
+    assert (one.acceptor.taken, other.acceptor.taken) == (1, 3)
+    assert turns.timeouts == [0.5] * 5
+
+
+def test_one_that_is_over_is_listened_to_no_more() -> None:
+    one, other = LonePort(1), LonePort(2)
+
+    def only_the_other(turns: Turns) -> list[Any]:
+        assert [key.fd for key in request_waits(turns)] == [2]
+        return ending(other)(turns)
+
+    run(Turns(ending(one), only_the_other), one, other)
+
+
+def test_service_actions_take_their_turn_and_requests_come_one_by_one() -> None:
+    lone = LonePort()
+    lone.hooks.service_actions = lambda: lone.hooks.calls.append("service_actions")
+    turns = Turns(request_waits, nothing, ending(lone))
+    run(turns, lone, poll_interval=0.125)
+    assert turns.timeouts == [0.125] * 3
+    assert lone.acceptor.taken == 0
+    assert lone.hooks.calls.count("_handle_request_noblock") == 1
+    assert lone.hooks.calls.count("service_actions") == 2  # not once the run is to end
+
+
+def test_a_strategy_is_attended_to_and_its_orders_are_obeyed() -> None:
+    lone = LonePort()
+    lone.strategy.attention = True
+    lone.strategy.orders.append(Order(2.5))
+    turns = Turns(nothing, nothing, ending(lone))
+    run(turns, lone, poll_interval=0.125)
+    assert lone.obeyed == [Order(2.5)]
+    assert lone.strategy.attended == 2
+    assert turns.timeouts == [0.125] * 3
+
+
+def test_the_descriptors_of_a_strategy() -> None:
+    lone, called = LonePort(), []
+    lone.strategy.callbacks[33] = lambda: called.append(33)
+
+    def watches_another(turns: Turns) -> list[Any]:
+        lone.strategy.callbacks[34] = lambda: (called.append(34), forget())
+        lone.strategy._loop.watch(34)
+        return [turns.keys[33]]
+
+    def forget() -> None:
+        del lone.strategy.callbacks[33]
+        lone.strategy._loop.unwatch(33)
+
+    def both(turns: Turns) -> list[Any]:
+        return [turns.keys[34], turns.keys[33]]  # the first ends the wait for the second
+
+    run(Turns(watches_another, both, ending(lone)), lone)
+    assert called == [33, 34]
+    assert lone.strategy._loop is None
+
+
+def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
+    lone = LonePort()
+    loop = AcceptLoop([lone.port], Turns())
+    loop.close_listeners()
+    assert lone.listener.closed
+
+
+def test_a_stop_drains_what_waits_and_no_more() -> None:
+    lone = LonePort()
+
+    def stops(turns: Turns) -> list[Any]:
+        lone.stop(monotonic() + 3600)
+        return []
+
+    turns = Turns(stops, request_waits, request_waits, nothing)
+    assert run(turns, lone) == [lone.port]
+    assert lone.hooks.calls.count("_handle_request_noblock") == 2
+    assert turns.timeouts == [None, 0.0, 0.0, 0.0]
+
+
+def test_a_stop_takes_no_more_than_the_backlog() -> None:
+    lone = LonePort()
+    lone.stop(monotonic() + 3600)
+    run(Turns(*[request_waits] * 6), lone)
+    assert lone.hooks.calls.count("_handle_request_noblock") == NotedHooks.request_queue_size + 1
+
+
+def test_a_stop_whose_time_is_up_drains_nothing() -> None:
+    lone = LonePort()
+    lone.stop(monotonic())
+    assert run(Turns(), lone) == [lone.port]
+    assert lone.hooks.calls == []
+
+
+def test_a_drain_without_room_ends_at_the_deadline() -> None:
+    lone = LonePort()
+    lone.acceptor.room = False
+    lone.stop(monotonic() + 3600)
+
+    def until(turns: Turns) -> list[Any]:
+        lone.life.stop.deadline = monotonic()
+        lone.life.stop.is_over = lambda: True
+        return []
+
+    turns = Turns(until)
+    run(turns, lone)
+    (timeout,) = turns.timeouts
+    assert timeout is not None
+    assert 3500 < timeout <= 3600
+
+
+def test_one_turn_takes_one_request() -> None:
+    lone = LonePort()
+    lone.life.end()
+    with AcceptLoop([lone.port], Turns(request_waits)).open() as loop:
+        assert loop.turn(None)
+    assert lone.hooks.calls == ["_handle_request_noblock"]
+
+
+def test_one_turn_ends_at_its_deadline() -> None:
+    lone = LonePort()
+    lone.life.end()
+    turns = Turns(nothing)
+    with AcceptLoop([lone.port], turns).open() as loop:
+        assert not loop.turn(monotonic() - 1)
+    assert turns.timeouts == [0.0]
+
+
+def test_one_turn_ends_with_a_stop_that_comes_meanwhile() -> None:
+    lone = LonePort()
+    lone.life.end()
+
+    def stops(turns: Turns) -> list[Any]:
+        lone.stop(monotonic())
+        return []
+
+    with AcceptLoop([lone.port], Turns(stops)).open() as loop:
+        assert loop.turn(None)
+    assert lone.hooks.calls == []
+
+
+# -- in a server -------------------------------------------------------------------------------
 
 
 class Waits:

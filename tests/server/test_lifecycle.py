@@ -6,7 +6,7 @@ import pytest
 from tests.clients import Background
 
 from everserve.errors import AlreadyServingError
-from everserve.lifecycle.state import LifeCycle, ServerState
+from everserve.lifecycle.state import ServerState
 
 
 def test_a_run() -> None:
