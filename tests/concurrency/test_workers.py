@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -371,3 +372,15 @@ def test_the_workers_names_and_kinds(make_pool: MakePool, daemon: bool) -> None:
     assert task.thread is not None
     assert (task.thread.name, task.thread.daemon) == ("Server-1", daemon)
     task.end()
+
+
+def test_a_worker_that_waits_keeps_nothing_of_its_last_task_alive(make_pool: MakePool) -> None:
+    pool, freed = make_pool(1), threading.Event()
+    task = Task()
+    weakref.finalize(task, freed.set)
+    pool.run(task)
+    task.wait_begun()
+    task.end()
+    del task
+    assert freed.wait(LIMIT)
+    assert len(pool) == 1
