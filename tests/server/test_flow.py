@@ -238,6 +238,16 @@ def test_a_handle_error_that_raises_still_closes_the_request(flow: Flow) -> None
     assert hooks.calls == ["finish_request", "handle_error", "shutdown_request", "handle_error"]
 
 
+def test_a_finish_request_of_the_programs_own_is_accounted_for(parts: Parts, flow: Flow) -> None:
+    request, error = Request(), ValueError()
+    connection = parts.progress.accepted(request, "peer")
+    flow.run(NotedHooks(finish_request=raising(error)), request, "peer")
+    assert parts.heard.of(Failed) == [Failed(1, "peer", error, False)]
+    assert parts.heard.of(Finished) == []
+    assert connection is not None
+    assert connection.runner == parts.strategy.here()
+
+
 def test_the_connection_ends_with_the_run_where_the_hooks_do_not_end_it(
     parts: Parts, flow: Flow
 ) -> None:
