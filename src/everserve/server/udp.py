@@ -54,3 +54,4 @@ class UDPServer(TCPServer):
         if not (life.keeps_listener and life.stop.is_closing):
             life.keeps_listener = False
             self.socket.close()
+            life.notifier.notify()  # a caller may wait for that
