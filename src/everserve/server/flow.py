@@ -184,10 +184,14 @@ class Flow:
         the request without these ends it here.
         """
         connection = self._connections.find(request)
+        self._run_here(connection)
         try:
             try:
                 hooks.finish_request(request, client_address)
-            except Exception:
+            except (
+                Exception
+            ) as error:  # ``finish`` has reported it, unless a program overrides that
+                self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
                 hooks.shutdown_request(request)
