@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
-    "sockets/_tlsrecords",
-    *(f"fibers/_{room}" for room in ("loop", "fiber", "switchboard", "hub")),
+    "sockets/tls/_records",
+    *(f"fibers/_{room}" for room in ("loop", "fiber", "scheduler", "hub")),
     *(
         f"fibers/_{room}"
         for room in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
@@ -81,13 +81,21 @@ class BuildNative(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
+def source(name: str) -> str:
+    """Its Cython file or, where one source serves both engines, the Python file that it compiles."""
+    path = Path("src/everserve", f"{name}.pyx")
+    return str(path if path.exists() else path.with_name(f"{path.stem[1:]}.py"))
+
+
 def extension(name: str) -> Extension:
     module = Extension(
         f"everserve.{name.replace('/', '.')}",
-        [f"src/everserve/{name}.pyx"],
-        include_dirs=headers(),
+        [source(name)],
+        include_dirs=[*headers(), "src/everserve/fibers"],
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
-        depends=[str(path) for path in Path("src/everserve").glob("*/*.pxd")],
+        depends=[
+            str(path) for kind in ("pxd", "h") for path in Path("src/everserve").rglob(f"*.{kind}")
+        ],
     )
     module.cython_directives = DIRECTIVES
     module.cython_include_dirs = ["src"]

@@ -1,5 +1,5 @@
 """The engines of fibers, for tests that run on each: the compiled one where it was built, its
-reference, and the reference as it is where there is no epoll: level-triggered, over `selectors`.
+reference, and the reference as it runs where there is no epoll: level-triggered, over `selectors`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from everserve.fibers import engine, loop
+from everserve.fibers import engines, loop
 
 ENGINES = ("native", "python", "selectors")
 
 
 def loaded(name: str) -> Any:
-    """The parts of an engine; skips the test where it was not built, unless that was insisted upon."""
+    """The parts of an engine; skips the test if it was not built, unless the build insists on it."""
     try:
-        return engine.load(name)
+        return engines.load(name)
     except ImportError:
         if os.environ.get("EVERSERVE_NATIVE") == "yes":
             raise
@@ -25,11 +25,11 @@ def loaded(name: str) -> Any:
 
 
 def in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The parts of one of `ENGINES`, in the place of the chosen one."""
+    """The parts of one of `ENGINES`, put in place of the chosen one."""
     if name == "selectors":
         name = "python"
         monkeypatch.setattr(loop, "_EpollPoller", loop._SelectorPoller)
     parts = loaded(name)
     for part in vars(parts).keys() - {"name"}:
-        monkeypatch.setattr(engine, part, getattr(parts, part))
+        monkeypatch.setattr(engines, part, getattr(parts, part))
     return parts

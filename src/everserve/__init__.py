@@ -11,7 +11,7 @@ from everserve import mixins as _mixins
 from everserve import server as _server
 from everserve.admission import *
 from everserve.combos import *
-from everserve.fibers.engine import engine as engine
+from everserve.fibers.engines import engine as engine
 from everserve.handlers import *
 from everserve.mixins import *
 from everserve.serve import make_group, make_server, serve

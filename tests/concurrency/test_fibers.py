@@ -18,7 +18,8 @@ from everserve import fibers
 from everserve.combos import FiberTCPServer, FiberUDPServer
 from everserve.mixins import FiberMixIn
 from everserve.events import Accepted, Finished, Opened, Stalled
-from everserve.fibers import FiberSocket, current
+from everserve.fibers import current
+from everserve.fibers.engines import FiberSocket
 from everserve.fibers.stalls import StallWatch
 from everserve.handlers.base import BaseRequestHandler
 from everserve.lifecycle.state import ServerState

@@ -1,5 +1,5 @@
-"""Every test of the engine runs on each: the compiled one where it was built, its reference, and the
-reference as it is where there is no epoll: level-triggered, over `selectors`.
+"""Every test runs on each engine: the compiled one where it was built, its reference, and the
+reference as it runs where there is no epoll: level-triggered, over `selectors`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tests.engines import ENGINES, in_place
 
 @pytest.fixture(params=ENGINES)
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The parts of one engine, in the place of the chosen one."""
+    """The parts of one engine, put in place of the chosen one."""
     return in_place(request.param, monkeypatch)
 
 
 @pytest.fixture
 def errors() -> list[BaseException]:
-    """What fibers raised; a test that expects some clears it."""
+    """What fibers raised; a test that expects exceptions clears it."""
     return []
 
 
@@ -34,7 +34,7 @@ def hub(parts: Any, errors: list[BaseException]) -> Iterator[Any]:
 
 @pytest.fixture
 def run(hub: Any, errors: list[BaseException]) -> Callable[..., Any]:
-    """Run a function as a fiber until it ends; gives its result, raises its error."""
+    """Run a function as a fiber until it ends; returns its result, or raises its exception."""
 
     def runner(function: Callable[..., Any], *arguments: Any) -> Any:
         results: list[Any] = []

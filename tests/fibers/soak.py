@@ -1,4 +1,4 @@
-"""A soak: very many short connections to a server with fibers, and what is left of them.
+"""A soak: very many short connections to a server with fibers, and what they leave behind.
 
 Run by hand: `python tests/fibers/soak.py --count 1000000`. Each connection sends, is answered, and is
 reset. The load generator of the benchmarks does it where it has been built (a minute for a million
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 LOAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bin" / "load"
-WARM = 2000  # connections before the first census: caches and spare bodies fill
-GROWTH = 1024  # KiB that may come and go with the allocator's mood
+WARM = 2000  # connections before the first census: caches and spare greenlets are filled
+GROWTH = 1024  # KiB by which the allocator may differ
 RESET = b"\1\0\0\0" + bytes(4)  # SO_LINGER of 0
 
 
@@ -42,7 +42,7 @@ def census() -> dict[str, int]:
 
 
 def serve() -> None:
-    """The server: says its port, then a census at each SIGUSR1, until SIGTERM."""
+    """The server: prints its port, then a census at each SIGUSR1, until SIGTERM."""
     import everserve  # noqa: PLC0415  (read EVERSERVE_ENGINE in the server only)
 
     class Echo(everserve.StreamRequestHandler):
@@ -50,10 +50,10 @@ def serve() -> None:
             while data := self.request.recv(65536):
                 self.request.sendall(data)
 
-    def tell(*_signal: Any) -> None:
+    def report(*_signal: Any) -> None:
         print(json.dumps({"open": len(server.connections), **census()}), flush=True)
 
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR1, report)
     signal.signal(signal.SIGTERM, lambda *_signal: os._exit(0))
     knobs = {"request_queue_size": 4096}
     with type("Server", (everserve.FiberTCPServer,), knobs)(("127.0.0.1", 0), Echo) as server:
@@ -62,7 +62,7 @@ def serve() -> None:
 
 
 def connect(port: int, count: int) -> int:
-    """Make about so many connections; how many it was."""
+    """Make about `count` connections; returns how many were made."""
     if not LOAD.exists():
         return _connect_one_by_one(port, count)
     seconds = str(min(10.0, max(0.5, count / 20_000)))
@@ -70,10 +70,10 @@ def connect(port: int, count: int) -> int:
     found = subprocess.run(
         [LOAD, "connect", *options.split()], capture_output=True, text=True, check=True
     )
-    told = json.loads(found.stdout)
-    if told["errors"]:
-        raise SystemExit(f"the load failed: {told['first_error']}")
-    return int(told["messages"])
+    result = json.loads(found.stdout)
+    if result["errors"]:
+        raise SystemExit(f"the load failed: {result['first_error']}")
+    return int(result["messages"])
 
 
 def _connect_one_by_one(port: int, count: int) -> int:
@@ -85,7 +85,7 @@ def _connect_one_by_one(port: int, count: int) -> int:
     return count
 
 
-def settled(server: subprocess.Popen[str]) -> dict[str, int]:
+def last_census(server: subprocess.Popen[str]) -> dict[str, int]:
     """A census when the last resets have arrived."""
     assert server.stdout is not None
     found: dict[str, int] = {}
@@ -99,12 +99,12 @@ def settled(server: subprocess.Popen[str]) -> dict[str, int]:
 
 
 def rows(server: subprocess.Popen[str], count: int) -> Iterator[dict[str, int]]:
-    """A census now and then, each with the number of connections so far."""
+    """Censuses, each with the number of connections so far."""
     assert server.stdout is not None
     port = int(server.stdout.readline())
     done = connect(port, WARM)
     while True:
-        yield {"connections": done, **settled(server)}
+        yield {"connections": done, **last_census(server)}
         if done >= count:
             return
         done += connect(port, min(200_000, count - done))
@@ -135,9 +135,9 @@ def main() -> int:
         server.wait()
     first, last = found[0], found[-1]
     same = last["descriptors"] == first["descriptors"]
-    calm = last["greenlets"] <= first["greenlets"] + 256 and last["kib"] <= first["kib"] + GROWTH
-    print("nothing grew" if same and calm else "SOMETHING GREW")
-    return 0 if same and calm else 1
+    steady = last["greenlets"] <= first["greenlets"] + 256 and last["kib"] <= first["kib"] + GROWTH
+    print("nothing grew" if same and steady else "SOMETHING GREW")
+    return 0 if same and steady else 1
 
 
 if __name__ == "__main__":

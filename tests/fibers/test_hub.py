@@ -27,7 +27,7 @@ def test_fibers_run_in_the_order_of_their_spawning(hub: Any) -> None:
     assert hub.fibers == 0
 
 
-def test_a_parked_fiber_goes_on_when_woken(hub: Any) -> None:
+def test_a_parked_fiber_resumes_when_woken(hub: Any) -> None:
     seen: list[Any] = []
     fiber = hub.spawn(lambda: seen.append(hub.park()))
     hub.turn(0)
@@ -109,7 +109,7 @@ def test_kill_with_an_error_reports_it(hub: Any, errors: list[BaseException]) ->
     errors.clear()
 
 
-def test_a_fiber_killed_before_it_begins_never_does(hub: Any) -> None:
+def test_a_fiber_killed_before_it_begins_never_begins(hub: Any) -> None:
     ran: list[int] = []
     fiber = hub.spawn(ran.append, 1)
     fiber.kill()
@@ -122,12 +122,12 @@ def test_a_fiber_killed_before_it_begins_never_does(hub: Any) -> None:
 def test_a_fiber_that_kills_itself_ends_there(run: Any, hub: Any) -> None:
     seen: list[int] = []
 
-    def suicidal() -> None:
+    def kills_itself() -> None:
         seen.append(1)
         hub.running.kill()
         seen.append(2)
 
-    fiber = hub.spawn(suicidal)
+    fiber = hub.spawn(kills_itself)
     assert fiber.join(5)
     assert seen == [1]
 
@@ -138,24 +138,26 @@ def test_errors_of_fibers_are_reported(hub: Any, errors: list[BaseException]) ->
     assert isinstance(errors.pop(), ZeroDivisionError)
 
 
-def test_without_on_error_python_says_it(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[Any] = []
-    monkeypatch.setattr("sys.unraisablehook", lambda args: said.append(args.exc_type))
+def test_without_on_error_an_error_goes_to_the_unraisable_hook(
+    parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda args: reported.append(args.exc_type))
     hub = parts.Hub()
     hub.spawn(lambda: 1 / 0)
     hub.turn(0)
     hub.close()
-    assert said == [ZeroDivisionError]
+    assert reported == [ZeroDivisionError]
 
 
-def test_an_exit_ends_its_fiber_alone(hub: Any) -> None:
+def test_an_exit_ends_its_fiber_only(hub: Any) -> None:
     ended = hub.spawn(sys.exit, 3)
     other = hub.spawn(sleep, 0.001)
     assert ended.join(20)
     assert other.join(20)
 
 
-def test_keyboard_interrupt_in_a_fiber_leaves_the_turn_and_the_others(hub: Any) -> None:
+def test_keyboard_interrupt_in_a_fiber_ends_the_turn_and_no_other_fiber(hub: Any) -> None:
     seen: list[int] = []
 
     def interrupted() -> None:
@@ -170,7 +172,7 @@ def test_keyboard_interrupt_in_a_fiber_leaves_the_turn_and_the_others(hub: Any) 
     assert other.dead
 
 
-def test_keyboard_interrupt_in_the_wait_leaves_the_state_whole(hub: Any) -> None:
+def test_keyboard_interrupt_in_the_wait_does_no_damage(hub: Any) -> None:
     fiber = hub.spawn(hub.park)
     hub.turn(0)
 
@@ -204,26 +206,24 @@ def test_a_signal_handler_may_wake_the_hub(hub: Any) -> None:
         signal.signal(signal.SIGUSR1, previous)
 
 
-def test_a_wake_up_that_comes_while_another_is_noticed_is_not_the_last(
-    hub: Any, parts: Any
-) -> None:
+def test_a_wake_up_during_the_receipt_of_another_is_not_lost(hub: Any, parts: Any) -> None:
     if parts.name == "native":
-        pytest.skip("no other thread runs while the compiled loop takes note of one")
-    ear = hub.loop._ear
+        pytest.skip("no other thread runs while the compiled loop receives a wake-up")
+    notified = hub.loop._notified
 
-    class Ear:
+    class Notified:
         def recv(self, size: int) -> bytes:
-            hub.wake()  # as another thread may, just now
-            return ear.recv(size)  # type: ignore[no-any-return]
+            hub.wake()  # as another thread may do at this moment
+            return notified.recv(size)  # type: ignore[no-any-return]
 
-    hub.loop._ear = Ear()
+    hub.loop._notified = Notified()
     hub.wake()
     hub.turn(0)
-    hub.loop._ear = ear
-    assert not hub.loop._rousing  # else nobody could wake the hub any more
+    hub.loop._notified = notified
+    assert not hub.loop._notifying  # else no one could wake the hub any more
     hub.wake()
-    hub.turn(30)  # within the time limit of a test
-    assert hub.loop.roused
+    hub.turn(30)  # less than the time limit of a test
+    assert hub.loop.notified
 
 
 def test_other_threads_spawn_wake_and_kill(hub: Any) -> None:
@@ -274,7 +274,7 @@ def test_a_reader_is_called_while_there_is_something(hub: Any) -> None:
         assert calls == [1, 1]
 
 
-def test_an_error_of_a_reader_leaves_the_turn(hub: Any) -> None:
+def test_an_error_of_a_reader_is_raised_by_the_turn(hub: Any) -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         hub.add_reader(ours.fileno(), lambda: 1 / 0)
@@ -360,7 +360,7 @@ def test_each_fiber_has_its_own_context(hub: Any) -> None:
     assert seen == ["outside", "outside", "a", "b", "outside", "again"]
 
 
-def test_exceptions_being_handled_stay_with_their_fiber(hub: Any) -> None:
+def test_an_exception_that_is_handled_belongs_to_its_fiber(hub: Any) -> None:
     seen: list[Any] = []
 
     def handles(kind: type[Exception]) -> None:
@@ -440,7 +440,7 @@ def test_a_child_of_fork_leaves_the_parents_hub_alone(hub: Any, pair: Any, run: 
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_child_that_returns_from_its_fiber_cannot_go_on_serving(hub: Any) -> None:
+def test_a_child_that_returns_from_its_fiber_cannot_continue(hub: Any) -> None:
     children: list[int] = []
     hub.spawn(lambda: children.append(os.fork()))
     others: list[int] = []
@@ -484,21 +484,21 @@ def test_await_fd_parks_for_any_descriptor(run: Any, hub: Any) -> None:
 
 def test_run_stays_until_a_reader_was_called(hub: Any) -> None:
     called: list[int] = []
-    ear, bell = socket.socketpair()
-    with ear, bell:
-        hub.add_reader(ear.fileno(), lambda: called.append(len(ear.recv(10))))
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        hub.add_reader(ours.fileno(), lambda: called.append(len(ours.recv(10))))
         rounds: list[int] = []
 
         def fiber() -> None:
             for number in range(5):
                 rounds.append(number)
                 hub.park(0.001)
-            bell.send(b"abc")
+            peer.send(b"abc")
             hub.park()
 
         sleeper = hub.spawn(fiber)
         hub.run()
-        hub.remove_reader(ear.fileno())
+        hub.remove_reader(ours.fileno())
     assert rounds == [0, 1, 2, 3, 4]
     assert called == [3]
     sleeper.kill()
@@ -511,7 +511,7 @@ def test_run_ends_when_it_is_woken_or_its_time_is_up(hub: Any) -> None:
     assert time.monotonic() - begun >= 0.019
     hub.run(0)
     fiber = hub.spawn(lambda: (hub.park(0.001), hub.wake(), hub.park()))
-    hub.run()  # for ever, but for the wake-up
+    hub.run()  # until the wake-up
     assert fiber.parked
     seen: list[str] = []
     hub.call_from_thread(seen.append, "call")
@@ -524,44 +524,52 @@ def test_run_ends_when_it_is_woken_or_its_time_is_up(hub: Any) -> None:
         hub.run()
 
 
-def test_run_gives_a_fiber_that_never_waits_its_turns_only(hub: Any) -> None:
+def test_run_ends_in_time_though_a_fiber_never_waits(hub: Any) -> None:
     def spin() -> None:
         while not over:
             hub.yield_turn()
 
     over: list[int] = []
     fiber = hub.spawn(spin)
-    hub.call_at(time.monotonic() + 0.02, lambda: over.append(1))
-    hub.run(0.05)
-    assert over
-    assert fiber.dead
+    hub.run(0.01)
+    assert not fiber.dead
+    hub.call_at(time.monotonic(), lambda: (over.append(1), hub.wake()))
+    hub.run()
+    assert fiber.join(20)
 
 
-@pytest.mark.timeout(method="thread")  # the alarm is the test's own
+@pytest.mark.timeout(method="thread")  # the test uses the alarm itself
 def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
-    """Whatever is called between the wait and the look at its result."""
-    heard: list[int] = []
+    """Even if what runs between the wait and the test of its result changes errno."""
+    received: list[int] = []
+    handled = threading.Event()
 
     def interrupt() -> None:
         while not hub.idle:
             sys._getframe()
-        hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # leaves an errno
+        hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # sets errno
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        handled.wait(20)
+        hub.wake()  # the wait itself goes on after a signal
 
-    former = signal.signal(signal.SIGALRM, lambda number, _frame: heard.append(number))
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        handled.set()
+
+    former = signal.signal(signal.SIGALRM, handle)
     thread = threading.Thread(target=interrupt)
     try:
         thread.start()
-        while not heard:
-            hub.turn(5)
+        while not received:
+            hub.turn(20)
     finally:
         thread.join(20)
         signal.signal(signal.SIGALRM, former)
-    assert heard == [signal.SIGALRM]
+    assert received == [signal.SIGALRM]
 
 
 def test_closing_lets_a_finally_block_wait(parts: Any) -> None:
-    """A rollback, say: it may need the loop."""
+    """For a rollback, which may need the loop."""
     ended: list[str] = []
     hub = parts.Hub()
 

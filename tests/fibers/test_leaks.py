@@ -17,12 +17,12 @@ CONNECTIONS = 300
 def census() -> tuple[int, int, int]:
     gc.collect()
     objects = gc.get_objects()
-    bodies = sum(isinstance(found, greenlet.greenlet) for found in objects)
-    return len(os.listdir("/proc/self/fd")), bodies, len(objects)
+    greenlets = sum(isinstance(found, greenlet.greenlet) for found in objects)
+    return len(os.listdir("/proc/self/fd")), greenlets, len(objects)
 
 
 def serve_some(hub: Any, parts: Any, count: int) -> None:
-    """Connections that end well, that are reset, and that are killed while they wait."""
+    """Connections that end normally, that are reset, and whose fibers are killed."""
 
     def handler(sock: Any) -> None:
         with sock:
@@ -79,7 +79,7 @@ def test_a_closed_hub_leaves_nothing(parts: Any) -> None:
 
 
 def test_a_connection_leaves_no_cycles(parts: Any) -> None:
-    """What only the collector of cycles could free would be memory in a busy server."""
+    """A busy server would keep what only the garbage collector can free."""
     hub = parts.Hub(on_error=lambda _fiber, error: None)
     serve_some(hub, parts, 12)
     gc.collect()
@@ -106,7 +106,7 @@ def is_of_the_engine(found: Any) -> bool:
 
 
 def pass_much_through(hub: Any, parts: Any) -> None:
-    """Full reads, long sends, and a stream: each may keep something with the socket."""
+    """Full reads, long sends, and a stream: each may leave something on the socket."""
     accepted, peer = connected(parts)
 
     def handler(sock: Any) -> None:

@@ -19,19 +19,19 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def none_free(parts: Any) -> Any:
-    """A semaphore that whoever comes has to wait for."""
+    """A semaphore without a free place."""
     return parts.Semaphore(0)
 
 
 def finish(hub: Any) -> None:
     until = time.monotonic() + LIMIT
     while hub.fibers:
-        assert time.monotonic() < until, "somebody waits for ever"
+        assert time.monotonic() < until, "a fiber waits for ever"
         hub.turn(1)
 
 
 def free(semaphore: Any) -> int:
-    """How many places there are; they are taken."""
+    """How many places are free; takes them."""
     count = 0
     while semaphore.acquire(blocking=False):
         count += 1
@@ -104,47 +104,47 @@ def test_it_lets_so_many_in_and_in_order(parts: Any, hub: Any) -> None:
     assert free(semaphore) == 2
 
 
-def test_a_place_goes_to_who_waits_and_not_to_who_comes(none_free: Any, hub: Any) -> None:
+def test_a_place_goes_to_a_waiter_and_not_to_a_newcomer(none_free: Any, hub: Any) -> None:
     order: list[str] = []
 
     def wait() -> None:
         none_free.acquire()
-        order.append("who waited")
+        order.append("waiter")
         none_free.release()
 
     def come() -> None:
         none_free.release()
-        assert not none_free.acquire(blocking=False), "the place was taken from who waits"
+        assert not none_free.acquire(blocking=False), "the place was taken from the waiter"
         with none_free:
-            order.append("who came")
+            order.append("newcomer")
 
     hub.spawn(wait)
     hub.turn(0)
     hub.spawn(come)
     finish(hub)
-    assert order == ["who waited", "who came"]
+    assert order == ["waiter", "newcomer"]
 
 
 # --- giving up ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.01])
-def test_it_is_not_waited_for_longer_than_said(none_free: Any, run: Run, limit: float) -> None:
+def test_a_wait_ends_in_time(none_free: Any, run: Run, limit: float) -> None:
     assert run(lambda: none_free.acquire(timeout=limit)) is False
     assert none_free.acquire(timeout=limit) is False
     assert none_free.acquire(True, limit) is False
     assert Background(none_free.acquire, True, limit).result() is False
     none_free.release()
-    assert free(none_free) == 1, "those who gave up have left the line"
+    assert free(none_free) == 1, "those that gave up have left the queue"
 
 
-def test_a_place_that_is_free_is_had_without_time(parts: Any, run: Run) -> None:
+def test_a_free_place_is_taken_without_a_wait(parts: Any, run: Run) -> None:
     semaphore = parts.Semaphore(2)
     assert run(lambda: semaphore.acquire(timeout=0.0)) is True
     assert semaphore.acquire(timeout=0.0) is True
 
 
-def test_a_place_that_comes_in_time(none_free: Any, hub: Any) -> None:
+def test_a_place_that_becomes_free_in_time_is_taken(none_free: Any, hub: Any) -> None:
     got: list[bool] = []
     hub.spawn(lambda: got.append(none_free.acquire(timeout=LIMIT)))
     hub.turn(0)
@@ -161,7 +161,7 @@ def killed(hub: Any, fiber: Any) -> None:
     assert fiber.dead
 
 
-def test_who_is_killed_leaves_the_line(none_free: Any, hub: Any) -> None:
+def test_a_killed_waiter_leaves_the_queue(none_free: Any, hub: Any) -> None:
     got: list[str] = []
     first = hub.spawn(lambda: got.append("first" * none_free.acquire()))
     hub.spawn(lambda: got.append("second" * none_free.acquire()))
@@ -173,7 +173,9 @@ def test_who_is_killed_leaves_the_line(none_free: Any, hub: Any) -> None:
     assert free(none_free) == 0
 
 
-def test_who_is_killed_when_called_passes_the_place_on(none_free: Any, hub: Any) -> None:
+def test_a_waiter_that_is_killed_after_its_notification_passes_the_place_on(
+    none_free: Any, hub: Any
+) -> None:
     got: list[str] = []
     first = hub.spawn(lambda: got.append("first" * none_free.acquire()))
     hub.spawn(lambda: got.append("second" * none_free.acquire()))
@@ -185,7 +187,7 @@ def test_who_is_killed_when_called_passes_the_place_on(none_free: Any, hub: Any)
     assert free(none_free) == 0
 
 
-def test_the_last_who_is_killed_gives_the_place_back(none_free: Any, hub: Any) -> None:
+def test_the_last_waiter_that_is_killed_gives_the_place_back(none_free: Any, hub: Any) -> None:
     victim = hub.spawn(none_free.acquire)
     hub.turn(0)
     none_free.release()
@@ -193,7 +195,7 @@ def test_the_last_who_is_killed_gives_the_place_back(none_free: Any, hub: Any) -
     assert free(none_free) == 1
 
 
-def test_who_is_killed_inside_gives_the_place_back(parts: Any, hub: Any) -> None:
+def test_a_holder_that_is_killed_gives_the_place_back(parts: Any, hub: Any) -> None:
     semaphore = parts.Semaphore(1)
 
     def stay() -> None:
@@ -210,22 +212,24 @@ def test_who_is_killed_inside_gives_the_place_back(parts: Any, hub: Any) -> None
 def test_a_timeout_block_ends_the_wait(none_free: Any, run: Run) -> None:
     def wait() -> None:
         with pytest.raises(FiberTimeout), Timeout(0.001), none_free:
-            raise AssertionError("it was let in")
+            raise AssertionError("it was admitted")
 
     run(wait)
     none_free.release()
     assert free(none_free) == 1
 
 
-def test_a_call_that_comes_with_the_end_of_time_is_not_lost(none_free: Any, hub: Any) -> None:
-    """Whoever of the two wins: either the place was had, or the next one has it."""
+def test_a_notification_that_comes_with_the_end_of_time_is_not_lost(
+    none_free: Any, hub: Any
+) -> None:
+    """Either the first waiter has the place, or the next one."""
     got: list[str] = []
     limit = 0.001
     hub.spawn(lambda: got.append("first" * none_free.acquire(timeout=limit)))
     hub.spawn(lambda: got.append("second" * none_free.acquire()))
     hub.turn(0)
     over = time.monotonic() + 2 * limit
-    while time.monotonic() < over:  # holds the loop, until the first one's time has passed
+    while time.monotonic() < over:  # holds the loop until the time of the first one has passed
         pass
     none_free.release()
     hub.turn(0)
@@ -240,17 +244,17 @@ def test_a_call_that_comes_with_the_end_of_time_is_not_lost(none_free: Any, hub:
 # --- fibers and threads ------------------------------------------------------------------------
 
 
-def test_a_thread_calls_a_fiber(none_free: Any, hub: Any) -> None:
+def test_a_thread_notifies_a_fiber(none_free: Any, hub: Any) -> None:
     got: list[bool] = []
     hub.spawn(lambda: got.append(none_free.acquire(timeout=LIMIT)))
     hub.turn(0)
-    calling = Background(none_free.release)
+    releasing = Background(none_free.release)
     finish(hub)
-    calling.result()
+    releasing.result()
     assert got == [True]
 
 
-def test_a_fiber_calls_a_thread(none_free: Any, hub: Any) -> None:
+def test_a_fiber_notifies_a_thread(none_free: Any, hub: Any) -> None:
     waiting = Background(none_free.acquire, True, LIMIT)
     hub.spawn(none_free.release)
     finish(hub)
@@ -258,7 +262,7 @@ def test_a_fiber_calls_a_thread(none_free: Any, hub: Any) -> None:
 
 
 def test_fibers_of_two_threads(parts: Any) -> None:
-    """They hand it to one another in turn, and wake each other's loop."""
+    """They pass it to each other in turn, and wake the loop of the other."""
     turns = parts.Semaphore(1), parts.Semaphore(0)
     order: list[int] = []
     errors: list[BaseException] = []
@@ -284,14 +288,14 @@ def test_fibers_of_two_threads(parts: Any) -> None:
 
 @pytest.mark.parametrize("value", [1, 3])
 def test_never_more_inside_than_there_are_places(parts: Any, hub: Any, value: int) -> None:
-    """Who is inside holds a token of which there are just as many: to find none is to be too many."""
+    """A holder takes one of as many tokens: if none is left, there are too many holders."""
     semaphore = parts.Semaphore(value)
     tokens = deque(range(value))
     visits: list[str] = []
-    everybody_is_here = Event()
+    all_are_here = Event()
 
     def visit(kind: str) -> None:
-        everybody_is_here.wait()
+        all_are_here.wait()
         for _ in range(30):
             with semaphore:
                 token = tokens.pop()
@@ -306,7 +310,7 @@ def test_never_more_inside_than_there_are_places(parts: Any, hub: Any, value: in
     threads = [Background(visit, "thread") for _ in range(8)]
     for _ in range(24):
         hub.spawn(visit, "fiber")
-    hub.spawn(everybody_is_here.set)
+    hub.spawn(all_are_here.set)
     finish(hub)
     for thread in threads:
         thread.result()

@@ -1,4 +1,4 @@
-"""The soak, in small: `soak.py` says how to run the long one."""
+"""A short soak; `soak.py` says how to run a long one."""
 
 from __future__ import annotations
 

@@ -188,13 +188,13 @@ DO_NOT_WAIT: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("how", DO_NOT_WAIT)
-def test_a_call_may_say_that_it_does_not_wait(run: Run, pair: Pair, how: str) -> None:
+def test_msg_dontwait(run: Run, pair: Pair, how: str) -> None:
     with pytest.raises(BlockingIOError):
         run(DO_NOT_WAIT[how], pair[0])
 
 
 @pytest.mark.parametrize("how", ["recv", "recv_into"])
-def test_a_call_may_say_that_it_waits_for_all(run: Run, hub: Any, pair: Pair, how: str) -> None:
+def test_msg_waitall(run: Run, hub: Any, pair: Pair, how: str) -> None:
     ours, peer = pair
 
     def send_in_pieces() -> None:
@@ -221,7 +221,7 @@ def test_reading_nothing_does_not_wait(run: Run, pair: Pair) -> None:
 
 @pytest.mark.parametrize("how", ["recv_into", "recvfrom", "recvmsg", "sendto"])
 def test_every_call_counts_for_fairness(parts: Any, hub: Any, how: str) -> None:
-    """Datagrams that never end, or never have to wait, leave the others their turn."""
+    """Datagrams that never end, or never wait, do not keep other fibers from running."""
     ours = parts.FiberSocket(socket.AF_INET, socket.SOCK_DGRAM)
     ours.bind(("127.0.0.1", 0))
     others: list[int] = []
@@ -285,7 +285,7 @@ def test_a_socket_used_in_another_thread_while_a_fiber_runs(run: Run, pair: Pair
     assert got == [b"x"]
 
 
-def test_close_wakes_who_waits(hub: Any, pair: Pair) -> None:
+def test_close_wakes_the_waiters(hub: Any, pair: Pair) -> None:
     ours, _peer = pair
     seen: list[int | None] = []
 
@@ -321,7 +321,7 @@ def test_shutdown_wakes_a_reader(hub: Any, pair: Pair) -> None:
 def test_a_reset_by_the_peer_is_an_error_of_that_connection(run: Run, pair: Pair) -> None:
     ours, peer = pair
 
-    def meets_reset() -> None:
+    def is_reset() -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         with pytest.raises(ConnectionResetError):
@@ -329,10 +329,10 @@ def test_a_reset_by_the_peer_is_an_error_of_that_connection(run: Run, pair: Pair
         with pytest.raises(BrokenPipeError):
             ours.sendall(b"x")
 
-    run(meets_reset)
+    run(is_reset)
 
 
-def test_half_closed_connections_go_on_in_the_other_direction(run: Run, pair: Pair) -> None:
+def test_a_half_closed_connection_works_in_the_other_direction(run: Run, pair: Pair) -> None:
     ours, peer = pair
 
     def half() -> None:
@@ -372,7 +372,7 @@ def test_one_fiber_reads_while_another_writes(hub: Any, pair: Pair) -> None:
     assert got == [b"r"]
 
 
-def test_a_killed_fiber_lets_go_of_its_socket(hub: Any, pair: Pair) -> None:
+def test_a_killed_fiber_closes_its_socket(hub: Any, pair: Pair) -> None:
     ours, peer = pair
 
     def handler() -> None:
@@ -387,7 +387,7 @@ def test_a_killed_fiber_lets_go_of_its_socket(hub: Any, pair: Pair) -> None:
     assert peer.recv(1) == b""
 
 
-def test_detach_gives_a_descriptor_that_blocks_as_said(run: Run, pair: Pair) -> None:
+def test_a_detached_descriptor_blocks_as_its_timeout_says(run: Run, pair: Pair) -> None:
     ours, peer = pair
 
     def detaches() -> None:
@@ -457,7 +457,7 @@ def test_accept_and_connect_park(parts: Any, run: Run, hub: Any) -> None:
     run(serves)
 
 
-def test_connecting_to_nobody_is_refused(parts: Any, run: Run) -> None:
+def test_connecting_to_a_free_port_is_refused(parts: Any, run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
 
@@ -476,7 +476,7 @@ def test_connecting_to_nobody_is_refused(parts: Any, run: Run) -> None:
 def test_a_timeout_block_ends_connecting(
     parts: Any, run: Run, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """However many addresses are left to try."""
+    """Even if more addresses are left to try."""
     block = Timeout(0.002)
 
     def connect() -> None:
@@ -497,7 +497,7 @@ def test_a_timeout_block_ends_connecting(
 
 @contextlib.contextmanager
 def full_backlog() -> Iterator[Any]:
-    """The address of a listener at which nobody new gets through."""
+    """The address of a listener whose backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -526,7 +526,7 @@ def test_names_are_looked_up_in_a_thread(run: Run, monkeypatch: pytest.MonkeyPat
     assert threads[1].startswith("everserve-offload")
 
 
-def test_accept_many_takes_what_waits(parts: Any) -> None:
+def test_accept_many_takes_the_waiting_connections(parts: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         assert parts.accept_many(listener.fileno(), 10) == []
@@ -546,7 +546,7 @@ def test_accept_many_takes_what_waits(parts: Any) -> None:
 
 
 def test_accept_many_never_blocks(parts: Any) -> None:
-    """A listener that processes share blocks again when one of them says so."""
+    """A listener that processes share becomes blocking when one of them makes it so."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert listener.getblocking()
         with socket.create_connection(listener.getsockname()):
@@ -596,8 +596,8 @@ def test_datagrams(parts: Any, run: Run) -> None:
     run(exchange)
 
 
-def test_reads_without_a_bound_take_what_there_is(parts: Any, run: Run, pair: Pair) -> None:
-    """One call may ask for more than any buffer has: a stream brings less, a datagram comes whole."""
+def test_a_read_without_a_bound_takes_what_there_is(parts: Any, run: Run, pair: Pair) -> None:
+    """A call may ask for more than any buffer has: a stream gives less, a datagram comes whole."""
     ours, peer = pair
     sizes = (1, 100_000, 5, 300_000, 70_000)
     sender = threading.Thread(target=lambda: [peer.sendall(b"x" * size) for size in sizes])

@@ -1,4 +1,4 @@
-"""The stall watch: says who holds the loop and where, once, and leaves an idle hub alone."""
+"""The stall watch: reports which fiber holds the loop and where, once, and ignores an idle hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from everserve.fibers.stalls import StallWatch, _Subject, watch_stalls
 
 
-class Told:
+class Reports:
     def __init__(self) -> None:
         self.stalls: list[tuple[Any, str]] = []
         self.came = threading.Event()
@@ -19,36 +19,36 @@ class Told:
         self.came.set()
 
 
-def test_a_fiber_that_holds_the_loop_is_told_with_its_stack(hub: Any) -> None:
-    told = Told()
-    watch_stalls(hub, told, 0.02)
+def test_a_fiber_that_holds_the_loop_is_reported_with_its_stack(hub: Any) -> None:
+    reports = Reports()
+    watch_stalls(hub, reports, 0.02)
 
     def holds_the_loop() -> None:
-        assert told.came.wait(20)
+        assert reports.came.wait(20)
 
     fiber = hub.spawn(holds_the_loop)
     assert fiber.join(20)
-    [(who, stack)] = told.stalls
-    assert who is fiber
+    [(held_by, stack)] = reports.stalls
+    assert held_by is fiber
     assert "holds_the_loop" in stack
 
 
-def test_a_stall_after_a_long_rest_is_told_too(hub: Any) -> None:
-    told = Told()
-    watch_stalls(hub, told, 0.02)
+def test_a_stall_after_a_long_idle_time_is_reported_too(hub: Any) -> None:
+    reports = Reports()
+    watch_stalls(hub, reports, 0.02)
     hub.turn(0.2)
 
     def holds() -> None:
-        assert told.came.wait(20)
+        assert reports.came.wait(20)
 
     hub.call_at(time.monotonic() + 0.1, lambda: hub.spawn(holds))
-    while not told.stalls:
+    while not reports.stalls:
         hub.turn(5)
 
 
-def test_the_same_place_is_told_once_a_minute(hub: Any) -> None:
-    told = Told()
-    subject = _Subject(hub, told, 0.1)
+def test_the_same_place_is_reported_once_a_minute(hub: Any) -> None:
+    reports = Reports()
+    subject = _Subject(hub, reports, 0.1)
 
     def looks() -> None:
         for minute in (0.0, 30.0, 61.0):
@@ -61,7 +61,7 @@ def test_the_same_place_is_told_once_a_minute(hub: Any) -> None:
     fiber = hub.spawn(looks)
     hub.turn(0)
     assert fiber.dead
-    assert len(told.stalls) == 2
+    assert len(reports.stalls) == 2
     subject.look(100.0)
     assert not subject.look(101.0)
 
@@ -69,7 +69,7 @@ def test_the_same_place_is_told_once_a_minute(hub: Any) -> None:
 def test_the_thread_ends_with_the_last_hub(parts: Any) -> None:
     watch = StallWatch()
     hub = parts.Hub()
-    watch.look_after(hub, Told(), 0.02)
+    watch.watch(hub, Reports(), 0.02)
     thread = watch._thread
     assert thread is not None
     hub.close()
@@ -78,8 +78,8 @@ def test_the_thread_ends_with_the_last_hub(parts: Any) -> None:
 
 
 def test_a_callback_that_fails_does_not_end_the_watch(hub: Any, monkeypatch: Any) -> None:
-    said: list[Any] = []
-    monkeypatch.setattr("sys.excepthook", lambda kind, *_: said.append(kind))
+    excepted: list[Any] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, *_: excepted.append(kind))
     subject = _Subject(hub, lambda *_: 1 / 0, 0.1)
 
     def looks() -> None:
@@ -88,4 +88,4 @@ def test_a_callback_that_fails_does_not_end_the_watch(hub: Any, monkeypatch: Any
 
     hub.spawn(looks)
     hub.turn(0)
-    assert said == [ZeroDivisionError]
+    assert excepted == [ZeroDivisionError]

@@ -21,7 +21,7 @@ def finish(hub: Any) -> None:
         hub.turn(10)
 
 
-def test_an_event_wakes_all_who_wait(hub: Any) -> None:
+def test_an_event_wakes_all_waiters(hub: Any) -> None:
     event = Event()
     seen: list[bool] = []
     for _ in range(3):
@@ -35,7 +35,7 @@ def test_an_event_wakes_all_who_wait(hub: Any) -> None:
     assert not event.is_set()
 
 
-def test_an_event_is_not_waited_for_longer_than_said(run: Run) -> None:
+def test_a_wait_for_an_event_ends_in_time(run: Run) -> None:
     event = Event()
     assert run(event.wait, 0.01) is False
     assert event.wait(0.01) is False
@@ -63,31 +63,31 @@ def test_a_thread_sets_and_waits_for_events(hub: Any) -> None:
 
 
 def test_a_queue_keeps_the_order_and_its_bound(hub: Any) -> None:
-    line: Queue[int] = Queue(2)
+    items: Queue[int] = Queue(2)
     got: list[int] = []
 
     def put() -> None:
         for number in range(50):
-            line.put(number)
-            assert line.qsize() <= 2
+            items.put(number)
+            assert items.qsize() <= 2
 
     def get() -> None:
-        got.extend(line.get() for _ in range(50))
+        got.extend(items.get() for _ in range(50))
 
     hub.spawn(put)
     hub.spawn(get)
     finish(hub)
     assert got == list(range(50))
-    assert line.empty()
-    assert not line.full()
+    assert items.empty()
+    assert not items.full()
 
 
 def test_a_queue_between_a_thread_and_fibers(hub: Any) -> None:
-    line: Queue[int] = Queue()
+    items: Queue[int] = Queue()
     got: list[int] = []
 
     def get() -> None:
-        while (number := line.get(timeout=20)) >= 0:
+        while (number := items.get(timeout=20)) >= 0:
             got.append(number)
 
     for _ in range(3):
@@ -96,9 +96,9 @@ def test_a_queue_between_a_thread_and_fibers(hub: Any) -> None:
 
     def put() -> None:
         for number in range(300):
-            line.put(number)
+            items.put(number)
         for _ in range(3):
-            line.put(-1)
+            items.put(-1)
 
     thread = threading.Thread(target=put)
     thread.start()
@@ -108,62 +108,62 @@ def test_a_queue_between_a_thread_and_fibers(hub: Any) -> None:
 
 
 def test_a_queue_raises_what_the_standard_one_does(run: Run) -> None:
-    line: Queue[int] = Queue(1)
+    items: Queue[int] = Queue(1)
     with pytest.raises(queue.Empty):
-        line.get_nowait()
+        items.get_nowait()
     with pytest.raises(queue.Empty):
-        run(lambda: line.get(timeout=0.01))
-    line.put_nowait(1)
+        run(lambda: items.get(timeout=0.01))
+    items.put_nowait(1)
     with pytest.raises(queue.Full):
-        line.put_nowait(2)
+        items.put_nowait(2)
     with pytest.raises(queue.Full):
-        run(lambda: line.put(2, timeout=0.01))
-    assert line.get() == 1
+        run(lambda: items.put(2, timeout=0.01))
+    assert items.get() == 1
 
 
-def test_a_killed_getter_passes_its_call_on(hub: Any) -> None:
-    line: Queue[int] = Queue()
+def test_a_killed_getter_passes_its_notification_on(hub: Any) -> None:
+    items: Queue[int] = Queue()
     got: list[int] = []
-    first = hub.spawn(lambda: got.append(line.get()))
-    hub.spawn(lambda: got.append(line.get()))
+    first = hub.spawn(lambda: got.append(items.get()))
+    hub.spawn(lambda: got.append(items.get()))
     hub.turn(0)
-    line.put(7)
+    items.put(7)
     first.kill()
     hub.turn(0)
     finish(hub) if not got else None
     assert got == [7]
-    line.put(8)
+    items.put(8)
     finish(hub)
 
 
 def test_timeouts_nest(run: Run) -> None:
     def nested() -> list[str]:
-        told: list[str] = []
+        caught: list[str] = []
         try:
             with Timeout(10) as outer:
                 try:
                     with Timeout(0.01) as inner:
                         sleep(30)
                 except FiberTimeout as error:
-                    told.append("inner" if error.timeout is inner else "wrong")
+                    caught.append("inner" if error.timeout is inner else "wrong")
                 assert not outer.expired
             with Timeout(0.01) as outer, Timeout(10):
                 sleep(30)
         except TimeoutError as error:
-            told.append("outer" if getattr(error, "timeout", None) is outer else "wrong")
+            caught.append("outer" if getattr(error, "timeout", None) is outer else "wrong")
         with Timeout(None), Timeout(5):
             sleep(0.001)
-        return told
+        return caught
 
     assert run(nested) == ["inner", "outer"]
 
 
 @pytest.mark.parametrize("inner", [0.001, 0.002, 0.003])
 def test_timeouts_that_expire_at_once_are_both_raised(run: Run, inner: float) -> None:
-    """Whichever comes first: the outer one ends what the inner one's handler begins."""
+    """In either order: the outer one also ends what the handler of the inner one does."""
     inner_block, outer_block = Timeout(inner), Timeout(0.002)
 
-    def body() -> object:
+    def nested() -> object:
         try:
             with outer_block:
                 while True:
@@ -177,7 +177,7 @@ def test_timeouts_that_expire_at_once_are_both_raised(run: Run, inner: float) ->
         except FiberTimeout as error:
             return error.timeout
 
-    assert run(body) is outer_block
+    assert run(nested) is outer_block
 
 
 def test_a_timeout_needs_a_fiber() -> None:
@@ -193,7 +193,7 @@ def test_spawn_finds_the_hub(run: Run, hub: Any) -> None:
         spawn(print)
 
 
-def test_sleep_outside_of_a_fiber_is_times() -> None:
+def test_sleep_outside_of_a_fiber_is_that_of_time() -> None:
     sleep(0.001)
 
 

@@ -63,6 +63,8 @@ def test_what_waits_comes_in_later(besiege: Besiege, concurrent: Strategy, schem
 
 def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
     """One that is idle goes: not the first, which has said something meanwhile."""
+    if concurrent.name == "forks" and scheme == "unix":
+        pytest.skip("neither the kernel nor the parent counts what moves there")
     siege = besiege(scheme=scheme, max_connections=INSIDE, overload="shed-idle")
     fill(siege)
     wait_until_quiet(siege)

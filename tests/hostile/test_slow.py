@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.hostile.conftest import Besiege, Strategy
 
-from everserve.admission import pace
+from everserve.admission import deadlines
 from everserve.events import DeadlineMissed
 from everserve.sockets.tls import TLS
 
@@ -25,7 +25,7 @@ def test_who_drips_is_cut(
     limit: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "FIRST_GRACE", 0.15)
+    monkeypatch.setattr(deadlines, "FIRST_GRACE", 0.15)
     siege = besiege(scheme=scheme, **limit)
     count = crowd_of(strategy)
     sent = siege.attack("drip", count=count, say=WORDS)

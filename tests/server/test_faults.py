@@ -136,4 +136,5 @@ def test_all_else_is_the_handlers(error: Exception, pair: Any) -> None:
 
 def test_without_poll_the_exception_decides(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "poll")
+    monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     assert peer_is_gone(ConnectionResetError(), pair[0])

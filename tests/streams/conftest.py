@@ -14,10 +14,10 @@ HOMES = {"native": "everserve.streams._stream", "python": "everserve.streams.str
 
 
 class OwnMethods(socket.socket):
-    """Stands for TLS and for wrappers: nobody may go past its methods to the descriptor."""
+    """Stands for TLS and for wrappers: a stream must use its methods and not its descriptor."""
 
     def recv(self, *arguments: Any) -> bytes:
-        raise AssertionError("recv is not what makefile() would call")
+        raise AssertionError("makefile() would not call recv")
 
     def recv_into(self, buffer: Any, *rest: Any) -> int:
         count = super().recv_into(buffer, *rest)
@@ -40,7 +40,7 @@ class Ends(NamedTuple):
 
 @pytest.fixture(params=ENGINES)
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One engine and its streams, in the place of the chosen ones; `selectors`: without epoll."""
+    """The parts of one engine, put in place of the chosen one, and its streams."""
     parts = in_place(request.param, monkeypatch)
     parts.streams = importlib.import_module(HOMES[parts.name])
     return parts

@@ -1,4 +1,4 @@
-"""The reading half: the same bytes as io.BufferedReader finds, however they arrive."""
+"""The reading half: it reads what io.BufferedReader reads, in whatever pieces the bytes arrive."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_long_lines(ends: Any) -> None:
     thread.join()
 
 
-def test_a_line_beyond_the_limit_is_the_peers_error(ends: Any) -> None:
+def test_a_line_beyond_the_limit_raises(ends: Any) -> None:
     ends.peer.sendall(swap(ends.kind, b"12345678\n123456789\n"))
     reader, writer = ends.open(ends.ours, max_line=9)
     with reader, writer:
@@ -168,7 +168,7 @@ def test_a_line_beyond_the_limit_is_the_peers_error(ends: Any) -> None:
         assert len(reader.readline()) == 50_001
 
 
-def test_formalities_of_a_file(ends: Any) -> None:
+def test_it_is_a_binary_file(ends: Any) -> None:
     reader, writer = ends.open(ends.ours)
     assert isinstance(reader, io.BufferedIOBase)
     assert reader.readable()
@@ -231,7 +231,7 @@ def test_a_closed_socket_stays_open_until_its_files_close(ends: Any) -> None:
     assert ends.ours.fileno() == -1
 
 
-def test_a_forgotten_file_lets_the_socket_go(ends: Any) -> None:
+def test_a_file_that_is_not_closed_releases_the_socket(ends: Any) -> None:
     reader, writer = ends.open(ends.ours)
     ends.ours.close()
     del reader, writer
@@ -239,7 +239,7 @@ def test_a_forgotten_file_lets_the_socket_go(ends: Any) -> None:
     assert ends.ours.fileno() == -1
 
 
-def test_a_timeout_ends_reading_for_good(ends: Any) -> None:
+def test_a_timeout_makes_the_reader_unusable(ends: Any) -> None:
     ends.ours.settimeout(0.01)
     reader, writer = ends.open(ends.ours)
     with reader, writer:
@@ -271,7 +271,7 @@ def test_a_reset_is_raised(ends: Any) -> None:
 def test_a_timeout_block_leaves_the_stream_usable(
     fiber_ends: Any, parts: Any, hub: Any, own_methods: bool
 ) -> None:
-    """Over a FiberSocket, and over what has one inside, as TLS has."""
+    """Over a FiberSocket, and over a socket that has one inside, as TLS has."""
 
     class Wrapper(socket.socket):
         def recv_into(self, *arguments: Any) -> int:
@@ -307,7 +307,7 @@ WAYS: dict[str, Callable[[Any], object]] = {
 def test_what_is_buffered_does_not_let_a_fiber_hold_the_loop(
     fiber_ends: Any, hub: Any, how: str
 ) -> None:
-    """One segment of many short lines is no reason to serve nobody else until it is used up."""
+    """While a fiber reads one segment of many short lines, the others run too."""
     lines = 10_000
     fiber_ends.peer.sendall(b"\n" * lines)
     done: list[int] = []
@@ -317,7 +317,7 @@ def test_what_is_buffered_does_not_let_a_fiber_hold_the_loop(
         with reader, writer:
             assert reader.peek()
             hub.spawn(lambda: done.append(count))
-            for count in range(lines):  # noqa: B007 (the other fiber looks at it)
+            for count in range(lines):  # noqa: B007 (the other fiber uses it)
                 WAYS[how](reader)
                 if done:
                     return
@@ -326,7 +326,7 @@ def test_what_is_buffered_does_not_let_a_fiber_hold_the_loop(
     assert done[0] < lines - 1
 
 
-def test_drips_keep_only_what_came(fiber_ends: Any, hub: Any) -> None:
+def test_lines_that_come_byte_by_byte(fiber_ends: Any, hub: Any) -> None:
     lines: list[bytes] = []
 
     def handler() -> None:

@@ -1,4 +1,4 @@
-"""Peers that never read: what is kept for them is bounded, and their fibers wait."""
+"""Peers that never read: the memory for them is bounded, and their fibers wait."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ def _descriptors() -> None:
         pytest.skip(f"needs {2 * PEERS + 100} descriptors, and has {soft}")
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory on Linux only")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads the memory of the process on Linux only"
+)
 @pytest.mark.parametrize("how", ["wfile", "sendall"])
 def test_peers_that_never_read_cost_bounded_memory(parts: Any, hub: Any, how: str) -> None:
-    """The kernel's buffers are small here, so that what the fibers hold is what counts."""
+    """The kernel's buffers are small here, so that the memory of the fibers is what counts."""
     written = [0] * PEERS
 
     def write_for_ever(number: int, sock: Any) -> None:
@@ -66,4 +68,4 @@ def turn_until_all_wait(hub: Any, fibers: list[Any]) -> None:
         hub.turn(0)
         if hub.switches == switches and all(fiber.parked for fiber in fibers):
             return
-    raise AssertionError("they go on writing")
+    raise AssertionError("they still write")

@@ -1,4 +1,4 @@
-"""The writing half: at once, buffered, or held back until the fiber waits."""
+"""The writing half: unbuffered, buffered, or coalescing until the fiber waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from everserve.errors import FiberTimeout
 from everserve.fibers.exits import FiberExit
-from everserve.fibers.offload import offload
+from everserve.fibers.offloading import offload
 from everserve.fibers.sync import Event, Queue, Timeout, sleep
 
 
@@ -45,7 +45,7 @@ def write_until_it_fails(writer: Any, size: int) -> None:
         writer.write(b"x" * size)
 
 
-def test_unbuffered_writes_leave_at_once(ends: Any) -> None:
+def test_unbuffered_writes_are_sent_at_once(ends: Any) -> None:
     reader, writer = ends.open(ends.ours)
     with reader, writer:
         assert writer.write(b"abc") == 3
@@ -58,11 +58,11 @@ def test_unbuffered_writes_leave_at_once(ends: Any) -> None:
             writer.write("text")
 
 
-def test_buffered_writes_leave_when_flushed_or_full(ends: Any) -> None:
+def test_buffered_writes_are_sent_when_flushed_or_full(ends: Any) -> None:
     reader, writer = ends.open(ends.ours, wbufsize=10)
     with reader:
         writer.write(b"12345")
-        assert writer.pending == 5
+        assert writer.buffered == 5
         assert nothing_has_come(ends.peer)
         writer.write(b"678901")
         assert receive(ends.peer, 5) == b"12345"
@@ -75,9 +75,9 @@ def test_buffered_writes_leave_when_flushed_or_full(ends: Any) -> None:
         assert receive(ends.peer, 3) == swap(ends.kind, b"end")
 
 
-def test_coalesced_writes_leave_before_a_read(ends: Any) -> None:
+def test_coalesced_writes_are_sent_before_a_read(ends: Any) -> None:
     if ends.kind == "fiber":
-        pytest.skip("outside of a fiber nothing is held back")
+        pytest.skip("outside of a fiber nothing is buffered")
     reader, writer = ends.open(ends.ours, coalesce=True)
     with reader, writer:
         writer.write(b"a")
@@ -91,13 +91,13 @@ def test_coalesced_writes_leave_before_a_read(ends: Any) -> None:
         assert receive(ends.peer, 1) == swap(ends.kind, b"c")
 
 
-def test_coalesced_writes_leave_at_64_kib_and_stay_in_order(ends: Any) -> None:
+def test_coalesced_writes_are_sent_at_64_kib_and_in_order(ends: Any) -> None:
     reader, writer = ends.open(ends.ours, coalesce=True)
     got: list[bytes] = []
     total = 3_000_000
     thread = threading.Thread(target=lambda: got.append(receive(ends.peer, total)))
     thread.start()
-    sent = b""
+    sent = bytearray()
     number = 0
     with reader, writer:
         while len(sent) < total:
@@ -106,7 +106,7 @@ def test_coalesced_writes_leave_at_64_kib_and_stay_in_order(ends: Any) -> None:
             writer.write(piece)
             sent += piece
             number += 1
-            assert writer.pending <= 65536
+            assert writer.buffered <= 65536
     thread.join()
     assert got == [sent]
 
@@ -123,7 +123,7 @@ WAITS: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("how", WAITS)
-def test_nothing_is_held_back_while_the_fiber_waits(fiber_ends: Any, hub: Any, how: str) -> None:
+def test_nothing_stays_buffered_while_the_fiber_waits(fiber_ends: Any, hub: Any, how: str) -> None:
     ours, peer = fiber_ends.ours, fiber_ends.peer
     streams: list[Any] = []
 
@@ -143,7 +143,7 @@ def test_nothing_is_held_back_while_the_fiber_waits(fiber_ends: Any, hub: Any, h
         half.close()
 
 
-def test_what_a_thread_writes_beside_the_fibers_leaves_at_once(fiber_ends: Any, hub: Any) -> None:
+def test_what_a_thread_writes_beside_the_fibers_is_sent_at_once(fiber_ends: Any, hub: Any) -> None:
     def handler() -> None:
         reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
         with reader, writer:
@@ -157,7 +157,7 @@ def test_what_a_thread_writes_beside_the_fibers_leaves_at_once(fiber_ends: Any, 
 
 
 @pytest.mark.parametrize("error", [FiberExit, SystemExit, LookupError])
-def test_what_a_fiber_writes_last_leaves_however_it_ends(
+def test_the_last_bytes_of_a_fiber_are_sent_however_it_ends(
     fiber_ends: Any, parts: Any, error: type[BaseException]
 ) -> None:
     peer = fiber_ends.peer
@@ -205,17 +205,19 @@ def test_raw_sends_keep_the_order(fiber_ends: Any, hub: Any) -> None:
     assert peer.recv(1) == b""
 
 
-def test_a_queue_between_fibers_holds_nothing_back(fiber_ends: Any, hub: Any) -> None:
-    line: Queue[bytes] = Queue()
+def test_nothing_stays_buffered_while_the_fiber_waits_for_a_queue(
+    fiber_ends: Any, hub: Any
+) -> None:
+    items: Queue[bytes] = Queue()
     reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
 
     def writes() -> None:
-        while item := line.get():
+        while item := items.get():
             writer.write(item)
 
     def other() -> None:
         writer.write(b"from another ")
-        line.put(b"fiber")
+        items.put(b"fiber")
         sleep(0.001)
 
     fiber = hub.spawn(writes)
@@ -223,7 +225,7 @@ def test_a_queue_between_fibers_holds_nothing_back(fiber_ends: Any, hub: Any) ->
     hub.turn(0)
     hub.turn(1)
     assert receive(fiber_ends.peer, 18) == b"from another fiber"
-    line.put(b"")
+    items.put(b"")
     assert fiber.join(20)
     reader.close()
     writer.close()
@@ -246,7 +248,7 @@ def test_a_peer_that_does_not_read_parks_the_writer(fiber_ends: Any, hub: Any) -
     before = written
     hub.turn(0)
     assert written == before
-    assert writer.pending <= 65536
+    assert writer.buffered <= 65536
     fiber.kill()
     assert fiber.join(20)
     fiber_ends.ours.shutdown(socket.SHUT_RDWR)
@@ -308,7 +310,7 @@ def test_threads_share_a_buffered_writer(ends: Any) -> None:
     writer.close()
 
 
-def test_what_sending_met_is_raised_by_the_next_write(fiber_ends: Any, hub: Any) -> None:
+def test_an_error_of_sending_is_raised_by_the_next_write(fiber_ends: Any, hub: Any) -> None:
     ours, peer = fiber_ends.ours, fiber_ends.peer
     seen: list[str] = []
 
@@ -331,8 +333,8 @@ def test_what_sending_met_is_raised_by_the_next_write(fiber_ends: Any, hub: Any)
 
 
 def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any, hub: Any) -> None:
-    """What is held back leaves first; where the peer takes nothing, that is what is waited for."""
-    stuff(fiber_ends.ours)
+    """A wait sends what is buffered first; if the peer reads nothing, it waits for that."""
+    fill_up(fiber_ends.ours)
     raised: list[object] = []
 
     def handler() -> None:
@@ -354,8 +356,8 @@ def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any,
     assert raised == [True, True]
 
 
-def stuff(sock: Any) -> None:
-    """Fill what the kernel keeps for `sock`."""
+def fill_up(sock: Any) -> None:
+    """Fill the kernel's buffers for `sock`."""
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -363,11 +365,11 @@ def stuff(sock: Any) -> None:
     sock.setblocking(True)
 
 
-def test_closing_raises_once_and_lets_go(ends: Any) -> None:
+def test_closing_raises_once_and_releases_the_socket(ends: Any) -> None:
     reader, writer = ends.open(ends.ours, coalesce=True)
     writer.write(b"x")
     ends.ours.shutdown(socket.SHUT_RDWR)
-    if writer.pending:
+    if writer.buffered:
         with pytest.raises(OSError, match=r"."):
             writer.close()
     writer.close()
@@ -376,7 +378,7 @@ def test_closing_raises_once_and_lets_go(ends: Any) -> None:
     assert ends.ours.fileno() == -1
 
 
-def test_a_write_times_out_as_the_socket_says(ends: Any) -> None:
+def test_a_write_has_the_timeout_of_the_socket(ends: Any) -> None:
     ends.ours.settimeout(0.05)
     reader, writer = ends.open(ends.ours, coalesce=True)
     with pytest.raises(TimeoutError):
@@ -389,7 +391,7 @@ def test_a_write_times_out_as_the_socket_says(ends: Any) -> None:
     writer.close()
 
 
-def test_formalities_of_a_file(ends: Any) -> None:
+def test_it_is_a_binary_file(ends: Any) -> None:
     reader, writer = ends.open(ends.ours)
     assert isinstance(writer, io.BufferedIOBase)
     assert writer.writable()

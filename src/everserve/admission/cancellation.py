@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-import select
 import socket
 from time import monotonic
 from typing import Any
+
+from everserve.sockets.hangup import is_hung_up
 
 __all__ = ["CancelReason", "reason_to_stop"]
 
@@ -25,7 +26,7 @@ def reason_to_stop(draining: bool, connection: Any, request: Any) -> CancelReaso
         return CancelReason.DRAINING
     if _is_late(connection):
         return CancelReason.DEADLINE
-    if isinstance(request, socket.socket) and _has_gone(request):
+    if isinstance(request, socket.socket) and is_hung_up(request):
         return CancelReason.PEER_GONE
     return None
 
@@ -35,14 +36,3 @@ def _is_late(connection: Any) -> bool:
         return True
     ends = getattr(getattr(connection, "deadlines", None), "ends", None)
     return ends is not None and monotonic() >= ends
-
-
-def _has_gone(sock: socket.socket) -> bool:
-    """True after a reset, and after a full close; a peer that only ended its half still listens."""
-    if sock.fileno() == -1:
-        return True
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), 0)  # hang-up and error are always reported
-    return bool(poll.poll(0))

@@ -24,7 +24,7 @@ from everserve.concurrency.strategy import (
     StrategyParts,
 )
 from everserve.events import Stalled
-from everserve.fibers.engine import (
+from everserve.fibers.engines import (
     Fiber,
     FiberSocket,
     FiberTLSSocket,
@@ -96,7 +96,7 @@ class FiberStrategy(Strategy):
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
         """TLS whose writers take turns without holding the loop: a lock for threads would stop it."""
-        return tls.wrap(sock, turn=Semaphore(1), records=Records, kind=FiberTLSSocket)
+        return tls.wrap(sock, write_lock=Semaphore(1), records=Records, kind=FiberTLSSocket)
 
     # -- the accept loop -----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from everserve.fibers.engine import Hub
+from everserve.fibers.engines import Hub
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike

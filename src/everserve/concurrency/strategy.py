@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from everserve.admission.control import AdmissionControl
-from everserve.fibers.engine import Records
+from everserve.fibers.engines import Records
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter

@@ -1,8 +1,8 @@
 # cython: binding=False
-"""The compiled accepting in batches: all connections that wait, as fiber sockets.
+"""The compiled accepting in batches: all waiting connections, as fiber sockets.
 
-It stands between a listener and the server that starts a fiber for each; `accepting.py` is its
-reference.
+It stands between a listener and the server that starts a fiber for each connection; `accepting.py` is
+its reference.
 """
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -57,7 +57,8 @@ cdef extern from *:
 def accept_many(int fd, int limit=100, cls=None):
     """Accept at most `limit` waiting connections: a list of (socket, address); may be empty.
 
-    Raises what accept(2) says when that comes first, and keeps it for the next call otherwise.
+    An error of accept(2) is raised if no connection was accepted before it, and else left to the
+    next call.
     """
     cdef sockaddr_storage storage
     cdef socklen_t size
@@ -81,9 +82,9 @@ def accept_many(int fd, int limit=100, cls=None):
 
 
 cdef int never_block(int fd) except -1:
-    """The mode belongs to all processes that share the listener, and each of them may change it.
+    """Make the listener non-blocking: each process that shares it may have changed its mode.
 
-    An accept that blocks would hold the GIL, and all of the process with it.
+    An accept that blocks would hold the GIL, and so stop the whole process.
     """
     cdef int mode = fcntl(fd, F_GETFL)
     if mode < 0 or (not mode & O_NONBLOCK and fcntl(fd, F_SETFL, mode | O_NONBLOCK) < 0):
@@ -105,7 +106,7 @@ cdef object accepted_socket(cls, int fd, sockaddr *address, socklen_t size):
 
 
 cdef object address_of(sock, sockaddr *address, socklen_t size):
-    """The peer as `socket.accept` would tell it."""
+    """The address of the peer, as `socket.accept` gives it."""
     cdef char text[64]
     cdef sockaddr_in *four
     cdef sockaddr_in6 *six

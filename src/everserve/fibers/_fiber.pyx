@@ -1,13 +1,11 @@
-# cython: binding=False
-"""The compiled fiber: a function that runs on a hub and may park; and what a fiber may hold back.
+"""The compiled fiber: a function that runs on a hub and may park; a timer; and what may be buffered.
 
-It stands between the loop, whose task it is, and the switchboard, which runs it; `fiber.py` is its
+It stands between the loop, whose task it is, and the scheduler, which runs it; `fiber.py` is its
 reference.
 """
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from everserve.fibers._frames cimport drop_context
 from everserve.fibers._loop cimport (
     Loop, Task, TASK_DONE, TASK_PARKED,
 )
@@ -20,19 +18,16 @@ cdef extern from "Python.h":
     PyObject *PyObject_Call(object function, object arguments, PyObject *options)
 
 
-cdef class Corked:
-    """Something that holds bytes back until its fiber waits."""
+cdef class Buffered:
+    """Something that buffers bytes until its fiber waits."""
 
-    cdef int settle(self) except -1:
-        """Send what is held; 1 when that had to wait. Keeps the peer's errors to itself."""
-        return 1 if self.send_pending() else 0
-
-    def send_pending(self):
+    cdef int flush_quietly(self) except -1:
+        """Send what is buffered; 1 when that had to wait. Errors of the peer are kept for later."""
         raise NotImplementedError
 
 
 cdef class Timer(Task):
-    """A callback at a time, run by the hub."""
+    """A callback that the hub calls at a given time."""
 
     cdef int fire(self, Loop loop, double now) except -1:
         callback, self.callback = self.callback, None
@@ -41,7 +36,7 @@ cdef class Timer(Task):
         return 0
 
     def cancel(self):
-        """Make it never fire; fine when it has."""
+        """Take the callback back; nothing happens if it has been called."""
         self.callback = None
         self.loop.disarm(self)
 
@@ -54,15 +49,12 @@ cdef class Fiber(Task):
         self.limit = -1.0
 
     def __repr__(self):
-        return f"<Fiber {self.name} {self.state_name} at {id(self):#x}>"
+        state = ("idle", "parked", "ready", "running", "dead")[self.state]
+        return f"<Fiber {self.name} {state} at {id(self):#x}>"
 
     @property
     def name(self):
         return getattr(self.function, "__qualname__", "?")
-
-    @property
-    def state_name(self):
-        return ("idle", "parked", "ready", "running", "dead")[self.state]
 
     @property
     def dead(self):
@@ -70,12 +62,13 @@ cdef class Fiber(Task):
         return self.state == TASK_DONE
 
     @property
-    def doomed(self):
-        """Whether an error waits to be raised in it when it resumes."""
-        return self.doom is not None
+    def has_pending_exception(self):
+        """Whether an exception will be raised in it when it resumes."""
+        return self.pending_exception is not None
 
     @property
     def parked(self):
+        """Whether it waits for something."""
         return self.state == TASK_PARKED
 
     cdef int fire(self, Loop loop, double now) except -1:
@@ -88,108 +81,113 @@ cdef class Fiber(Task):
             loop.push(self)
         return 0
 
-    cdef int hold(self, Corked corked) except -1:
-        """Have `corked` settled when this fiber next waits."""
-        if self.pending is None:
-            self.pending = corked
-        elif type(self.pending) is list:
-            (<list>self.pending).append(corked)
+    cdef int add_buffered(self, Buffered writer) except -1:
+        """Have `writer` flushed when this fiber next waits."""
+        if self.buffered is None:
+            self.buffered = writer
+        elif type(self.buffered) is list:
+            (<list>self.buffered).append(writer)
         else:
-            self.pending = [self.pending, corked]
+            self.buffered = [self.buffered, writer]
         return 0
 
-    cdef int settle(self) except -1:
-        """Send what it holds back; 1 when that had to wait."""
-        cdef Corked corked
+    cdef int flush_buffered(self) except -1:
+        """Send what it has buffered; 1 when that had to wait."""
+        cdef Buffered writer
         cdef int waited = 0
-        while self.pending is not None:
-            if type(self.pending) is list:
-                corked = (<list>self.pending).pop(0)
-                if not self.pending:
-                    self.pending = None
+        while self.buffered is not None:
+            if type(self.buffered) is list:
+                writer = (<list>self.buffered).pop(0)
+                if not self.buffered:
+                    self.buffered = None
             else:
-                corked = self.pending
-                self.pending = None
-            waited |= corked.settle()
+                writer = self.buffered
+                self.buffered = None
+            waited |= writer.flush_quietly()
         return waited
 
     cdef int execute(self) except -1:
-        """Run the function; everything it raises ends here.
+        """Run the function; no exception of it leaves this method.
 
-        What stands on the stack while the function runs is saved whenever the fiber parks, so that
-        the handling of errors has a frame of its own.
+        Whatever is on the stack while the function runs is copied each time the fiber parks. So
+        exceptions are handled in a method of their own.
         """
         cdef PyObject *result
-        if self.context is not None:
-            PyContext_Enter(self.context)
+        PyContext_Enter(self.context)
         result = PyObject_Call(self.function, self.arguments, NULL)
         self.arguments = None
         if result is NULL:
-            self.meet_error()
+            self.handle_current()
         else:
             Py_XDECREF(result)
-        while self.pending is not None:
-            self.settle_last()
-        if self.context is not None:
-            PyContext_Exit(self.context)
-        drop_context()
+        while self.buffered is not None:
+            self.flush_last()
+        PyContext_Exit(self.context)
         return self.finish()
 
-    cdef int meet_error(self) except -1:
+    cdef int handle_current(self) except -1:
+        """Handle the exception that is set."""
         try:
             raise_current()
-        except (FiberExit, SystemExit):
-            pass                  # an exit ends its fiber alone, as it would end a thread
-        except KeyboardInterrupt as stop:
-            self.hub.escaped = stop
         except BaseException as error:
+            self.handle_error(error)
+        return 0
+
+    cdef int handle_error(self, error) except -1:
+        if isinstance(error, (FiberExit, SystemExit)):
+            return 0              # ends this fiber only, as it would end a thread only
+        if isinstance(error, KeyboardInterrupt):
+            self.hub.escaped = error
+        else:
             self.hub.report(self, error)
         return 0
 
-    cdef int take_error(self) noexcept:
-        """Make what was thrown into the body the doom of the fiber."""
+    cdef int keep_error(self) noexcept:
+        """Keep what was thrown into the greenlet as the pending exception of the fiber."""
         try:
             raise_current()
         except BaseException as error:
-            self.doom = error
+            self.pending_exception = error
         return 0
 
-    cdef int meet_doom(self) except -1:
-        doom, self.doom = self.doom, None
-        raise doom
+    cdef int raise_pending(self) except -1:
+        error, self.pending_exception = self.pending_exception, None
+        raise error
 
-    cdef int settle_last(self) except -1:
-        """Send what it holds back when it ends; a kill meanwhile costs the stream that waits."""
+    cdef int flush_last(self) except -1:
+        """Send what is buffered at the end of the fiber; a kill drops the stream that is waiting."""
         try:
-            self.settle()
-        except FiberExit:
-            pass
+            self.flush_buffered()
+        except BaseException as error:
+            self.handle_error(error)
         return 0
 
     cdef int finish(self) except -1:
+        """Mark the fiber dead, and notify what waits for its end."""
         cdef Host hub = self.hub
         self.state = TASK_DONE
-        self.arguments = self.context = self.pending = self.doom = None
-        self.body = None
+        self.arguments = self.context = self.buffered = self.pending_exception = None
+        self.greenlet = None
         hub.loop.disarm(self)
         hub.alive.discard(self)
         if self.joiners is not None:
             joiners, self.joiners = self.joiners, None
-            for told in joiners:
-                told()
+            for callback in joiners:
+                callback()
         return 0
 
     def wake(self):
-        """Let it run again if it is parked. From any thread; a park may end early."""
+        """Make it ready to run if it is parked. For any thread; its park may end early."""
         if self.hub.is_here():
             self.hub.loop.push(self)
         else:
             self.hub.call_from_thread(self.wake)
 
     def kill(self, exc=None):
-        """Raise `exc` (default: a `FiberExit`) where the fiber is parked. From any thread.
+        """Raise `exc` (default: a `FiberExit`) where the fiber is parked. For any thread.
 
-        A fiber that has not begun never does; a dead one stays dead; the running one raises here.
+        A fiber that has not begun never begins; a dead one stays dead; in the running one, `exc`
+        is raised from this call.
         """
         if self.state == TASK_DONE:
             return
@@ -202,35 +200,36 @@ cdef class Fiber(Task):
             exc = exc()
         if self is self.hub.current:
             raise exc
-        if not isinstance(self.doom, FiberExit):
-            self.doom = exc
+        if not isinstance(self.pending_exception, FiberExit):
+            self.pending_exception = exc
         self.hub.loop.push(self)
 
     def join(self, timeout=None):
-        """Wait until it is dead, at most `timeout` seconds (None: for ever); say whether it is."""
+        """Wait until it is dead, at most `timeout` seconds (None: for ever); True if it is."""
         if self.state == TASK_DONE:
             return True
         return self.hub.await_end(self, timeout)
 
-    def on_end(self, told):
-        """Call `told()` in the hub's thread when the fiber has ended; at once if it has."""
+    def on_end(self, callback):
+        """Call `callback()` in the hub's thread when the fiber has ended; at once if it has."""
         if self.state == TASK_DONE:
-            told()
+            callback()
         elif self.joiners is None:
-            self.joiners = [told]
+            self.joiners = [callback]
         else:
-            self.joiners.append(told)
+            self.joiners.append(callback)
 
-    def not_on_end(self, told):
-        if self.joiners is not None and told in self.joiners:
-            self.joiners.remove(told)
+    def remove_on_end(self, callback):
+        """Undo `on_end`."""
+        if self.joiners is not None and callback in self.joiners:
+            self.joiners.remove(callback)
 
 
 cdef class Host:
     """What a fiber knows of its hub."""
 
     cpdef bint is_here(self):
-        """Whether this is the thread that turns the hub, or nobody does yet."""
+        """Whether this is the thread that turns the hub, or the hub has not been turned yet."""
         raise NotImplementedError
 
     cdef int report(self, Fiber fiber, error) except -1:

@@ -2,11 +2,11 @@
 cimport cython
 from everserve.fibers._fiber cimport Fiber
 from everserve.fibers._loop cimport Watch
-from everserve.fibers._switchboard cimport Switchboard
+from everserve.fibers._scheduler cimport Scheduler
 
 
 @cython.final
-cdef class Hub(Switchboard):
+cdef class Hub(Scheduler):
     cdef object calls
     cdef public object on_error
     cdef public object pool
@@ -19,4 +19,4 @@ cdef class Hub(Switchboard):
     cdef int take_thread(self) except -1
     cdef Watch watch_fd(self, int fd)
     cdef Fiber expect_fiber(self)
-    cdef bint has_bodies(self)
+    cdef bint has_greenlets(self)

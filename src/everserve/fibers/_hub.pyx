@@ -1,7 +1,7 @@
 # cython: binding=False
 """The compiled hub: it turns the loop and the fibers that the loop wakes.
 
-It stands above the switchboard, and is what servers and fibers talk to; `hub.py` is its reference.
+It stands above the scheduler, and is what servers and fibers talk to; `hub.py` is its reference.
 The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
 """
 from collections import deque
@@ -9,12 +9,12 @@ from collections import deque
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from everserve.fibers._fiber cimport Fiber, Timer, greenlet
-from everserve.fibers._frames cimport has_context
 from everserve.fibers._loop cimport Watch, monotonic, TASK_DONE, TASK_PARKED
-from everserve.fibers._switchboard cimport Switchboard, get_turning, running_hub, set_turning
+from everserve.fibers._scheduler cimport Scheduler, get_turning, running_hub, set_turning
 
 from everserve.errors import HubError
 from everserve.fibers.forking import remember
+from everserve.fibers.waiters import Waiter
 
 cdef extern from "greenlet/greenlet.h":
     void PyGreenlet_Import() except *
@@ -40,7 +40,7 @@ cdef double limit_after(timeout) except? -1.0:
 
 
 @cython.final
-cdef class Hub(Switchboard):
+cdef class Hub(Scheduler):
     """Runs fibers in one thread, over one loop.
 
     `on_error(fiber, error)` learns of what a fiber raised; without it `sys.unraisablehook` does.
@@ -97,11 +97,11 @@ cdef class Hub(Switchboard):
         cdef void *outer = get_turning()
         cdef double limit = limit_after(timeout)
         self.take_thread()
-        self.loop.roused = False
+        self.loop.notified = False
         try:
             set_turning(<void *>self)
             self.run_ready()
-            while not self.wait_and_run(limit) and not self.loop.roused:
+            while not self.wait_and_run(limit) and not self.loop.notified:
                 if limit != NEVER and monotonic() >= limit:
                     break
         finally:
@@ -116,8 +116,7 @@ cdef class Hub(Switchboard):
         fiber.hub = self
         fiber.function = function
         fiber.arguments = arguments
-        if has_context():
-            fiber.context = PyContext_CopyCurrent()
+        fiber.context = PyContext_CopyCurrent()
         fiber.state = TASK_PARKED
         self.alive.add(fiber)
         if self.is_here():
@@ -128,12 +127,12 @@ cdef class Hub(Switchboard):
 
     def wake(self):
         """End the wait of `turn()`. For any thread and for signal handlers."""
-        self.loop.rouse()
+        self.loop.notify()
 
     def call_from_thread(self, function, *arguments):
         """Have the hub call `function(*arguments)` in its own thread and greenlet, soon."""
         self.calls.append((function, arguments))
-        self.loop.rouse()
+        self.loop.notify()
 
     def call_at(self, double when, callback):
         """Have the hub call `callback()` at the moment `when` of `time.monotonic()`."""
@@ -203,7 +202,7 @@ cdef class Hub(Switchboard):
         cdef double limit = -1.0
         if timeout is not None:
             limit = monotonic() + <double>timeout
-        if me.pending is not None and me.settle():
+        if me.buffered is not None and me.flush_buffered():
             return True
         return bool(self.park_raw(limit))
 
@@ -258,13 +257,13 @@ cdef class Hub(Switchboard):
         if self.loop.epoll_fd < 0:
             raise HubError("the hub is closed, or belongs to the parent of this process")
         if self.thread != here:
-            if self.thread and self.has_bodies():
+            if self.thread and self.has_greenlets():
                 raise HubError("the hub's fibers belong to another thread: turn it there")
             self.thread = here
             self.main = PyGreenlet_GetCurrent()
         return 0
 
-    cdef bint has_bodies(self):
+    cdef bint has_greenlets(self):
         cdef Fiber fiber
         for fiber in self.alive:
             if fiber.begun:
@@ -275,7 +274,7 @@ cdef class Hub(Switchboard):
         """Wait, unless there is something to do, and run what became ready; 1 if readers did."""
         cdef int called = 0
         if self.loop.on_active is not None:
-            self.loop.rise_from_idle()
+            self.loop.report_active()
         self.loop.wait(0.0 if self.loop.waiting or self.calls else limit)
         if self.calls:
             self.run_calls()
@@ -328,21 +327,20 @@ cdef class Hub(Switchboard):
                 if not self.park(None if limit is None else limit - monotonic()):
                     break
         finally:
-            fiber.not_on_end(me.wake)
+            fiber.remove_on_end(me.wake)
         return fiber.dead
 
 
 def join_from_outside(fiber, timeout):
     """Wait in another thread, or in another hub's fiber, for a fiber of this one."""
-    from everserve.fibers.sync import Event
-    ended = Event()
-    fiber.hub.call_from_thread(fiber.on_end, ended.set)
-    return ended.wait(timeout) or fiber.dead
+    ended = Waiter()
+    fiber.hub.call_from_thread(fiber.on_end, ended.notify)
+    return ended.wait(timeout, current()) or fiber.dead
 
 
 def current():
     """The fiber that is running in this thread, or None."""
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     return None if hub is None else hub.current
 
 

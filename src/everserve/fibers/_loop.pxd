@@ -32,11 +32,11 @@ cdef class Watch:
     cdef unsigned int generation
     cdef bint readable           # a read may find something
     cdef bint writable           # a write may find room
-    cdef bint hung_up            # the peer has closed, or an error waits: always ask the kernel
-    cdef bint infers             # a short read means empty
-    cdef bint duplicated         # closing the descriptor may leave it with epoll
-    cdef Py_ssize_t expected     # bytes the last read brought
-    cdef object corked           # the writer that holds bytes back for this descriptor
+    cdef bint hung_up            # the peer has closed, or an error is pending: always ask the kernel
+    cdef bint infers             # a short read means that nothing is left
+    cdef bint duplicated         # a duplicate may keep it in epoll after it is closed
+    cdef Py_ssize_t expected     # bytes that the last read found
+    cdef object buffered         # the writer that has buffered bytes for this descriptor
 
     cdef int wake(self, unsigned int events) except -1
     cdef int release(self) except -1
@@ -45,10 +45,10 @@ cdef class Watch:
 cdef class Loop:
     cdef int epoll_fd
     cdef int wakeup_fd
-    cdef bint rousing            # a wake-up is on its way
-    cdef bint roused             # one has come; the hub takes it back
+    cdef bint notifying          # a wake-up is on its way
+    cdef bint notified           # one has come; the hub resets it
     cdef unsigned int generations
-    cdef void **watches          # by descriptor; each holds a reference
+    cdef void **watches          # indexed by descriptor; each entry owns a reference
     cdef Py_ssize_t capacity
     cdef Task head
     cdef Task tail
@@ -56,9 +56,9 @@ cdef class Loop:
     cdef void **heap
     cdef Py_ssize_t timers
     cdef Py_ssize_t heap_capacity
-    cdef list fired              # level-triggered watches that are readable now
+    cdef list fired              # callbacks of the readers that are readable now
     cdef bint idle               # inside epoll_wait
-    cdef object on_active        # called once when a wait ends; asked for by the stall watch
+    cdef object on_active        # called once when a wait ends; set by the stall watch
 
     cdef int push(self, Task task) except -1
     cdef Task pop(self)
@@ -69,13 +69,13 @@ cdef class Loop:
     cdef int expire(self) except -1
     cdef double remaining(self, double limit)
     cdef int wait(self, double limit) except -1
-    cdef int rouse(self) noexcept
+    cdef int notify(self) noexcept
     cdef void shut(self) noexcept
     cdef int make_room(self, int fd) except -1
     cdef void put(self, Py_ssize_t index, void *entry) noexcept
-    cdef void rise(self, Py_ssize_t index) noexcept
-    cdef void sink(self, Py_ssize_t index) noexcept
-    cdef int rise_from_idle(self) except -1
+    cdef void sift_up(self, Py_ssize_t index) noexcept
+    cdef void sift_down(self, Py_ssize_t index) noexcept
+    cdef int report_active(self) except -1
     cdef int dispatch(self, void *events, int count) except -1
     cdef void drain(self) noexcept
 

@@ -1,5 +1,5 @@
 # cython: binding=False
-"""The compiled loop: epoll, a heap of timers and a queue of what is ready to run.
+"""The compiled loop: epoll, a heap of timers and a queue of what may run.
 
 It stands below the hub, which runs what the loop finds ready; `loop.py` is its reference.
 """
@@ -63,28 +63,28 @@ cdef double monotonic() noexcept nogil:
 
 
 cdef double coarse() noexcept nogil:
-    """A clock of some milliseconds' grain for a quarter of the price: slices of the loop."""
+    """A clock with a resolution of some milliseconds, at a quarter of the cost: for time slices."""
     cdef timespec ts
     clock_gettime(CLOCK_MONOTONIC_COARSE, &ts)
     return ts.tv_sec + ts.tv_nsec * 1e-9
 
 
 cdef class Task:
-    """Something that can stand in the ready queue and in the heap of timers."""
+    """Something that can be in the ready queue and in the heap of timers."""
 
     def __cinit__(self, *_args, **_options):
         self.place = -1
 
     cdef int fire(self, Loop loop, double now) except -1:
-        """Its time has come, and its entry has left the heap."""
+        """Called when its time has come; its entry has left the heap."""
         return 0
 
 
 cdef class Watch:
     """What the engine knows of one descriptor.
 
-    `readable` and `writable` are guesses: true until a call has shown otherwise, false until an
-    event of the loop says otherwise.
+    `readable` and `writable` are guesses: a call that would block makes them false, an event of the
+    loop makes them true again.
     """
 
     def __init__(self, int fd, bint infers=False):
@@ -98,6 +98,7 @@ cdef class Watch:
         return self.loop is not None
 
     cdef int wake(self, unsigned int events) except -1:
+        """Make ready the tasks that wait for one of `events`."""
         cdef Loop loop = self.loop
         cdef Task task
         if events & EPOLLPRI:
@@ -121,7 +122,7 @@ cdef class Watch:
         return 0
 
     cdef int release(self) except -1:
-        """The descriptor is about to close or to leave: whoever waits for it learns that."""
+        """The descriptor is about to be closed or detached: wake the tasks that wait for it."""
         cdef Loop loop = self.loop
         if loop is not None:
             self.wake(EPOLLIN | EPOLLOUT)
@@ -172,7 +173,7 @@ cdef class Loop:
         self.epoll_fd = self.wakeup_fd = -1
 
     def close(self):
-        """Close the loop's own descriptors; those it watches stay as they are."""
+        """Close the descriptors of the loop; those that it watches stay open."""
         cdef Py_ssize_t i
         cdef Watch watch
         self.shut()
@@ -191,6 +192,7 @@ cdef class Loop:
     # --- the ready queue -------------------------------------------------------------------
 
     cdef int push(self, Task task) except -1:
+        """Queue a parked task; any other is queued already, or runs, or has ended."""
         if task.state != TASK_PARKED:
             return 0
         task.state = TASK_READY
@@ -214,7 +216,7 @@ cdef class Loop:
     # --- descriptors -----------------------------------------------------------------------
 
     cdef int register(self, Watch watch) except -1:
-        """Give `watch` to epoll, once for its whole life unless it is a level-triggered one."""
+        """Have the kernel watch a descriptor: once, for its whole life."""
         cdef epoll_event event
         cdef int fd = watch.fd
         if self.epoll_fd < 0:
@@ -251,10 +253,10 @@ cdef class Loop:
         return 0
 
     cdef int forget(self, Watch watch) except -1:
-        """Let go of `watch` before its descriptor closes.
+        """Forget `watch` before its descriptor is closed, which removes it from epoll by itself.
 
-        Closing takes a descriptor from epoll by itself, which saves a system call a connection,
-        unless a duplicate keeps the open file alive.
+        That saves a system call for each connection, but does not happen where a duplicate keeps
+        the open file alive.
         """
         cdef epoll_event event
         cdef int fd = watch.fd
@@ -275,7 +277,7 @@ cdef class Loop:
         self.register(watch)
 
     def remove_reader(self, int fd):
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; True if there was one."""
         cdef Watch watch
         if fd < 0 or fd >= self.capacity or self.watches[fd] is NULL:
             return False
@@ -287,13 +289,13 @@ cdef class Loop:
         self.forget(watch)
         return True
 
-    # --- timers: a binary heap whose entries know their place, so that they can leave --------
+    # --- timers: a binary heap whose entries know their place, so that they can be removed ---
 
     cdef void put(self, Py_ssize_t index, void *entry) noexcept:
         self.heap[index] = entry
         (<Task>entry).place = index
 
-    cdef void rise(self, Py_ssize_t index) noexcept:
+    cdef void sift_up(self, Py_ssize_t index) noexcept:
         cdef void *entry = self.heap[index]
         cdef double due = (<Task>entry).due
         cdef Py_ssize_t parent
@@ -305,7 +307,7 @@ cdef class Loop:
             index = parent
         self.put(index, entry)
 
-    cdef void sink(self, Py_ssize_t index) noexcept:
+    cdef void sift_down(self, Py_ssize_t index) noexcept:
         cdef void *entry = self.heap[index]
         cdef double due = (<Task>entry).due
         cdef Py_ssize_t child
@@ -323,10 +325,10 @@ cdef class Loop:
         self.put(index, entry)
 
     cdef int arm(self, Task task, double due) except -1:
-        """Fire `task` at `due` or before: a task whose entry is earlier arms itself again.
+        """Fire `task` at `due`, or earlier: a task that is fired too early arms itself again.
 
-        A fiber with a time limit for each read moves its limit on at each read; leaving the old
-        entry in place until it fires makes that a comparison instead of a heap operation.
+        A fiber with a time limit for each read gets a later limit with each read. Its old entry
+        stays in the heap until it fires: a comparison for each read instead of a heap operation.
         """
         cdef void **grown
         if task.place >= 0:
@@ -344,10 +346,11 @@ cdef class Loop:
         task.due = due
         self.put(self.timers, <void *>task)
         self.timers += 1
-        self.rise(task.place)
+        self.sift_up(task.place)
         return 0
 
     cdef int disarm(self, Task task) except -1:
+        """Undo `arm`."""
         cdef Py_ssize_t index = task.place
         cdef void *last
         if index < 0:
@@ -357,12 +360,13 @@ cdef class Loop:
         if index < self.timers:
             last = self.heap[self.timers]
             self.put(index, last)
-            self.sink(index)
-            self.rise((<Task>last).place)
+            self.sift_down(index)
+            self.sift_up((<Task>last).place)
         Py_DECREF(task)
         return 0
 
     cdef int expire(self) except -1:
+        """Fire the tasks that are due."""
         cdef double now
         cdef Task task
         if self.timers == 0:
@@ -385,7 +389,7 @@ cdef class Loop:
         return limit if limit == NEVER else limit - monotonic()
 
     cdef int wait(self, double limit) except -1:
-        """Wait until the moment `limit` at most (0: do not), and queue what became ready."""
+        """Wait until `limit` at most (0: do not wait), and queue what became ready."""
         cdef epoll_event events[BATCH]
         cdef int count, code, milliseconds, epoll_fd = self.epoll_fd
         cdef double left
@@ -407,7 +411,7 @@ cdef class Loop:
                 code = errno             # before the callback sets another
                 self.idle = False
                 if self.on_active is not None:
-                    self.rise_from_idle()
+                    self.report_active()
             if count >= 0:
                 break
             if code != EINTR:
@@ -416,7 +420,8 @@ cdef class Loop:
         self.dispatch(events, count)
         return self.expire()
 
-    cdef int rise_from_idle(self) except -1:
+    cdef int report_active(self) except -1:
+        """Call what `call_when_active` has left."""
         callback, self.on_active = self.on_active, None
         callback()
         return 0
@@ -443,25 +448,25 @@ cdef class Loop:
 
     cdef void drain(self) noexcept:
         cdef uint64_t count
-        self.rousing = False
-        self.roused = True
+        self.notifying = False
+        self.notified = True
         read(self.wakeup_fd, &count, sizeof(count))
 
-    cdef int rouse(self) noexcept:
+    cdef int notify(self) noexcept:
         cdef uint64_t one = 1
-        if not self.rousing and self.wakeup_fd >= 0:
-            self.rousing = True
+        if not self.notifying and self.wakeup_fd >= 0:
+            self.notifying = True
             write(self.wakeup_fd, &one, sizeof(one))
         return 0
 
     def wake(self):
         """End the wait that runs or comes next. For any thread and for signal handlers."""
-        self.rouse()
+        self.notify()
 
     def call_when_active(self, callback):
         """Have `callback()` called once, when the present wait ends or a turn begins."""
         self.on_active = callback
 
     def abandon(self):
-        """Let go of everything in a child of fork, without touching what the parent shares."""
+        """In a child of fork: close the loop; what the parent shares with it stays untouched."""
         self.close()

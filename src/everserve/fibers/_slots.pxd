@@ -1,4 +1,4 @@
-# The `__slots__` of a class in Python, as C sees them: a pointer at a place in the object.
+# Access from C to the `__slots__` of a Python class: each is a pointer at an offset in the object.
 from cpython.object cimport PyObject
 
 cdef extern from *:

@@ -1,4 +1,4 @@
-# What the compiled streams, and accepting, see of the sockets.
+# What accepting, the TLS sockets and the streams see of the compiled sockets.
 from everserve.fibers._loop cimport Watch
 
 cdef type fiber_socket_type

@@ -1,7 +1,7 @@
 """The compiled hot path of `FiberSocket`: recv, recv_into, send, sendall, shutdown and close.
 
-It stands above the transfer of bytes, and beside the streams; `sockets.py` is its reference and does
-everything that is not hot.
+It stands above the transfer of bytes, and beside the streams; `sockets.py` is its reference, and its
+base class for everything that is not hot.
 """
 import socket
 
@@ -9,16 +9,16 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from everserve.fibers._loop cimport Watch
 from everserve.fibers._slots cimport slot, slot_offset
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
-    await_io, check_open, limit_of, raise_errno, receive, refuse_closed, refuse_to_wait, settle_first,
-    sys_shutdown, transmit, transmit_all, try_receive, worth_trying,
+    await_in_time, check_open, flush_first, get_writable, limit_of, raise_errno, receive, receive_by,
+    refuse_closed, sys_shutdown, time_out, transmit, transmit_all, try_receive,
 )
 
 from everserve.fibers import sockets as reference
@@ -63,35 +63,61 @@ cdef Watch watch_of(object sock):
 
 cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags):
     """Read a bytes object. Nothing is allocated for it while it waits."""
-    cdef Switchboard hub = running_hub()
-    cdef Py_ssize_t count
-    cdef double limit = -2.0
+    cdef Scheduler hub = running_hub()
+    cdef PyObject *found = NULL
     if size < 0:
         raise ValueError("negative buffersize in recv")
     if size == 0:
-        return b""                 # as CPython: the kernel would say that there is nothing, and wait
+        return b""                 # as CPython does: recv(2) would wait for data
     if flags & MSG_WAITALL and watch.timeout < 0.0:
         return receive_all(watch, size, flags)
     if hub is not None:
-        hub.spend()
-    while True:
-        if worth_trying(hub, watch, flags):
-            if hub is not None and watch.expected < LEAST_IN_PLACE and (
-                    size <= SCRATCH or (flags == 0 and watch.infers)):
-                count = try_receive(watch, hub.scratch, min(size, SCRATCH), flags)
-                if count >= 0:
-                    watch.expected = count
-                    return PyBytes_FromStringAndSize(hub.scratch, count)
-            else:
-                data = receive_in_place(watch, size, flags)
-                if data is not None:
-                    return data
-            watch.readable = False
-        if limit == -2.0:
-            refuse_to_wait(watch, flags)
-            limit = limit_of(watch)
-        await_io(hub, watch, False, limit)
-        check_open(watch)
+        hub.checkpoint()
+    if receive_by(try_receive_bytes, hub, watch, &found, size, flags) < 0:
+        time_out()
+    data = <object>found
+    Py_DECREF(data)
+    return data
+
+
+cdef Py_ssize_t try_receive_bytes(Scheduler hub, Watch watch, void *target, size_t size,
+                                  int flags) except -2:
+    """Read a bytes object, a reference that the caller owns, into the pointer at `target`."""
+    cdef PyObject **found = <PyObject **>target
+    cdef Py_ssize_t count
+    if hub is None or watch.expected >= LEAST_IN_PLACE or (
+            size > SCRATCH and (flags != 0 or not watch.infers)):
+        return try_receive_in_place(watch, found, size, flags)
+    count = try_receive(watch, hub.scratch, min(size, SCRATCH), flags)
+    if count >= 0:
+        watch.expected = count
+        found[0] = new_bytes(hub.scratch, count)
+    return count
+
+
+cdef Py_ssize_t try_receive_in_place(Watch watch, PyObject **found, Py_ssize_t size,
+                                     int flags) except -2:
+    """As `try_receive_bytes`, of long data, without copying it.
+
+    Asks for twice of what the last read found: a block of that size is cheaper to allocate and to
+    shrink than one of all that the caller would take (16 KiB echo: a seventh).
+    """
+    cdef PyObject *fresh
+    cdef Py_ssize_t count = -1
+    if watch.expected:
+        size = min(size, max(LEAST_IN_PLACE, 2 * watch.expected))
+    fresh = new_bytes(NULL, size)
+    try:
+        count = try_receive(watch, text_of(fresh), size, flags)
+    finally:
+        if count < 0:
+            Py_DECREF(<object>fresh)
+    if count >= 0:
+        watch.expected = count
+        if count < size:
+            _PyBytes_Resize(&fresh, count)
+        found[0] = fresh
+    return count
 
 
 cdef bytes receive_all(Watch watch, Py_ssize_t size, int flags):
@@ -111,32 +137,6 @@ cdef Py_ssize_t fill(Watch watch, char *target, Py_ssize_t size, int flags) exce
     return done
 
 
-cdef object receive_in_place(Watch watch, Py_ssize_t size, int flags):
-    """Read long data without copying it, or give None when there is none.
-
-    Twice of what the last read brought is asked for: a block of just that size is cheaper to
-    get and to shrink than one of all that the caller would take (16 KiB echo: a seventh).
-    """
-    cdef PyObject *fresh
-    cdef Py_ssize_t count = -1
-    if watch.expected:
-        size = min(size, max(LEAST_IN_PLACE, 2 * watch.expected))
-    fresh = new_bytes(NULL, size)
-    try:
-        count = try_receive(watch, text_of(fresh), size, flags)
-    finally:
-        if count < 0:
-            Py_DECREF(<object>fresh)
-    if count < 0:
-        return None
-    watch.expected = count
-    if count < size:
-        _PyBytes_Resize(&fresh, count)
-    data = <object>fresh
-    Py_DECREF(data)
-    return data
-
-
 # --- the methods --------------------------------------------------------------------------------
 
 
@@ -151,7 +151,7 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
     cdef Py_buffer view
     if nbytes < 0:
         raise ValueError("negative buffersize in recv_into")
-    PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+    get_writable(buffer, &view)
     try:
         if nbytes == 0:
             nbytes = view.len
@@ -169,14 +169,14 @@ def recv_into(self, buffer, Py_ssize_t nbytes=0, int flags=0):
 def send(self, data, int flags=0):
     """Send some of `data`; the number of bytes."""
     cdef Watch watch = watch_of(self)
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        if watch.corked is not None:
-            settle_first(watch)
+        if watch.buffered is not None:
+            flush_first(watch)
         if hub is not None:
-            hub.spend()
+            hub.checkpoint()
         return transmit(watch, view.buf, view.len, flags, limit_of(watch))
     finally:
         PyBuffer_Release(&view)
@@ -185,7 +185,7 @@ def send(self, data, int flags=0):
 def sendall(self, data, int flags=0):
     """Send all of `data`."""
     cdef Watch watch = watch_of(self)
-    if PyBytes_CheckExact(data):           # the caller's reference keeps it; no view, no finally
+    if PyBytes_CheckExact(data):           # kept by the caller: no view and no finally needed
         transmit_all(watch, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), flags)
     else:
         send_view(watch, data, flags)
@@ -201,33 +201,33 @@ cdef int send_view(Watch watch, data, int flags) except -1:
 
 
 def wait(self, bint writing, limit):
-    """Wait until the descriptor may be ready, until the moment `limit` (None: for ever)."""
+    """Wait until the descriptor may be ready, or until `limit` (None: for ever)."""
     cdef Watch watch = watch_of(self)
     check_open(watch)
     if writing:
         watch.writable = False
     else:
         watch.readable = False
-    await_io(running_hub(), watch, writing, -1.0 if limit is None else limit)
+    await_in_time(running_hub(), watch, writing, -1.0 if limit is None else limit)
     check_open(watch)
 
 
-def spend(self):
-    """Count an operation, so that one that never waits gives way to the others."""
-    cdef Switchboard hub = running_hub()
+def checkpoint(self):
+    """Count an operation, so that a fiber that never waits gives way to the others."""
+    cdef Scheduler hub = running_hub()
     if hub is not None:
-        hub.spend()
+        hub.checkpoint()
 
 
-def settle(self):
-    """Send what a stream of this socket holds back."""
+def flush_buffered(self):
+    """Send what a stream of this socket has buffered."""
     cdef Watch watch = watch_of(self)
-    if watch.corked is not None:
-        settle_first(watch)
+    if watch.buffered is not None:
+        flush_first(watch)
 
 
 def close_socket(self):
-    """Close the socket, or let its last file do so. One call instead of four in Python."""
+    """Close the socket, or leave that to its last file. One call instead of four in Python."""
     self._closed = True
     if self._io_refs > 0:
         return
@@ -239,10 +239,10 @@ def close_socket(self):
 
 
 def shutdown(self, int how):
-    """Shut down one direction or both, after what a stream holds back has left."""
+    """Shut down one direction or both, after what a stream has buffered was sent."""
     cdef Watch watch = watch_of(self)
-    if watch.corked is not None:
-        settle_first(watch)
+    if watch.buffered is not None:
+        flush_first(watch)
     if sys_shutdown(watch.fd, how) < 0:
         raise_errno()
 
@@ -251,7 +251,7 @@ def shutdown(self, int how):
 
 
 def new_watch(int fd, int family, int kind):
-    """The state of one descriptor. Only with TCP does a short read mean that nothing is left."""
+    """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
     return Watch(fd, (family == AF_INET or family == AF_INET6) and kind & 0xf == SOCK_STREAM)
 
 
@@ -265,7 +265,7 @@ def set_timeout(self, timeout):
 
 
 def release(self):
-    """The descriptor closes or leaves: whoever waits for it is woken."""
+    """Wake what waits for the descriptor, which is about to be closed or detached."""
     watch_of(self).release()
 
 
@@ -274,7 +274,7 @@ def mark_duplicated(self):
 
 
 cpdef object adopt(cls, int fd, int family, int kind, int proto):
-    """Make a socket of `cls` own `fd`, which is non-blocking already."""
+    """Make a socket of `cls` that owns `fd`, which is non-blocking already."""
     sock = c_socket.__new__(cls)
     c_init(sock, family, kind | SOCK_NONBLOCK, proto, fd)
     sock._io_refs = 0
@@ -284,7 +284,7 @@ cpdef object adopt(cls, int fd, int family, int kind, int proto):
 
 
 class FiberSocket(reference.FiberSocket):
-    """A real `socket.socket` whose waits park the fiber: the compiled engine's."""
+    """The compiled engine's `FiberSocket`."""
 
     __slots__ = ()
 
@@ -295,8 +295,8 @@ class FiberSocket(reference.FiberSocket):
     close = close_socket
     shutdown = shutdown
     _wait = wait
-    _settle = settle
-    _spend = spend
+    _flush_buffered = flush_buffered
+    _checkpoint = checkpoint
     _release = release
     _set_timeout = set_timeout
     _mark_duplicated = mark_duplicated

@@ -1,17 +1,18 @@
 # cython: binding=False
-"""Bytes in and out of a watched descriptor: one try at a time, and a wait where there is none.
+"""Bytes in and out of a watched descriptor: attempts, and waits where an attempt would block.
 
-It stands between the switchboard, on which its waits park, and the sockets and streams, to which it
-is what recv(2) and send(2) are to those of the standard library.
+It stands between the scheduler, on which its waits park, and the sockets and streams, which use it as
+those of the standard library use recv(2) and send(2).
 """
 import os
 
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetObject
+from cpython.buffer cimport PyBUF_WRITABLE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject
 from libc.string cimport memset
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
-from everserve.fibers._fiber cimport Corked
+from everserve.fibers._fiber cimport Buffered
 from everserve.fibers._loop cimport Watch, monotonic
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 
 cdef extern from *:
     """
@@ -22,6 +23,7 @@ cdef extern from *:
         int fd
         short events
         short revents
+    int get_buffer "PyObject_GetBuffer"(object owner, Py_buffer *view, int flags)
     int sys_poll "poll"(pollfd *fds, unsigned long count, int timeout) nogil
     Py_ssize_t sys_recv "recv"(int fd, void *buffer, size_t size, int flags)
     Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags)
@@ -36,17 +38,17 @@ cdef extern from *:
 
 # --- errors --------------------------------------------------------------------------------------
 
-cdef dict errors_told = {}       # errno: its text
+cdef dict error_texts = {}        # errno: its text
 
 
 cdef int raise_errno() except -1:
-    """Raise what errno says. The text is kept: to translate and decode it anew costs as much as all
-    else that the engine does for a connection that is reset (7,000 of its 15,000 instructions).
+    """Raise the OSError of errno. Its text is kept: strerror costs as much as everything else that
+    the engine does for a connection that is reset (7,000 of its 15,000 instructions).
     """
     cdef int code = errno
-    text = errors_told.get(code)
+    text = error_texts.get(code)
     if text is None:
-        errors_told[code] = text = os.strerror(code)
+        error_texts[code] = text = os.strerror(code)
     PyErr_SetObject(OSError, (code, text))
     return -1
 
@@ -90,25 +92,20 @@ cdef int poll_once(int fd, short events, double limit) except -1:
 
 
 cdef int await_outside(Watch watch, bint writing, double limit) except -1:
-    """There is no fiber that could park, or nothing to wait for."""
+    """Wait where no fiber can park; 0 when `limit` has passed. Raises if the socket must not wait."""
     if watch.timeout == 0.0:
         would_block()
     if not poll_once(watch.fd, POLLOUT if writing else POLLIN, limit):
-        time_out()
+        return 0
     if writing:
         watch.writable = True
     else:
         watch.readable = True
-    return 0
-
-
-cdef int await_readable(Watch watch, double limit) except -1:
-    return await_io(running_hub(), watch, False, limit)
+    return 1
 
 
 cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
-    """Whether a call failed only because a signal came; 0 where it has to wait. Raises what else errno
-    says."""
+    """1 if a call was interrupted by a signal, 0 if it would block. Raises any other error of errno."""
     if errno == EAGAIN:
         if writing:
             watch.writable = False
@@ -121,6 +118,14 @@ cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
     return 1
 
 
+cdef int get_writable(object target, Py_buffer *view) except -1:
+    """The memory of a caller to receive into; TypeError where there is none, as in CPython."""
+    if get_buffer(target, view, PyBUF_WRITABLE) < 0:
+        PyErr_Clear()
+        raise TypeError(f"a read-write bytes-like object is needed, not {type(target).__name__}")
+    return 0
+
+
 # --- in --------------------------------------------------------------------------------------------
 
 
@@ -131,8 +136,8 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
         count = sys_recv(watch.fd, buffer, size, flags)
         if count >= 0:
             if <size_t>count < size and watch.infers and not watch.hung_up and flags == 0:
-                # Empty for sure: going to the loop now instead of asking for EAGAIN saves one
-                # system call in three, a tenth of the throughput of a small echo.
+                # Empty for sure: the wait begins without asking the kernel for EAGAIN. That saves
+                # one system call in three: a tenth of the throughput of a small echo.
                 watch.readable = False
             return count
         if not is_to_be_repeated(watch, False):
@@ -141,22 +146,17 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
 
 cdef Py_ssize_t receive(Watch watch, void *buffer, size_t size, int flags) except -1:
     """Read into `buffer` as recv(2) would on a blocking socket."""
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     cdef Py_ssize_t count
-    cdef double limit = -2.0
     if hub is not None:
-        hub.spend()
-    while True:
-        if worth_trying(hub, watch, flags):
-            count = try_receive(watch, buffer, size, flags)
-            if count >= 0:
-                return count
-            watch.readable = False
-        if limit == -2.0:
-            refuse_to_wait(watch, flags)
-            limit = limit_of(watch)
-        await_io(hub, watch, False, limit)
-        check_open(watch)
+        hub.checkpoint()
+    count = receive_by(try_receive_into, hub, watch, buffer, size, flags)
+    return count if count >= 0 else time_out()
+
+
+cdef Py_ssize_t try_receive_into(Scheduler hub, Watch watch, void *buffer, size_t size,
+                                 int flags) except -2:
+    return try_receive(watch, buffer, size, flags)
 
 
 # --- out -------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) excep
 cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
                          double limit) except -1:
     """Send some of `data`, waiting until there is room for any."""
-    cdef Switchboard hub = running_hub()
+    cdef Scheduler hub = running_hub()
     cdef Py_ssize_t count
     while True:
         if watch.writable or hub is None or watch.timeout == 0.0:
@@ -202,27 +202,27 @@ cdef Py_ssize_t transmit(Watch watch, const void *data, size_t size, int flags,
             if count >= 0:
                 return count
         refuse_to_wait(watch, flags)
-        await_io(hub, watch, True, limit)
+        await_in_time(hub, watch, True, limit)
         check_open(watch)
 
 
-cdef int settle_first(Watch watch) except -1:
-    """What a stream of this socket holds back goes before what is sent past it."""
-    cdef Corked corked = watch.corked
-    corked.settle()
+cdef int flush_first(Watch watch) except -1:
+    """Send what a stream of this socket has buffered, before anything that goes past the stream."""
+    cdef Buffered writer = watch.buffered
+    writer.flush_quietly()
     return 0
 
 
 cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) except -1:
-    """Send all of `data`; the socket's time limit counts for the whole."""
-    cdef Switchboard hub = running_hub()
+    """Send all of `data`; the timeout of the socket is for the whole."""
+    cdef Scheduler hub = running_hub()
     cdef size_t done = 0
     cdef Py_ssize_t count
     cdef double limit = -2.0
-    if watch.corked is not None:
-        settle_first(watch)
+    if watch.buffered is not None:
+        flush_first(watch)
     if hub is not None:
-        hub.spend()
+        hub.checkpoint()
     while True:
         if watch.writable or hub is None or watch.timeout == 0.0:
             count = try_transmit(watch, data + done, size - done, flags)
@@ -234,5 +234,5 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
         if limit == -2.0:
             refuse_to_wait(watch, flags)
             limit = limit_of(watch)
-        await_io(hub, watch, True, limit)
+        await_in_time(hub, watch, True, limit)
         check_open(watch)

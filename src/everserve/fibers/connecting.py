@@ -1,14 +1,14 @@
-"""`create_connection`: a client's socket whose name look-up and connect park the fiber.
+"""`create_connection`: a client socket whose name look-up and connect park the fiber.
 
-It stands beside the sockets, for handlers that talk to other servers.
+It stands beside the sockets, for handlers that are clients of other servers.
 """
 
 import socket
 from typing import Any, Final
 
 from everserve.errors import FiberTimeout
-from everserve.fibers import engine
-from everserve.fibers.offload import offload
+from everserve.fibers import engines
+from everserve.fibers.offloading import offload
 
 __all__ = ["create_connection"]
 
@@ -21,18 +21,19 @@ def create_connection(
     source_address: tuple[str, int] | None = None,
     *,
     all_errors: bool = False,
-) -> engine.FiberSocket:
+) -> engines.FiberSocket:
     """Connect to (host, port), as `socket.create_connection` does, without holding the loop.
 
-    `timeout` (seconds; None: for ever; default: the system's) counts for each address that is
-    tried, and stays with the socket. Raises the last OSError, or with `all_errors` a group of all.
+    `timeout` (seconds; None: for ever; default: that of new sockets) applies to each address that
+    is tried, and stays set on the socket. Raises the last OSError, or with `all_errors` a group of
+    all of them.
     """
     errors: list[OSError] = []
     for family, kind, proto, _name, target in _look_up(*address):
         try:
             return _connect(family, kind, proto, target, timeout, source_address)
         except FiberTimeout:
-            raise  # of a block around all of this
+            raise  # of a `Timeout` block around this
         except OSError as error:
             errors.append(error)
     if all_errors:
@@ -49,8 +50,8 @@ def _look_up(host: str, port: int) -> list[Any]:
 
 def _connect(
     family: int, kind: int, proto: int, target: Any, timeout: Any, source: Any
-) -> engine.FiberSocket:
-    sock = engine.FiberSocket(family, kind, proto)
+) -> engines.FiberSocket:
+    sock = engines.FiberSocket(family, kind, proto)
     try:
         if timeout is not _DEFAULT:
             sock.settimeout(timeout)

@@ -1,10 +1,10 @@
-"""How a fiber ends before its time.
+"""How a fiber is made to end.
 
-Both engines raise it, so it stands below either.
+It stands below both engines, which raise it.
 """
 
 __all__ = ["FiberExit"]
 
 
 class FiberExit(BaseException):
-    """Raised inside a fiber that is killed; ends it quietly after its `finally` blocks."""
+    """Raised in a fiber that is killed; ends it without a report, after its `finally` blocks."""

@@ -1,6 +1,6 @@
-"""The fiber: a function that runs on a hub and may park; and what a fiber may hold back.
+"""The fiber: a function that runs on a hub and may park; a timer; and what a fiber may buffer.
 
-It stands between the loop, whose task it is, and the switchboard, which runs it; `_fiber.pyx` is the
+It stands between the loop, whose task it is, and the scheduler, which runs it; `_fiber.pyx` is the
 same, compiled.
 """
 
@@ -13,26 +13,23 @@ import greenlet
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.loop import DONE, FOREVER, IDLE, PARKED, READY, RUNNING, Loop, Task
 
-__all__ = ["Corked", "Fiber", "Timer"]
+__all__ = ["Buffered", "Fiber", "Timer"]
 
 _NAMES: Final = {IDLE: "idle", PARKED: "parked", READY: "ready", RUNNING: "running", DONE: "dead"}
 
 
-class Corked:
-    """Something that holds bytes back until its fiber waits."""
+class Buffered:
+    """Something that buffers bytes until its fiber waits."""
 
     __slots__ = ()
 
-    def settle(self) -> bool:
-        """Send what is held; True when that had to wait. Keeps the peer's errors to itself."""
-        return bool(self.send_pending())
-
-    def send_pending(self) -> bool:
+    def flush_quietly(self) -> bool:
+        """Send what is buffered; True when that had to wait. Errors of the peer are kept for later."""
         raise NotImplementedError
 
 
 class Timer(Task):
-    """A callback at a time, run by the hub."""
+    """A callback that the hub calls at a given time."""
 
     __slots__ = ("_callback", "_loop")
 
@@ -47,7 +44,7 @@ class Timer(Task):
             callback()
 
     def cancel(self) -> None:
-        """Make it never fire; fine when it has."""
+        """Take the callback back; nothing happens if it has been called."""
         self._callback = None
         self._loop.disarm(self)
 
@@ -59,15 +56,15 @@ class Fiber(Task):
         "__weakref__",
         "arguments",
         "begun",
-        "body",
+        "buffered",
         "context",
-        "doom",
         "function",
+        "greenlet",
         "hub",
         "joiners",
         "late",
         "limit",
-        "pending",
+        "pending_exception",
     )
 
     def __init__(
@@ -78,13 +75,13 @@ class Fiber(Task):
         self.function = function
         self.arguments = arguments
         self.context: contextvars.Context | None = contextvars.copy_context()
-        self.body: greenlet.greenlet | None = None
+        self.greenlet: greenlet.greenlet | None = None
         self.begun = False
-        self.pending: list[Corked] = []  # what it has written and not yet sent
-        self.doom: BaseException | None = None  # what to raise in it when it resumes
+        self.buffered: list[Buffered] = []  # the writers to flush when it next waits
+        self.pending_exception: BaseException | None = None  # raised in it when it resumes
         self.joiners: list[Callable[[], object]] = []
-        self.limit = FOREVER  # the moment its present wait ends
-        self.late = False  # that moment has passed
+        self.limit = FOREVER  # when its present wait ends
+        self.late = False  # that time has passed
         self.state = PARKED
 
     def __repr__(self) -> str:
@@ -100,9 +97,9 @@ class Fiber(Task):
         return self.state == DONE
 
     @property
-    def doomed(self) -> bool:
-        """Whether an error waits to be raised in it when it resumes."""
-        return self.doom is not None
+    def has_pending_exception(self) -> bool:
+        """Whether an exception will be raised in it when it resumes."""
+        return self.pending_exception is not None
 
     @property
     def parked(self) -> bool:
@@ -118,71 +115,75 @@ class Fiber(Task):
             self.late = True
             loop.push(self)
 
-    def hold(self, corked: Corked) -> None:
-        """Have `corked` settled when this fiber next waits."""
-        self.pending.append(corked)
+    def add_buffered(self, writer: Buffered) -> None:
+        """Have `writer` flushed when this fiber next waits."""
+        self.buffered.append(writer)
 
-    def settle(self) -> bool:
-        """Send what it holds back; True when that had to wait."""
+    def flush_buffered(self) -> bool:
+        """Send what it has buffered; True when that had to wait."""
         waited = False
-        while self.pending:
-            waited |= self.pending.pop(0).settle()
+        while self.buffered:
+            waited |= self.buffered.pop(0).flush_quietly()
         return waited
 
-    def meet_doom(self) -> None:
-        """Raise in the fiber, which has resumed, what it was woken to meet."""
-        if self.doom is not None:
-            doom, self.doom = self.doom, None
+    def raise_pending(self) -> None:
+        """Raise the pending exception, if there is one, in the fiber that has just resumed."""
+        if self.pending_exception is not None:
+            error, self.pending_exception = self.pending_exception, None
             try:
-                raise doom
+                raise error
             finally:
-                del doom  # it holds this frame, which would hold it
+                del error  # its traceback refers to this frame: break the cycle
 
     def execute(self) -> None:
-        """Run the function; everything it raises ends here."""
-        hub = self.hub
+        """Run the function; no exception of it leaves this method."""
         try:
             self.function(*self.arguments)
-        except (FiberExit, SystemExit):
-            pass  # an exit ends its fiber alone, as it would end a thread
-        except KeyboardInterrupt as stop:
-            hub.escaped = stop
         except BaseException as error:
-            hub.report(self, error)
-        while self.pending:
-            self.settle_last()
+            self.handle_error(error)
+        while self.buffered:
+            self.flush_last()
         self.finish()
 
-    def settle_last(self) -> None:
-        """Send what it holds back when it ends; a kill meanwhile costs the stream that waits."""
+    def handle_error(self, error: BaseException) -> None:
+        if isinstance(error, FiberExit | SystemExit):
+            return  # ends this fiber only, as it would end a thread only
+        if isinstance(error, KeyboardInterrupt):
+            self.hub.escaped = error
+        else:
+            self.hub.report(self, error)
+
+    def flush_last(self) -> None:
+        """Send what is buffered at the end of the fiber; a kill drops the stream that is waiting."""
         try:
-            self.settle()
-        except FiberExit:
-            pass
+            self.flush_buffered()
+        except BaseException as error:
+            self.handle_error(error)
 
     def finish(self) -> None:
-        """Be dead, and tell those who wait for it."""
+        """Mark the fiber dead, and notify what waits for its end."""
         self.state = DONE
         self.arguments = ()
-        self.body = self.context = self.doom = None
-        self.pending = []
+        self.greenlet = self.context = self.pending_exception = None
+        self.buffered = []
         self.hub.loop.disarm(self)
         self.hub.alive.discard(self)
         joiners, self.joiners = self.joiners, []
-        for told in joiners:
-            told()
+        for callback in joiners:
+            callback()
 
     def wake(self) -> None:
-        """Let it run again if it is parked. From any thread; a park may end early."""
+        """Make it ready to run if it is parked. For any thread; its park may end early."""
         if self.hub.is_here():
             self.hub.loop.push(self)
         else:
             self.hub.call_from_thread(self.wake)
 
     def kill(self, exc: BaseException | type[BaseException] | None = None) -> None:
-        """Raise `exc` (default: a `FiberExit`) where the fiber is parked. From any thread.
+        """Raise `exc` (default: a `FiberExit`) where the fiber is parked. For any thread.
 
-        A fiber that has not begun never does; a dead one stays dead; the running one raises here.
+        A fiber that has not begun never begins; a dead one stays dead; in the running one, `exc`
+        is raised from this call.
         """
         if self.state == DONE:
             return
@@ -192,22 +193,22 @@ class Fiber(Task):
         error = FiberExit() if exc is None else exc() if isinstance(exc, type) else exc
         if self is self.hub.running:
             raise error
-        if not isinstance(self.doom, FiberExit):
-            self.doom = error
+        if not isinstance(self.pending_exception, FiberExit):
+            self.pending_exception = error
         self.hub.loop.push(self)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until it is dead, at most `timeout` seconds (None: for ever); say whether it is."""
+        """Wait until it is dead, at most `timeout` seconds (None: for ever); True if it is."""
         return self.dead or self.hub.await_end(self, timeout)
 
-    def on_end(self, told: Callable[[], object]) -> None:
-        """Call `told()` in the hub's thread when the fiber has ended; at once if it has."""
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` in the hub's thread when the fiber has ended; at once if it has."""
         if self.dead:
-            told()
+            callback()
         else:
-            self.joiners.append(told)
+            self.joiners.append(callback)
 
-    def not_on_end(self, told: Callable[[], object]) -> None:
-        """Take back `on_end`."""
-        if told in self.joiners:
-            self.joiners.remove(told)
+    def remove_on_end(self, callback: Callable[[], object]) -> None:
+        """Undo `on_end`."""
+        if callback in self.joiners:
+            self.joiners.remove(callback)

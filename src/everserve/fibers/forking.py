@@ -1,7 +1,7 @@
-"""What becomes of hubs in a child of fork: nothing of the parent's is touched.
+"""What happens to hubs in a child of fork: the child abandons them, and the parent's stay untouched.
 
-The hubs of both engines are remembered here when they are made; an epoll is shared with the
-parent after fork(2), so the child closes its copy and works on without a hub (see epoll(7)).
+The hubs of both engines are registered here when they are made. After fork(2) an epoll is shared with
+the parent, so the child closes its copy and goes on without a hub (see epoll(7)).
 """
 
 import os
@@ -12,7 +12,7 @@ __all__ = ["remember"]
 
 
 class Abandonable(Protocol):
-    """What can be left to the parent."""
+    """A hub, as this module sees it."""
 
     def abandon(self) -> None: ...
 

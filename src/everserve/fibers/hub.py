@@ -1,6 +1,6 @@
 """The hub: it turns the loop and the fibers that the loop wakes. The reference, in Python.
 
-It stands above the switchboard, and is what servers and fibers talk to; `_hub.pyx` is the same,
+It stands above the scheduler, and is what servers and fibers talk to; `_hub.pyx` is the same,
 compiled. The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
 """
 
@@ -18,7 +18,8 @@ from everserve.errors import HubError
 from everserve.fibers.fiber import Fiber, Timer
 from everserve.fibers.forking import remember
 from everserve.fibers.loop import FOREVER, Watch
-from everserve.fibers.switchboard import Switchboard, current, running_hub, turning, turning_hub
+from everserve.fibers.scheduler import Scheduler, current, running_hub, turning, turning_hub
+from everserve.fibers.waiters import Waiter
 
 __all__ = ["Hub", "current", "running_hub", "turning_hub"]
 
@@ -28,7 +29,7 @@ _CLOSING_ROUNDS: Final = 16  # how often close() kills a fiber that catches its 
 ErrorCallback = Callable[[Fiber, BaseException], object]
 
 
-class Hub(Switchboard):
+class Hub(Scheduler):
     """Runs fibers in one thread, over one loop.
 
     `on_error(fiber, error)` learns of what a fiber raised; without it `sys.unraisablehook` does.
@@ -81,11 +82,11 @@ class Hub(Switchboard):
         """
         self._take_thread()
         limit = _limit_after(timeout)
-        self.loop.roused = False
+        self.loop.notified = False
         outer, turning.hub = turning.hub, self
         try:
             self._run_ready()
-            while not self._wait_and_run(limit) and not self.loop.roused:
+            while not self._wait_and_run(limit) and not self.loop.notified:
                 if limit != FOREVER and time.monotonic() >= limit:
                     break
         finally:
@@ -172,7 +173,7 @@ class Hub(Switchboard):
         """
         me = self._expect_fiber()
         limit = FOREVER if timeout is None else time.monotonic() + timeout
-        if me.pending and me.settle():
+        if me.buffered and me.flush_buffered():
             return True
         return self._park(me, limit)
 
@@ -227,7 +228,7 @@ class Hub(Switchboard):
                 if not self.park(None if limit == FOREVER else limit - time.monotonic()):
                     break
         finally:
-            fiber.not_on_end(me.wake)
+            fiber.remove_on_end(me.wake)
         return fiber.dead
 
     def _expect_fiber(self) -> Fiber:
@@ -260,7 +261,7 @@ class Hub(Switchboard):
     def _wait_and_run(self, limit: float) -> bool:
         """Wait, unless there is something to do, and run what became ready; True if readers did."""
         if self.loop.on_active is not None:
-            self.loop.rise_from_idle()
+            self.loop.report_active()
         self.loop.wait(0.0 if self.loop.ready or self._calls else limit)
         if self._calls:
             self._run_calls()
@@ -302,8 +303,6 @@ def _say_unraisable(fiber: Fiber, error: BaseException) -> None:
 
 def _join_from_outside(fiber: Fiber, timeout: float | None) -> bool:
     """Wait in another thread, or in another hub's fiber, for a fiber of this hub."""
-    from everserve.fibers.sync import Event  # noqa: PLC0415  (sync stands above the hub)
-
-    ended = Event()
-    fiber.hub.call_from_thread(fiber.on_end, ended.set)
-    return ended.wait(timeout) or fiber.dead
+    ended = Waiter()
+    fiber.hub.call_from_thread(fiber.on_end, ended.notify)
+    return ended.wait(timeout, current()) or fiber.dead

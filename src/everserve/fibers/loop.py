@@ -1,4 +1,4 @@
-"""The reference loop: readiness of descriptors, a heap of timers and a queue of what may run.
+"""The loop: readiness of descriptors, a heap of timers and a queue of what may run. The reference.
 
 It stands below the hub, which runs what the loop finds ready; `_loop.pyx` is the same, compiled.
 """
@@ -26,7 +26,7 @@ Callback = Callable[[], object]
 
 
 class Task:
-    """Something that can stand in the ready queue and in the heap of timers."""
+    """Something that can be in the ready queue and in the heap of timers."""
 
     __slots__ = ("due", "entry", "state")
 
@@ -36,19 +36,19 @@ class Task:
         self.entry: list[Any] | None = None
 
     def fire(self, loop: "Loop", now: float) -> None:
-        """Its time has come, and its entry has left the heap."""
+        """Called when its time has come; its entry has left the heap."""
 
 
 class Watch:
     """What the engine knows of one descriptor.
 
-    `readable` and `writable` are guesses: true until a call has shown otherwise, false until an
-    event of the loop says otherwise.
+    `readable` and `writable` are guesses: a call that would block makes them false, an event of the
+    loop makes them true again.
     """
 
     __slots__ = (
+        "buffered",
         "callback",
-        "corked",
         "duplicated",
         "fd",
         "hung_up",
@@ -64,7 +64,7 @@ class Watch:
 
     def __init__(self, fd: int, infers: bool = False) -> None:
         self.fd = fd
-        self.infers = infers  # a short read means empty
+        self.infers = infers  # a short read means that nothing is left
         self.loop: Loop | None = None  # until a wait registers the descriptor
         self.callback: Callback | None = None  # set for a level-triggered reader of the hub
         self.reader: Task | None = None
@@ -72,16 +72,16 @@ class Watch:
         self.others: list[Task] | None = None  # further tasks that wait for the same descriptor
         self.timeout: float | None = None  # seconds for each call
         self.readable = self.writable = True
-        self.hung_up = False  # the peer has closed, or an error waits: always ask the kernel
-        self.duplicated = False  # closing the descriptor may leave it with epoll
-        self.corked: Any = None  # the writer that holds bytes back for this descriptor
+        self.hung_up = False  # the peer has closed, or an error is pending: always ask the kernel
+        self.duplicated = False  # a duplicate may keep it in epoll after it is closed
+        self.buffered: Any = None  # the writer that has buffered bytes for this descriptor
 
     @property
     def registered(self) -> bool:
         return self.loop is not None
 
     def wake(self, events: int) -> None:
-        """Let those run who wait for what has come."""
+        """Make ready the tasks that wait for one of `events`."""
         loop = self.loop
         assert loop is not None
         if events & URGENT:
@@ -104,7 +104,7 @@ class Watch:
                 loop.push(task)
 
     def release(self) -> None:
-        """The descriptor is about to close or to leave: whoever waits for it learns that."""
+        """The descriptor is about to be closed or detached: wake the tasks that wait for it."""
         if self.loop is not None:
             self.wake(IN | OUT)
             self.loop.forget(self)
@@ -148,7 +148,7 @@ class _EpollPoller:
             pass
 
     def meaning(self, events: int) -> int:
-        """epoll's bits as this module's."""
+        """Translate the bits of epoll into those of this module."""
         found = 0
         if events & select.EPOLLIN:
             found |= IN
@@ -161,11 +161,11 @@ class _EpollPoller:
         return found
 
     def rearm(self, watch: Watch) -> None:
-        """Nothing to do: an edge reports by itself."""
+        """Nothing to do: an edge is reported by itself."""
 
 
 class _SelectorPoller:
-    """Level-triggered, for systems without epoll: a direction is watched while somebody waits."""
+    """Level-triggered, for systems without epoll: a direction is watched while a task waits for it."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -194,7 +194,7 @@ class _SelectorPoller:
         found = self._selector.select(None if timeout is not None and timeout < 0 else timeout)
         for key, events in found:
             if key.fd not in self._level:
-                self._watch(key.fd, key.events & ~events)  # the other direction may be waited for
+                self._watch(key.fd, key.events & ~events)  # a task may wait for the other direction
         return [(key.fd, events) for key, events in found]
 
     def meaning(self, events: int) -> int:
@@ -203,7 +203,7 @@ class _SelectorPoller:
         )
 
     def rearm(self, watch: Watch) -> None:
-        """Watch the directions somebody waits for."""
+        """Watch the directions that tasks wait for."""
         events = 0
         if watch.reader is not None or watch.others:
             events |= selectors.EVENT_READ
@@ -225,29 +225,29 @@ class Loop:
         )
         self.ready: deque[Any] = deque()
         self.watches: dict[int, Watch] = {}
-        self.fired: list[Callback] = []  # level-triggered readers that found something
+        self.fired: list[Callback] = []  # callbacks of the readers that are readable now
         self.idle = False  # inside the wait
-        self.on_active: Callback | None = None  # asked for by the stall watch
+        self.on_active: Callback | None = None  # set by the stall watch
         self.closed = False
-        self.roused = False  # a wake-up has come; the hub takes it back
-        self._rousing = False
+        self.notified = False  # a wake-up has come; the hub resets it
+        self._notifying = False
         self._heap: list[list[Any]] = []
         self._order = itertools.count()
         self._stale = 0
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
-        self._ear_fd = self._ear.fileno()
-        self.poller.add(self._ear_fd, level=True)
+        self._notifier, self._notified = socket.socketpair()
+        self._notifier.setblocking(False)
+        self._notified.setblocking(False)
+        self._notified_fd = self._notified.fileno()
+        self.poller.add(self._notified_fd, level=True)
 
     def close(self) -> None:
-        """Close the loop's own descriptors; those it watches stay as they are."""
+        """Close the descriptors of the loop; those that it watches stay open."""
         if self.closed:
             return
         self.closed = True
         self.poller.close()
-        self._bell.close()
-        self._ear.close()
+        self._notifier.close()
+        self._notified.close()
         for watch in self.watches.values():
             watch.loop = None
         self.watches.clear()
@@ -258,14 +258,14 @@ class Loop:
         """Have `callback()` called once, when the present wait ends or a turn begins."""
         self.on_active = callback
 
-    def rise_from_idle(self) -> None:
-        """Tell who asked to be told that something happens again."""
+    def report_active(self) -> None:
+        """Call what `call_when_active` has left."""
         callback, self.on_active = self.on_active, None
         if callback is not None:
             callback()
 
     def abandon(self) -> None:
-        """Let go of everything in a child of fork, without touching what the parent shares."""
+        """In a child of fork: close the loop; what the parent shares with it stays untouched."""
         self.close()
 
     # --- the ready queue -----------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Loop:
         return len(self.ready)
 
     def push(self, task: Task) -> None:
-        """Queue a parked task; any other is queued already or needs no waking."""
+        """Queue a parked task; any other is queued already, or runs, or has ended."""
         if task.state == PARKED:
             task.state = READY
             self.ready.append(task)
@@ -283,7 +283,7 @@ class Loop:
     # --- descriptors -----------------------------------------------------------------------------
 
     def register(self, watch: Watch) -> None:
-        """Watch a descriptor, once for its whole life."""
+        """Have the kernel watch a descriptor: once, for its whole life."""
         if self.closed:
             raise RuntimeError("the loop is closed")
         self.poller.add(watch.fd, watch.callback is not None)
@@ -294,7 +294,7 @@ class Loop:
         watch.loop = self
 
     def forget(self, watch: Watch) -> None:
-        """Let go of `watch` before its descriptor closes, which takes it from epoll by itself."""
+        """Forget `watch` before its descriptor is closed, which removes it from epoll by itself."""
         if watch.loop is not self:
             return
         if watch.duplicated or isinstance(self.poller, _SelectorPoller):
@@ -310,7 +310,7 @@ class Loop:
         self.register(watch)
 
     def remove_reader(self, fd: int) -> bool:
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; True if there was one."""
         watch = self.watches.get(fd)
         if watch is None or watch.callback is None:
             return False
@@ -322,7 +322,7 @@ class Loop:
     # --- timers ------------------------------------------------------------------------------------
 
     def arm(self, task: Task, due: float) -> None:
-        """Fire `task` at `due` or before: a task whose entry is earlier arms itself again."""
+        """Fire `task` at `due`, or earlier: a task that is fired too early arms itself again."""
         if task.entry is not None:
             if task.due <= due:
                 return
@@ -332,7 +332,7 @@ class Loop:
         heapq.heappush(self._heap, task.entry)
 
     def disarm(self, task: Task) -> None:
-        """Take back what `arm` did."""
+        """Undo `arm`."""
         if task.entry is None:
             return
         task.entry[2] = None
@@ -344,7 +344,7 @@ class Loop:
             self._stale = 0
 
     def expire(self) -> None:
-        """Fire what is due."""
+        """Fire the tasks that are due."""
         if not self._heap:
             return
         now = time.monotonic()
@@ -359,13 +359,13 @@ class Loop:
     # --- the wait ------------------------------------------------------------------------------------
 
     def wait(self, limit: float) -> None:
-        """Wait until the moment `limit` at most (0: do not), and queue what became ready."""
+        """Wait until `limit` at most (0: do not wait), and queue what became ready."""
         if self.closed:
             raise RuntimeError("the loop is closed")
         events = self._wait_in_kernel(limit) if limit > 0.0 else self.poller.poll(0)
         for fd, found in events:
-            if fd == self._ear_fd:
-                self._listen()
+            if fd == self._notified_fd:
+                self._drain()
                 continue
             watch = self.watches.get(fd)
             if watch is None:
@@ -383,7 +383,7 @@ class Loop:
         finally:
             self.idle = False
             if self.on_active is not None:
-                self.rise_from_idle()
+                self.report_active()
 
     def _remaining(self, limit: float) -> float:
         """Seconds until `limit` or the first timer; -1 when there is neither."""
@@ -393,21 +393,21 @@ class Loop:
             return -1
         return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
 
-    def _listen(self) -> None:
+    def _drain(self) -> None:
         try:
-            while len(self._ear.recv(4096)) == 4096:
+            while len(self._notified.recv(4096)) == 4096:
                 pass
         except OSError:
             pass
-        self._rousing = False  # not before: the byte of a wake-up in between would be lost for good
-        self.roused = True
+        self._notifying = False  # not earlier: the byte of a wake-up in between would be lost
+        self.notified = True
 
     def wake(self) -> None:
         """End the wait that runs or comes next. For any thread and for signal handlers."""
-        if self._rousing or self.closed:
+        if self._notifying or self.closed:
             return
-        self._rousing = True
+        self._notifying = True
         try:
-            self._bell.send(b"\0")
+            self._notifier.send(b"\0")
         except OSError:
             pass

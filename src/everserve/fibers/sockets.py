@@ -1,7 +1,7 @@
 """`FiberSocket`: a real `socket.socket` whose waits park the fiber. The reference, in Python.
 
-It stands between the hub and what a handler does with its request; the compiled engine replaces
-the hot methods and inherits the others.
+It stands between the hub and the handlers; the compiled engine replaces the hot methods and inherits
+the others.
 """
 
 import _socket
@@ -16,12 +16,12 @@ from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 from everserve.errors import FiberTimeout
 from everserve.fibers.loop import FOREVER, Watch
-from everserve.fibers.switchboard import Switchboard, running_hub
+from everserve.fibers.scheduler import Scheduler, running_hub
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["FiberSocket"]
+__all__ = ["FiberSocket", "flat_view"]
 
 T = TypeVar("T")
 Ancillary = tuple[int, int, bytes]
@@ -42,23 +42,47 @@ _c_sendmsg: Callable[..., int] = _CSocket.sendmsg
 _STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _SENDFILE_BYTES = 1 << 20
+_LONGEST_POLL = 86_400.0  # seconds; poll(2) takes an int of milliseconds
 
 
 def _poll_once(fd: int, writing: bool, limit: float | None) -> bool:
-    """Wait outside of any fiber, as an ordinary socket does."""
+    """Wait outside of any fiber, as an ordinary socket does; False when `limit` has passed."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT if writing else select.POLLIN)
-    left = None if limit is None else max(0.0, limit - time.monotonic()) * 1e3
-    return bool(poll.poll(left))
+    while True:
+        left = None if limit is None else max(0.0, limit - time.monotonic())
+        if poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1e3):
+            return True
+        if left is not None and left <= _LONGEST_POLL:
+            return False
+
+
+def flat_view(data: "ReadableBuffer") -> memoryview:
+    """The bytes of `data`; BufferError if they are not in one piece, as `socket.send` raises."""
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view.cast("B")
+
+
+def _size_in(room: memoryview, nbytes: int) -> int:
+    """How many bytes to receive into `room`, of which a caller has named `nbytes`; 0: all."""
+    if nbytes < 0:
+        raise ValueError("negative buffersize in recv_into")
+    if nbytes > len(room):
+        raise ValueError("buffer too small for requested bytes")
+    if room.readonly:
+        raise TypeError("recv_into() needs a read-write bytes-like object")
+    return nbytes or len(room)
 
 
 class FiberSocket(socket.socket):
     """A socket that blocks its fiber and nothing else.
 
-    Everything of `socket.socket` has its documented meaning, `settimeout` included: None waits for
-    ever, 0 never, any other number that many seconds a call. Outside of a fiber it is an ordinary
-    blocking socket. Its descriptor is always non-blocking, which a child process that inherits it
-    will see; `detach()` gives it back as `settimeout` last said.
+    Everything of `socket.socket` has its documented meaning, also `settimeout`: with None a call
+    waits for ever, with 0 never, with any other number at most so many seconds. Outside of a fiber
+    it is an ordinary blocking socket. Its descriptor is always non-blocking, also in a child
+    process that inherits it; `detach()` sets it to the mode that the timeout stands for.
     """
 
     __slots__ = ("_watch",)
@@ -80,7 +104,7 @@ class FiberSocket(socket.socket):
 
     @classmethod
     def adopt(cls, sock: "socket.socket | int") -> Self:
-        """Take over an accepted socket, or a descriptor: the old object no longer owns it."""
+        """Take over a socket or a descriptor; the former object no longer owns the descriptor."""
         if isinstance(sock, int):
             os.set_blocking(sock, False)
             return cls(fileno=sock)
@@ -94,12 +118,12 @@ class FiberSocket(socket.socket):
 
     @staticmethod
     def _new_watch(fd: int, family: int, kind: int) -> Any:
-        """Only with TCP does a short read mean that nothing is left."""
+        """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
         return Watch(fd, family in _STREAMS_THAT_INFER and kind == socket.SOCK_STREAM)
 
     @classmethod
     def _adopt(cls, fd: int, family: int, kind: int, proto: int) -> Self:
-        """Make a socket own `fd`, which is non-blocking already."""
+        """Make a socket that owns `fd`, which is non-blocking already."""
         sock: Self = _CSocket.__new__(cls)
         _c_init(sock, family, kind | socket.SOCK_NONBLOCK, proto, fd)
         sock._io_refs = 0
@@ -114,26 +138,26 @@ class FiberSocket(socket.socket):
         return self._watch.timeout
 
     def _release(self) -> None:
-        """The descriptor closes or leaves: whoever waits for it is woken."""
+        """Wake what waits for the descriptor, which is about to be closed or detached."""
         self._watch.release()
 
     def _mark_duplicated(self) -> None:
         self._watch.duplicated = True
 
-    def _settle(self) -> None:
-        """Send what a stream of this socket holds back."""
-        if self._watch.corked is not None:
-            self._watch.corked.settle()
+    def _flush_buffered(self) -> None:
+        """Send what a stream of this socket has buffered."""
+        if self._watch.buffered is not None:
+            self._watch.buffered.flush_quietly()
 
-    def _spend(self) -> Switchboard | None:
-        """Count an operation, so that one that never waits gives way to the others."""
+    def _checkpoint(self) -> Scheduler | None:
+        """Count an operation, so that a fiber that never waits gives way to the others."""
         hub = running_hub()
         if hub is not None:
-            hub.spend()
+            hub.checkpoint()
         return hub
 
     def _wait(self, writing: bool, limit: float | None) -> None:
-        """Wait until the descriptor may be ready, until the moment `limit` (None: for ever)."""
+        """Wait until the descriptor may be ready, or until `limit` (None: for ever)."""
         watch = self._watch
         if watch.fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -143,73 +167,77 @@ class FiberSocket(socket.socket):
             watch.readable = False
         self._await_io(running_hub(), writing, limit)
 
-    def _await_io(self, hub: Switchboard | None, writing: bool, limit: float | None) -> None:
+    def _await_io(self, hub: Scheduler | None, writing: bool, limit: float | None) -> None:
         watch = self._watch
         if hub is not None:
             ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
         else:
             ready = _poll_once(watch.fd, writing, limit)
-            watch.readable = watch.writable = True
+            if writing:
+                watch.writable = True
+            else:
+                watch.readable = True
         if not ready:
             raise TimeoutError("timed out")
         if watch.fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        if bufsize == 0:
+            return b""  # as CPython does: recv(2) would wait for data
         if flags & socket.MSG_WAITALL and self.gettimeout() is None:
             room = bytearray(bufsize)
             return bytes(room[: self._receive_all(room, flags)])
-        hub = running_hub()
-        watch = self._watch
-        if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, _c_recv, bufsize, flags)
-        hub.spend()
-        limit = self._limit()
-        while True:
-            if watch.readable:
-                try:
-                    data = _c_recv(self, bufsize)
-                except BlockingIOError:
-                    watch.readable = False
-                else:
-                    if len(data) < bufsize and watch.infers and not watch.hung_up:
-                        watch.readable = False  # empty: do not ask for the exception that says so
-                    return data
-            self._await_io(hub, False, limit)
+        return self._receive(_c_recv, len, bufsize, flags, bufsize)
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
-        if flags & socket.MSG_WAITALL and self.gettimeout() is None:
-            with memoryview(buffer) as view, view.cast("B") as room:
-                return self._receive_all(room[: nbytes or len(room)], flags)
+        with memoryview(buffer) as view, view.cast("B") as room:
+            size = _size_in(room, nbytes)
+            if size == 0:
+                return 0
+            if flags & socket.MSG_WAITALL and self.gettimeout() is None:
+                return self._receive_all(room[:size], flags)
+            return self._receive(_c_recv_into, int, size, flags, room, size)
+
+    def _receive(
+        self,
+        operation: Callable[..., T],
+        count: Callable[[T], int],
+        size: int,
+        flags: int,
+        *arguments: Any,
+    ) -> T:
+        """Receive at most `size` bytes by `operation`, and learn from how many it found."""
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, _c_recv_into, buffer, nbytes, flags)
-        hub.spend()
-        size = nbytes or memoryview(buffer).nbytes
+            return self._retry(False, flags, operation, *arguments, flags)
+        hub.checkpoint()
         limit = self._limit()
         while True:
             if watch.readable:
                 try:
-                    count = _c_recv_into(self, buffer, nbytes)
+                    found = operation(self, *arguments)
                 except BlockingIOError:
                     watch.readable = False
                 else:
-                    if count < size and watch.infers and not watch.hung_up:
-                        watch.readable = False
-                    return count
+                    if count(found) < size and watch.infers and not watch.hung_up:
+                        watch.readable = False  # empty for sure: saves a call that would raise
+                    return found
             self._await_io(hub, False, limit)
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
-        self._settle()
+        self._flush_buffered()
         return self._retry(True, flags, _c_send, data, flags)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
-        if self._watch.corked is not None:
-            self._settle()
-        hub = self._spend()
+        if self._watch.buffered is not None:
+            self._flush_buffered()
+        hub = self._checkpoint()
         limit = self._limit()
-        with memoryview(data) as view, view.cast("B") as left:
+        with flat_view(data) as left:
             done, size = 0, len(left)
             while True:
                 try:
@@ -225,12 +253,12 @@ class FiberSocket(socket.socket):
     # --- what both engines share ----------------------------------------------------------------
 
     def _limit(self) -> float | None:
-        """The moment at which a call that begins now has taken too long."""
+        """When a call that begins now times out."""
         timeout = self.gettimeout()
         return None if timeout is None else time.monotonic() + timeout
 
     def _may_not_wait(self, flags: int) -> bool:
-        """MSG_DONTWAIT counts where no time limit is set, as with any socket of Python."""
+        """MSG_DONTWAIT has an effect where no timeout is set, as with `socket.socket`."""
         timeout = self.gettimeout()
         return timeout == 0.0 or (timeout is None and bool(flags & socket.MSG_DONTWAIT))
 
@@ -246,8 +274,8 @@ class FiberSocket(socket.socket):
         return done
 
     def _retry(self, writing: bool, flags: int, operation: Callable[..., T], *arguments: Any) -> T:
-        """Do what needs the kernel, and wait for as long as it says that it would block."""
-        self._spend()
+        """Repeat `operation`, with waits in between, for as long as it would block."""
+        self._checkpoint()
         limit = self._limit()
         while True:
             try:
@@ -293,12 +321,12 @@ class FiberSocket(socket.socket):
         return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags)
 
     def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
-        self._settle()
+        self._flush_buffered()
         flags = flags_and_address[0] if len(flags_and_address) == 2 else 0
         return self._retry(True, flags, _c_sendto, data, *flags_and_address)
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
-        self._settle()
+        self._flush_buffered()
         flags = rest[1] if len(rest) > 1 else 0  # after the ancillary data
         return self._retry(True, flags, _c_sendmsg, list(buffers), *rest)
 
@@ -310,7 +338,7 @@ class FiberSocket(socket.socket):
         return accepted, address
 
     def connect(self, address: Any, /) -> None:
-        """Connect. A host name is looked up in place, which blocks: `create_connection` does not."""
+        """Connect. A look-up of a host name blocks the thread: `create_connection` does not."""
         code = self._connect(address)
         if code:
             raise OSError(code, os.strerror(code))
@@ -319,7 +347,7 @@ class FiberSocket(socket.socket):
         try:
             return self._connect(address)
         except FiberTimeout:
-            raise  # of a block around this
+            raise  # of a `Timeout` block around this
         except TimeoutError:
             return errno.EAGAIN
 
@@ -342,7 +370,7 @@ class FiberSocket(socket.socket):
             raise _private._GiveupOnSendfile(error) from error
         if not size:
             return 0
-        self._settle()
+        self._flush_buffered()
         limit = self._limit()
         total = 0
         try:
@@ -360,7 +388,7 @@ class FiberSocket(socket.socket):
     def _sendfile_once(
         self, source: int, offset: int, block: int, limit: float | None, total: int
     ) -> int:
-        self._spend()
+        self._checkpoint()
         while True:
             try:
                 return os.sendfile(self.fileno(), source, offset, block)
@@ -374,16 +402,16 @@ class FiberSocket(socket.socket):
                 raise
 
     def shutdown(self, how: int, /) -> None:
-        self._settle()
+        self._flush_buffered()
         super().shutdown(how)
 
     def dup(self) -> Self:
-        self._settle()  # what the duplicate sends comes after it
+        self._flush_buffered()  # before anything that the duplicate sends
         self._mark_duplicated()
         return super().dup()
 
     def detach(self) -> int:
-        self._settle()
+        self._flush_buffered()
         self._mark_duplicated()
         timeout = self.gettimeout()
         self._release()

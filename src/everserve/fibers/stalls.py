@@ -1,7 +1,7 @@
-"""The stall watch: one thread that notices when a fiber holds its loop, and says where.
+"""The stall watch: one thread that notices when a fiber holds its loop, and reports where.
 
-It looks at the hubs from outside, through a number that grows with every switch; a hub that waits
-in the kernel is left alone until it wakes.
+It observes the hubs from outside, by a number that grows with every switch; it does not look at a hub
+that waits in the kernel.
 """
 
 import sys
@@ -14,14 +14,14 @@ from typing import Any, Final
 
 __all__ = ["StallWatch", "watch_stalls"]
 
-SILENCE: Final = 60.0  # seconds until the same place is told again
+SILENCE: Final = 60.0  # seconds until the same place is reported again
 _PLACES: Final = 256  # places remembered at once
 
 StallCallback = Callable[[Any, str], object]
 
 
 class _Subject:
-    """One hub, as it was at the last look."""
+    """One hub, and what the last look at it found."""
 
     def __init__(self, hub: Any, callback: StallCallback, threshold: float) -> None:
         self.hub = hub
@@ -29,25 +29,25 @@ class _Subject:
         self.threshold = threshold
         self._switches = -1
         self._since = 0.0
-        self._told = False
+        self._reported = False
         self._places: dict[tuple[str, int], float] = {}
 
     def look(self, now: float) -> bool:
-        """Tell of a stall; say whether the hub has done anything since the last look."""
+        """Report a stall, if there is one; False if the hub has been idle since the last look."""
         fiber, switches = self.hub.running, self.hub.switches
         if switches != self._switches:
-            self._switches, self._since, self._told = switches, now, False
+            self._switches, self._since, self._reported = switches, now, False
             return True
         if fiber is None:
             return False
-        if not self._told and now - self._since >= self.threshold:
-            self._told = True
-            self._tell(fiber, now)
+        if not self._reported and now - self._since >= self.threshold:
+            self._reported = True
+            self._report(fiber, now)
         return True
 
-    def _tell(self, fiber: Any, now: float) -> None:
+    def _report(self, fiber: Any, now: float) -> None:
         frame = sys._current_frames().get(self.hub.thread_id)
-        if frame is None or not self._is_news(frame, now):
+        if frame is None or not self._is_new(frame, now):
             return
         stack = "".join(traceback.format_stack(frame))
         try:
@@ -55,7 +55,7 @@ class _Subject:
         except Exception:
             sys.excepthook(*sys.exc_info())
 
-    def _is_news(self, frame: FrameType, now: float) -> bool:
+    def _is_new(self, frame: FrameType, now: float) -> bool:
         place = (frame.f_code.co_filename, frame.f_lineno)
         last = self._places.get(place)
         if last is not None and now - last < SILENCE:
@@ -67,16 +67,16 @@ class _Subject:
 
 
 class StallWatch:
-    """Looks after any number of hubs, in one daemon thread that lives while there are any."""
+    """Watches any number of hubs, in one daemon thread that runs while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bell = threading.Event()
+        self._notifier = threading.Event()
         self._subjects: dict[int, _Subject] = {}
         self._thread: threading.Thread | None = None
 
-    def look_after(self, hub: Any, callback: StallCallback, threshold: float) -> None:
-        """Call `callback(fiber, stack)`, in this watch's thread, when a fiber holds `hub`."""
+    def watch(self, hub: Any, callback: StallCallback, threshold: float) -> None:
+        """Call `callback(fiber, stack)` in the thread of this watch when a fiber holds `hub`."""
         with self._lock:
             self._subjects[id(hub)] = _Subject(hub, callback, threshold)
             hub.watcher = self
@@ -85,20 +85,20 @@ class StallWatch:
                     target=self._run, name="everserve-stalls", daemon=True
                 )
                 self._thread.start()
-        self._bell.set()
+        self._notifier.set()
 
     def leave(self, hub: Any) -> None:
-        """Look after `hub` no longer."""
+        """Stop watching `hub`."""
         with self._lock:
             self._subjects.pop(id(hub), None)
-        self._bell.set()
+        self._notifier.set()
 
     def _run(self) -> None:
         while subjects := self._present():
             pause = min(subject.threshold for subject in subjects) / 2
             active = [subject.look(time.monotonic()) for subject in subjects]
-            self._bell.wait(pause if any(active) else self._until_active(subjects, pause))
-            self._bell.clear()
+            self._notifier.wait(pause if any(active) else self._until_active(subjects, pause))
+            self._notifier.clear()
             del subjects, active
 
     def _present(self) -> list[_Subject]:
@@ -108,12 +108,12 @@ class StallWatch:
             return list(self._subjects.values())
 
     def _until_active(self, subjects: list[_Subject], pause: float) -> float | None:
-        """Ask the idle hubs to ring; a hub that has become active meanwhile is looked at soon."""
+        """Have the idle hubs notify this thread; how long to wait (None: until then)."""
         before = [subject.hub.switches for subject in subjects]
         for subject in subjects:
-            subject.hub.loop.call_when_active(self._bell.set)
+            subject.hub.loop.call_when_active(self._notifier.set)
         after = [subject.hub.switches for subject in subjects]
-        # Between a wait and the fiber that it woke, nothing runs and yet the hub does not rest.
+        # Between the end of a wait and the fiber that it woke, no fiber runs, but the hub is not idle.
         busy = any(s.hub.running is not None or not s.hub.idle for s in subjects)
         return pause if busy or before != after else None
 
@@ -122,13 +122,13 @@ _watch = StallWatch()
 
 
 def watch_stalls(hub: Any, callback: StallCallback, threshold: float = 0.1) -> None:
-    """Tell `callback(fiber, stack)` when one fiber has held `hub` for `threshold` seconds.
+    """Call `callback(fiber, stack)` when one fiber has held `hub` for `threshold` seconds.
 
-    Called in a thread of its own while the fiber still holds the loop, once a place a minute.
-    `stack` is text, as `traceback.format_stack` makes it. Ends when the hub closes.
+    The call is made in another thread while the fiber still holds the loop, once a minute for each
+    place in the code. `stack` is text, as of `traceback.format_stack`. Ends when the hub closes.
     """
     global _watch
     thread = _watch._thread
     if thread is not None and not thread.is_alive():
-        _watch = StallWatch()  # a child of fork: the thread has stayed with the parent
-    _watch.look_after(hub, callback, threshold)
+        _watch = StallWatch()  # in a child of fork: the thread exists in the parent only
+    _watch.watch(hub, callback, threshold)

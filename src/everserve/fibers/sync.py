@@ -1,7 +1,7 @@
 """Event, Semaphore, Queue, Timeout and sleep: how fibers wait for one another and for time.
 
-They stand above the hub of either engine. In an ordinary thread they block that thread, so that
-threads and fibers may share them.
+They stand above the hub of either engine. In an ordinary thread they block that thread: threads and
+fibers may share them.
 """
 
 import queue
@@ -13,28 +13,28 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from everserve.errors import FiberTimeout, HubError
-from everserve.fibers import engine
-from everserve.fibers.engine import Semaphore
-from everserve.fibers.tickets import Line, Ticket, wait_until
+from everserve.fibers import engines
+from everserve.fibers.engines import Semaphore
+from everserve.fibers.waiters import Waiter, WaitQueue, wait_until
 
 __all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
 
 T = TypeVar("T")
 
 
-def spawn(function: Callable[..., object], /, *arguments: Any) -> engine.Fiber:
-    """Have `function(*arguments)` run as a fiber of the hub that runs here."""
-    fiber = engine.current()
-    hub = engine.turning_hub() if fiber is None else fiber.hub
+def spawn(function: Callable[..., object], /, *arguments: Any) -> engines.Fiber:
+    """Run `function(*arguments)` as a fiber of the hub that runs in this thread."""
+    fiber = engines.current()
+    hub = engines.turning_hub() if fiber is None else fiber.hub
     if hub is None:
         raise HubError("no hub runs in this thread: use hub.spawn(), or a server with fibers")
-    spawned: engine.Fiber = hub.spawn(function, *arguments)
+    spawned: engines.Fiber = hub.spawn(function, *arguments)
     return spawned
 
 
 def sleep(seconds: float = 0.0) -> None:
-    """Let the others run for `seconds`; in an ordinary thread, `time.sleep`."""
-    fiber = engine.current()
+    """Let the other fibers run for `seconds`; in an ordinary thread, `time.sleep`."""
+    fiber = engines.current()
     if fiber is None:
         time.sleep(seconds)
         return
@@ -47,7 +47,7 @@ def sleep(seconds: float = 0.0) -> None:
 
 
 class Event:
-    """A flag to wait for. Every method is for fibers and for threads."""
+    """A flag to wait for. Every method may be called by fibers and by threads."""
 
     __slots__ = ("_flag", "_waiting")
 
@@ -59,23 +59,25 @@ class Event:
         return self._flag
 
     def set(self) -> None:
-        """Raise the flag and wake all who wait for it."""
+        """Set the flag and wake all that wait for it."""
         self._flag = True
-        for told in tuple(self._waiting):
-            told()
+        for notify in tuple(self._waiting):
+            notify()
 
     def clear(self) -> None:
         self._flag = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the flag, at most `timeout` seconds (None: for ever); say whether it is up."""
-        return self._flag or wait_until(self.is_set, self._waiting, timeout)
+        """Wait for the flag, at most `timeout` seconds (None: for ever); True if it is set."""
+        if self._flag:
+            return True
+        return wait_until(self.is_set, self._waiting, timeout, engines.current())
 
 
 class Queue(Generic[T]):
-    """A line of items between fibers and threads; at most `maxsize` of them (0: any number).
+    """A queue of items between fibers and threads; at most `maxsize` of them (0: any number).
 
-    Raises `queue.Empty` and `queue.Full`, as the standard library's does.
+    Raises `queue.Empty` and `queue.Full`, as `queue.Queue` does.
     """
 
     __slots__ = ("_getters", "_items", "_lock", "_putters", "maxsize")
@@ -84,8 +86,8 @@ class Queue(Generic[T]):
         self.maxsize = maxsize
         self._items: deque[T] = deque()
         self._lock = threading.Lock()
-        self._getters = Line()
-        self._putters = Line()
+        self._getters = WaitQueue()
+        self._putters = WaitQueue()
 
     def qsize(self) -> int:
         return len(self._items)
@@ -103,12 +105,12 @@ class Queue(Generic[T]):
             with self._lock:
                 if not self.full():
                     self._items.append(item)
-                    self._getters.call_next()
+                    self._getters.notify_next()
                     return
                 if not block:
                     raise queue.Full
-                ticket = self._putters.enter()
-            if not self._wait(self._putters, ticket, limit):
+                waiter = self._putters.enter()
+            if not self._wait(self._putters, waiter, limit):
                 raise queue.Full
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
@@ -118,12 +120,12 @@ class Queue(Generic[T]):
             with self._lock:
                 if self._items:
                     item = self._items.popleft()
-                    self._putters.call_next()
+                    self._putters.notify_next()
                     return item
                 if not block:
                     raise queue.Empty
-                ticket = self._getters.enter()
-            if not self._wait(self._getters, ticket, limit):
+                waiter = self._getters.enter()
+            if not self._wait(self._getters, waiter, limit):
                 raise queue.Empty
 
     def put_nowait(self, item: T) -> None:
@@ -132,25 +134,26 @@ class Queue(Generic[T]):
     def get_nowait(self) -> T:
         return self.get(block=False)
 
-    def _wait(self, line: Line, ticket: Ticket, limit: float | None) -> bool:
-        """Wait to be called; who gives up after having been called passes the call on."""
+    def _wait(self, waiters: WaitQueue, waiter: Waiter, limit: float | None) -> bool:
+        """Wait to be notified; a waiter that gives up too late passes its notification on."""
+        left = None if limit is None else limit - time.monotonic()
         try:
-            if ticket.wait(None if limit is None else limit - time.monotonic()):
+            if waiter.wait(left, engines.current()):
                 return True
         except BaseException:
             with self._lock:
-                if not line.leave(ticket):
-                    line.call_next()
+                if not waiters.leave(waiter):
+                    waiters.notify_next()
             raise
         with self._lock:
-            return not line.leave(ticket)
+            return not waiters.leave(waiter)
 
 
 class Timeout:
     """`with Timeout(seconds):` raises a `FiberTimeout` in the block when they have passed.
 
-    None sets no limit. Only in a fiber; blocks may be nested. `expired` tells afterwards whether
-    this one's time had passed.
+    None sets no limit. Works in a fiber only; blocks may be nested. `expired` is true afterwards if
+    the time of this block has passed.
     """
 
     __slots__ = ("_timer", "expired", "seconds")
@@ -161,7 +164,7 @@ class Timeout:
         self._timer: Any = None
 
     def __enter__(self) -> Self:
-        fiber = engine.current()
+        fiber = engines.current()
         if fiber is None:
             raise HubError("a Timeout works in a fiber only: use settimeout() elsewhere")
         if self.seconds is not None:
@@ -169,9 +172,9 @@ class Timeout:
             self._timer = fiber.hub.call_at(when, lambda: self._expire(fiber))
         return self
 
-    def _expire(self, fiber: engine.Fiber) -> None:
+    def _expire(self, fiber: engines.Fiber) -> None:
         self.expired = True
-        if fiber.doomed:  # by another block, whose error is not to be lost; nor is this one
+        if fiber.has_pending_exception:  # of another block, say: raise this one after it
             self._timer = fiber.hub.call_at(time.monotonic(), lambda: self._expire(fiber))
             return
         error = FiberTimeout(f"{self.seconds} seconds have passed")

@@ -12,7 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from everserve.lifecycle.connection import Connection, Connections, reference_to
+from everserve.lifecycle.connection import (
+    Connection,
+    Connections,
+    ConnectionState,
+    reference_to,
+)
 
 __all__ = ["ConnectionTable"]
 
@@ -125,6 +130,7 @@ class ConnectionTable:
         connection = self.unfile(request)
         if connection is not None:
             connection.held_by = process
+            connection.state = ConnectionState.HANDLING
             self._move(connection, -connection.id)  # another may get the id of the request
 
     def release(self, process: int) -> Connection | None:

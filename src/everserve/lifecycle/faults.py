@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import ssl
 from typing import Any
 
 from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
-from everserve.sockets.tcpinfo import is_closed
+from everserve.sockets.hangup import is_hung_up
 from everserve.sockets.tls import TLSSocket
 
 __all__ = ["peer_is_gone"]
@@ -66,16 +65,4 @@ def _has_timeout(request: Any) -> bool:
 def _is_connected(request: Any) -> bool:
     if isinstance(request, Datagram):
         return True  # there is no connection to lose: it was another one
-    if not isinstance(request, socket.socket) or request.fileno() == -1:
-        return False
-    if is_closed(request):  # the common case, without an exception
-        return False
-    try:
-        request.getpeername()
-    except OSError:
-        return False
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(request, 0)  # hang-up and error are always reported
-    return not poll.poll(0)
+    return isinstance(request, socket.socket) and is_hung_up(request) is False

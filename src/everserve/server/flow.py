@@ -29,6 +29,7 @@ from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.hooks import Hooks
+from everserve.server.listener import listener_of
 from everserve.settings import SettingsReader
 
 __all__ = ["Flow"]
@@ -94,9 +95,12 @@ class Flow:
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Admit a request that was accepted, or refuse it; an error costs that request alone."""
         settings = self._settings.read()
-        connection = self._progress.accepted(request, client_address)
+        connection = None
         try:
-            for violation in self._control.violations(settings, client_address, self._is_full):
+            # Before it is counted itself.
+            violations = self._control.violations(settings, client_address, self._is_full)
+            connection = self._progress.accepted(request, client_address)
+            for violation in violations:
                 if not self._admits_above(hooks, request, client_address, violation):
                     self._refuse(hooks, connection, request, violation)
                     return
@@ -283,4 +287,5 @@ class Flow:
         self._progress.ended(connection)
         if self._life.keeps_listener and not self._connections:
             self._life.keeps_listener = False
-            hooks.server_close()
+            listener_of(hooks).close()
+            self._life.notifier.notify()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from everserve.sockets.layer import Layer
 from everserve.sockets.tcpinfo import Traffic
-from everserve.sockets.tlslayer import Layer
 
 if TYPE_CHECKING:
     from socket import _SendableFile

@@ -9,13 +9,14 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Traffic", "is_closed", "traffic_of"]
+__all__ = ["CLOSE", "CLOSE_WAIT", "ESTABLISHED", "Traffic", "state_of", "traffic_of"]
+
+ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8  # of <netinet/tcp.h>
 
 # struct tcp_info of <linux/tcp.h>; what follows is newer, and may be missing.
 _LAYOUT = struct.Struct("=8B 24I 4Q 3I")
 _SIZE = _LAYOUT.size
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
-_TCP_CLOSE = b"\x07"  # the first field, tcpi_state: <netinet/tcp.h>
 
 
 class Traffic(NamedTuple):
@@ -31,17 +32,14 @@ class Traffic(NamedTuple):
     waiting: bool
 
 
-def is_closed(sock: socket.socket) -> bool:
-    """True if ``sock`` is a TCP connection that has ended, by a reset say; false where nobody can say.
-
-    For who would else call getpeername(2) or shutdown(2) to see them fail: an exception costs more.
-    """
+def state_of(sock: socket.socket) -> int | None:
+    """The state of a TCP connection; ``None`` where the kernel does not tell (no TCP, no Linux)."""
     if _TCP_INFO is None:
-        return False
+        return None
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) == _TCP_CLOSE
+        return sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0]  # the first field
     except OSError:
-        return False
+        return None
 
 
 def traffic_of(sock: socket.socket) -> Traffic | None:

@@ -1,12 +1,12 @@
-"""Streams: the `rfile` and `wfile` of a handler, whatever its socket waits on.
+"""Streams: the `rfile` and `wfile` of a handler, for sockets of threads and of fibers.
 
-Compiled where the engine is; `EVERSERVE_ENGINE` chooses both together.
+They are compiled if the engine of the fibers is.
 """
 
 from typing import TYPE_CHECKING
 
 from everserve.errors import LineTooLong as LineTooLong
-from everserve.fibers.engine import engine
+from everserve.fibers.engines import engine
 
 if TYPE_CHECKING or engine == "python":
     from everserve.streams.reader import Reader as Reader

@@ -1,5 +1,5 @@
 # cython: binding=False
-"""What the two halves of a compiled stream share: the socket, being closed, memory, formalities.
+"""What the two halves of a compiled stream share: the socket, memory, and what any binary file has.
 
 It stands below the reader and the writer; `half.py` is its reference.
 """
@@ -50,8 +50,8 @@ cdef int kind_of(sock) except -1:
     return BY_METHODS
 
 
-cdef int let_descriptor_go(sock) except -1:
-    """As `_decref_socketios`, which in Python costs a connection another microsecond."""
+cdef int release_descriptor(sock) except -1:
+    """As `_decref_socketios`, which in Python costs a microsecond more for each connection."""
     cdef Py_ssize_t references = sock._io_refs
     if references > 0:
         sock._io_refs = references - 1
@@ -60,8 +60,8 @@ cdef int let_descriptor_go(sock) except -1:
     return 0
 
 
-cdef class Half(Corked):
-    """What both directions share: the socket, being closed, the formalities of a file."""
+cdef class Half(Buffered):
+    """One direction of a stream: what the reader and the writer share."""
 
     def __cinit__(self, sock, *_arguments, **_options):
         self.shut = True
@@ -70,15 +70,15 @@ cdef class Half(Corked):
         if self.kind == BY_FIBER:
             self.watch = watch_of(sock)
         if self.kind != BY_METHODS or isinstance(sock, socket_type):
-            sock._io_refs += 1   # as with makefile(): the descriptor lives until its files close
+            sock._io_refs += 1   # as makefile() does: the descriptor stays open till its files close
         self.shut = False
 
-    cdef int let_go(self) except -1:
-        """Be closed; the socket closes too if somebody has closed it and this was its last file."""
+    cdef int release(self) except -1:
+        """Become closed; close the socket if its owner has closed it and this was its last file."""
         if not self.shut:
             self.shut = True
             if self.kind == BY_FIBER:
-                let_descriptor_go(self.sock)
+                release_descriptor(self.sock)
             elif isinstance(self.sock, socket_type):
                 self.sock._decref_socketios()
         return 0
@@ -107,6 +107,37 @@ cdef class Half(Corked):
     def seekable(self):
         self.check_open()
         return False
+
+    def read(self, size=-1):
+        raise io.UnsupportedOperation("read")
+
+    def read1(self, size=-1):
+        raise io.UnsupportedOperation("read1")
+
+    def readinto(self, target):
+        raise io.UnsupportedOperation("readinto")
+
+    def readinto1(self, target):
+        raise io.UnsupportedOperation("readinto1")
+
+    def readline(self, size=-1):
+        raise io.UnsupportedOperation("readline")
+
+    def readlines(self, hint=None):
+        raise io.UnsupportedOperation("readlines")
+
+    def __iter__(self):
+        self.check_open()
+        return self
+
+    def __next__(self):
+        raise io.UnsupportedOperation("readline")
+
+    def write(self, data):
+        raise io.UnsupportedOperation("write")
+
+    def writelines(self, lines):
+        raise io.UnsupportedOperation("writelines")
 
     def seek(self, offset, whence=0):
         raise io.UnsupportedOperation("seek")

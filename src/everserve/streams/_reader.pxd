@@ -1,32 +1,31 @@
-# What the writer's neighbours and `open_stream` see of the reading half.
+# What `open_stream` sees of the reading half.
 from everserve.streams._half cimport Half
 from everserve.streams._writer cimport Writer
 
 
 cdef class Reader(Half):
     cdef char *buffer
-    cdef Py_ssize_t start        # of what has not been read
+    cdef Py_ssize_t start        # of the bytes that have not been read
     cdef Py_ssize_t end
     cdef Py_ssize_t capacity
     cdef Py_ssize_t longest      # max_line; negative: any
     cdef int reads
     cdef bint timed_out
     cdef bint busy               # a thread waits in the kernel with the buffer
-    cdef Writer writer           # whose bytes leave before this half waits
+    cdef Writer writer           # flushed before this half waits
 
     cdef void drop_buffer(self) noexcept
     cdef int make_room(self) except -1
     cdef int take_buffer(self) except -1
-    cdef int rest(self) except -1
+    cdef int shrink(self) except -1
     cdef Py_ssize_t fill(self) except -3
     cdef int check_readable(self) except -1
     cdef Py_ssize_t fill_by_fiber(self) except -3
-    cdef int wait_outside(self, double limit) except -1
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3
     cdef Py_ssize_t fill_by_methods(self) except -3
     cdef int take_in(self, found, Py_ssize_t count) except -1
-    cdef int glance(self) except -1
-    cdef int look_up(self) except -1
+    cdef int count_read(self) except -1
+    cdef int checkpoint(self) except -1
     cdef bytes read_line(self, Py_ssize_t size)
     cdef int refuse_line(self) except -1
     cdef bytes cut(self, Py_ssize_t size)

@@ -6,16 +6,16 @@ It stands between a socket and the `rfile` of a handler; `reader.py` is its refe
 """
 import io
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawMalloc
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memchr, memcpy, memmove
 from everserve.fibers._loop cimport Watch, monotonic
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
-    await_readable, limit_of, poll_once, raise_errno, receive, try_receive,
+    get_writable, poll_once, raise_errno, receive, receive_by, time_out, try_receive,
 )
 from everserve.streams._half cimport (
     BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, take_block,
@@ -35,19 +35,31 @@ cdef extern from *:
         POLLIN
 
 cdef enum:
-    OWN_BLOCK = 16384            # bytes of a thread's buffer, which waits in the kernel with it
+    OWN_BLOCK = 16384            # bytes of the buffer of a thread, which keeps it while it waits
     LEAST_ROOM = 4096
-    READS_A_GLANCE = 32          # lines, or other pieces, between two looks at the fiber's quantum
+    READS_A_CHECKPOINT = 32          # lines, or other pieces, between two checkpoints
 
 cdef enum:
     WOULD_BLOCK = -2
 
 
+cdef Py_ssize_t try_fill(Scheduler hub, Watch watch, void *target, size_t size,
+                         int flags) except -2:
+    """Read into the buffer of the reader `target`, which keeps no more than its bytes for a wait."""
+    cdef Reader reader = <Reader>target
+    cdef Py_ssize_t count
+    reader.make_room()
+    count = try_receive(watch, reader.buffer + reader.end, reader.capacity - reader.end, 0)
+    if count < 0:
+        reader.shrink()
+    return count
+
+
 cdef class Reader(Half):
     """The reading half: the buffered binary file that `rfile` is.
 
-    `max_line` bounds what an unlimited `readline` or iteration gathers, newline included; None
-    leaves it to memory, as the standard library does.
+    `max_line` bounds a line of `readline()` without a size and of iteration, newline included. None
+    sets no bound, as in the standard library.
     """
 
     def __init__(self, sock, max_line=None):
@@ -58,7 +70,7 @@ cdef class Reader(Half):
             give_back(self.buffer, self.capacity)
 
     def __del__(self):
-        self.let_go()
+        self.release()
 
     @property
     def max_line(self):
@@ -80,16 +92,13 @@ cdef class Reader(Half):
         self.check_open()
         return False
 
-    def write(self, data):
-        raise io.UnsupportedOperation("write")
-
     def flush(self):
         self.check_open()
 
     def close(self):
-        """Stop reading. The socket stays, unless it was closed and this was its last file."""
+        """Stop reading. Closes the socket if its owner has closed it and this was its last file."""
         self.drop_buffer()
-        self.let_go()
+        self.release()
 
     # --- the buffer --------------------------------------------------------------------------
 
@@ -100,7 +109,7 @@ cdef class Reader(Half):
             self.start = self.end = self.capacity = 0
 
     cdef int make_room(self) except -1:
-        """Have a buffer with room at its end for a read that is worth the call."""
+        """Make room at the end of the buffer for a read of some size."""
         cdef Py_ssize_t used = self.end - self.start
         cdef char *larger
         cdef Py_ssize_t size
@@ -138,8 +147,8 @@ cdef class Reader(Half):
         self.start = self.end = 0
         return 0
 
-    cdef int rest(self) except -1:
-        """Before waiting, keep of the buffer no more than the bytes that are in it."""
+    cdef int shrink(self) except -1:
+        """Before a wait, reduce the buffer to the bytes that are in it."""
         cdef Py_ssize_t used = self.end - self.start
         cdef char *smaller
         if used == 0:
@@ -156,7 +165,7 @@ cdef class Reader(Half):
         return 0
 
     cdef Py_ssize_t fill(self) except -3:
-        """Read once more into the buffer: how many bytes, 0 at the end, or WOULD_BLOCK."""
+        """Read once more into the buffer: how many bytes; 0 at the end; or WOULD_BLOCK."""
         cdef Py_ssize_t count
         self.check_readable()
         if self.kind == BY_FIBER:
@@ -166,6 +175,7 @@ cdef class Reader(Half):
             count = self.read_descriptor(self.buffer + self.end, self.capacity - self.end)
         else:
             count = self.fill_by_methods()
+        self.check_open()            # it may have been closed meanwhile
         if count > 0:
             self.end += count
         return count
@@ -180,47 +190,31 @@ cdef class Reader(Half):
         return 0
 
     cdef Py_ssize_t fill_by_fiber(self) except -3:
-        cdef Switchboard hub = running_hub()
+        cdef Scheduler hub = running_hub()
         cdef Watch watch = self.watch
         cdef Py_ssize_t count
-        cdef double limit = -2.0
         if hub is not None:
-            hub.spend()
+            hub.checkpoint()         # the wait of a fiber flushes the writer
         elif self.writer is not None:
-            self.writer.push_out()
-        while True:
-            if watch.readable or hub is None or watch.timeout == 0.0:
-                self.make_room()
-                count = try_receive(watch, self.buffer + self.end, self.capacity - self.end, 0)
-                if count >= 0:
-                    return count
-            self.rest()
-            if watch.timeout == 0.0:
-                return WOULD_BLOCK
-            if limit == -2.0:
-                limit = limit_of(watch)
-            if hub is None:
-                self.wait_outside(limit)
-            elif not hub.await_io(watch, False, limit):
-                self.timed_out = True
-                raise TimeoutError("timed out")
-            self.check_readable()
-
-    cdef int wait_outside(self, double limit) except -1:
-        try:
-            await_readable(self.watch, limit)
-        except TimeoutError:
+            self.writer.flush_buffer()
+        if not watch.readable:
+            self.shrink()
+        if watch.timeout == 0.0:
+            count = try_fill(hub, watch, <void *>self, 0, 0)
+            return count if count >= 0 else WOULD_BLOCK
+        count = receive_by(try_fill, hub, watch, <void *>self, 0, 0)
+        if count < 0:
             self.timed_out = True
-            raise
-        return 0
+            time_out()
+        return count
 
     cdef Py_ssize_t read_descriptor(self, char *target, Py_ssize_t size) except -3:
-        """recv(2) as a plain socket does it: its time limit holds, the GIL goes while it waits."""
+        """recv(2) as a plain socket does it: with its timeout, and without the GIL."""
         cdef int fd
         cdef Py_ssize_t count
         cdef double limit
         if self.writer is not None:
-            self.writer.push_out()
+            self.writer.flush_buffer()
         fd = self.sock.fileno()
         timeout = self.sock.gettimeout()
         limit = -1.0 if timeout is None else monotonic() + <double>timeout
@@ -242,19 +236,19 @@ cdef class Reader(Half):
             PyErr_CheckSignals()
 
     cdef Py_ssize_t fill_by_methods(self) except -3:
-        """One read by the socket's own method, into memory that nobody else has."""
+        """One read by the method of the socket, into memory that is not shared."""
         if self.writer is not None:
-            self.writer.push_out()
-        self.rest()
+            self.writer.flush_buffer()
+        self.shrink()
         try:
-            if isinstance(self.sock, TLSSocket):    # has the bytes: a copy less, and no room to clear
+            if isinstance(self.sock, TLSSocket):    # its recv saves a copy and a clear
                 found = self.sock.recv(BLOCK)
                 count = len(found)
             else:
                 found = bytearray(OWN_BLOCK)
                 count = self.sock.recv_into(found)
         except TimeoutError as error:
-            self.timed_out = type(error) is TimeoutError  # a Timeout block's leaves it usable
+            self.timed_out = type(error) is TimeoutError  # that of a Timeout block leaves it usable
             raise
         except BlockingIOError:
             return WOULD_BLOCK
@@ -276,14 +270,10 @@ cdef class Reader(Half):
             memcpy(self.buffer + self.end, data + done, part)
             self.end += part
             done += part
-        self.end -= count            # fill() counts them
+        self.end -= count            # fill() adds them
         return 0
 
     # --- lines ---------------------------------------------------------------------------------
-
-    def __iter__(self):
-        self.check_open()
-        return self
 
     def __next__(self):
         cdef char *begin = self.buffer + self.start
@@ -293,8 +283,8 @@ cdef class Reader(Half):
             newline = <char *>memchr(begin, c"\n", self.end - self.start)
             if newline is not NULL:
                 self.reads += 1
-                if self.reads >= READS_A_GLANCE:
-                    self.look_up()
+                if self.reads >= READS_A_CHECKPOINT:
+                    self.checkpoint()
                     return self.read_line(-1)
                 size = newline - begin + 1
                 if self.longest < 0 or size <= self.longest:
@@ -305,22 +295,22 @@ cdef class Reader(Half):
             raise StopIteration
         return line
 
-    cdef inline int glance(self) except -1:
+    cdef inline int count_read(self) except -1:
         self.reads += 1
-        return self.look_up() if self.reads >= READS_A_GLANCE else 0
+        return self.checkpoint() if self.reads >= READS_A_CHECKPOINT else 0
 
-    cdef int look_up(self) except -1:
-        """Every so many pieces: whether the fiber has held the loop for long enough."""
-        cdef Switchboard hub = running_hub()
+    cdef int checkpoint(self) except -1:
+        """Every so many pieces: let the fiber give way if it has held the loop for long."""
+        cdef Scheduler hub = running_hub()
         self.reads = 0
         if hub is not None:
-            hub.spend()
+            hub.checkpoint()
         return 0
 
     def readline(self, size=-1):
-        """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
+        """Read up to a newline, included, at most `size` bytes (negative or None: any number)."""
         self.check_open()
-        self.glance()
+        self.count_read()
         return self.read_line(-1 if size is None else size)
 
     cdef bytes read_line(self, Py_ssize_t size):
@@ -372,10 +362,10 @@ cdef class Reader(Half):
     # --- bytes ---------------------------------------------------------------------------------
 
     def read(self, size=-1):
-        """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
+        """Read exactly `size` bytes, fewer only at the end; without a size, all until the end."""
         cdef Py_ssize_t wanted = -1 if size is None else size
         self.check_open()
-        self.glance()
+        self.count_read()
         if wanted < -1:
             raise ValueError("read length must be non-negative or -1")
         if wanted < 0:
@@ -397,7 +387,7 @@ cdef class Reader(Half):
                 return b"".join(parts) if parts else None
 
     cdef object read_exactly(self, Py_ssize_t size):
-        """Small reads go through the buffer; what is longer than that is read in place."""
+        """Read through the buffer; a long read, past the buffer, into the result itself."""
         cdef Py_ssize_t done = self.end - self.start, count
         cdef bytes found
         cdef char *target
@@ -410,6 +400,7 @@ cdef class Reader(Half):
         self.start = self.end
         while done < size:
             count = self.read_straight(target + done, size - done)
+            self.check_open()
             if count <= 0:
                 break
             done += count
@@ -435,13 +426,13 @@ cdef class Reader(Half):
         return None if not parts and count == WOULD_BLOCK else b"".join(parts)
 
     cdef Py_ssize_t read_straight(self, char *target, Py_ssize_t size) except -3:
-        """One read past the buffer, which is empty, into the caller's memory."""
+        """One read past the buffer, which is empty, into the memory of the caller."""
         self.check_readable()
         if self.kind == BY_DESCRIPTOR:
             return self.read_descriptor(target, size)
-        self.rest()
-        if self.writer is not None:
-            self.writer.push_out()
+        self.shrink()
+        if self.writer is not None and running_hub() is None:
+            self.writer.flush_buffer()
         try:
             return receive(self.watch, target, size, 0)
         except BlockingIOError:
@@ -451,10 +442,10 @@ cdef class Reader(Half):
             raise
 
     def read1(self, size=-1):
-        """Read what is there, at most `size` bytes, waiting only when nothing is."""
+        """Read what is there, at most `size` bytes; wait only if nothing is there."""
         cdef Py_ssize_t wanted = -1 if size is None else size
         self.check_open()
-        self.glance()
+        self.count_read()
         if wanted == 0:
             return b""
         if self.start == self.end and self.fill() <= 0:
@@ -464,7 +455,7 @@ cdef class Reader(Half):
         return self.cut(wanted)
 
     def peek(self, size=0):
-        """What is there, without taking it; waits only when nothing is."""
+        """Return what is there without consuming it; wait only if nothing is there."""
         self.check_open()
         if self.start == self.end:
             self.fill()
@@ -472,19 +463,19 @@ cdef class Reader(Half):
             self.buffer + self.start, self.end - self.start)
 
     def readinto(self, target):
-        """Fill `target`, less only at the end; how many bytes."""
+        """Fill `target`, less only at the end; return how many bytes."""
         return self.read_view(target, True)
 
     def readinto1(self, target):
-        """Put what is there into `target`, waiting only when nothing is; how many bytes."""
+        """Put what is there into `target`; wait only if nothing is there. Return how many bytes."""
         return self.read_view(target, False)
 
     cdef object read_view(self, target, bint wholly):
         cdef Py_buffer view
         cdef Py_ssize_t done = 0, part, count = 0
         self.check_open()
-        self.glance()
-        PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+        self.count_read()
+        get_writable(target, &view)
         try:
             while done < view.len:
                 part = min(view.len - done, self.end - self.start)

@@ -17,7 +17,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memcpy
 from everserve.fibers._fiber cimport Fiber
 from everserve.fibers._loop cimport monotonic
-from everserve.fibers._switchboard cimport Switchboard, running_hub
+from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport poll_once, raise_errno, transmit_all
 from everserve.streams._half cimport (
     BLOCK, BY_DESCRIPTOR, BY_FIBER, BY_METHODS, HIGH_WATER, Half, give_back, has_block, take_block,
@@ -32,6 +32,7 @@ cdef extern from *:
     """
     Py_ssize_t sys_send "send"(int fd, const void *data, size_t size, int flags) nogil
     enum:
+        MSG_DONTWAIT
         MSG_NOSIGNAL
         POLLOUT
 
@@ -39,8 +40,8 @@ cdef extern from *:
 cdef class Writer(Half):
     """The writing half: the binary file that `wfile` is.
 
-    Without a buffer each write is a `sendall`. With one, bytes gather until `size` have; when it
-    coalesces, they also leave as soon as the fiber waits for anything, or the thread for a read.
+    Without a buffer each write is a `sendall`. With one, up to `size` bytes are buffered; a writer
+    that coalesces also sends them when the fiber waits for anything, or the thread for a read.
     """
 
     def __init__(self, sock, Py_ssize_t size=0, bint coalesce=False):
@@ -53,16 +54,16 @@ cdef class Writer(Half):
 
     def __del__(self):
         if not self.shut:
-            self.try_last()
-            self.let_go()
+            self.send_unclosed()
+            self.release()
 
     @property
     def mode(self):
         return "wb"
 
     @property
-    def pending(self):
-        """How many bytes are held back."""
+    def buffered(self):
+        """How many bytes are buffered."""
         return self.length
 
     def readable(self):
@@ -73,24 +74,16 @@ cdef class Writer(Half):
         self.check_open()
         return True
 
-    def read(self, size=-1):
-        raise io.UnsupportedOperation("read")
-
-    def readline(self, size=-1):
-        raise io.UnsupportedOperation("readline")
-
     def write(self, data):
-        """Write all of `data`, now or with what follows; how many bytes."""
+        """Write all of `data`, now or together with what follows; return how many bytes."""
         cdef Py_buffer view
         cdef Py_ssize_t size
         if PyBytes_CheckExact(data):
             size = PyBytes_GET_SIZE(data)
-            if (0 < size <= self.capacity - self.length and self.length and not self.shut
-                    and (self.holder is not None or self.kind != BY_FIBER)):
+            if (0 < size <= min(self.capacity, self.size) - self.length and self.length
+                    and not self.shut and (self.holder is not None or self.kind != BY_FIBER)):
                 memcpy(self.buffer + self.length, PyBytes_AS_STRING(data), size)
                 self.length += size
-                if self.length >= self.size:
-                    self.flush()
                 return size
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
@@ -106,20 +99,20 @@ cdef class Writer(Half):
             self.write(line)
 
     def flush(self):
-        """Send what is held back; raises what sending it, or what was held before, has met."""
+        """Send what is buffered; raises its error, or that of an earlier send."""
         self.check_open()
         if self.length or self.sending:
-            self.push_out()
+            self.flush_buffer()
         self.raise_error()
 
     def close(self):
-        """Flush, then stop writing. The socket stays, as with `Reader.close`."""
+        """Flush, then stop writing. Closes the socket as `Reader.close` does."""
         if self.shut:
             return
         try:
             self.flush()
         finally:
-            self.let_go()
+            self.release()
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -138,25 +131,25 @@ cdef class Writer(Half):
             self.flush()
         if size >= self.size:
             return self.send_straight(data, bytes_, size)
-        self.hold_back()
+        self.flush_when_waiting()
         self.make_room(size)
         memcpy(self.buffer + self.length, bytes_, size)
         self.length += size
         if self.coalesces and self.kind == BY_FIBER and running_hub() is None:
-            self.push_out()      # a thread beside the fibers: none of them would know of it
+            self.flush_buffer()      # written by a thread beside the fibers: none of them would send it
         return 0
 
-    cdef int hold_back(self) except -1:
-        """See to it that the bytes leave when the fiber waits, and before any sent past them."""
-        cdef Switchboard hub
+    cdef int flush_when_waiting(self) except -1:
+        """Have the bytes sent when the fiber waits, and before any that are sent past this stream."""
+        cdef Scheduler hub
         if not self.coalesces:
             return 0
         if self.watch is not None:
-            self.watch.corked = self
+            self.watch.buffered = self
         hub = running_hub()
         if hub is not None and self.holder is not hub.current:
             self.holder = hub.current
-            self.holder.hold(self)
+            self.holder.add_buffered(self)
         return 0
 
     cdef int make_room(self, Py_ssize_t size) except -1:
@@ -176,72 +169,72 @@ cdef class Writer(Half):
         self.capacity = wanted
         return 0
 
-    cdef int settle(self) except -1:
-        """The fiber waits: send. 1 when that had to wait itself."""
-        cdef Switchboard hub = running_hub()
+    cdef int flush_quietly(self) except -1:
+        """Flush as `flush_buffer` does; 1 when that had to wait."""
+        cdef Scheduler hub = running_hub()
         cdef unsigned long long before = 0
         self.holder = None
-        if self.length == 0 or (self.shut and not self.sending):
+        if self.length == 0 or self.shut:
             return 0
         if hub is not None:
             before = hub.switches
-        self.push_out()
+        self.flush_buffer()
         return hub is not None and hub.switches != before
 
-    cdef int push_out(self) except -1:
-        """Send all that is held; what the peer makes of it is kept for the next call."""
+    cdef int flush_buffer(self) except -1:
+        """Send all that is buffered; an error of the peer is kept for the next call."""
         cdef Fiber me
         if self.length == 0 and not self.sending:
             return 0
         if running_hub() is None:
             if self.sending:
-                return 0         # a fiber is, and goes on until nothing is left
+                return 0         # a fiber sends until nothing is left
             if self.lock is None:
                 self.lock = threading.Lock()
             with self.lock:
-                return self.send_held()
+                return self.send_buffered()
         while self.sending:
-            self.wait_for_turn()
+            self.wait_for_sender()
         self.sending = True
         try:
-            self.send_held()
+            self.send_buffered()
         finally:
             self.sending = False
-            if self.queue is not None:
-                waiting, self.queue = self.queue, None
+            if self.waiting is not None:
+                waiting, self.waiting = self.waiting, None
                 for me in waiting:
                     me.wake()
         return 0
 
-    cdef int wait_for_turn(self) except -1:
-        cdef Switchboard hub = running_hub()
-        if self.queue is None:
-            self.queue = []
-        self.queue.append(hub.current)
+    cdef int wait_for_sender(self) except -1:
+        cdef Scheduler hub = running_hub()
+        if self.waiting is None:
+            self.waiting = []
+        self.waiting.append(hub.current)
         hub.park_raw(-1.0)
         return 0
 
-    cdef int send_held(self) except -1:
-        cdef char *held
+    cdef int send_buffered(self) except -1:
+        cdef char *sent
         cdef Py_ssize_t length, capacity
         while self.length:
-            held, length, capacity = self.buffer, self.length, self.capacity
+            sent, length, capacity = self.buffer, self.length, self.capacity
             self.buffer = NULL
             self.length = self.capacity = 0
             if self.watch is not None:
-                self.watch.corked = None
+                self.watch.buffered = None
             try:
-                self.send_all(held, length)
+                self.send_all(sent, length)
             except FiberTimeout as error:
-                self.error = error        # some of it has left: nothing may follow
-                raise                     # and what the fiber waited for is to end
+                self.error = error        # a part may have been sent: nothing may follow
+                raise                     # ends the wait of the fiber
             except OSError as error:
                 self.error = error
             finally:
                 if self.buffer is NULL and not self.coalesces:
-                    self.buffer, self.capacity = held, capacity
+                    self.buffer, self.capacity = sent, capacity
                 else:
-                    give_back(held, capacity)
+                    give_back(sent, capacity)
         return 0
 
     cdef int send_all(self, const char *data, Py_ssize_t size) except -1:
@@ -254,7 +247,7 @@ cdef class Writer(Half):
         return 0
 
     cdef int send_straight(self, data, const char *bytes_, Py_ssize_t size) except -1:
-        """Nothing is held: hand the caller's own memory to the socket."""
+        """Nothing is buffered: send from the memory of the caller."""
         if self.kind == BY_METHODS:
             self.sock.sendall(data)
         else:
@@ -262,7 +255,7 @@ cdef class Writer(Half):
         return 0
 
     cdef int send_descriptor(self, const char *data, Py_ssize_t size) except -1:
-        """sendall of a plain socket: its time limit counts for the whole."""
+        """sendall of a plain socket: its timeout is for the whole."""
         cdef int fd = self.sock.fileno()
         cdef Py_ssize_t count, done = 0
         cdef double limit
@@ -281,10 +274,14 @@ cdef class Writer(Half):
             PyErr_CheckSignals()
         return 0
 
-    cdef void try_last(self) noexcept:
-        """Nobody closed it: what fits into the kernel's buffer still goes, without waiting."""
-        if self.length and self.kind == BY_FIBER and self.watch.fd >= 0:
-            sys_send(self.watch.fd, self.buffer, self.length, MSG_NOSIGNAL)
+    cdef int send_unclosed(self) except -1:
+        """Without `close()`: send what the kernel takes at once, because a destructor must not wait.
+
+        That is nothing where only the methods of the socket may send.
+        """
+        if self.length and self.kind != BY_METHODS and self.error is None:
+            sys_send(self.sock.fileno(), self.buffer, self.length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return 0
 
 
 io.BufferedIOBase.register(Writer)

@@ -1,4 +1,4 @@
-"""What the two halves of a stream share: the socket and the formalities of a file.
+"""What the two halves of a stream share: the socket, and what any binary file has.
 
 It stands below the reader and the writer; `_half.pyx` is the same, compiled.
 """
@@ -11,20 +11,20 @@ __all__ = ["Half"]
 
 
 class Half(io.BufferedIOBase):
-    """What both directions share: the socket and the formalities of a file."""
+    """One direction of a stream: what the reader and the writer share."""
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self._counts = isinstance(sock, socket.socket)
         if self._counts:
-            sock._io_refs += 1  # as with makefile(): the descriptor lives until its files close
+            sock._io_refs += 1  # as makefile() does: the descriptor stays open till its files close
 
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
 
-    def _let_go(self) -> None:
-        """The socket closes too if somebody has closed it and this was its last file."""
+    def _release(self) -> None:
+        """Release the socket: it is closed if its owner has closed it and this was its last file."""
         if self._counts:
             self._counts = False
             self.sock._decref_socketios()

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from everserve.errors import LineTooLong
-from everserve.fibers import engine
+from everserve.fibers import engines
 from everserve.fibers.sockets import FiberSocket
 from everserve.sockets.tls import TLSSocket
 from everserve.streams.half import Half
@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader"]
 
-READ_BYTES: Final = 65536  # what one read may find
-_READS_A_GLANCE: Final = 32  # lines, or other pieces, between two looks at the fiber's quantum
+READ_BYTES: Final = 65536  # bytes that one read may find
+_READS_A_CHECKPOINT: Final = 32  # lines, or other pieces, between two checkpoints of the fiber
 
 
 class Reader(Half):
     """The reading half: the buffered binary file that `rfile` is.
 
-    `max_line` bounds what an unlimited `readline` or iteration gathers, newline included; None
-    leaves it to memory, as the standard library does.
+    `max_line` bounds a line of `readline()` without a size and of iteration, newline included. None
+    sets no bound, as in the standard library.
     """
 
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
-        self._receives = isinstance(sock, FiberSocket | TLSSocket) or type(sock) is socket.socket
+        self._parks = isinstance(sock, FiberSocket)
+        self._receives = self._parks or isinstance(sock, TLSSocket) or type(sock) is socket.socket
+        self._is_exclusive = type(sock) is socket.socket  # one thread reads at a time
+        self._busy = False
         self._buffer = b""
         self._start = 0
         self._reads = 0
         self._timed_out = False
-        self._writer: Writer | None = None  # whose bytes leave before this half waits
+        self._writer: Writer | None = None  # flushed before this half waits
 
     @property
     def mode(self) -> str:
@@ -52,24 +55,26 @@ class Reader(Half):
         return False
 
     def close(self) -> None:
-        """Stop reading. The socket stays, unless it was closed and this was its last file."""
+        """Stop reading. Closes the socket if its owner has closed it and this was its last file."""
         if not self.closed:
             super().close()
             self._buffer, self._start = b"", 0
-            self._let_go()
+            self._release()
 
     # --- the buffer --------------------------------------------------------------------------
 
     def _fill(self) -> int | None:
-        """Read once more into the buffer: how many bytes, 0 at the end, None if it would block."""
+        """Read once more into the buffer: how many bytes; 0 at the end; None if it would block."""
         self._check_open()
         if self._timed_out:
             raise OSError("cannot read from timed out object")
+        if self._busy:
+            raise RuntimeError("another thread is reading from this stream")
         if self._start:
             self._buffer = self._buffer[self._start :]
             self._start = 0
-        if self._writer is not None:
-            self._writer.push_out()
+        if self._writer is not None and not (self._parks and engines.current() is not None):
+            self._writer.flush_buffer()  # for a fiber, its wait does that
         data = self._receive()
         if data is None:
             return None
@@ -78,6 +83,7 @@ class Reader(Half):
         return len(data)
 
     def _receive(self) -> bytes | None:
+        self._busy = self._is_exclusive
         try:
             if self._receives:
                 data: bytes = self.sock.recv(READ_BYTES)
@@ -88,8 +94,10 @@ class Reader(Half):
         except BlockingIOError:
             return None
         except TimeoutError as error:
-            self._timed_out = type(error) is TimeoutError  # a Timeout block's leaves it usable
+            self._timed_out = type(error) is TimeoutError  # not by a Timeout block
             raise
+        finally:
+            self._busy = False
 
     def _cut(self, end: int) -> bytes:
         start = self._start
@@ -107,26 +115,26 @@ class Reader(Half):
         return self
 
     def __next__(self) -> bytes:
-        self._glance()
+        self._count_read()
         line = self._read_line(-1)
         if not line:
             raise StopIteration
         return line
 
-    def _glance(self) -> None:
-        """Every so many pieces: whether the fiber has held the loop for long enough."""
+    def _count_read(self) -> None:
+        """Count a piece; every so many, let the fiber give way if it has held the loop for long."""
         self._reads += 1
-        if self._reads < _READS_A_GLANCE:
+        if self._reads < _READS_A_CHECKPOINT:
             return
         self._reads = 0
-        fiber = engine.current()
+        fiber = engines.current()
         if fiber is not None:
-            fiber.hub.spend()
+            fiber.hub.checkpoint()
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """Read up to and with a newline, at most `size` bytes (negative or None: any number)."""
+        """Read up to a newline, included, at most `size` bytes (negative or None: any number)."""
         self._check_open()
-        self._glance()
+        self._count_read()
         return self._read_line(-1 if size is None else size)
 
     def _read_line(self, size: int) -> bytes:
@@ -153,9 +161,9 @@ class Reader(Half):
     # --- bytes ---------------------------------------------------------------------------------
 
     def read(self, size: int | None = -1, /) -> bytes | None:  # type: ignore[override]
-        """Read exactly `size` bytes, fewer only at the end; all until the end without a size."""
+        """Read exactly `size` bytes, fewer only at the end; without a size, all until the end."""
         self._check_open()
-        self._glance()
+        self._count_read()
         if size is None or size == -1:
             return self._gather(None)
         if size < 0:
@@ -181,37 +189,41 @@ class Reader(Half):
         return None if count is None and not parts else b"".join(parts)
 
     def read1(self, size: int | None = -1, /) -> bytes:
-        """Read what is there, at most `size` bytes, waiting only when nothing is."""
+        """Read what is there, at most `size` bytes; wait only if nothing is there."""
         self._check_open()
-        self._glance()
+        self._count_read()
+        return self._take(READ_BYTES if size is None or size < 0 else size) or b""
+
+    def _take(self, size: int) -> bytes | None:
+        """As `read1`, but None if it would block."""
         if size == 0:
             return b""
-        if self._start == len(self._buffer) and not self._fill():
-            return b""
-        if size is None or size < 0:
-            return self._cut(len(self._buffer))
+        if self._start == len(self._buffer) and self._fill() is None:
+            return None
         return self._cut(min(len(self._buffer), self._start + size))
 
     def peek(self, size: int = 0, /) -> bytes:
-        """What is there, without taking it; waits only when nothing is."""
+        """Return what is there without consuming it; wait only if nothing is there."""
         self._check_open()
         if self._start == len(self._buffer):
             self._fill()
         return self._buffer[self._start :]
 
     def readinto(self, target: "WriteableBuffer", /) -> int | None:  # type: ignore[override]
-        """Fill `target`, less only at the end; how many bytes."""
+        """Fill `target`, less only at the end; return how many bytes."""
         return self._read_view(target, wholly=True)
 
     def readinto1(self, target: "WriteableBuffer", /) -> int | None:  # type: ignore[override]
-        """Put what is there into `target`, waiting only when nothing is; how many bytes."""
+        """Put what is there into `target`; wait only if nothing is there. Return how many bytes."""
         return self._read_view(target, wholly=False)
 
     def _read_view(self, target: "WriteableBuffer", *, wholly: bool) -> int | None:
         self._check_open()
-        self._glance()
+        self._count_read()
         with memoryview(target) as whole, whole.cast("B") as view:
-            data = self._gather(len(view)) if wholly else self.read1(len(view))
+            if view.readonly:
+                raise TypeError("a read-write bytes-like object is needed")
+            data = self._gather(len(view)) if wholly else self._take(len(view))
             if data is None:
                 return None
             view[: len(data)] = data

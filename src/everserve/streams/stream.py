@@ -19,10 +19,11 @@ def open_stream(
 ) -> tuple[Reader, Writer]:
     """Open both halves over a connected socket: (reader, writer).
 
-    `wbufsize` as in `socketserver`: 0 sends each write at once, more is the size of the buffer,
-    less takes 8192. `coalesce` holds writes back until the fiber waits, or the thread reads.
-    `max_line` (bytes; None: any) bounds a line. The socket stays the caller's: both halves keep its
-    descriptor open until they are closed, as the files of `socket.makefile` do.
+    `wbufsize` is that of `socketserver`: 0 sends each write at once, a positive number is the size
+    of the buffer in bytes, a negative one means 8192. `coalesce` buffers writes until the fiber
+    waits, or the thread reads. `max_line` (bytes; None: any number) bounds a line. The caller still
+    owns the socket; its descriptor stays open until both halves are closed, as with the files of
+    `socket.makefile`.
     """
     reader = Reader(sock, max_line)
     writer = Writer(sock, DEFAULT_SIZE if wbufsize < 0 else wbufsize, coalesce)

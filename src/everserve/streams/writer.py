@@ -3,13 +3,16 @@
 It stands between a socket and the `wfile` of a handler; `_writer.pyx` is the same, compiled.
 """
 
+import contextlib
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from everserve.errors import FiberTimeout
-from everserve.fibers import engine
-from everserve.fibers.fiber import Corked
-from everserve.fibers.sockets import FiberSocket
+from everserve.fibers import engines
+from everserve.fibers.fiber import Buffered
+from everserve.fibers.sockets import FiberSocket, flat_view
+from everserve.sockets.sending import send_now
 from everserve.streams.half import Half
 
 if TYPE_CHECKING:
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
-HIGH_WATER: Final = 65536  # bytes a coalescing writer gathers
+HIGH_WATER: Final = 65536  # bytes that a coalescing writer buffers
 
 
-class Writer(Half, Corked):
+class Writer(Half, Buffered):
     """The writing half: the binary file that `wfile` is.
 
-    Without a buffer each write is a `sendall`. With one, bytes gather until `size` have; when it
-    coalesces, they also leave as soon as the fiber waits for anything, or the thread for a read.
+    Without a buffer each write is a `sendall`. With one, up to `size` bytes are buffered; a writer
+    that coalesces also sends them when the fiber waits for anything, or the thread for a read.
     """
 
     def __init__(self, sock: Any, size: int = 0, coalesce: bool = False) -> None:
@@ -34,21 +37,22 @@ class Writer(Half, Corked):
         self._size = HIGH_WATER if coalesce and size <= 0 else max(0, size)
         self._coalesces = coalesce
         self._watch: Any = sock._watch if isinstance(sock, FiberSocket) else None
+        self._sends = self._watch is not None or type(sock) is socket.socket
         self._parts: list[bytes] = []
         self._length = 0
-        self._holder: Fiber | None = None  # in whose pending list this writer stands
-        self._error: OSError | None = None  # what sending met, for the next call to raise
-        self._turn = threading.RLock()  # two threads shall not send pieces of one buffer
+        self._holder: Fiber | None = None  # the fiber that will flush this writer when it waits
+        self._error: OSError | None = None  # of a send, for the next call to raise
+        self._lock = threading.RLock()  # so that two threads do not send parts of one buffer
         self._sender: Fiber | None = None
-        self._queue: list[Fiber] = []  # fibers that wait until another has sent
+        self._waiting: list[Fiber] = []  # fibers that wait until the sender has sent
 
     @property
     def mode(self) -> str:
         return "wb"
 
     @property
-    def pending(self) -> int:
-        """How many bytes are held back."""
+    def buffered(self) -> int:
+        """How many bytes are buffered."""
         return self._length
 
     def readable(self) -> bool:
@@ -60,17 +64,17 @@ class Writer(Half, Corked):
         return True
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write all of `data`, now or with what follows; how many bytes."""
+        """Write all of `data`, now or together with what follows; return how many bytes."""
         self._check_open()
-        if not self._size or engine.current() is not None:
+        if not self._size or engines.current() is not None:
             return self._add(data)
-        with self._turn:
+        with self._lock:
             return self._add(data)
 
     def _add(self, data: "ReadableBuffer") -> int:
         if self._error is not None:
             self._raise_error()
-        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else len(flat_view(data))
         if self._length and self._length + size > self._size:
             self.flush()
         if size >= self._size:
@@ -78,32 +82,38 @@ class Writer(Half, Corked):
                 self.sock.sendall(data)
             return size
         if size:
-            self._hold_back()
+            self._flush_when_waiting()
             self._parts.append(data if type(data) is bytes else bytes(data))
             self._length += size
-            if self._coalesces and self._watch is not None and engine.current() is None:
-                self.push_out()  # a thread beside the fibers: none of them would know of it
+            if self._coalesces and self._watch is not None and engines.current() is None:
+                self.flush_buffer()  # written by a thread beside the fibers: none of them would send it
         return size
 
     def flush(self) -> None:
-        """Send what is held back; raises what sending it, or what was held before, has met."""
+        """Send what is buffered; raises its error, or that of an earlier send."""
         self._check_open()
-        self.push_out()
+        self.flush_buffer()
         self._raise_error()
 
     def close(self) -> None:
-        """Flush, then stop writing. The socket stays, as with `Reader.close`."""
+        """Flush, then stop writing. Closes the socket as `Reader.close` does."""
         if self.closed:
             return
         try:
             super().close()
         finally:
-            self._let_go()
+            self._release()
 
     def __del__(self) -> None:
-        """Nobody closed it: what is held goes with it, for a destructor must not wait."""
+        """Without `close()`: send what the kernel takes at once, because a destructor must not wait.
+
+        That is nothing where only the methods of the socket may send.
+        """
+        if self._sends and self._length and self._error is None:
+            with contextlib.suppress(OSError):
+                send_now(self.sock, b"".join(self._parts))
         self._parts, self._length = [], 0
-        self._let_go()
+        self._release()
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -112,60 +122,60 @@ class Writer(Half, Corked):
             error, self._error = self._error, None
             raise error
 
-    def _hold_back(self) -> None:
-        """See to it that the bytes leave when the fiber waits, and before any sent past them."""
+    def _flush_when_waiting(self) -> None:
+        """Have the bytes sent when the fiber waits, and before any that are sent past this stream."""
         if not self._coalesces:
             return
         if self._watch is not None:
-            self._watch.corked = self
-        fiber = engine.current()
+            self._watch.buffered = self
+        fiber = engines.current()
         if fiber is not None and self._holder is not fiber:
             self._holder = fiber
-            fiber.hold(self)
+            fiber.add_buffered(self)
 
-    def settle(self) -> bool:
-        """The fiber waits: send. True when that had to wait itself."""
+    def flush_quietly(self) -> bool:
+        """Flush as `flush_buffer` does; True when that had to wait."""
         self._holder = None
         if not self._length or self.closed:
             return False
-        fiber = engine.current()
+        fiber = engines.current()
         before = None if fiber is None else fiber.hub.switches
-        self.push_out()
+        self.flush_buffer()
         return fiber is not None and fiber.hub.switches != before
 
-    def push_out(self) -> None:
-        """Send all that is held; what the peer makes of it is kept for the next call."""
-        fiber = engine.current()
+    def flush_buffer(self) -> None:
+        """Send all that is buffered; an error of the peer is kept for the next call."""
+        fiber = engines.current()
         if fiber is None:
             if self._sender is not None:
-                return  # a fiber is sending, and goes on until nothing is left
-            with self._turn:
-                self._send_held()
+                return  # a fiber sends until nothing is left
+            with self._lock:
+                self._send_buffered()
             return
         while self._sender is not None:
-            self._queue.append(fiber)
+            self._waiting.append(fiber)
             fiber.hub.park()
         self._sender = fiber
         try:
-            self._send_held()
+            self._send_buffered()
         finally:
             self._sender = None
-            waiting, self._queue = self._queue, []
+            waiting, self._waiting = self._waiting, []
             for other in waiting:
                 other.wake()
         if self._length:
-            self.push_out()  # a thread left it to this fiber, which had just finished
+            self.flush_buffer()  # a thread left it to this fiber, which had finished at that moment
 
-    def _send_held(self) -> None:
+    def _send_buffered(self) -> None:
         while self._length:
-            held = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts, self._length = [], 0
             if self._watch is not None:
-                self._watch.corked = None
+                self._watch.buffered = None
             try:
-                self.sock.sendall(held)
+                self.sock.sendall(data)
             except FiberTimeout as error:
-                self._error = error  # some of it has left: nothing may follow
-                raise  # and what the fiber waited for is to end
+                self._error = error  # a part may have been sent: nothing may follow
+                raise  # ends the wait of the fiber
             except OSError as error:
                 self._error = error

@@ -1,0 +1,96 @@
+"""Which engine runs: the compiled one ("native"), or its reference in Python ("python").
+
+EVERSERVE_ENGINE chooses once, when this module is first imported: "auto" (the default) takes the
+compiled one where it was built, "native" and "python" insist on theirs. Everything above imports the
+parts of the engine from here.
+"""
+
+import importlib
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from everserve.errors import EngineUnavailableError
+
+__all__ = [
+    "Fiber",
+    "FiberSocket",
+    "FiberTLSSocket",
+    "Hub",
+    "Records",
+    "Semaphore",
+    "accept_many",
+    "current",
+    "engine",
+    "turning_hub",
+]
+
+_PREFIXES = {"native": "_", "python": ""}  # of module names
+_CHOICES = ("auto", *_PREFIXES)
+
+
+def load(name: str) -> Any:
+    """Load the engine `name`, "native" or "python"; raises ImportError if it was not built."""
+
+    def part(module: str, room: str = "fibers") -> Any:
+        return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
+
+    fiber, hub, sockets = part("fiber"), part("hub"), part("sockets")
+    return SimpleNamespace(
+        name=name,
+        Hub=hub.Hub,
+        Fiber=fiber.Fiber,
+        current=hub.current,
+        turning_hub=hub.turning_hub,
+        FiberSocket=sockets.FiberSocket,
+        FiberTLSSocket=part("tlssockets").FiberTLSSocket,
+        accept_many=part("accepting").accept_many,
+        Semaphore=part("semaphore").Semaphore,
+        Records=part("records", "sockets.tls").Records,
+    )
+
+
+def _choose(wanted: str) -> Any:
+    if wanted not in _CHOICES:
+        raise EngineUnavailableError(
+            f"EVERSERVE_ENGINE={wanted!r} is no engine: choose one of {', '.join(_CHOICES)}"
+        )
+    if wanted != "auto":
+        return _insist(wanted)
+    try:
+        return load("native")
+    except ImportError:
+        return load("python")
+
+
+def _insist(wanted: str) -> Any:
+    try:
+        return load(wanted)
+    except ImportError as missing:
+        raise EngineUnavailableError(
+            f"EVERSERVE_ENGINE={wanted} cannot be met ({missing}): "
+            "install everserve with EVERSERVE_NATIVE=yes and a C compiler, or choose auto"
+        ) from missing
+
+
+_chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lower() or "auto")
+engine: Final[Literal["native", "python"]] = _chosen.name
+
+if TYPE_CHECKING:
+    from everserve.fibers.accepting import accept_many
+    from everserve.fibers.fiber import Fiber
+    from everserve.fibers.hub import Hub, current, turning_hub
+    from everserve.fibers.semaphore import Semaphore
+    from everserve.fibers.sockets import FiberSocket
+    from everserve.fibers.tlssockets import FiberTLSSocket
+    from everserve.sockets.tls.records import Records
+else:
+    Hub = _chosen.Hub
+    Fiber = _chosen.Fiber
+    current = _chosen.current
+    turning_hub = _chosen.turning_hub
+    FiberSocket = _chosen.FiberSocket
+    FiberTLSSocket = _chosen.FiberTLSSocket
+    accept_many = _chosen.accept_many
+    Records = _chosen.Records
+    Semaphore = _chosen.Semaphore

@@ -1,0 +1,116 @@
+"""Values that a program may have in an attribute of a name that is an option's here.
+
+An option counts only if its value has exactly the option's type; any other value is the program's own.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from typing import Any
+
+import everserve
+
+SWITCHES = {
+    "allow_reuse_address",
+    "allow_reuse_port",
+    "block_on_close",
+    "coalesce_writes",
+    "daemon_threads",
+    "disable_nagle_algorithm",
+    "dual_stack",
+    "implicit_tls",
+    "proxy_protocol",
+}
+COUNTS = {
+    "max_children",
+    "max_connections",
+    "max_connections_per_peer",
+    "max_handshakes",
+    "max_line",
+    "max_packet_size",
+    "max_workers",
+    "request_queue_size",
+    "socket_mode",
+}
+NUMBERS = {
+    "accept_burst",
+    "accept_rate",
+    "handshake_timeout",
+    "idle_timeout",
+    "min_receive_rate",
+    "proxy_timeout",
+    "request_timeout",
+    "shutdown_grace",
+    "stall_threshold",
+    "tls_reload_interval",
+    "worker_idle_timeout",
+    "write_timeout",
+}
+OBJECTS = {"access": "AccessRules", "tls": "TLS", "trusted_proxies": "Networks"}
+"""By the name of their class in everserve."""
+
+POLICIES = {"wait", "refuse", "reset", "shed-idle"}
+
+TYPED = {*SWITCHES, *COUNTS, *NUMBERS, *OBJECTS, "admission_steps", "overload", "overload_message"}
+"""The options whose type is known here."""
+
+
+class OwnInt(int):
+    """Not exactly a number."""
+
+
+class OwnStr(str):
+    """Not exactly a text."""
+
+
+class OwnTuple(tuple):  # type: ignore[type-arg]
+    """Not exactly a tuple."""
+
+
+def function(*arguments: Any) -> str:
+    return "a function of the program"
+
+
+VALUES: list[Any] = [
+    object(),
+    None,
+    True,
+    False,
+    0,
+    3,
+    -1,
+    "x",
+    b"x",
+    [],
+    {},
+    (),
+    function,
+    threading.Lock(),
+    threading.Event(),
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+    0.0,
+    -0.5,
+    float("nan"),
+    float("inf"),
+    OwnInt(-1),
+    OwnStr("refuse"),
+    OwnTuple([function]),
+    object,
+]
+
+
+def is_an_options(name: str, value: Any) -> bool:
+    """True if ``value`` has the type of the option ``name``, and so may mean something to everserve."""
+    kind = type(value)
+    if name in SWITCHES:
+        return kind is bool
+    if name in COUNTS:
+        return kind is int
+    if name in NUMBERS:
+        return kind in (int, float) and 0 < value < float("inf")
+    if name in OBJECTS:
+        return kind is getattr(everserve, OBJECTS[name], None)
+    if name == "overload":
+        return kind is str and value in POLICIES
+    return kind is {"admission_steps": tuple, "overload_message": bytes}.get(name)
