@@ -1,8 +1,8 @@
 """Prints the files that one connection passes through, in the order in which it first enters them.
 
-``python trace.py fibers``: TCP on fibers; ``python trace.py threads``: TLS in threads, with the files of
-``Certificates`` in the working folder. Run it with ``EVERSERVE_ENGINE=python``: it cannot see compiled
-code.
+``python trace.py fibers``: TCP on fibers. ``python trace.py threads``: TLS in threads, with the files
+of ``Certificates`` in the working folder. Run it with ``EVERSERVE_ENGINE=python``: compiled code is not
+seen.
 """
 
 from __future__ import annotations
