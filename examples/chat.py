@@ -11,28 +11,28 @@ class Chat(everserve.StreamRequestHandler):
 
     def handle(self) -> None:
         self.wfile.write(b"your name? ")
-        name = self.rfile.readline(64).decode(errors="replace").strip() or "somebody"
+        name = self.rfile.readline(64).decode(errors="replace").strip() or "anonymous"
         with self.lock:
             self.members[self] = name
-        self.tell_others(f"* {name} is here")
+        self.send_to_others(f"* {name} is here")
         for line in self.rfile:
-            self.tell_others(f"{name}: {line.decode(errors='replace').rstrip()}")
+            self.send_to_others(f"{name}: {line.decode(errors='replace').rstrip()}")
 
     def finish(self) -> None:
         with self.lock:
             name = self.members.pop(self, None)
         if name:
-            self.tell_others(f"* {name} has left")
+            self.send_to_others(f"* {name} has left")
         super().finish()
 
-    def tell_others(self, text: str) -> None:
+    def send_to_others(self, text: str) -> None:
         with self.lock:
             others = [member for member in self.members if member is not self]
         for member in others:
             try:
                 member.wfile.write(f"{text}\n".encode())
             except OSError:
-                pass  # gone: its own thread will notice
+                pass  # it has gone: its own thread will notice
 
 
 if __name__ == "__main__":

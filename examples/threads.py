@@ -1,4 +1,4 @@
-"""The standard library's threading example, unchanged but for the import: `python threads.py`."""
+"""The standard library's threading example, on everserve: `python threads.py`."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The README tells what is there: its snippets run, its commands and names exist."""
+"""The README is true: its snippets run, its commands and names exist."""
 
 import re
 import subprocess

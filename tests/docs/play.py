@@ -9,7 +9,6 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,7 @@ def main(file: str, *talk: str) -> None:
                 errors.append(error)
             group.stop()
 
-        report = run(
-            group, grace=grace, on_ready=lambda: threading.Thread(target=converse).start()
-        )
+        report = run(group, grace=grace, on_ready=lambda: threading.Thread(target=converse).start())
         if errors:
             raise errors[0]
         return report

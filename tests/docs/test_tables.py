@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import dataclasses
 import inspect
 import re
@@ -19,6 +20,7 @@ from everserve.admission.control import POLICIES
 from everserve.admission.peer import Peer
 from everserve.cli.commands import run
 from everserve.combos import CONCURRENCY
+from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
 from everserve.server.stop import StopReport
 from everserve.sockets.tls import TLS
@@ -41,6 +43,13 @@ def column(page: str, head: str, number: int = 0) -> list[str]:
     return [word for row in table_of(page, head) for word in words(row[number])]
 
 
+WITHOUT_ONE_DEFAULT = (
+    "request_queue_size",
+    "trusted_proxies",
+    "admission_steps",
+    "coalesce_writes",  # as the strategy says, and so the next
+    "daemon_threads",
+)
 OPTION_TABLE = table_of("addresses-and-options.md", "| option |")
 
 
@@ -55,7 +64,7 @@ def test_an_option_has_its_default(row: list[str]) -> None:
         value = ast.literal_eval(default[0])
         assert all(getattr(server, name) == value for server in SERVERS if hasattr(server, name))
     else:
-        assert name in ("request_queue_size", "trusted_proxies", "steps")
+        assert name in WITHOUT_ONE_DEFAULT
 
 
 @pytest.mark.parametrize("row", OPTION_TABLE, ids=lambda row: words(row[0])[0])
@@ -85,7 +94,7 @@ def test_the_attributes_of_the_strategies() -> None:
     for name, of, default, _ in table_of("concurrency.md", "| attribute | of |"):
         owners = [getattr(everserve, word) for word in words(of)] or mixins
         for owner in owners:
-            assert vars(owner)[words(name)[0]] == ast.literal_eval(words(default)[0])
+            assert getattr(owner, words(name)[0]) == ast.literal_eval(words(default)[0])
 
 
 def test_the_strategies() -> None:
@@ -99,8 +108,13 @@ def test_the_strategies() -> None:
 
 
 def test_the_policies() -> None:
-    named = [word.strip('"') for word in column("internet.md", "| `overload` | above")]
+    named = [words(row[0])[0].strip('"') for row in table_of("internet.md", "| `overload` | above")]
     assert named[:-1] == list(POLICIES)
+
+
+def test_the_reasons_to_cancel() -> None:
+    named = column("internet.md", "| `self.cancelled` |")
+    assert named == ["None", *map(str, everserve.CancelReason)]
 
 
 def test_the_events_with_their_fields_and_levels() -> None:
@@ -166,14 +180,43 @@ def test_the_names_of_the_standard_library() -> None:
 
 def test_each_repaired_defect_has_its_test() -> None:
     page = (DOCS / "drop-in.md").read_text()
-    told = {int(number) for number in re.findall(r"^(\d+)\. ", page, re.MULTILINE)}
+    listed = {int(number) for number in re.findall(r"^(\d+)\. ", page, re.MULTILINE)}
     tests = (ROOT / "tests" / "defects").glob("test_*_*.py")
     numbers = {int(found[1]) for test in tests if (found := re.match(r"test_(\d+)_", test.name))}
-    assert told == numbers
+    assert listed == numbers
 
 
-def test_the_rooms_are_those_of_the_house() -> None:
-    house = Path(everserve.__file__).parent
-    rooms = {f"{room.name}/" for room in house.iterdir() if (room / "__init__.py").exists()}
-    rooms |= {file.name for file in house.glob("*.py") if not file.name.startswith("__")}
-    assert set(column("how-it-works.md", "| room |")) == rooms
+HOUSE = Path(everserve.__file__).parent
+ROOMS = {f"{room.name}/" for room in HOUSE.iterdir() if (room / "__init__.py").exists()} | {
+    file.name for file in HOUSE.glob("*.py") if not file.name.startswith("__")
+}
+
+
+@pytest.mark.parametrize("page", ["how-it-works.md", "../CONTRIBUTING.md"])
+def test_the_rooms_are_those_of_the_source(page: str) -> None:
+    assert sorted(column(page, "| room |")) == sorted(ROOMS)
+
+
+CONTRACTS = configparser.ConfigParser()
+CONTRACTS.read(ROOT / ".importlinter")
+LAYERS = CONTRACTS["importlinter:contract:house"]["layers"].split("\n")[::-1]
+
+
+@pytest.mark.parametrize("page", ["how-it-works.md", "../CONTRIBUTING.md"])
+def test_the_rooms_are_in_the_order_of_the_contract_for_imports(page: str) -> None:
+    """A layer with several rooms has them in any order."""
+    rooms = [room.removesuffix(".py").rstrip("/") for room in column(page, "| room |")]
+    places = [place_of(room) for room in rooms]
+    assert places == sorted(places)
+
+
+def place_of(room: str) -> int:
+    (place,) = (n for n, layer in enumerate(LAYERS) if room in re.findall(r"\w+", layer))
+    return place
+
+
+def test_the_parts_of_a_group() -> None:
+    group = everserve.ServerGroup([])
+    for name in column("addresses-and-options.md", "| `ServerGroup` |"):
+        if not name.startswith("with "):
+            assert hasattr(group, re.split(r"\W", name)[0])
