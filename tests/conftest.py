@@ -18,8 +18,19 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"everserve: {engine} engine on Python {platform.python_version()}, from {place}"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _all_is_collected_in_the_end() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _leftovers_are_told_here() -> Iterator[None]:
-    """A socket that a test forgot is an error of its own module, not of one that runs later."""
+    """A socket that a test forgot is an error of its own module, not of one that runs later.
+
+    The collector passes over what was there before the module began, which is pytest's and what
+    is imported: a full collection of that takes 0.1 s, or 0.4 s under ``-X dev``, each time.
+    """
+    gc.freeze()
     yield
     gc.collect()

@@ -97,7 +97,7 @@ def test_coalesced_writes_leave_at_64_kib_and_stay_in_order(ends: Any) -> None:
     total = 3_000_000
     thread = threading.Thread(target=lambda: got.append(receive(ends.peer, total)))
     thread.start()
-    sent = b""
+    sent = bytearray()
     number = 0
     with reader, writer:
         while len(sent) < total:
