@@ -28,7 +28,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-SUITES = ("test_socketserver", "test_httpservers", "test_xmlrpc", "test_wsgiref", "test_logging")
+SUITES = ("test_xmlrpc", "test_logging", "test_socketserver", "test_httpservers", "test_wsgiref")
+"""Those that take longest come first."""
 
 STANDING_ON_IT = ("http.server", "xmlrpc.server", "wsgiref.simple_server", "logging.config")
 

@@ -1,8 +1,9 @@
 """CPython's own test suites pass, unmodified, with everserve in the place of `socketserver`.
 
-Each suite runs twice, at the same time and in interpreters of its own: on everserve, and on the
-untouched standard library. Both must run the same tests and skip the same tests, so nothing
-passes by not being run.
+Each suite runs in interpreters of its own: on everserve, with threads and with fibers, and on the
+untouched standard library. The first and the last must run the same tests and skip the same
+tests, so nothing passes by not being run. All suites run side by side, for they sleep most of the
+time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +35,25 @@ pytestmark = [
 ]
 
 
+VERSIONS: dict[str, list[str]] = {
+    "everserve": [],
+    "stdlib": ["--with", "stdlib"],
+    "fibers": ["--mixin", "FiberMixIn"],
+}
+AT_A_TIME = 8  # runs: those of the two suites that sleep, three each, and two of the others
+
+
 class Run:
     """One suite in one fresh interpreter."""
 
-    def __init__(
-        self, suite: str, server_module: str, folder: Path, mixin: str | None = None
-    ) -> None:
+    def __init__(self, suite: str, version: str, folder: Path) -> None:
         self.suite = suite
-        self.folder = folder / (mixin or server_module)
+        self.folder = folder / f"{suite}-{version}"
         self.folder.mkdir()
         self.report = self.folder / "report.json"
         self.output = self.folder / "output.txt"
-        command = [sys.executable, "-P", str(RUNNER), suite, "--with", server_module]
+        command = [sys.executable, "-P", str(RUNNER), suite, *VERSIONS[version]]
         command += ["--report", str(self.report), "--limit", str(LIMIT)]
-        command += ["--mixin", mixin] if mixin else []
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -67,7 +75,54 @@ class Run:
     def end(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+
+
+class Runs:
+    """The runs of some suites in all versions, a few at a time and in the order of `SUITES`."""
+
+    def __init__(self, suites: set[str], folder: Path) -> None:
+        self._folder = folder
+        self._running: set[Run] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._pool = ThreadPoolExecutor(AT_A_TIME)
+        self._reports: dict[tuple[str, str], Future[dict[str, Any]]] = {
+            (suite, version): self._pool.submit(self._run, suite, version)
+            for suite in SUITES
+            if suite in suites
+            for version in VERSIONS
+        }
+
+    def report(self, suite: str, version: str) -> dict[str, Any]:
+        """Wait for what happened in that run."""
+        return self._reports[suite, version].result()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            for run in self._running:
+                run.end()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, suite: str, version: str) -> dict[str, Any]:
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("the session ended before this run began")
+            run = Run(suite, version, self._folder)
+            self._running.add(run)
+        return run.result()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runs]:
+    """The runs of those suites that this session asks for; they start at once."""
+    specs = (getattr(item, "callspec", None) for item in request.session.items)
+    suites = {spec.params["suite"] for spec in specs if spec and "suite" in spec.params}
+    runs = Runs(suites, tmp_path_factory.mktemp("suites"))
+    yield runs
+    runs.end()
 
 
 def environment() -> dict[str, str]:
@@ -81,15 +136,9 @@ def counts(report: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_suite_passes_on_everserve(
-    suite: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    suite: str, runs: Runs, record_property: Callable[[str, object], None]
 ) -> None:
-    runs = [Run(suite, "everserve", tmp_path), Run(suite, "stdlib", tmp_path)]
-    try:
-        ours, theirs = (run.result() for run in runs)
-    finally:
-        for run in runs:
-            run.end()
-
+    ours, theirs = runs.report(suite, "everserve"), runs.report(suite, "stdlib")
     print(f"{suite}: run/failed/skipped {counts(ours)}, standard library {counts(theirs)}")
     record_property("suite", suite)
     record_property("everserve", counts(ours))
@@ -113,12 +162,8 @@ ABOUT_THREADS = {
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_suite_passes_with_fibers_in_place_of_threads(suite: str, tmp_path: Path) -> None:
-    run = Run(suite, "everserve", tmp_path, mixin="FiberMixIn")
-    try:
-        ours = run.result()
-    finally:
-        run.end()
+def test_suite_passes_with_fibers_in_place_of_threads(suite: str, runs: Runs) -> None:
+    ours = runs.report(suite, "fibers")
     failed = {name.split()[0].rpartition(".")[2] for name in ours["failed"]}
     assert failed <= ABOUT_THREADS, ours["said"][-12000:]
     assert ours["run"] > 0
