@@ -4,6 +4,7 @@ PYTHON ?= python3
 TOOLS := $(PYTHON) -m tools
 SERVED ?= examples/upper_tcp.py:Upper --bind tcp://127.0.0.1:9999
 ARGS ?=
+SYSTEM ?= yes
 
 .DEFAULT_GOAL := help
 .PHONY: help run test pytest lint format cover bench clean python
@@ -14,8 +15,8 @@ help: ## say what there is
 run: python ## serve the upper-casing example; SERVED names another handler and its addresses
 	@exec $(TOOLS) run run $(SERVED)
 
-test: python ## all checks, on every Python of this machine
-	@exec $(TOOLS) test
+test: python ## all checks, on every Python of this machine; SYSTEM=no installs no Debian packages
+	@exec $(TOOLS) test --system $(SYSTEM)
 
 pytest: python ## tests on the default Python alone: make pytest ARGS="tests/server -k shutdown"
 	@exec $(TOOLS) pytest $(ARGS)

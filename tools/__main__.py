@@ -13,12 +13,15 @@ from tools import interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
 from tools.steps import Crew, Step, interruptible
 
-AT_A_TIME = 2  # steps; each of them starts processes of its own
+AT_A_TIME = 3  # steps; one of them waits for something nearly always, so this fills two cores
 
 
-def test(_: Sequence[str]) -> int:
+def test(arguments: Sequence[str]) -> int:
+    given = argparse.ArgumentParser(prog="python3 -m tools test")
+    given.add_argument("--system", choices=["yes", "no"], default="yes")
+    may_install = given.parse_args(arguments).system == "yes"
     pythons = interpreters.find()
-    left_out = system.complete(list(system.missing(pythons, ROOT)))
+    left_out = system.complete(list(system.missing(pythons, ROOT)), may_install)
     pythons = interpreters.find()
     print("Python", ", ".join(f"{one.full} ({one.path})" for one in pythons), flush=True)
     return check(plan.everything(pythons), left_out)
@@ -26,13 +29,13 @@ def test(_: Sequence[str]) -> int:
 
 def lint(_: Sequence[str]) -> int:
     python = default()
-    return check([[plan.setup(python)], plan.lint(python)])
+    return check([plan.setup(python), *plan.lint(python)])
 
 
 def cover(_: Sequence[str]) -> int:
     python = default()
     tests = plan.suite(python, f"tests {python.name}", covered=True)
-    status = check([[plan.setup(python)], [tests], [plan.coverage(python)]])
+    status = check([plan.setup(python), tests, plan.coverage(python, tests)])
     return subprocess.call([python.python, "-m", "coverage", "html", "-q"], cwd=ROOT) or status
 
 
@@ -75,12 +78,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 
 
-def check(rounds: Sequence[Sequence[Step]], left_out: Sequence[str] = ()) -> int:
-    """Run the rounds one after the other, tell how they went, give the exit status."""
+def check(steps: Sequence[Step], left_out: Sequence[str] = ()) -> int:
+    """Run the steps, report how they went, give the exit status."""
     crew = Crew(AT_A_TIME)
-    for steps in rounds:
-        crew.run(steps)
-    outcomes = [crew.outcomes[step.name] for steps in rounds for step in steps]
+    crew.run(steps)
+    outcomes = [crew.outcomes[step.name] for step in steps]
     summary.tell(outcomes, left_out)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 

@@ -71,27 +71,34 @@ def suite(
     return Step(name, measured if covered else plain, needs=needs, xml=xml)
 
 
-def coverage(python: Environment) -> Step:
-    """The figure of the first interpreter's run; pyproject.toml says how much is enough."""
+def coverage(python: Environment, tests: Step) -> Step:
+    """The figure of that run; pyproject.toml says how much is enough."""
     run = [python.python, "-m", "coverage"]
-    return Step("coverage", [[*run, "combine", "--quiet"], [*run, "report"]])
+    return Step("coverage", [[*run, "combine", "--quiet"], [*run, "report"]], needs=tests.name)
 
 
-def everything(pythons: Sequence[Interpreter]) -> list[list[Step]]:
-    """All steps, in rounds: those of one round do not need one another."""
+def everything(pythons: Sequence[Interpreter]) -> list[Step]:
+    """All steps, those that take longest first, each behind the one that it needs.
+
+    Two run at a time: what is long must not be left for the end, where it would run alone.
+    """
     first, *others = [environment(python) for python in pythons]
     pure = without_compiler(pythons[0])
     covered = suite(first, f"tests {first.name}", True, HEAVY if others else ())
+    last = [
+        step
+        for one in reversed(others)
+        for step in (
+            setup(one),
+            suite(one, f"tests {one.name}", leaving=() if one is others[-1] else HEAVY),
+        )
+    ]
     return [
-        [setup(one) for one in (first, pure, *others)],
-        [
-            covered,
-            suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
-            *(
-                suite(one, f"tests {one.name}", leaving=() if one is others[-1] else HEAVY)
-                for one in others
-            ),
-            *lint(first),
-        ],
-        [coverage(first)],
+        setup(first),
+        covered,
+        *last,
+        setup(pure),
+        suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
+        coverage(first, covered),
+        *lint(first),
     ]

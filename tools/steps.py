@@ -1,7 +1,8 @@
 """Run steps, a few at a time, each with its output kept apart; stop them all together.
 
-A step is a list of commands that run one after the other until one fails. Its output goes to a
-file, and is printed when the step is over.
+A step is a list of commands that run one after the other until one fails. It may need another
+step, and starts when that one has passed. Its output goes to a file, and is printed when the step
+is over.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,9 @@ RECORDS = ROOT / ".cache/check"  # outputs, and the XML that pytest leaves
 LIMIT = 1200.0  # seconds that one step may take
 GRACE = 10.0  # seconds between asking processes to end and killing them
 INHERITED = ("EVERSERVE_ENGINE", "EVERSERVE_NATIVE")
-NOT_INHERITED = re.compile(r"EVERSERVE_|PYTHON(PATH|HOME)$|VIRTUAL_ENV$|COV|PYTEST_ADDOPTS$")
+NOT_INHERITED = re.compile(
+    r"EVERSERVE_|PYTHON(PATH|HOME|DONTWRITEBYTECODE)$|VIRTUAL_ENV$|COV|PYTEST_ADDOPTS$"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Step:
     name: str
     commands: Sequence[Sequence[str]]
     variables: Mapping[str, str] = field(default_factory=dict)
-    needs: str = ""  # the step that must have passed before
+    needs: str = ""  # the step that must have passed before; it stands earlier in the list
     xml: Path | None = None  # where pytest reports, if this runs it
 
 
@@ -45,7 +48,8 @@ class Outcome:
 
     step: Step
     passed: bool
-    seconds: float
+    seconds: float = 0.0
+    processor: float = 0.0  # seconds of all its processes
     reason: str = ""
 
 
@@ -59,50 +63,63 @@ class Crew:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, steps: Iterable[Step]) -> None:
-        """Run steps that do not need one another; give up on all of them on Ctrl-C."""
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run them, the first that can start first; give up on all of them on Ctrl-C."""
         pool = ThreadPoolExecutor(self.size)
-        futures = [pool.submit(self._run_one, step) for step in steps]
+        left = list(steps)
+        running: set[Future[Outcome]] = set()
         try:
-            for future in as_completed(futures):
-                outcome = future.result()
-                self.outcomes[outcome.step.name] = outcome
-                show(outcome)
+            while left or running:
+                running |= {pool.submit(self._run_one, step) for step in self._next(left, running)}
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcome = future.result()
+                    self.outcomes[outcome.step.name] = outcome
+                    show(outcome)
         except BaseException:
             self._signal_all(signal.SIGINT)  # pytest then runs the `finally` of its test
-            wait(futures, GRACE)
+            wait(running, GRACE)
             self._signal_all(signal.SIGKILL)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def _next(self, left: list[Step], running: Sized) -> list[Step]:
+        """Take from the list what may start now: as many as there is room for."""
+        ready = [step for step in left if not step.needs or step.needs in self.outcomes]
+        chosen = ready[: self.size - len(running)]
+        for step in chosen:
+            left.remove(step)
+        return chosen
+
     def _run_one(self, step: Step) -> Outcome:
         before = self.outcomes.get(step.needs)
         if self._stopped:
-            return Outcome(step, False, 0.0, "stopped")
+            return Outcome(step, False, reason="stopped")
         if before is not None and not before.passed:
-            return Outcome(step, False, 0.0, f"not run: {step.needs} failed")
+            return Outcome(step, False, reason=f"not run: {step.needs} failed")
         began = time.monotonic()
         log = log_of(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         if step.xml is not None:
             step.xml.unlink(missing_ok=True)
         print(f"... {step.name}", flush=True)
-        reason = ""
+        reason, processor = "", 0.0
         with log.open("wb") as output:
             for command in step.commands:
-                reason = self._call(command, step.variables, began + LIMIT, output.fileno())
+                reason, used = self._call(command, step.variables, began + LIMIT, output.fileno())
+                processor += used
                 if reason:
                     break
-        return Outcome(step, not reason, time.monotonic() - began, reason)
+        return Outcome(step, not reason, time.monotonic() - began, processor, reason)
 
     def _call(
         self, command: Sequence[str], variables: Mapping[str, str], deadline: float, output: int
-    ) -> str:
-        """Run one command; give the reason why it failed, and nothing when it did not."""
+    ) -> tuple[str, float]:
+        """Run one command: the reason why it failed, or nothing, and its processor seconds."""
         with self._lock:
             if self._stopped:
-                return "stopped"
+                return "stopped", 0.0
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -122,10 +139,10 @@ class Crew:
         self._signal(process, signal.SIGKILL)
         with self._lock:
             self._running.remove(process)
-            status = process.wait()
+            used = reap(process)
         if time.monotonic() >= deadline:
-            return f"took more than {LIMIT:.0f} s"
-        return f"exit status {status}" if status else ""
+            return f"took more than {LIMIT:.0f} s", used
+        return f"exit status {process.returncode}" if process.returncode else "", used
 
     def _signal_all(self, number: signal.Signals) -> None:
         with self._lock:
@@ -139,6 +156,13 @@ class Crew:
         with self._lock:
             if process in self._running:
                 os.killpg(process.pid, number)
+
+
+def reap(process: subprocess.Popen[bytes]) -> float:
+    """Take note of how it ended; the processor seconds of it and of what it has waited for."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime
 
 
 def environ() -> dict[str, str]:

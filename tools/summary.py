@@ -66,10 +66,12 @@ def tell(outcomes: Sequence[Outcome], left_out: Iterable[str]) -> None:
         total.add(tally)
     tell_left_out(tallies, left_out)
     tell_suites(tallies)
-    headline("steps")
+    headline("steps: seconds, and seconds of a processor")
     for outcome in outcomes:
         counts = f"  {tallies[outcome.step.name]}" if outcome.step.xml else ""
-        print(f"{outcome.step.name:<34}{outcome.seconds:7.1f} s  {verdict(outcome)}{counts}")
+        times = f"{outcome.seconds:7.1f} s {outcome.processor:7.1f} s"
+        print(f"{outcome.step.name:<34}{times}  {verdict(outcome)}{counts}")
+    print(f"{'all together':<44}{sum(outcome.processor for outcome in outcomes):7.1f} s")
     headline("total: the tests of every interpreter, and each other step as one check")
     print(total, flush=True)
 

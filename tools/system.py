@@ -43,23 +43,30 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
             yield Package(f"python{minor}-dev", f"the native engine on {path}")
 
 
-def complete(packages: Sequence[Package]) -> list[str]:
-    """Install the packages where that is possible; say what is left out, and why."""
-    if not packages:
-        return []
-    if shutil.which("apt-get") is None:
-        return [left_out(package, "there is no apt-get here") for package in packages]
-    if os.geteuid() != 0:
-        names = " ".join(package.name for package in packages)
-        why = f"only root may install; as root: apt-get install {names}"
+def complete(packages: Sequence[Package], may_install: bool) -> list[str]:
+    """Install the packages where that is possible; give what is left out, and why."""
+    names = " ".join(package.name for package in packages)
+    why = reason_against(names, may_install)
+    if why or not packages:
         return [left_out(package, why) for package in packages]
+    print(f"apt-get install {names}: tests need them; SYSTEM=no leaves them out", flush=True)
     reasons = {package: install(package.name) for package in packages}
     return [left_out(package, reason) for package, reason in reasons.items() if reason]
 
 
+def reason_against(names: str, may_install: bool) -> str:
+    """Why nothing is installed; empty where it may be."""
+    if not may_install:
+        return "SYSTEM=no"
+    if shutil.which("apt-get") is None:
+        return "there is no apt-get here"
+    if os.geteuid() != 0:
+        return f"only root may install; as root: apt-get install {names}"
+    return ""
+
+
 def install(name: str) -> str:
     """Install one package, with fresh lists on the second try; give the reason when that failed."""
-    print(f"apt-get install {name}", flush=True)
     return apt([*INSTALL, name]) and (apt(["apt-get", "update"]) or apt([*INSTALL, name]))
 
 
