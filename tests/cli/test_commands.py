@@ -91,12 +91,13 @@ def test_a_second_signal_cuts_and_says_whom() -> None:
 
 def test_several_addresses_of_any_kind(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    binds = ["tcp://[::1]:0", f"unix:{path}", "unix:@everserve-test", "tcp://*:0"]
+    abstract = f"unix:@everserve-test-{os.getpid()}"
+    binds = ["tcp://[::1]:0", f"unix:{path}", abstract, "tcp://*:0"]
     arguments = [word for bind in binds for word in ("--bind", bind)]
     with serving(UPPER, *arguments, lines=4) as (process, said):
         assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", said[0])
         assert said[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
-        assert said[2].endswith("on unix:@everserve-test\n")
+        assert said[2].endswith(f"on {abstract}\n")
         assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", said[3])
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
