@@ -18,7 +18,10 @@ from benchmarks.programs import CIPHER
 
 from benchmarks import measure, programs
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler"),
+    pytest.mark.usefixtures("unmeasured"),
+]
 
 SETTINGS = Settings(server_core=None, load_core=None, seconds=0.1, warmup=0.02, idle=20)
 SMALL = ("--connections", "4", "--bytes", "64")

@@ -58,7 +58,6 @@ class Run:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -115,7 +114,7 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, unmeasured: None
 ) -> Iterator[Runs]:
     """The runs of those suites that this session asks for; they start at once."""
     specs = (getattr(item, "callspec", None) for item in request.session.items)
@@ -123,11 +122,6 @@ def runs(
     runs = Runs(suites, tmp_path_factory.mktemp("suites"))
     yield runs
     runs.end()
-
-
-def environment() -> dict[str, str]:
-    """The variables of this process without those by which coverage enters child processes."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("COVERAGE_", "COV_"))}
 
 
 def counts(report: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, on_free_ports
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 LIMIT = 20.0
 KEYS = {"^C": signal.SIGINT}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.docs.blocks import PAGES, Block, blocks_of, fits, on_free_ports
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SNIPPETS = [block for page in PAGES for block in blocks_of(page) if block.language == "python"]
 NEEDS = {"certificates", "the block above"}
 PLAY = Path(__file__).with_name("play.py")

@@ -16,6 +16,8 @@ import pytest
 
 import everserve
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
