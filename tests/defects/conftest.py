@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "documented: holds on the standard library too")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def against(pytestconfig: pytest.Config) -> str:
     """``everserve`` or ``stdlib``."""
     return str(pytestconfig.getoption("--against", default="everserve"))
