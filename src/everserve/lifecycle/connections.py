@@ -65,20 +65,15 @@ class ConnectionTable:
             if stale is not None:
                 lost(stale)
         self._by_request[place] = connection
-        self._refer(connection, request, lost)
-        return connection
-
-    def _refer(
-        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
-    ) -> None:
         connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+        return connection
 
     def replace(
         self, connection: Connection, request: Any, lost: Callable[[Connection], object]
     ) -> None:
         """Follow a connection whose socket goes on as another object, ``request``."""
         self._move(connection, id(request))
-        self._refer(connection, request, lost)
+        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
 
     def _died(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
         """Its request is no more: closed without the server's hooks, or detached for a wrapper."""
@@ -103,7 +98,7 @@ class ConnectionTable:
     def unfile(self, request: Any) -> Connection | None:
         """Find a request that is about to be closed, and free its descriptor for the next."""
         connection = self.find(request)
-        if connection is not None:
+        if connection is not None and connection.key is not None:
             self._forget_descriptor(connection)
         return connection
 
@@ -120,8 +115,10 @@ class ConnectionTable:
             return False
         if self._by_request.pop(connection.place, None) is None:
             return False
-        self._forget_descriptor(connection)
-        self._shed.discard(connection.id)
+        if connection.key is not None:
+            self._forget_descriptor(connection)
+        if self._shed:
+            self._shed.discard(connection.id)
         connection.close()
         return True
 

@@ -56,13 +56,12 @@ class Progress:
             self._emitter.emit(Accepted(connection.id, peer))
         return connection
 
-    def opened(self, connection: Connection | None, peer: Any, runner: int) -> None:
-        """Note that the handler begins, in the thread or fiber ``runner``."""
-        if connection is None:
-            return
+    def opened(self, connection: Connection, peer: Any, here: Callable[[], int]) -> None:
+        """Note that the handler begins, in the thread or fiber that ``here()`` identifies."""
         if connection.in_handshake:
             self.handshake_done(connection)
-        connection.runner = runner
+        if connection.runner is None:
+            connection.runner = here()
         connection.state = ConnectionState.HANDLING
         if self._emitter.subscribers:
             self._emitter.emit(Opened(connection.id, peer))

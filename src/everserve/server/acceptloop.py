@@ -59,6 +59,10 @@ class Port:
         """A request waits."""
         self.is_ready = True
 
+    def read_settings(self) -> None:
+        """Take the settings as they are after the wait."""
+        self._acceptor.read_settings()
+
     def pause(self) -> float | None:
         """Seconds after which to look again, ``None`` for no such time."""
         if self._left_to_drain is not None:
@@ -80,6 +84,8 @@ class Port:
 
     def attend(self) -> None:
         """Do what is due after each turn, but not once the run is to end."""
+        if not self.strategy.attends:
+            return
         self.strategy.attend()
         order = self.strategy.take_order()
         if order is not None:
@@ -87,7 +93,9 @@ class Port:
 
     def needs_service(self) -> bool:
         """True if something is to be done regularly even while no request comes."""
-        return not is_default(self.hooks.service_actions) or self.strategy.needs_attention()
+        if not is_default(self.hooks.service_actions):
+            return True
+        return self.strategy.attends and self.strategy.needs_attention()
 
     def is_over(self) -> bool:
         """True when the loop need not look at it any more; a stop drains the backlog first.
@@ -152,9 +160,12 @@ class AcceptLoop:
     def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:
         """Serve until every server's state says otherwise; ``on_retired(port)`` when one's does."""
         while self._go_on(on_retired):
-            serviced = any(port.needs_service() for port in self._ports)
+            serviced = False
+            for port in self._ports:
+                serviced = port.needs_service() or serviced
             self._wait(poll_interval if serviced else None)
             for port in self._ports:
+                port.read_settings()
                 port.take(one=serviced)
                 if port.life.accepting:
                     port.attend()

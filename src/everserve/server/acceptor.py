@@ -5,6 +5,8 @@ The accept loop calls it when a request waits; ``Flow.admit`` is what comes next
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from everserve.concurrency.strategy import Strategy
@@ -12,7 +14,7 @@ from everserve.events import BackedOff
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle, ServerState
 from everserve.server.flow import Flow
-from everserve.server.hooks import Hooks
+from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import Listener, listener_of
 from everserve.sockets.accepting import BackOff, Verdict, classify
 
@@ -41,24 +43,36 @@ class Acceptor:
         self._life.gated = False
         return True
 
+    def read_settings(self) -> None:
+        """Take the settings as they are now, for the requests to come."""
+        self._flow.read_settings()
+
     def pause(self) -> float:
         """Seconds until the next attempt may be made; 0.0 for now."""
         return self.back_off.remaining() or self._flow.pause()
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
+        take: Callable[[], object] = hooks._handle_request_noblock
+        get_request = hooks.get_request
         listener = self._listener(hooks)
-        most = BATCH if listener.takes_batches(hooks.get_request) else 1
-        for _ in range(most):
-            if not hooks._handle_request_noblock():
-                return
-            if not self._life.taking or not self.can_accept(hooks):
+        if not listener.takes_batches(get_request):
+            take()
+            return
+        accept_many = self._strategy.accept_many
+        if accept_many is not None and is_default(take) and listener.accepts_streams:
+            take = partial(self._take_batch, hooks, accept_many)
+        for _ in range(BATCH):
+            if not take() or not self._life.taking or not self.can_accept(hooks):
                 return
 
     def take(self, hooks: Hooks) -> bool:
         """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
-        accept_many = self._strategy.accept_many
-        if accept_many is not None and self._listener(hooks).accepts_in_batches(hooks.get_request):
+        if self.listener is None:  # no loop runs that has read them
+            self._flow.read_settings()
+        accept_many, listener = self._strategy.accept_many, self._listener(hooks)
+        by_batches = listener.accepts_streams and listener.takes_batches(hooks.get_request)
+        if accept_many is not None and by_batches:
             return self._take_batch(hooks, accept_many)
         try:
             request, client_address = hooks.get_request()

@@ -23,7 +23,7 @@ from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
@@ -61,9 +61,13 @@ class Flow:
 
     # -- before accept -------------------------------------------------------------------------
 
+    def read_settings(self) -> None:
+        """Take the settings as they are now: once for each turn of the loop, not for each request."""
+        self._settings.read()
+
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
-        settings = self._settings.read()
+        settings = self._settings.values
         if settings.overload != "wait":
             return True
         return not self._is_full() and self._control.has_room(settings)
@@ -94,7 +98,7 @@ class Flow:
 
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Admit a request that was accepted, or refuse it; an error costs that request alone."""
-        settings = self._settings.read()
+        settings = self._settings.values
         connection = None
         try:
             # Before it is counted itself.
@@ -184,13 +188,13 @@ class Flow:
         the request without these ends it here.
         """
         connection = self._connections.find(request)
-        self._run_here(connection)
+        if connection is not None and connection.runner is None:
+            connection.runner = self._strategy.here()
         try:
             try:
                 hooks.finish_request(request, client_address)
-            except (
-                Exception
-            ) as error:  # ``finish`` has reported it, unless a program overrides that
+            except Exception as error:
+                # ``finish`` has reported it, unless a program overrides that.
                 self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
@@ -210,7 +214,8 @@ class Flow:
                 context = self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
-            self._progress.opened(connection, client_address, self._strategy.here())
+            if connection is not None:
+                self._progress.opened(connection, client_address, self._strategy.here)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
@@ -288,6 +293,8 @@ class Flow:
         self._ended(hooks, connection)
 
     def _ended(self, hooks: Hooks, connection: Connection | None) -> None:
+        if connection is None or connection.state is ConnectionState.CLOSED:
+            return  # each of the hooks of its end comes here
         self._progress.ended(connection)
         if self._life.keeps_listener and not self._connections:
             self._life.keeps_listener = False

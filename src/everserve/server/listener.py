@@ -22,6 +22,9 @@ class Listener:
     accepts_connections = False
     """True if connections are accepted from it: ``close`` refuses new ones, and harms none."""
 
+    accepts_streams = False
+    """True if those are byte streams, so that a batch of them may be accepted at once."""
+
     def timeout(self) -> float | None:
         """The timeout of the socket, in seconds."""
         return None
@@ -35,10 +38,6 @@ class Listener:
         """True if ``get_request`` says at once that nothing waits, so that it may be called again."""
         return False
 
-    def accepts_in_batches(self, get_request: Any) -> bool:
-        """True if accept(2) may be called in the place of ``get_request``."""
-        return False
-
     def close(self) -> None:
         """Close it."""
 
@@ -48,6 +47,8 @@ class _SocketListener(Listener):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._is_plain = type(sock) is socket.socket
+        self.accepts_streams = sock.type == socket.SOCK_STREAM  # once: it takes a microsecond
 
     def timeout(self) -> float | None:
         return self._socket.gettimeout()
@@ -56,7 +57,7 @@ class _SocketListener(Listener):
         self._socket.close()
 
     def _is_taken_plainly(self, get_request: Any) -> bool:
-        return type(self._socket) is socket.socket and is_default(get_request)
+        return self._is_plain and is_default(get_request)
 
 
 class StreamListener(_SocketListener):
@@ -86,9 +87,6 @@ class StreamListener(_SocketListener):
 
     def takes_batches(self, get_request: Any) -> bool:
         return self.timeout() == 0.0 and self._is_taken_plainly(get_request)
-
-    def accepts_in_batches(self, get_request: Any) -> bool:
-        return self._socket.type == socket.SOCK_STREAM and self.takes_batches(get_request)
 
 
 class DatagramListener(_SocketListener):

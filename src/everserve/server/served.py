@@ -16,6 +16,7 @@ from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connections
 from everserve.lifecycle.state import ServerState
 from everserve.reading import Reading
+from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
@@ -71,6 +72,7 @@ class Served(_Base):
         """
         self._everserve.conductor.handle_request(self)
 
+    @default_hook
     def _handle_request_noblock(self) -> bool:
         """Take one request, which is known to wait, and see it on its way. False if none was there."""
         return self._everserve.acceptor.take(self)
