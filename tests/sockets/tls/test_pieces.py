@@ -241,11 +241,7 @@ SMALL_PIECES = 1000  # a stream that is read byte by byte to its end takes a min
 
 
 def read_in_pieces(server: TLSSocket, size: int) -> bytes:
-<<<<<<< HEAD:tests/sockets/tls/test_pieces.py
     """By `recv` and `recv_into` alternately, until the end of the stream."""
-=======
-    """By `recv` and `recv_into` in turn, until the stream's end."""
->>>>>>> eac51496a95a5787d4aa9fe0fe4ffdb9dc718deb:tests/sockets/test_tlswire.py
     got = bytearray()
     for asked in chain([size] * SMALL_PIECES, repeat(65_536)):
         part, buffer = server.recv(asked), bytearray(asked)
