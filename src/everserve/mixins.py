@@ -13,7 +13,7 @@ from everserve.concurrency.fibers import FiberStrategy
 from everserve.concurrency.forks import ForkStrategy
 from everserve.concurrency.pool import PoolStrategy
 from everserve.concurrency.threads import ThreadStrategy
-from everserve.reading import Reading
+from everserve.reading import InstanceReading, Reading
 from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.served import Served
@@ -134,7 +134,7 @@ if hasattr(os, "fork"):
         timeout: float | None = 300
         max_children: int = 40
 
-        @Reading
+        @InstanceReading
         def active_children(self) -> set[int] | None:
             """The process ids of the children that run; ``None`` before the first."""
             strategy = self._everserve.strategy

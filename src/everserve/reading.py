@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
-__all__ = ["DefaultInt", "Reading"]
+__all__ = ["DefaultInt", "InstanceReading", "Reading"]
 
 ValueT = TypeVar("ValueT")
 
@@ -32,3 +32,14 @@ class Reading(Generic[ValueT]):
     def __get__(self, instance: object, owner: type) -> ValueT: ...
     def __get__(self, instance: object | None, owner: type) -> Self | ValueT:
         return self if instance is None else self._read(instance)
+
+
+class InstanceReading(Reading[ValueT]):
+    """A ``Reading`` that is ``None`` on the class, as an attribute of the standard library is there."""
+
+    @overload  # type: ignore[override]
+    def __get__(self, instance: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> ValueT: ...
+    def __get__(self, instance: object | None, owner: type) -> ValueT | None:
+        return None if instance is None else self._read(instance)

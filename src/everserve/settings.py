@@ -7,9 +7,9 @@ years. So a public attribute is taken for an option only where its value has exa
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from math import isnan
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -76,7 +76,11 @@ class Settings:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and not isnan(value))
+    return type(value) in (int, float) and 0 < value < inf
+
+
+def _is_grace(value: Any) -> bool:
+    return _is_number(value) or (type(value) in (int, float) and value == 0)
 
 
 def _is_optional_number(value: Any) -> bool:
@@ -84,11 +88,11 @@ def _is_optional_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int
+    return type(value) is int and value > 0
 
 
 def _is_optional_count(value: Any) -> bool:
-    return value is None or type(value) is int
+    return value is None or _is_count(value)
 
 
 def _is_flag(value: Any) -> bool:
@@ -128,9 +132,9 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "max_workers": _is_count,
     "worker_idle_timeout": _is_number,
     "stall_threshold": _is_optional_number,
-    "shutdown_grace": _is_number,
+    "shutdown_grace": _is_grace,
 }
-"""What has exactly an option's type. The standard library's own attributes are not among them."""
+"""What has exactly an option's type, and its range. The standard library's own are not among them."""
 
 _STANDARD: Mapping[str, Callable[[Any], Any]] = {
     "max_children": int,
@@ -147,32 +151,43 @@ _MISSING = object()
 class SettingsReader:
     """Reads the settings off a server's attributes, anew each time: a change counts at once.
 
-    Keeps no server alive. ``values`` are those of the last ``read()``.
+    Those that its class has: an option of another strategy has no meaning. Keeps no server alive.
+    ``values`` are those of the last ``read()``.
     """
 
     def __init__(self, server: object) -> None:
         self._server = weakref.ref(server)
         self._raw: tuple[Any, ...] = ()
-        self._read_all = attrgetter(*NAMES)
+        own = vars(server)
+        self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
+        self._read_all = _getter(self._names)
         self.values = Settings()
         self.read()
 
     def read(self) -> Settings:
         """The settings now. Costs a look at each attribute, where none has changed."""
+        server = self._server()
         try:
-            raw = self._read_all(self._server())
-        except Exception:  # an attribute is missing (a standard server), or a property fails
-            raw = self._read_each()
+            raw = self._read_all(server)
+        except Exception:  # one has gone, or a property fails
+            raw = self._read_each(server)
         if not _are_same(raw, self._raw):
             self._raw = raw
-            self.values = Settings(**{n: _take(n, v) for n, v in zip(NAMES, raw, strict=True)})
+            taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
+            self.values = Settings(**taken)
         return self.values
 
-    def _read_each(self) -> tuple[Any, ...]:
-        server = self._server()
+    def _read_each(self, server: object) -> tuple[Any, ...]:
         if server is None:
             return self._raw
-        return tuple(_attribute(server, name) for name in NAMES)
+        return tuple(_attribute(server, name) for name in self._names)
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """A call that reads all those attributes at once, and raises where one is missing."""
+    if len(names) < 2:  # of one name it would return the bare value
+        return lambda server: tuple(getattr(server, name) for name in names)
+    return attrgetter(*names)
 
 
 def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:

@@ -81,7 +81,7 @@ def test_it_agrees_with_ipaddress(found: list[Any], address: Any) -> None:
     assert (host_of((str(address), 1)) in Networks(map(str, found))) is inside
 
 
-def test_everybody_may_come_unless_something_is_said() -> None:
+def test_every_peer_may_connect_without_rules() -> None:
     access = AccessRules()
     assert all(access.permits(address) for address in (V4, V6, MAPPED, "/path", "", None))
 
@@ -96,7 +96,7 @@ def test_what_is_allowed_and_what_is_denied() -> None:
     assert access.permits("/run/socket")  # has no network
 
 
-def test_deny_alone_lets_the_others_in() -> None:
+def test_deny_alone_permits_the_others() -> None:
     access = AccessRules(deny=["192.0.2.0/24"])
     assert access.permits(("198.51.100.1", 1))
     assert not access.permits(V4)
@@ -106,13 +106,13 @@ def test_parse() -> None:
     access = AccessRules.parse("allow 192.0.2.0/24 , deny 192.0.2.7,allow ::1")
     assert repr(access) == "<AccessRules allow 192.0.2.0/24, allow ::1, deny 192.0.2.7>"
     assert AccessRules.parse(access) is access
-    assert repr(AccessRules()) == "<AccessRules everybody>"
+    assert repr(AccessRules()) == "<AccessRules every peer>"
 
 
 @pytest.mark.parametrize(
     "text", ["", "10.0.0.0/8", "allow", "forbid 10.0.0.0/8", "allow 10/8/8", "deny x"]
 )
-def test_parse_what_is_no_access(text: str) -> None:
+def test_parse_what_are_no_rules(text: str) -> None:
     with pytest.raises(OptionError):
         AccessRules.parse(text)
 

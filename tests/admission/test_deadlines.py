@@ -1,239 +1,162 @@
-"""``admission.deadlines``: one thread that looks at each deadline when it is due."""
+"""``admission.deadlines``: whether a connection keeps to its limits, by a made-up clock and traffic."""
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterator
-from time import monotonic
-from typing import Any
-
 import pytest
-from tests.clients import LIMIT
 
-from everserve.admission.watchdog import Watchdog
+from everserve.admission.deadlines import (
+    FIRST_GRACE,
+    ConnectionDeadlines,
+    StageDeadline,
+    TimeLimits,
+)
+from everserve.sockets.tcpinfo import Traffic
 
-HOUR = 3600.0
-
-
-class Due:
-    """Is looked at, and says when again."""
-
-    def __init__(self, *again: float | None) -> None:
-        self._again = iter(again)
-        self.looks: list[float] = []
-        self.looked = threading.Semaphore(0)
-
-    def due(self, now: float) -> float | None:
-        self.looks.append(now)
-        self.looked.release()
-        more = next(self._again, None)
-        return None if more is None else now + more
-
-    def wait(self) -> None:
-        assert self.looked.acquire(timeout=LIMIT)
+BEGAN = 1000.0
 
 
-@pytest.fixture
-def watchdog() -> Iterator[Watchdog]:
-    watchdog = Watchdog("watchdog-under-test")
-    yield watchdog
-    for deadline in tuple(watchdog._watched):
-        watchdog.forget(deadline)
-    watchdog.close()
-    for thread in threads():
-        thread.join(LIMIT)
-    assert not threads()
+class FakeConnection:
+    """A connection on which what has moved is made up."""
+
+    def __init__(self) -> None:
+        self.now: Traffic | None = Traffic(0.0, 0, 0, False)
+
+    def traffic(self) -> Traffic | None:
+        return self.now
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "watchdog-under-test"]
+class Watched:
+    """A ``ConnectionDeadlines``, its connection, and what was missed."""
+
+    def __init__(self, **limits: float) -> None:
+        self.connection = FakeConnection()
+        self.missed: list[str] = []
+        self.deadlines = ConnectionDeadlines(
+            TimeLimits(**limits), self.connection, self.missed.append, began=BEGAN
+        )
+
+    def look(
+        self,
+        after: float,
+        quiet: float = 0.0,
+        received: int = 0,
+        delivered: int = 0,
+        waiting: bool = False,
+    ) -> float | None:
+        """Look so many seconds after the beginning; when to look again, counted from there."""
+        self.connection.now = Traffic(quiet, received, delivered, waiting)
+        again = self.deadlines.due(BEGAN + after)
+        return None if again is None else round(again - BEGAN, 6)
 
 
-def test_nothing_to_watch_is_no_thread(watchdog: Watchdog) -> None:
-    assert not threads()
-    assert len(watchdog) == 0
+def test_no_limits() -> None:
+    assert not TimeLimits()
+    assert not TimeLimits().need_traffic
+    assert TimeLimits(request_timeout=1)
+    assert not TimeLimits(request_timeout=1).need_traffic
+    for name in ("idle_timeout", "write_timeout", "min_receive_rate"):
+        assert TimeLimits(**{name: 1}).need_traffic
 
 
-def test_it_looks_in_the_order_of_time(watchdog: Watchdog) -> None:
-    order: list[str] = []
-
-    class Named(Due):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-        def due(self, now: float) -> float | None:
-            order.append(self.name)
-            return super().due(now)
-
-    begin = monotonic() + 0.05
-    late, early, latest = Named("late"), Named("early"), Named("latest")
-    watchdog.watch(late, begin + 0.001)
-    watchdog.watch(early, begin)
-    watchdog.watch(latest, begin + 0.002)
-    assert len(threads()) == 1
-    latest.wait()
-    assert order == ["early", "late", "latest"]
-    assert early.looks[0] >= begin
+def test_request_timeout() -> None:
+    watched = Watched(request_timeout=10)
+    assert watched.deadlines.ends == watched.deadlines.first_look == BEGAN + 10
+    assert watched.look(9.9) == 10
+    assert watched.look(10) is None
+    assert watched.missed == ["request_timeout"]
 
 
-def test_an_earlier_one_is_not_missed(watchdog: Watchdog) -> None:
-    far, near = Due(), Due()
-    watchdog.watch(far, monotonic() + HOUR)
-    watchdog.watch(near, monotonic())
-    near.wait()
-    assert not far.looks
+def test_idle_timeout() -> None:
+    watched = Watched(idle_timeout=10)
+    assert watched.deadlines.ends is None
+    assert watched.deadlines.first_look == BEGAN + 10
+    assert watched.look(10, quiet=4) == 16
+    assert watched.look(16, quiet=0) == 26
+    assert watched.missed == []
+    assert watched.look(26, quiet=10) is None
+    assert watched.missed == ["idle_timeout"]
 
 
-def test_it_looks_again_when_asked_to(watchdog: Watchdog) -> None:
-    deadline = Due(0.0, 0.001, None)
-    watchdog.watch(deadline, monotonic())
-    for _ in range(3):
-        deadline.wait()
+def test_what_was_before_the_handler_is_not_its_idleness() -> None:
+    watched = Watched(idle_timeout=10)
+    assert watched.look(5, quiet=100) == 10
 
 
-def test_a_deadline_that_is_past_is_due_at_once(watchdog: Watchdog) -> None:
-    deadline = Due()
-    watchdog.watch(deadline, 0.0)
-    deadline.wait()
+def test_write_timeout() -> None:
+    watched = Watched(write_timeout=10)
+    assert watched.deadlines.first_look == BEGAN + 5
+    assert watched.look(5, delivered=100, waiting=True) == 10
+    assert watched.look(10, delivered=100, waiting=True) == 15
+    assert watched.missed == []
+    assert watched.look(15, delivered=100, waiting=True) is None
+    assert watched.missed == ["write_timeout"]
 
 
-def test_what_is_forgotten_is_not_looked_at(watchdog: Watchdog) -> None:
-    forgotten, other = Due(), Due()
-    soon = monotonic() + 0.02
-    watchdog.watch(forgotten, soon)
-    watchdog.watch(other, soon)
-    watchdog.forget(forgotten)
-    assert len(watchdog) == 1
-    other.wait()
-    assert not forgotten.looks
-    watchdog.forget(forgotten)  # once more does no harm
+def test_write_timeout_begins_anew_with_each_byte() -> None:
+    watched = Watched(write_timeout=10)
+    for step in range(1, 50):
+        assert watched.look(5 * step, delivered=step, waiting=True) == 5 * step + 5
+    assert watched.look(250, delivered=49, waiting=True) == 255
+    assert watched.look(255, delivered=49, waiting=True) is None
 
 
-def test_forgetting_while_it_looks(watchdog: Watchdog) -> None:
-    entered, go_on = threading.Event(), threading.Event()
-
-    class Slow(Due):
-        def due(self, now: float) -> float | None:
-            super().due(now)
-            entered.set()
-            assert go_on.wait(LIMIT)
-            return now
-
-    slow, other = Slow(), Due()
-    watchdog.watch(slow, 0.0)
-    assert entered.wait(LIMIT)
-    watchdog.forget(slow)
-    watchdog.watch(other, monotonic())
-    go_on.set()
-    other.wait()
-    assert len(slow.looks) == 1
+def test_nothing_to_write_is_not_stuck() -> None:
+    watched = Watched(write_timeout=10)
+    for step in range(1, 50):
+        assert watched.look(5 * step, delivered=7) == 5 * step + 5
+    assert watched.missed == []
 
 
-def test_one_that_fails_does_not_end_the_others(
-    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Failing:
-        def due(self, now: float) -> None:
-            raise ValueError("told to fail")
-
-    other = Due()
-    watchdog.watch(Failing(), 0.0)
-    watchdog.watch(other, monotonic() + 0.001)
-    other.wait()
-    assert "told to fail" in caplog.text
-    caplog.clear()
+def test_min_receive_rate() -> None:
+    watched = Watched(min_receive_rate=100)
+    assert watched.deadlines.first_look == BEGAN + FIRST_GRACE
+    assert watched.look(FIRST_GRACE, received=1000) == 10
+    assert watched.look(10, received=1200) == 12
+    assert watched.look(12, received=1200) is None
+    assert watched.missed == ["min_receive_rate"]
 
 
-def test_the_thread_ends_when_nothing_is_left(watchdog: Watchdog) -> None:
-    deadline = Due()
-    watchdog.watch(deadline, monotonic() + 0.001)
-    (thread,) = threads()
-    deadline.wait()
-    thread.join(LIMIT)
-    assert not threads()
-    again = Due()
-    watchdog.watch(again, 0.0)
-    again.wait()
+def test_a_byte_a_second_does_not_pass() -> None:
+    watched = Watched(min_receive_rate=10, idle_timeout=60)
+    assert watched.look(FIRST_GRACE, quiet=0.5, received=5) is None
+    assert watched.missed == ["min_receive_rate"]
 
 
-def test_close_does_not_wait_for_what_is_forgotten(watchdog: Watchdog) -> None:
-    first, second = Due(), Due()
-    for deadline in (first, second):
-        watchdog.watch(deadline, monotonic() + HOUR)
-    (thread,) = threads()
-    watchdog.forget(first)
-    watchdog.close()
-    assert thread.is_alive()  # a request is still in progress
-    watchdog.forget(second)
-    thread.join(LIMIT)
-    assert not thread.is_alive()
+def test_in_the_first_grace_nothing_is_too_slow() -> None:
+    watched = Watched(min_receive_rate=1e9, request_timeout=1)
+    assert watched.deadlines.first_look == BEGAN + 1
+    watched = Watched(min_receive_rate=1e9, idle_timeout=1)
+    assert watched.look(1, quiet=0, received=1) == 2
 
 
-def test_those_that_came_and_went_leave_nothing(watchdog: Watchdog) -> None:
-    keep = Due()
-    watchdog.watch(keep, monotonic() + HOUR)
-    for _ in range(10_000):
-        gone = Due()
-        watchdog.watch(gone, monotonic() + HOUR)
-        watchdog.forget(gone)
-    assert len(watchdog) == 1
-    assert len(watchdog._heap) <= 65
-    watchdog.forget(keep)
+def test_the_earliest_of_all_is_looked_at_first() -> None:
+    watched = Watched(idle_timeout=30, request_timeout=100, write_timeout=8, min_receive_rate=10)
+    assert watched.deadlines.first_look == BEGAN + 4
+    assert watched.look(4, received=1000) == 8  # write_timeout is looked at twice
+    assert watched.look(8, quiet=1, received=90, delivered=1) == 9
 
 
-def test_what_is_forgotten_is_not_kept_alive(watchdog: Watchdog) -> None:
-    """A deadline holds its connection, with all the memory of its TLS."""
-    gone = Due()
-    watchdog.watch(gone, monotonic() + HOUR)
-    watchdog.watch(gone, monotonic() + 2 * HOUR)
-    watchdog.forget(gone)
-    there = weakref.ref(gone)
-    del gone
-    assert there() is None
+def test_it_is_missed_once_and_by_one_name() -> None:
+    watched = Watched(idle_timeout=1, write_timeout=1, min_receive_rate=10)
+    watched.look(100, quiet=50, waiting=True)
+    assert watched.missed == ["idle_timeout"]
 
 
-def test_many(watchdog: Watchdog) -> None:
-    """Ten thousand armed, and disarmed out of order, by several threads."""
-    deadlines = [Due() for _ in range(10_000)]
-
-    def arm(some: list[Any]) -> None:
-        for deadline in some:
-            watchdog.watch(deadline, monotonic() + HOUR)
-        for deadline in reversed(some):
-            watchdog.forget(deadline)
-
-    in_parallel(arm, [deadlines[start::4] for start in range(4)])
-    assert len(watchdog) == 0
-    assert not any(deadline.looks for deadline in deadlines)
+def test_where_it_is_not_known_what_moves_the_request_still_ends() -> None:
+    watched = Watched(idle_timeout=1, request_timeout=10)
+    watched.connection.now = None
+    assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10
+    assert watched.deadlines.due(BEGAN + 10) is None
+    assert watched.missed == ["request_timeout"]
 
 
-def in_parallel(function: Callable[[Any], None], shares: list[Any]) -> None:
-    workers = [threading.Thread(target=function, args=(share,)) for share in shares]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(LIMIT)
+def test_a_connection_that_need_not_be_asked_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(request_timeout=10)
+    monkeypatch.setattr(watched.connection, "traffic", lambda: pytest.fail("asked"))
+    assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_begins_anew(watchdog: Watchdog) -> None:
-    mine = Due()
-    watchdog.watch(mine, monotonic() + HOUR)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            watchdog.forget(mine)
-            watchdog.close()
-            own = Due()
-            watchdog.watch(own, monotonic())
-            own.wait()
-            status = 0 if len(watchdog) <= 1 and not mine.looks else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert len(watchdog) == 1
-    watchdog.forget(mine)
+def test_a_stage() -> None:
+    missed: list[bool] = []
+    assert StageDeadline(lambda: missed.append(True)).due(1.0) is None
+    assert missed == [True]

@@ -87,7 +87,7 @@ def test_an_ipv6_peer_is_its_64() -> None:
     assert counter.count(("2001:db8:0:2::1", 1, 0, 0)) == 0
 
 
-def test_who_has_no_address_is_not_counted() -> None:
+def test_a_peer_without_an_address_is_not_counted() -> None:
     counter = PeerCounter()
     for address in ("/path", "", None):
         counter.add(address)
@@ -96,7 +96,7 @@ def test_who_has_no_address_is_not_counted() -> None:
     assert len(counter) == 0
 
 
-def test_who_has_gone_is_forgotten() -> None:
+def test_a_peer_that_has_gone_is_forgotten() -> None:
     counter = PeerCounter()
     peer = ("192.0.2.7", 1)
     counter.add(peer)

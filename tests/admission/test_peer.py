@@ -59,7 +59,7 @@ def test_over_a_unix_socket(show: type[Show], tmp_path: Path) -> None:
 def test_the_transport(family: int, kind: int, transport: str) -> None:
     with socket.socket(family, kind) as sock:
         request = sock if kind == socket.SOCK_STREAM else Datagram((b"", sock))
-        assert Peer.of(None, request, "somebody").transport == transport
+        assert Peer.of(None, request, "someone").transport == transport
 
 
 def test_a_proxy_of_a_datagram() -> None:
@@ -78,7 +78,7 @@ def test_a_proxy_that_has_gone() -> None:
 
 
 def test_what_only_looks_like_a_socket() -> None:
-    assert Peer.of(None, object(), "somebody") == Peer("somebody", "tcp")
+    assert Peer.of(None, object(), "someone") == Peer("someone", "tcp")
 
 
 def test_credentials_that_cannot_be_had() -> None:
@@ -89,4 +89,4 @@ def test_credentials_that_cannot_be_had() -> None:
 
 def test_it_is_frozen() -> None:
     with pytest.raises(AttributeError):
-        Peer("somebody", "tcp").address = "another"  # type: ignore[misc]
+        Peer("someone", "tcp").address = "another"  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""``admission.renewal``: renewed certificates are found; broken ones are told once."""
+"""``admission.renewal``: renewed certificates are found; broken ones are logged once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everserve.errors import TLSConfigError
 
 
 class Files:
-    """Certificates that change as told."""
+    """Certificates that change as a test says."""
 
     def __init__(self) -> None:
         self.new = False
@@ -48,7 +48,7 @@ def test_a_renewed_certificate(files: Files, caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["certificates renewed"]
 
 
-def test_a_broken_one_is_told_once(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_one_is_logged_once(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     watch = CertificateWatch(files, 5.0)
     files.new = files.broken = True
     assert watch.due(100.0) == 105.0

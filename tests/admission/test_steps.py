@@ -16,7 +16,8 @@ from tests.clients import LIMIT, ask, connect, read_all
 from tests.scenes import Heard
 
 import everserve
-from everserve.admission.steps import STEPS, Passage, Refusal
+from everserve.admission.context import Refusal, RequestContext
+from everserve.admission.steps import STEPS
 from everserve.errors import HandshakeError, TLSConfigError
 from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused
 from everserve.serve import make_server
@@ -63,15 +64,15 @@ def serve(heard: Heard) -> Iterator[Any]:
 
 def test_their_order() -> None:
     names = [step.__name__ for step in STEPS]  # type: ignore[attr-defined]
-    assert names == ["read_proxy_header", "shake_hands", "arm_deadlines"]
+    assert names == ["read_proxy_header", "do_handshake", "arm_deadlines"]
 
 
 def test_a_step_of_ones_own(serve: Any, heard: Heard) -> None:
-    def read_greeting(passage: Passage) -> None:
-        if passage.request.recv(6) != b"hello\n":
+    def read_greeting(context: RequestContext) -> None:
+        if context.request.recv(6) != b"hello\n":
             raise Refusal("impolite")
 
-    server = serve(steps=(read_greeting, *STEPS))
+    server = serve(admission_steps=(read_greeting, *STEPS))
     assert ask(server.server_address, b"hello\nline\n") == b"LINE\n"
     with connect(server.server_address) as client, suppress(ConnectionResetError):
         client.sendall(b"hallo\n")
@@ -83,14 +84,14 @@ def test_a_step_of_ones_own(serve: Any, heard: Heard) -> None:
 
 
 def test_a_step_that_is_broken_is_a_failure(serve: Any, heard: Heard) -> None:
-    def broken(passage: Passage) -> None:
-        raise ValueError("told to fail")
+    def broken(context: RequestContext) -> None:
+        raise ValueError("meant to fail")
 
-    server = serve(steps=(broken,))
+    server = serve(admission_steps=(broken,))
     server.handle_error = lambda *_: None
     assert ask(server.server_address, b"") == b""
     (failed,) = heard.wait_for(Failed)
-    assert str(failed.error) == "told to fail"
+    assert str(failed.error) == "meant to fail"
     assert not heard.of(Refused)
 
 
@@ -126,8 +127,10 @@ def test_the_header_then_tls(serve: Any, heard: Heard, certificates: Certificate
 def test_a_context_of_ones_own_will_do(serve: Any, certificates: Certificates) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.server)
-    for server in (serve(tls=context), serve()):
-        server.tls = context
+    given = serve(tls=context)
+    later = serve()
+    later.tls = TLS.of(context)
+    for server in (given, later):
         with connect(server.server_address) as raw:
             wrapped = certificates.client_context().wrap_socket(raw, server_hostname="localhost")
             with wrapped as client:
@@ -135,6 +138,21 @@ def test_a_context_of_ones_own_will_do(serve: Any, certificates: Certificates) -
                 assert client.recv(100) == b"LINE\n"
         with pytest.raises(TLSConfigError):
             server.reload_tls()
+
+
+@pytest.mark.parametrize("value", [True, False, "server.pem", "context"])
+def test_a_tls_that_is_no_tls_is_the_programs_own(
+    serve: Any, certificates: Certificates, value: Any
+) -> None:
+    server = serve()
+    if value == "context":
+        value = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        value.load_cert_chain(*certificates.server)
+    server.tls = value
+    assert ask(server.server_address, b"line\n") == b"LINE\n"
+    with pytest.raises(TLSConfigError, match="nothing to reload"):
+        server.reload_tls()
+    assert server.tls is value
 
 
 def test_reload_without_tls(serve: Any) -> None:
@@ -247,7 +265,7 @@ def test_start_tls_that_fails(
 def test_what_is_no_tls_is_the_peers_fault(
     serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No error and no traceback: whoever can connect could fill the log with them."""
+    """No error and no traceback: anyone who can connect could fill the log with them."""
     starting = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
     with connect(starting.server_address) as raw:
         raw.sendall(b"STARTTLS\n")
@@ -269,13 +287,21 @@ def test_what_is_no_tls_is_the_peers_fault(
 
 
 def test_start_tls_needs_a_certificate(serve: Any) -> None:
-    server = serve()
-    with pytest.raises(TLSConfigError, match="needs the server's tls"):
-        server._start_tls(None, None)
+    errors: list[TLSConfigError] = []
+
+    class Starting(everserve.StreamRequestHandler[Any, Any]):
+        def handle(self) -> None:
+            try:
+                self.start_tls()
+            except TLSConfigError as error:
+                errors.append(error)
+
+    assert ask(serve(Starting).server_address, b"") == b""
+    assert "needs the server's tls" in str(errors[0])
 
 
-def test_the_end_is_told_in_tls(serve: Any, certificates: Certificates) -> None:
-    """A close_notify, so that the client knows that nobody has cut the answer."""
+def test_the_end_is_sent_in_tls(serve: Any, certificates: Certificates) -> None:
+    """A close_notify, so that the client knows that no one has cut the answer."""
 
     class Bye(everserve.StreamRequestHandler[Any, Any]):
         def handle(self) -> None:
@@ -301,7 +327,7 @@ def test_over_a_unix_socket_it_is_counted(
     class Look(everserve.StreamRequestHandler[Any, Any]):
         def handle(self) -> None:
             self.wfile.write(self.rfile.readline())
-            connection = self.server._connection_of(self.request)
+            connection = self.server._everserve.connection_of(self.request)
             seen.append((type(self.request), connection.traffic()[1:], self.peer.transport))
 
     server = serve(Look, f"unix:{tmp_path}/server", **settings)

@@ -84,6 +84,8 @@ def _end(server: Any) -> None:
 class ServingCase(unittest.TestCase):
     """A server that tests itself."""
 
+    __test__ = False  # for the servers of this module to run, not for the runner of the tests
+
     def runTest(self) -> None:
         program: Any = self
         self.addCleanup(program.asked.append, "cleaned up")

@@ -10,7 +10,6 @@ import socketserver
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +17,15 @@ from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, Heard, Held
 
 from everserve.admission.access import Networks
-from everserve.combos import ForkingTCPServer, ForkingUnixStreamServer
+from everserve.combos import ForkingTCPServer
 from everserve.concurrency import forks
-from everserve.mixins import ForkingMixIn
 from everserve.errors import ServerClosedError
 from everserve.events import Accepted, Draining, Failed, Finished, Opened, Shed, Stopped
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.stream import StreamRequestHandler
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.state import ServerState
+from everserve.mixins import ForkingMixIn
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -43,7 +43,7 @@ class Pid(BaseRequestHandler):
 def _any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the descriptors of processes, and as on a system that has none."""
     if request.param == "plain":
-        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        monkeypatch.setattr(forks, "_HAS_PIDFD", False)
     elif not hasattr(os, "pidfd_open"):
         pytest.skip("no pidfd_open on this system")
 
@@ -63,7 +63,8 @@ def test_the_defaults() -> None:
     assert ForkingMixIn.timeout == 300
     assert ForkingMixIn.max_children == 40
     assert ForkingMixIn.block_on_close is True
-    assert ForkingMixIn.active_children is None
+    with ForkingTCPServer(LOOPBACK, Echo) as server:
+        assert server.active_children is None
 
 
 @any_system
@@ -144,7 +145,7 @@ def test_closing(blocking: bool) -> None:
             assert not server.active_children
 
 
-def test_a_child_that_somebody_else_has_waited_for() -> None:
+def test_a_child_that_someone_else_has_waited_for() -> None:
     server = ForkingTCPServer(LOOPBACK, Echo)
     with server:
         turn = Background(server.handle_request)
@@ -170,11 +171,11 @@ def test_two_threads_that_collect_the_same_child(monkeypatch: pytest.MonkeyPatch
         def wait_and_let_another_come_between(pid: int, flags: int) -> tuple[int, int]:
             ended = waitpid(pid, flags)
             monkeypatch.setattr(os, "waitpid", waitpid)
-            server._collect(pid, os.WNOHANG)
+            server._everserve.strategy._collect(pid, os.WNOHANG)
             return ended
 
         monkeypatch.setattr(os, "waitpid", wait_and_let_another_come_between)
-        server._collect(pid, 0)
+        server._everserve.strategy._collect(pid, 0)
         assert not server.active_children
         assert len(heard.of(Finished)) == 1
 
@@ -182,10 +183,10 @@ def test_two_threads_that_collect_the_same_child(monkeypatch: pytest.MonkeyPatch
 def test_collecting_with_no_children() -> None:
     with ForkingTCPServer(LOOPBACK, Echo) as server:
         server.collect_children(blocking=True)
-        server._collect(os.getpid(), 0)
+        server._everserve.strategy._collect(os.getpid(), 0)
 
 
-def test_an_error_in_a_child_is_told_there_and_closes_the_connection() -> None:
+def test_an_error_in_a_child_is_reported_there_and_closes_the_connection() -> None:
     class Telling(ForkingTCPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
             request.sendall(str(sys.exception()).encode())
@@ -234,7 +235,7 @@ def test_without_descriptors_for_processes_left_it_polls(monkeypatch: pytest.Mon
         (lambda: os._exit(3), "ended with status 3"),
     ],
 )
-def test_a_child_that_ends_without_a_word_is_a_failure(end: Any, how: str) -> None:
+def test_a_child_that_ends_without_a_note_is_a_failure(end: Any, how: str) -> None:
     server, heard = ForkingTCPServer(LOOPBACK, lambda *_: end()), Heard()
     server.subscribe(heard)
     with serving(server) as address:
@@ -395,7 +396,7 @@ def test_no_subscriber_runs_in_a_child() -> None:
 
 
 @any_system
-def test_the_beginning_of_a_request_that_is_over_already_is_told_before_its_end() -> None:
+def test_the_beginning_of_a_request_that_is_over_already_is_reported_before_its_end() -> None:
     server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     with server:
@@ -418,7 +419,7 @@ def test_behind_a_proxy_the_events_name_the_client(word: bytes, kind: type) -> N
 
     def handle(request: Any, client_address: Any, server: Any) -> None:
         if request.recv(100) == b"fail":
-            raise ValueError("told to fail")
+            raise ValueError("meant to fail")
 
     server, heard = Behind(LOOPBACK, handle), Heard()
     server.subscribe(heard)
@@ -439,20 +440,19 @@ def proxy_name(heard: Heard) -> Any:
     return accepted.peer
 
 
-def test_over_a_unix_socket_the_one_that_is_idle_is_shed(tmp_path: Path) -> None:
-    class Sheds(ForkingUnixStreamServer):
+def test_the_one_that_is_idle_is_shed() -> None:
+    class Sheds(ForkingTCPServer):
         max_connections = 2
         overload = "shed-idle"
 
-    server, heard = Sheds(str(tmp_path / "server"), EchoLines), Heard()
+    server, heard = Sheds(LOOPBACK, EchoLines), Heard()
     server.subscribe(heard)
     with server.running() as address, connect(address) as first, connect(address) as second:
-        for client, sent in ((first, 5), (second, 5), (first, 10)):  # the second is idle for longer
-            client.sendall(b"line\n")
-            assert client.recv(100) == b"line\n"
-            connection = tuple(server.connections)[client is second]
-            while not (traffic := connection.traffic()) or traffic.delivered < sent:
-                pass  # the child has sent it, and may not have noted so yet
+        for client in (first, second):
+            exchange(client)
+        one, other = server.connections
+        while quiet(other) <= quiet(one):  # until the kernel says that the second is idle longer
+            exchange(first)
         with connect(address) as third:
             third.sendall(b"line\n")
             assert third.recv(100) == b"line\n"
@@ -462,6 +462,17 @@ def test_over_a_unix_socket_the_one_that_is_idle_is_shed(tmp_path: Path) -> None
             assert first.recv(100) == b"line\n"
             for client in (first, third):
                 client.shutdown(socket.SHUT_RDWR)
+
+
+def exchange(client: socket.socket) -> None:
+    client.sendall(b"line\n")
+    assert client.recv(100) == b"line\n"
+
+
+def quiet(connection: Connection) -> float:
+    traffic = connection.traffic()
+    assert traffic is not None
+    return traffic.quiet
 
 
 class EchoLines(StreamRequestHandler):
@@ -513,29 +524,34 @@ def test_a_stop_cuts_children_that_ignore_it() -> None:
     assert (len(report.cut), report.unfinished) == (1, ())
 
 
-def test_a_stop_cuts_a_child_that_is_just_being_started() -> None:
+def test_a_stop_cuts_a_child_that_is_just_being_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Late(set[int]):
         def add(self, pid: int) -> None:
-            server._everserve.life.notifier.wait_until(lambda: server._last_signal is signal.SIGKILL)
+            notifier.wait_until(lambda: strategy._last_signal is signal.SIGKILL)
             super().add(pid)
 
-    class Ringing(ForkingTCPServer):
-        def _signal_children(self, number: signal.Signals) -> None:
-            super()._signal_children(number)
-            self._everserve.life.notifier.ring()
+    def signal_and_notify(number: signal.Signals) -> None:
+        signal_children(number)
+        notifier.notify()
 
     class Deaf(BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(b"ready")
             threading.Event().wait(LIMIT)
 
-    server = Ringing(LOOPBACK, Deaf)
+    server = ForkingTCPServer(LOOPBACK, Deaf)
+    strategy, notifier = server._everserve.strategy, server._everserve.life.notifier
+    assert isinstance(strategy, forks.ForkStrategy)
+    signal_children = strategy._signal_children
+    monkeypatch.setattr(strategy, "_signal_children", signal_and_notify)
     thread = Background(server.serve_forever)
     with connect(server.server_address) as first:
         assert first.recv(5) == b"ready"
         while not server.active_children:
             pass  # the child is faster than its parent
-        server.active_children = Late(server.active_children)
+        strategy.children = Late(server.active_children)
         with connect(server.server_address) as second:
             assert second.recv(5) == b"ready"
             report = server.stop(0)
@@ -596,7 +612,9 @@ def test_the_children_do_not_keep_the_listener_open() -> None:
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
-        assert server._everserve.life.notifier.wait_until(lambda: server._everserve.life.session is None)
+        assert server._everserve.life.notifier.wait_until(
+            lambda: server._everserve.life.session is None
+        )
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         client.sendall(b"go on")
@@ -610,7 +628,7 @@ def test_signalling_a_child_that_has_ended() -> None:
         turn.result()
         (pid,) = server.active_children or (0,)
         os.waitpid(pid, 0)
-        server._signal_children(signal.SIGTERM)
+        server._everserve.strategy._signal_children(signal.SIGTERM)
 
 
 # -- on the standard library's servers ---------------------------------------------------------

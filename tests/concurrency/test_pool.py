@@ -1,385 +1,17 @@
-"""``concurrency.pool``: a bounded number of threads."""
+"""``concurrency.pool``: requests in a bounded number of threads."""
 
 from __future__ import annotations
 
-import logging
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from tests.clients import LIMIT, Background, ask, connect, read_all, serving
+from tests.clients import Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
 
 from everserve.combos import ThreadPoolTCPServer
-from everserve.mixins import ThreadPoolMixIn, WorkerPool
 from everserve.events import Accepted, Finished, Opened
-
-# -- the pool alone ----------------------------------------------------------------------------
-
-
-class Task:
-    """A task that says when it has begun, and ends when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-        self.thread: threading.Thread | None = None
-
-    def __call__(self) -> None:
-        self.thread = threading.current_thread()
-        self.begun.set()
-        assert self.go_on.wait(LIMIT)
-
-    def wait_begun(self) -> None:
-        assert self.begun.wait(LIMIT)
-
-    def end(self) -> None:
-        self.go_on.set()
-
-
-MakePool = Callable[..., WorkerPool]
-
-
-@pytest.fixture
-def make_pool() -> Iterator[MakePool]:
-    pools: list[WorkerPool] = []
-
-    def make(size: int, **keywords: Any) -> WorkerPool:
-        pools.append(WorkerPool(size, **{"idle_timeout": 3600, **keywords}))
-        return pools[-1]
-
-    yield make
-    for pool in pools:
-        pool.close(wait=False)
-
-
-def settle(pool: WorkerPool) -> None:
-    """Wait until no task is left."""
-    with pool._changed:
-        assert pool._changed.wait_for(lambda: pool._busy == 0, LIMIT)
-
-
-def test_workers_are_started_when_needed_and_used_again(make_pool: MakePool) -> None:
-    pool = make_pool(3)
-    assert len(pool) == 0
-    threads = []
-    for _ in range(5):
-        task = Task()
-        pool.run(task)
-        task.wait_begun()
-        task.end()
-        settle(pool)
-        threads.append(task.thread)
-    assert len(pool) == 1
-    assert len(set(threads)) == 1
-
-
-def test_no_more_than_the_size(make_pool: MakePool) -> None:
-    pool = make_pool(2, limit=4)
-    tasks = [Task() for _ in range(4)]
-    for task in tasks:
-        pool.run(task)
-    tasks[0].wait_begun()
-    tasks[1].wait_begun()
-    assert len(pool) == 2
-    assert not tasks[2].begun.is_set()
-    assert not pool.has_room
-    tasks[0].end()
-    tasks[2].wait_begun()
-    for task in tasks:
-        task.end()
-    settle(pool)
-    assert {task.thread for task in tasks} == {tasks[0].thread, tasks[1].thread}
-
-
-def test_a_larger_size_begins_what_waits(make_pool: MakePool) -> None:
-    pool = make_pool(1, limit=3)
-    tasks = [Task() for _ in range(3)]
-    for task in tasks:
-        pool.run(task)
-    tasks[0].wait_begun()
-    pool.resize(3, 4)
-    for task in tasks:
-        task.wait_begun()
-    assert (len(pool), pool.has_room) == (3, True)
-    for task in tasks:
-        task.end()
-
-
-def test_a_larger_limit_lets_in_who_waits(make_pool: MakePool) -> None:
-    pool = make_pool(1)
-    first, second = Task(), Task()
-    pool.run(first)
-    running = Background(pool.run, second)
-    running.join(0.02)
-    pool.resize(1, 2)
-    running.result()
-    first.end()
-    second.end()
-
-
-def test_a_smaller_size_lets_workers_go(make_pool: MakePool) -> None:
-    pool = make_pool(3)
-    tasks = [Task() for _ in range(3)]
-    for task in tasks:
-        pool.run(task)
-    for task in tasks:
-        task.wait_begun()
-    pool.resize(1, 1)
-    assert not pool.has_room
-    for task in tasks:
-        task.end()
-    threads = [task.thread for task in tasks]
-    settle(pool)
-    again = Task()
-    pool.run(again)
-    again.wait_begun()
-    again.end()
-    settle(pool)
-    with pool._changed:
-        assert len(pool) == 1
-    for thread in threads:
-        assert thread is not None
-        if thread is not again.thread:
-            thread.join(LIMIT)
-
-
-def test_a_smaller_size_lets_idle_workers_go(make_pool: MakePool) -> None:
-    pool = make_pool(2)
-    tasks = [Task(), Task()]
-    for task in tasks:
-        pool.run(task)
-    for task in tasks:
-        task.wait_begun()
-        task.end()
-    settle(pool)
-    pool.resize(1, 1)
-    left = [task.thread for task in tasks if task.thread is not None]
-    while len([thread for thread in left if thread.is_alive()]) > 1:
-        for thread in left:
-            thread.join(0.01)
-    again = Task()
-    pool.run(again)
-    again.wait_begun()
-    again.end()
-
-
-def test_no_thread_left_for_a_larger_size(
-    make_pool: MakePool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> None:
-    pool = make_pool(1, limit=2)
-    tasks = [Task(), Task()]
-    for task in tasks:
-        pool.run(task)
-    tasks[0].wait_begun()
-    request.getfixturevalue("_no_threads")
-    pool.resize(2, 2)
-    assert "going on with 1 workers" in caplog.text
-    for task in tasks:
-        task.end()
-        task.wait_begun()
-
-
-def test_run_waits_for_a_place(make_pool: MakePool) -> None:
-    pool = make_pool(1)
-    first, second = Task(), Task()
-    pool.run(first)
-    first.wait_begun()
-    running = Background(pool.run, second)
-    running.join(0.02)
-    assert running.is_alive()
-    first.end()
-    running.result()
-    second.wait_begun()
-    second.end()
-
-
-def test_it_tells_when_there_is_room_again(make_pool: MakePool) -> None:
-    rung = threading.Semaphore(0)
-    pool = make_pool(2, on_room=rung.release)
-    first, second = Task(), Task()
-    pool.run(first)
-    first.wait_begun()
-    first.end()
-    settle(pool)
-    assert not rung.acquire(blocking=False)  # there was room all the time
-    first = Task()
-    pool.run(first)
-    pool.run(second)
-    first.end()
-    assert rung.acquire(timeout=LIMIT)
-    second.end()
-    settle(pool)
-    assert not rung.acquire(blocking=False)
-
-
-def test_idle_workers_go(make_pool: MakePool) -> None:
-    pool = make_pool(2, idle_timeout=0.001)
-    task = Task()
-    pool.run(task)
-    task.wait_begun()
-    task.end()
-    assert task.thread is not None
-    task.thread.join(LIMIT)
-    assert len(pool) == 0
-    again = Task()
-    pool.run(again)
-    again.wait_begun()
-    again.end()
-
-
-def test_a_worker_that_leaves_while_a_task_comes_is_replaced(make_pool: MakePool) -> None:
-    pool = make_pool(1)
-    leaving, left = threading.Event(), threading.Event()
-    original = pool._next_task
-
-    def leave_once() -> Any:
-        if leaving.is_set():
-            return original()
-        leaving.set()
-        assert left.wait(LIMIT)
-        return None  # idle for too long, at the very moment when the next task is put
-
-    pool._next_task = leave_once  # type: ignore[method-assign]
-    pool._start_worker()
-    assert leaving.wait(LIMIT)
-    task = Task()
-    pool.run(task)
-    left.set()
-    task.wait_begun()
-    task.end()
-
-
-def test_a_worker_that_dies_is_replaced(
-    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # silent about exits
-    pool = make_pool(1, limit=2)
-    dying, task = Task(), Task()
-
-    def die() -> None:
-        dying()
-        raise SystemExit
-
-    pool.run(die)
-    pool.run(task)
-    dying.wait_begun()
-    dying.end()
-    task.wait_begun()
-    assert len(pool) == 1
-    assert dying.thread is not None
-    dying.thread.join(LIMIT)
-    assert task.thread is not dying.thread
-    task.end()
-    settle(pool)
-
-
-@pytest.fixture
-def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", fail)
-
-
-@pytest.mark.usefixtures("_no_threads")
-def test_without_any_thread_it_says_so(make_pool: MakePool) -> None:
-    pool = make_pool(2)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        pool.run(Task())
-    assert (len(pool), pool.has_room, pool._busy) == (0, True, 0)
-    assert pool.drop_waiting() == []
-
-
-def test_without_another_thread_it_goes_on_with_those_it_has(
-    make_pool: MakePool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> None:
-    pool = make_pool(2)
-    first, second = Task(), Task()
-    pool.run(first)
-    first.wait_begun()
-    request.getfixturevalue("_no_threads")
-    pool.run(second)
-    (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "everserve")
-    assert "going on with 1 workers" in record.getMessage()
-    first.end()
-    second.wait_begun()
-    second.end()
-    settle(pool)
-
-
-def test_what_waits_can_be_taken_back(make_pool: MakePool) -> None:
-    rung = threading.Semaphore(0)
-    pool = make_pool(1, limit=3, on_room=rung.release)
-    task = Task()
-    pool.run(task)
-    task.wait_begun()
-    pool.run(print, "a", 1)
-    pool.run(print, "b", 2)
-    assert pool.drop_waiting() == [("a", 1), ("b", 2)]
-    assert pool.has_room
-    assert rung.acquire(timeout=LIMIT)
-    task.end()
-    settle(pool)
-
-
-def test_taking_back_does_not_keep_a_worker_that_was_told_to_go(make_pool: MakePool) -> None:
-    pool = make_pool(1, limit=2)
-    task = Task()
-    pool.run(task)
-    task.wait_begun()
-    pool.run(print, "not printed")
-    closing = Background(pool.close, wait=True)
-    assert pool._changed.acquire()
-    pool._changed.release()
-    while not pool.closed:
-        pass
-    assert pool.drop_waiting() == [("not printed",)]
-    task.end()
-    closing.result()
-    assert len(pool) == 0
-
-
-def test_closing_waits_for_what_has_begun(make_pool: MakePool) -> None:
-    pool = make_pool(2)
-    task = Task()
-    pool.run(task)
-    task.wait_begun()
-    closing = Background(pool.close, wait=True)
-    closing.join(0.02)
-    assert closing.is_alive()
-    task.end()
-    closing.result()
-    assert pool.closed
-
-
-def test_closing_from_a_worker_does_not_wait_for_itself(make_pool: MakePool) -> None:
-    pool = make_pool(2)
-    done = threading.Event()
-
-    def close() -> None:
-        pool.close(wait=True)
-        done.set()
-
-    pool.run(close)
-    assert done.wait(LIMIT)
-
-
-@pytest.mark.parametrize("daemon", [True, False])
-def test_the_workers_names_and_kinds(make_pool: MakePool, daemon: bool) -> None:
-    pool = make_pool(1, daemon=daemon, name="Server")
-    task = Task()
-    pool.run(task)
-    task.wait_begun()
-    assert task.thread is not None
-    assert (task.thread.name, task.thread.daemon) == ("Server-1", daemon)
-    task.end()
-
-
-# -- the mix-in --------------------------------------------------------------------------------
+from everserve.mixins import ThreadPoolMixIn
 
 
 def test_the_defaults() -> None:
@@ -449,7 +81,7 @@ def test_a_stop_without_requests() -> None:
     with server.running():
         pass
     untouched = ThreadPoolTCPServer(LOOPBACK, Echo)
-    untouched._cut_requests(())
+    untouched._everserve.strategy.cut(untouched, ())
     untouched.server_close()
 
 
@@ -471,11 +103,14 @@ def test_handle_request_waits_for_room() -> None:
 
 
 def test_no_thread_left_closes_the_connection(
-    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     with ThreadPoolTCPServer(LOOPBACK, Echo) as server:
         with connect(server.server_address) as client:
-            request.getfixturevalue("_no_threads")
+            monkeypatch.setattr(threading.Thread, "start", fail)
             server.handle_request()
             assert client.recv(1) == b""
     assert "can't start new thread" in caplog.text
@@ -483,7 +118,7 @@ def test_no_thread_left_closes_the_connection(
 
 def test_it_serves_again_after_a_close_of_the_pool_alone() -> None:
     with ThreadPoolTCPServer(LOOPBACK, Echo) as server:
-        server._workers().close(wait=True)
+        server._everserve.strategy._workers().close(wait=True)
         thread = Background(server.handle_request)
         assert ask(server.server_address) == b"ping"
         thread.result()

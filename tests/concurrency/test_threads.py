@@ -11,8 +11,8 @@ from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
 
 from everserve.combos import ThreadingTCPServer
-from everserve.mixins import ThreadingMixIn
 from everserve.events import Failed
+from everserve.mixins import ThreadingMixIn
 
 
 def test_the_defaults() -> None:
@@ -81,7 +81,7 @@ def test_closing_waits_for_them() -> None:
         closing.result()
 
 
-def test_closing_does_not_wait_if_told_so() -> None:
+def test_closing_does_not_wait_where_it_is_not_to_block() -> None:
     gate = Gate()
     server = ThreadingTCPServer(LOOPBACK, gate)
     server.block_on_close = False

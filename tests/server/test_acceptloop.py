@@ -1,22 +1,352 @@
-"""``server.acceptloop``: what it waits for, and for how long."""
+"""``server.acceptloop``: what it waits for, and for how long; alone, and in servers."""
 
 from __future__ import annotations
 
 import errno
-import os
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, serving
+from tests.parts import NotedHooks, Parts
 from tests.scenes import LOOPBACK, Echo, Heard
 
+from everserve.concurrency.strategy import Order, Strategy, StrategyParts
 from everserve.events import BackedOff, Finished
+from everserve.lifecycle.state import ServerState
+from everserve.server.acceptloop import AcceptLoop, Port
+from everserve.server.listener import Listener
 from everserve.server.tcp import TCPServer
 from everserve.sockets.accepting import BackOff
+
+
+def is_listener(key: selectors.SelectorKey) -> bool:
+    return getattr(key.data, "__func__", None) is Port.note_ready
+
+
+# -- alone: no server, and no waiting ----------------------------------------------------------
+
+
+class Turns(selectors.BaseSelector):
+    """A selector that waits for nothing: each ``select`` is what a test says comes next.
+
+    ``script`` has a function for each turn: it gets the loop's registered keys and returns the ready
+    ones.
+    """
+
+    def __init__(self, *script: Callable[[Turns], list[Any]]) -> None:
+        self.script = list(script)
+        self.keys: dict[Any, selectors.SelectorKey] = {}
+        self.timeouts: list[float | None] = []
+        self.closed = False
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        assert fileobj not in self.keys
+        descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        self.keys[fileobj] = selectors.SelectorKey(fileobj, descriptor, events, data)
+        return self.keys[fileobj]
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.keys.pop(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.timeouts.append(timeout)
+        return [(key, key.events) for key in self.script.pop(0)(self)]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def get_map(self) -> Any:
+        return self.keys
+
+
+class NotedStrategy(Strategy):
+    """Notes the loop that it is attached to, and watches what a test gives it."""
+
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self.callbacks: dict[int, Callable[[], object]] = {}
+        self.orders: list[Order] = []
+        self.attended = 0
+        self.attention = False
+
+    def watched(self) -> Mapping[int, Callable[[], object]]:
+        return self.callbacks
+
+    def attend(self) -> None:
+        self.attended += 1
+
+    def needs_attention(self) -> bool:
+        return self.attention
+
+    def take_order(self) -> Order | None:
+        return self.orders.pop() if self.orders else None
+
+
+class NotedAcceptor:
+    """In the place of an ``Acceptor``."""
+
+    def __init__(self) -> None:
+        self.room = True
+        self.delay = 0.0
+        self.taken = 0
+
+    def can_accept(self, hooks: Any) -> bool:
+        return self.room
+
+    def pause(self) -> float:
+        return self.delay
+
+    def take_many(self, hooks: Any) -> None:
+        self.taken += 1
+
+
+class OpenListener(Listener):
+    accepts_connections = True
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class LonePort:
+    """A port and what stands around it, each of which a test may set."""
+
+    def __init__(self, descriptor: int = 4711, **does: Callable[..., Any]) -> None:
+        self.parts = Parts(NotedStrategy)
+        self.strategy: Any = self.parts.strategy
+        self.life = self.parts.life
+        self.acceptor: Any = NotedAcceptor()
+        self.hooks: Any = NotedHooks(fileno=lambda: descriptor, **does)
+        self.listener = OpenListener()
+        self.obeyed: list[Any] = []
+        self.port = Port(
+            self.hooks,
+            listener=self.listener,
+            acceptor=self.acceptor,
+            strategy=self.strategy,
+            life=self.life,
+            obey=self.obeyed.append,
+        )
+        self.life.begin()
+
+    def stop(self, deadline: float) -> None:
+        """A stop of which only the times count here."""
+        self.life.begin_stop(
+            SimpleNamespace(report=None, deadline=deadline, is_over=lambda: monotonic() >= deadline)
+        )
+        self.life.move(ServerState.DRAINING)
+
+
+def request_waits(turns: Turns) -> list[Any]:
+    return [key for key in turns.keys.values() if is_listener(key)]
+
+
+def nothing(turns: Turns) -> list[Any]:
+    return []
+
+
+def ending(*lones: LonePort) -> Callable[[Turns], list[Any]]:
+    """A turn in which a shutdown is asked for."""
+
+    def turn(turns: Turns) -> list[Any]:
+        for lone in lones:
+            lone.life.shutdown_requested = True
+        return []
+
+    return turn
+
+
+def run(turns: Turns, *lones: LonePort, poll_interval: float = 3600.0) -> list[Port]:
+    """Run a loop to its end; the ports in the order in which they were over."""
+    retired: list[Port] = []
+    with AcceptLoop([lone.port for lone in lones], turns).open() as loop:
+        loop.run(poll_interval, retired.append)
+    assert turns.closed
+    return retired
+
+
+def test_a_request_is_handed_to_the_acceptor() -> None:
+    lone = LonePort()
+    turns = Turns(request_waits, nothing, ending(lone))
+    assert run(turns, lone) == [lone.port]
+    assert lone.acceptor.taken == 1
+    assert turns.timeouts == [None] * 3
+
+
+def test_it_sleeps_for_as_long_as_nothing_may_be_taken() -> None:
+    lone = LonePort()
+    lone.acceptor.room = False
+    lone.acceptor.delay = 0.25
+
+    def room_again(turns: Turns) -> list[Any]:
+        assert request_waits(turns) == []
+        lone.acceptor.room, lone.acceptor.delay = True, 0.0
+        return []
+
+    turns = Turns(room_again, request_waits, ending(lone))
+    run(turns, lone)
+    assert turns.timeouts == [0.25, None, None]
+    assert lone.acceptor.taken == 1
+
+
+def test_one_loop_listens_for_many() -> None:
+    one, other = LonePort(1), LonePort(2)
+    other.acceptor.delay = 0.5
+
+    def both(turns: Turns) -> list[Any]:
+        assert {key.fd for key in request_waits(turns)} == {1, 2}
+        return request_waits(turns)
+
+    def the_other(turns: Turns) -> list[Any]:
+        return [key for key in request_waits(turns) if key.fd == 2]
+
+    turns = Turns(both, the_other, ending(one), the_other, ending(other))
+    assert run(turns, one, other) == [one.port, other.port]
+    assert (one.acceptor.taken, other.acceptor.taken) == (1, 3)
+    assert turns.timeouts == [0.5] * 5
+
+
+def test_one_that_is_over_is_listened_to_no_more() -> None:
+    one, other = LonePort(1), LonePort(2)
+
+    def only_the_other(turns: Turns) -> list[Any]:
+        assert [key.fd for key in request_waits(turns)] == [2]
+        return ending(other)(turns)
+
+    run(Turns(ending(one), only_the_other), one, other)
+
+
+def test_service_actions_take_their_turn_and_requests_come_one_by_one() -> None:
+    lone = LonePort()
+    lone.hooks.service_actions = lambda: lone.hooks.calls.append("service_actions")
+    turns = Turns(request_waits, nothing, ending(lone))
+    run(turns, lone, poll_interval=0.125)
+    assert turns.timeouts == [0.125] * 3
+    assert lone.acceptor.taken == 0
+    assert lone.hooks.calls.count("_handle_request_noblock") == 1
+    assert lone.hooks.calls.count("service_actions") == 2  # not once the run is to end
+
+
+def test_a_strategy_is_attended_to_and_its_orders_are_obeyed() -> None:
+    lone = LonePort()
+    lone.strategy.attention = True
+    lone.strategy.orders.append(Order(2.5))
+    turns = Turns(nothing, nothing, ending(lone))
+    run(turns, lone, poll_interval=0.125)
+    assert lone.obeyed == [Order(2.5)]
+    assert lone.strategy.attended == 2
+    assert turns.timeouts == [0.125] * 3
+
+
+def test_the_descriptors_of_a_strategy() -> None:
+    lone, called = LonePort(), []
+    lone.strategy.callbacks[33] = lambda: called.append(33)
+
+    def watches_another(turns: Turns) -> list[Any]:
+        lone.strategy.callbacks[34] = lambda: (called.append(34), forget())
+        lone.strategy._loop.watch(34)
+        return [turns.keys[33]]
+
+    def forget() -> None:
+        del lone.strategy.callbacks[33]
+        lone.strategy._loop.unwatch(33)
+
+    def both(turns: Turns) -> list[Any]:
+        return [turns.keys[34], turns.keys[33]]  # the first ends the wait for the second
+
+    run(Turns(watches_another, both, ending(lone)), lone)
+    assert called == [33, 34]
+    assert lone.strategy._loop is None
+
+
+def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
+    lone = LonePort()
+    loop = AcceptLoop([lone.port], Turns())
+    loop.close_listeners()
+    assert lone.listener.closed
+
+
+def test_a_stop_drains_what_waits_and_no_more() -> None:
+    lone = LonePort()
+
+    def stops(turns: Turns) -> list[Any]:
+        lone.stop(monotonic() + 3600)
+        return []
+
+    turns = Turns(stops, request_waits, request_waits, nothing)
+    assert run(turns, lone) == [lone.port]
+    assert lone.hooks.calls.count("_handle_request_noblock") == 2
+    assert turns.timeouts == [None, 0.0, 0.0, 0.0]
+
+
+def test_a_stop_takes_no_more_than_the_backlog() -> None:
+    lone = LonePort()
+    lone.stop(monotonic() + 3600)
+    run(Turns(*[request_waits] * 6), lone)
+    assert lone.hooks.calls.count("_handle_request_noblock") == NotedHooks.request_queue_size + 1
+
+
+def test_a_stop_whose_time_is_up_drains_nothing() -> None:
+    lone = LonePort()
+    lone.stop(monotonic())
+    assert run(Turns(), lone) == [lone.port]
+    assert lone.hooks.calls == []
+
+
+def test_a_drain_without_room_ends_at_the_deadline() -> None:
+    lone = LonePort()
+    lone.acceptor.room = False
+    lone.stop(monotonic() + 3600)
+
+    def until(turns: Turns) -> list[Any]:
+        lone.life.stop.deadline = monotonic()
+        lone.life.stop.is_over = lambda: True
+        return []
+
+    turns = Turns(until)
+    run(turns, lone)
+    (timeout,) = turns.timeouts
+    assert timeout is not None
+    assert 3500 < timeout <= 3600
+
+
+def test_one_turn_takes_one_request() -> None:
+    lone = LonePort()
+    lone.life.end()
+    with AcceptLoop([lone.port], Turns(request_waits)).open() as loop:
+        assert loop.turn(None)
+    assert lone.hooks.calls == ["_handle_request_noblock"]
+
+
+def test_one_turn_ends_at_its_deadline() -> None:
+    lone = LonePort()
+    lone.life.end()
+    turns = Turns(nothing)
+    with AcceptLoop([lone.port], turns).open() as loop:
+        assert not loop.turn(monotonic() - 1)
+    assert turns.timeouts == [0.0]
+
+
+def test_one_turn_ends_with_a_stop_that_comes_meanwhile() -> None:
+    lone = LonePort()
+    lone.life.end()
+
+    def stops(turns: Turns) -> list[Any]:
+        lone.stop(monotonic())
+        return []
+
+    with AcceptLoop([lone.port], Turns(stops)).open() as loop:
+        assert loop.turn(None)
+    assert lone.hooks.calls == []
+
+
+# -- in a server -------------------------------------------------------------------------------
 
 
 class Waits:
@@ -31,8 +361,7 @@ class Waits:
         def select(self: selectors.PollSelector, timeout: float | None = None) -> Any:
             with waits.begun:
                 waits.timeouts.append(timeout)
-                waited_for = [key.fileobj for key in self.get_map().values()]
-                waits.listening.append(any(isinstance(one, TCPServer) for one in waited_for))
+                waits.listening.append(any(is_listener(key) for key in self.get_map().values()))
                 waits.begun.notify_all()
             return original(self, timeout)
 
@@ -89,7 +418,7 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
 
     def suspend_meanwhile(self: selectors.PollSelector, timeout: float | None = None) -> Any:
         ready = recorded(self, timeout)
-        if any(key.fileobj is server for key, _ in ready):
+        if any(is_listener(key) for key, _ in ready):
             monkeypatch.setattr(selectors.PollSelector, "select", recorded)
             server.suspend()
         return ready
@@ -104,23 +433,17 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
 
 
 def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
-    class Full(TCPServer):
-        room = False
-
-        def _has_room(self) -> bool:
-            return self.room
-
-    server = Full(LOOPBACK, Echo)
+    server = TCPServer(LOOPBACK, Echo)
+    server.max_connections = 0
     with serving(server) as address:
         waits.until(False)
         with connect(address) as client:
             client.sendall(b"ping")
-            server.room = True
-            server._everserve.life.wake()
+            server.max_connections = None
             assert client.recv(100) == b"ping"
 
 
-def test_a_back_off_is_waited_for_and_told(waits: Waits) -> None:
+def test_a_back_off_is_waited_for_and_reported(waits: Waits) -> None:
     class Exhausted(TCPServer):
         errors = [OSError(errno.EMFILE, "Too many open files")] * 3
 
@@ -137,8 +460,12 @@ def test_a_back_off_is_waited_for_and_told(waits: Waits) -> None:
     pauses = [timeout for timeout in waits.timeouts if timeout is not None]
     assert pauses
     assert all(0 < pause <= 0.02 for pause in pauses)
-    (told,) = heard.of(BackedOff)
-    assert (told.error.errno, told.delay, told.failures) == (errno.EMFILE, 0.005, 1)
+    (backed_off,) = heard.of(BackedOff)
+    assert (backed_off.error.errno, backed_off.delay, backed_off.failures) == (
+        errno.EMFILE,
+        0.005,
+        1,
+    )
 
 
 def test_the_poll_interval_is_shorter_than_a_long_back_off(waits: Waits) -> None:
@@ -154,7 +481,9 @@ def test_the_poll_interval_is_shorter_than_a_long_back_off(waits: Waits) -> None
                 self._everserve.life.shutdown_requested = True
 
     server = Exhausted(LOOPBACK, Echo)
-    server._everserve.acceptor.back_off = BackOff(lambda: 0.0)  # time stands still: it is never over
+    server._everserve.acceptor.back_off = BackOff(
+        lambda: 0.0
+    )  # time stands still: it is never over
     with server, connect(server.server_address):
         server.serve_forever(0.001)
     assert waits.timeouts == [0.001, 0.001, 0.001]
@@ -175,62 +504,6 @@ def test_service_actions_run_after_each_request_too() -> None:
             ask(address)
         heard.wait_for(Finished, 3)
     assert server.turns >= 2
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    yield reader, writer
-    os.close(reader)
-    os.close(writer)
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "while"])
-def test_watched_descriptors(before: bool, pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    called: list[bytes] = []
-
-    class Watching(TCPServer):
-        def verify_request(self, request: Any, client_address: Any) -> bool:
-            if not self._watched:
-                self._watch(reader, self.note)
-            return True
-
-        def note(self) -> None:
-            called.append(os.read(reader, 10))
-            self._unwatch(reader)
-            self._everserve.life.shutdown_requested = True
-
-    server = Watching(LOOPBACK, Echo)
-    if before:
-        server._watch(reader, server.note)
-    thread = Background(server.serve_forever)
-    assert ask(server.server_address) == b"ping"
-    os.write(writer, b"x")
-    thread.result()
-    server.server_close()
-    assert called == [b"x"]
-    server._unwatch(reader)  # once more does no harm
-
-
-def test_a_callback_may_unwatch_another(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
-    other = os.dup(reader)
-    called: list[int] = []
-    server = TCPServer(LOOPBACK, Echo)
-
-    def note(mine: int, others: int) -> None:
-        called.append(mine)
-        server._unwatch(others)
-        server._everserve.life.shutdown_requested = True
-
-    server._watch(reader, lambda: note(reader, other))
-    server._watch(other, lambda: note(other, reader))
-    os.write(writer, b"x")
-    with server:
-        Background(server.serve_forever).result()
-    os.close(other)
-    assert len(called) == 1
 
 
 # -- handle_request ----------------------------------------------------------------------------
@@ -286,11 +559,8 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
-    class Full(TCPServer):
-        def _has_room(self) -> bool:
-            return False
-
-    server = Full(LOOPBACK, Echo)
+    server = TCPServer(LOOPBACK, Echo)
+    server.max_connections = 0
     with server.running() as address, connect(address) as client:
         report = server.stop(0.02)
         assert report.finished == 0

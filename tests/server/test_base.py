@@ -1,4 +1,4 @@
-"""``server.base``: the template method, on a server that needs no network."""
+"""``server.base``: the flow as hooks, on a server that needs no network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.scenes import LOOPBACK, Echo, Gate, Heard
 from everserve.combos import ThreadingTCPServer
 from everserve.errors import AlreadyServingError, ServerClosedError
 from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
-from everserve.reading import Reading
-from everserve.server.base import BaseServer
 from everserve.lifecycle.connection import ConnectionState
 from everserve.lifecycle.state import ServerState
+from everserve.reading import Reading
+from everserve.server.base import BaseServer
 from everserve.server.tcp import TCPServer
 
 
@@ -92,7 +92,6 @@ def test_the_hooks_that_do_nothing() -> None:
     server.service_actions()
     server.handle_timeout()
     assert server.verify_request(None, None) is True
-    assert server._has_room() is True
 
 
 def test_a_closed_server_says_so() -> None:
@@ -129,7 +128,7 @@ def test_the_old_event_is_set_before_shutdown_returns() -> None:
         ask(address)
         assert not event.is_set()
     assert event.is_set()
-    assert sessions[0] is not None  # whoever waits for the session finds the event set
+    assert sessions[0] is not None  # a caller that waits for the session finds the event set
 
 
 def test_the_old_flag_can_be_read() -> None:
@@ -137,33 +136,6 @@ def test_the_old_flag_can_be_read() -> None:
         assert server._BaseServer__shutdown_request is False  # type: ignore[attr-defined]
         server.shutdown()
         assert server._BaseServer__shutdown_request is True  # type: ignore[attr-defined]
-
-
-# -- needs_service -----------------------------------------------------------------------------
-
-
-class Serviced:
-    def service_actions(self) -> None:
-        pass
-
-
-class Sparing(Serviced):
-    def _needs_service(self) -> bool:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("mix_ins", "needed"), [((), False), ((Serviced,), True), ((Sparing,), False)]
-)
-def test_service_is_needed_where_it_is_overridden(mix_ins: Any, needed: bool) -> None:
-    server = type("Server", (*mix_ins, BaseServer), {})("nowhere", Echo)
-    assert server._needs_service() is needed
-
-
-def test_service_is_needed_where_an_instance_overrides_it() -> None:
-    server = BaseServer("nowhere", Echo)
-    server.service_actions = lambda: None  # type: ignore[method-assign]
-    assert server._needs_service() is True
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -211,7 +183,7 @@ def test_the_events_of_a_refusal(server: Queued, handled: list[Any]) -> None:
     assert handled == []
 
 
-def test_a_refusal_that_nobody_listens_to(server: Queued, handled: list[Any]) -> None:
+def test_a_refusal_that_no_one_listens_to(server: Queued, handled: list[Any]) -> None:
     server.verify_request = lambda *_: False  # type: ignore[method-assign]
     server.put("request")
     server.handle_request()
@@ -224,7 +196,6 @@ def test_a_request_that_the_server_has_not_accepted(server: Queued, handled: lis
     server.subscribe(heard)
     server.finish_request("from elsewhere", "peer")
     server.shutdown_request("from elsewhere")
-    server._request_returned(4711)
     assert handled == ["from elsewhere"]
     assert heard.events == []
 
@@ -265,7 +236,7 @@ def test_a_subscriber_that_fails_is_logged(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(event: Event) -> None:
-        raise ValueError("no ear")
+        raise ValueError("cannot hear")
 
     heard = Heard()
     server.subscribe(fail)
@@ -287,7 +258,7 @@ def test_handle_error_outside_of_an_error(caplog: pytest.LogCaptureFixture) -> N
     assert not record.exc_info
 
 
-def test_a_get_request_that_fails_is_told_with_its_name_and_not_repeated_at_full_speed(
+def test_a_get_request_that_fails_is_reported_with_its_name_and_not_repeated_at_full_speed(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Any:
@@ -305,7 +276,7 @@ def test_a_get_request_that_fails_is_told_with_its_name_and_not_repeated_at_full
     ]
 
 
-def test_a_request_that_cannot_be_closed_is_told_and_forgotten(
+def test_a_request_that_cannot_be_closed_is_reported_and_forgotten(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -370,8 +341,12 @@ def test_states_on_the_way() -> None:
         server.resume()
         assert not server.draining
     assert states == [
-        ServerState.READY, ServerState.SERVING, ServerState.SUSPENDED, ServerState.DRAINING, ServerState.STOPPED
-    ]  # fmt: skip
+        ServerState.READY,
+        ServerState.SERVING,
+        ServerState.SUSPENDED,
+        ServerState.DRAINING,
+        ServerState.STOPPED,
+    ]
     assert server.draining
 
 

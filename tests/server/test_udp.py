@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,16 @@ import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.scenes import LOOPBACK, Heard
 
-from everserve.events import Accepted, Finished, Truncated
+from everserve.combos import (
+    FiberUDPServer,
+    ForkingUDPServer,
+    ThreadingUDPServer,
+    ThreadPoolUDPServer,
+)
+from everserve.errors import ServerClosedError
+from everserve.events import Accepted, Finished, Stopped, Truncated
 from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
@@ -100,3 +109,80 @@ def test_closing_a_request_keeps_the_socket() -> None:
         server.shutdown_request(request)
         assert len(server.connections) == 0
         assert server.fileno() != -1
+
+
+# -- a handler that stops the server, and replies then -----------------------------------------
+
+
+class StopsAndReplies:
+    """A handler that stops its server, and replies when a test lets it."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def __call__(self, request: Any, client_address: Any, server: Any) -> None:
+        self.thread = threading.current_thread()
+        server.stop(3600)
+        assert self.go_on.wait(LIMIT)
+        request[1].sendto(b"bye", client_address)
+
+
+def stopped(kind: type[UDPServer], handler: Any, client: socket.socket) -> Any:
+    """A server that its handler has stopped; the handler is not done."""
+    server, heard = kind(LOOPBACK, handler), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever)
+    client.sendto(b"stop", server.server_address)
+    heard.wait_for(Stopped)
+    thread.result()
+    return server
+
+
+@pytest.mark.parametrize("kind", [ThreadingUDPServer, ThreadPoolUDPServer])
+def test_the_socket_is_open_until_the_reply_is_sent(
+    client: socket.socket, kind: type[UDPServer]
+) -> None:
+    handler = StopsAndReplies()
+    server = stopped(kind, handler, client)
+    assert server.state is ServerState.STOPPED
+    assert server.fileno() != -1
+    for call in (server.serve_forever, server.handle_request):
+        with pytest.raises(ServerClosedError):
+            call()
+    handler.go_on.set()
+    assert client.recv(100) == b"bye"
+    assert handler.thread is not None
+    handler.thread.join(LIMIT)
+    assert server.fileno() == -1
+    assert len(server.connections) == 0
+
+
+def test_server_close_closes_the_socket_at_once(client: socket.socket) -> None:
+    handler = StopsAndReplies()
+    server = stopped(ThreadingUDPServer, handler, client)
+    server.server_close()
+    assert server.fileno() == -1
+    handler.go_on.set()
+    assert handler.thread is not None
+    handler.thread.join(LIMIT)
+    assert len(server.connections) == 0
+
+
+@pytest.mark.parametrize("kind", [UDPServer, FiberUDPServer, ForkingUDPServer])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_where_the_loop_runs_on_it_replies_too(
+    client: socket.socket, kind: type[UDPServer]
+) -> None:
+    def stop(request: Any, client_address: Any, server: Any) -> None:
+        server.stop(3600)
+        request[1].sendto(b"bye", client_address)
+
+    server, heard = kind(LOOPBACK, stop), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever)
+    client.sendto(b"stop", server.server_address)
+    assert client.recv(100) == b"bye"
+    thread.result()
+    heard.wait_for(Stopped)
+    assert server.fileno() == -1

@@ -91,7 +91,8 @@ class ForkStrategy(Strategy):
             self._become_child(note)
             hooks.finish_request(request, client_address)
             status = 0
-        except Exception:
+        except Exception as error:
+            self._progress.failed(self._connections.find(request), request, error)
             hooks.handle_error(request, client_address)
         finally:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from everserve.concurrency.strategy import Strategy, StrategyParts
@@ -23,6 +24,7 @@ class PoolStrategy(Strategy):
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
         self._pool: WorkerPool | None = None
+        self._process = 0
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Give the request to a worker. Raises ``RuntimeError`` where there is no thread at all."""
@@ -52,7 +54,8 @@ class PoolStrategy(Strategy):
         size = settings.max_workers
         limit = size if settings.max_connections is None else settings.max_connections
         pool = self._pool
-        if pool is None or pool.closed:
+        if pool is None or pool.closed or self._process != os.getpid():  # threads do not fork
+            self._process = os.getpid()
             self._pool = pool = WorkerPool(
                 size,
                 limit=limit,

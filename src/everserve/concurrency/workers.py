@@ -152,7 +152,7 @@ class WorkerPool:
                 try:
                     function(*args)
                 finally:
-                    del args
+                    del function, args  # a worker that waits keeps no request, and no server, alive
                     self._give_place()
         finally:
             self._retire()

@@ -136,8 +136,10 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
-        except BaseException:
+        except BaseException as error:
             self.life.end()
+            if isinstance(error, ServerClosedError):
+                self.life.close()  # as it was before ``begin``
             raise
         stop = self.life.stop
         if stop is not None and stop.report is not None:  # the socket was replaced meanwhile

@@ -87,8 +87,8 @@ class Flow:
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
-        over = limit is not None and len(self._connections) >= limit
-        return over or self._strategy.is_full()
+        # The strategy first: it takes a limit that was raised, also for requests that wait in it.
+        return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
     # -- on the accept loop --------------------------------------------------------------------
 
@@ -184,10 +184,14 @@ class Flow:
         the request without these ends it here.
         """
         connection = self._connections.find(request)
+        self._run_here(connection)
         try:
             try:
                 hooks.finish_request(request, client_address)
-            except Exception:
+            except (
+                Exception
+            ) as error:  # ``finish`` has reported it, unless a program overrides that
+                self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
                 hooks.shutdown_request(request)

@@ -83,6 +83,7 @@ class Stop:
         self._own: tuple[Connection, ...] = ()
         self.deadline = self._began + grace
         self.report: StopReport | None = None
+        self.is_closing = False  # the server is being closed by this stop
 
     @property
     def ends(self) -> float:
@@ -173,7 +174,9 @@ class Stop:
         self._close_early(hooks)
         # A request of this very thread replies through the listener of datagrams: its end closes it.
         self._life.keeps_listener = bool(own) and not listener_of(hooks).accepts_connections
+        self.is_closing = True
         hooks.server_close()
+        self.is_closing = False
         self._life.close()
         self._emitter.emit(Stopped(self.report))
         self._life.notifier.notify()

@@ -48,6 +48,10 @@ class UDPServer(TCPServer):
 
     def server_close(self) -> None:
         """Close the socket, unless a request that has called ``stop`` still replies through it."""
+        life = self._everserve.life
         self._everserve.conductor.close()
-        if not self._everserve.life.keeps_listener:
+        # Only the stop itself leaves it open; a call that comes after closes it at once.
+        if not (life.keeps_listener and life.stop.is_closing):
+            life.keeps_listener = False
             self.socket.close()
+            life.notifier.notify()  # a caller may wait for that

@@ -1,8 +1,8 @@
-"""``admission.outcome``: what the parent of a forked request is told."""
+"""``lifecycle.outcome``: what the parent of a forked request is reported."""
 
 from everserve.lifecycle.outcome import Outcome
 
 
-def test_nothing_to_tell_is_a_good_end() -> None:
+def test_nothing_to_report_is_a_good_end() -> None:
     outcome = Outcome()
     assert not any((outcome.refused, outcome.missed, outcome.failed, outcome.error))

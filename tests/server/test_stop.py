@@ -1,25 +1,26 @@
-"""``server.stopping``: a stop drains, waits, cuts, and always comes to an end."""
+"""``server.stop``: a stop drains, waits, cuts, and always comes to an end."""
 
 from __future__ import annotations
 
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all
+from tests.parts import NotedHooks, Parts
 from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
 
 from everserve.combos import ThreadingTCPServer
+from everserve.concurrency.strategy import Condition, Strategy, StrategyParts
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Opened, Stopped
 from everserve.handlers.base import BaseRequestHandler
-from everserve.server.base import BaseServer
 from everserve.lifecycle.state import ServerState
-from everserve.server.stop import Stop, StopReport
+from everserve.server.stop import LAST_WAIT, Stop, StopReport, sum_of
 from everserve.server.tcp import TCPServer
 
 
@@ -51,7 +52,7 @@ def test_again_gives_the_same_report() -> None:
         assert Background(server.stop).result() is first
 
 
-def test_it_tells_its_beginning_and_its_end() -> None:
+def test_it_emits_its_beginning_and_its_end() -> None:
     server, heard = TCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     report = server.stop(2.5)
@@ -73,22 +74,18 @@ def test_a_request_in_progress_may_end() -> None:
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
 
 
-def test_nobody_new_comes_in_while_it_drains() -> None:
+def test_no_one_new_is_admitted_while_it_drains() -> None:
     server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         server.subscribe(heard)
         stop = Background(server.stop, 3600)
         heard.wait_for(Draining)
-        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1 or rings(server))
+        server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
         with pytest.raises(ConnectionRefusedError):
             connect(address)
         client.sendall(b"go on")
         stop.result()
-
-
-def rings(server: BaseServer) -> bool:
-    return server._everserve.life.session is None
 
 
 def test_what_waits_in_the_backlog_is_served() -> None:
@@ -188,15 +185,12 @@ def test_many_at_once_are_one_stop() -> None:
 def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
 
-    class Slow(Stopping):
-        def __init__(self, *args: Any) -> None:
-            try:
-                together.wait(0.5)
-            except threading.BrokenBarrierError:
-                pass
-            super().__init__(*args)
+    class Slow(Stop):
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            together.wait(LIMIT)
+            super().__init__(*args, **keywords)
 
-    monkeypatch.setattr("everserve.server.base.Stopping", Slow)
+    monkeypatch.setattr("everserve.server.conductor.Stop", Slow)
     server, heard = TCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     callers = [Background(server.stop) for _ in range(2)]
@@ -348,3 +342,176 @@ def test_while_suspended() -> None:
             stop = Background(server.stop, 3600)
             assert client.recv(100) == b"ping"
             assert stop.result().finished == 1
+
+
+# -- alone: no server, no loop -----------------------------------------------------------------
+
+
+class Quick(Strategy):
+    """Waits for nothing: what a test has done is there, or the time is up."""
+
+    def __init__(self, parts: StrategyParts) -> None:
+        super().__init__(parts)
+        self.was_cut: tuple[Any, ...] = ()
+        self.at_the_cut: Callable[[], object] = lambda: None
+
+    def wait_until(self, condition: Condition, deadline: Any = lambda: None) -> bool:
+        return condition()
+
+    def cut(self, hooks: Any, connections: tuple[Any, ...]) -> None:
+        self.was_cut = connections
+        self.at_the_cut()
+
+
+class LoneStop:
+    """A stop and its neighbours; the listener of its hooks is one of connections."""
+
+    def __init__(self) -> None:
+        self.parts = Parts(Quick)
+        self.strategy: Any = self.parts.strategy
+        self.closed_early: list[Any] = []
+        self.hooks: Any = NotedHooks()
+
+    def stop(self, grace: float = 5.0) -> Stop:
+        return Stop(
+            grace,
+            connections=self.parts.connections,
+            life=self.parts.life,
+            strategy=self.strategy,
+            emitter=self.parts.emitter,
+            close_early=self.closed_early.append,
+        )
+
+    def request(self, runner: int | None = None) -> Any:
+        """A request in progress; the test keeps it alive."""
+        request = threading.Event()
+        connection = self.parts.progress.accepted(request, "peer")
+        assert connection is not None
+        connection.runner = runner
+        return request, connection
+
+
+def test_alone_it_drains_waits_and_closes() -> None:
+    lone = LoneStop()
+    stop = lone.stop(5.0)
+    stop.begin()
+    assert lone.parts.life.state is ServerState.DRAINING
+    assert not stop.is_over()
+    report = stop.conduct(lone.hooks)
+    assert stop.report is report
+    assert lone.closed_early == [lone.hooks] * 2  # no loop takes what waits, so it is closed first
+    assert lone.hooks.calls == ["server_close"]
+    assert lone.parts.life.state is ServerState.STOPPED
+    assert lone.parts.heard.events == [Draining(5.0), Stopped(report)]
+
+
+def test_alone_it_cuts_what_does_not_end() -> None:
+    lone = LoneStop()
+    request, connection = lone.request()
+    lone.strategy.at_the_cut = lambda: lone.parts.progress.ended(connection)
+    stop = lone.stop()
+    stop.begin()
+    report = stop.conduct(lone.hooks)
+    assert lone.strategy.was_cut == (connection,)
+    assert (report.finished, report.cut, report.unfinished) == (0, (connection,), ())
+    assert not stop.gave_up
+    del request
+
+
+def test_alone_it_gives_up_what_does_not_end_even_then() -> None:
+    lone = LoneStop()
+    request, connection = lone.request()
+    stop = lone.stop()
+    stop.begin()
+    report = stop.conduct(lone.hooks)
+    assert report.unfinished == report.cut == (connection,)
+    assert stop.gave_up
+    assert stop.ends == stop.deadline  # no more time is needed
+    del request
+
+
+def test_alone_it_counts_what_finished_since_it_began() -> None:
+    lone = LoneStop()
+    before, connection = lone.request()
+    stop = lone.stop()
+    stop.begin()
+    lone.parts.progress.ended(connection)
+    during, connection = lone.request()
+    lone.parts.progress.ended(connection)
+    assert stop.conduct(lone.hooks).finished == 2
+    del before, during
+
+
+def test_alone_it_does_not_wait_for_the_request_that_asks() -> None:
+    lone = LoneStop()
+    request, connection = lone.request(runner=lone.strategy.here())
+    stop = lone.stop()
+    stop.begin()
+    report = stop.conduct(lone.hooks)
+    assert (report.cut, report.unfinished) == ((), (connection,))
+    assert lone.strategy.was_cut == ()
+    del request
+
+
+def test_alone_on_the_thread_that_serves_it_is_left_to_the_end_of_the_run() -> None:
+    lone = LoneStop()
+    lone.parts.life.begin()
+    stop = lone.stop()
+    stop.begin()
+    assert stop.conduct(lone.hooks) == StopReport()
+    assert stop.is_left_to(lone.strategy.here())
+    assert not stop.is_left_to(-1)
+    lone.parts.life.end()
+    report = stop.complete(lone.hooks)
+    assert not stop.is_left_to(lone.strategy.here())
+    assert lone.parts.heard.of(Stopped) == [Stopped(report)]
+
+
+def test_alone_a_second_call_can_only_shorten_the_grace() -> None:
+    stop = LoneStop().stop(60.0)
+    before = stop.deadline
+    stop.hurry(3600.0)
+    assert stop.deadline == before
+    stop.hurry(0.0)
+    assert stop.is_over()
+    assert stop.ends == stop.deadline + LAST_WAIT
+
+
+def test_alone_the_second_gets_the_report_of_the_first() -> None:
+    lone = LoneStop()
+    stop = lone.stop()
+    stop.begin()
+    assert stop.join() == StopReport()  # it stands in the way of the first: that is its own thread
+    report = stop.conduct(lone.hooks)
+    assert stop.join() is report
+    assert Background(stop.join).result() is report
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_alone_a_listener_of_datagrams_is_kept_for_the_request_that_asks(has_own: bool) -> None:
+    lone = LoneStop()
+    kept: list[bool] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lone.hooks.socket:
+        request, connection = lone.request(lone.strategy.here() if has_own else None)
+        if not has_own:
+            lone.parts.progress.ended(connection)
+        lone.hooks.does["server_close"] = lambda: kept.append(lone.parts.life.keeps_listener)
+        stop = lone.stop()
+        stop.begin()
+        stop.conduct(lone.hooks)
+    assert kept == [has_own]
+    del request
+
+
+def test_the_reports_of_several_servers_are_one() -> None:
+    first: Any
+    second: Any
+    first, second = object(), object()
+    total = sum_of(
+        [
+            StopReport(finished=1, cut=(first,), seconds=0.5),
+            StopReport(finished=2, cut=(second,), unfinished=(second,), seconds=0.25),
+        ]
+    )
+    assert total == StopReport(3, (first, second), (second,), 0.5)
+    assert sum_of([]) == StopReport()

@@ -1,20 +1,17 @@
-"""``concurrency.sharedword``: a few bytes between a process and its children."""
+"""``concurrency.sharedmemory``: a few bytes between a process and its children."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
-from tests.clients import Background
 
-from everserve.lifecycle.outcome import Outcome
-from everserve.concurrency.sharedmemory import Note, Request, SharedWord
+from everserve.concurrency.sharedmemory import Note, SharedOrders
+from everserve.concurrency.strategy import Order
 from everserve.events import DeadlineMissed, Draining, Event, Failed, Finished, Opened, Refused
+from everserve.lifecycle.outcome import Outcome
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -22,36 +19,36 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_it_begins_empty() -> None:
-    word = SharedWord()
-    assert word.draining is False
-    assert word.take() is None
+    orders = SharedOrders()
+    assert orders.draining is False
+    assert orders.take() is None
 
 
 @pytest.mark.parametrize("grace", [None, 0.0, 2.5, 3600.0])
-def test_a_request_is_taken_once(grace: float | None) -> None:
-    word = SharedWord()
-    word.ask(grace)
-    assert word.take() == Request(grace)
-    assert word.take() is None
+def test_an_order_is_taken_once(grace: float | None) -> None:
+    orders = SharedOrders()
+    orders.ask(grace)
+    assert orders.take() == Order(grace)
+    assert orders.take() is None
 
 
 def test_draining() -> None:
-    word = SharedWord()
-    word.draining = True
-    assert word.draining is True
-    word.draining = False
-    assert word.draining is False
+    orders = SharedOrders()
+    orders.draining = True
+    assert orders.draining is True
+    orders.draining = False
+    assert orders.draining is False
 
 
 def test_it_is_shared_with_children() -> None:
-    word = SharedWord()
-    word.draining = True
+    orders = SharedOrders()
+    orders.draining = True
     pid = os.fork()
     if pid == 0:
-        word.ask(1.5)
-        os._exit(0 if word.draining else 1)
+        orders.ask(1.5)
+        os._exit(0 if orders.draining else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert word.take() == Request(1.5)
+    assert orders.take() == Order(1.5)
 
 
 @pytest.fixture
@@ -61,9 +58,9 @@ def note() -> Iterator[Note]:
     note.close()
 
 
-def test_a_note_that_nobody_wrote(note: Note) -> None:
+def test_a_note_that_no_one_wrote(note: Note) -> None:
     assert note.read() is None
-    assert not note.greeted
+    assert not note.handshaken
 
 
 @pytest.mark.parametrize(
@@ -97,12 +94,12 @@ def test_across_a_fork(note: Note) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            note.greeted = True
+            note.handshaken = True
             note.take_down(Refused(1, "peer", "proxy"))
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
-    assert note.greeted
+    assert note.handshaken
     assert note.read() == Outcome(refused="proxy")
 
 
@@ -124,7 +121,7 @@ def test_who_the_peer_is(note: Note, peer: Any) -> None:
 
 
 @pytest.mark.parametrize("peer", [object(), (object(),), "x" * 5000])
-def test_a_peer_that_cannot_be_told(note: Note, peer: Any) -> None:
+def test_a_peer_that_cannot_be_noted(note: Note, peer: Any) -> None:
     note.take_down(Opened(1, peer))
     assert note.peer("known") == "known"
 
@@ -132,61 +129,6 @@ def test_a_peer_that_cannot_be_told(note: Note, peer: Any) -> None:
 def test_an_event_that_is_none_of_the_requests(note: Note) -> None:
     note.take_down(Draining(1.0))
     assert (note.opened, note.read(), note.peer("known")) == (False, None, "known")
-
-
-def test_the_traffic_that_a_child_counts(note: Note) -> None:
-    assert note.traffic() is None
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        counted = note.count(ours)
-        counted.sendall(b"12345")
-        theirs.sendall(b"123")
-        assert counted.recv(10) == b"123"
-        traffic = note.traffic()
-        assert traffic is not None
-        assert traffic == (traffic.quiet, 3, 5, False)
-        assert traffic.quiet >= 0
-        ours.close()
-        with pytest.raises(OSError):
-            counted.send(b"6")
-        assert note.traffic()[1:] == (3, 5, False)  # type: ignore[index]
-
-
-def test_the_traffic_is_read_whole_while_it_is_written(note: Note) -> None:
-    note.write_traffic(1.0, 2, 3, False)
-    pid = os.fork()
-    if pid == 0:
-        while True:  # until it is killed
-            note.write_traffic(1.0, 2, 3, False)
-    try:
-        for _ in range(20_000):
-            traffic = note.traffic()
-            assert traffic is not None
-            assert traffic[1:] == (2, 3, False)
-            assert traffic.quiet < monotonic()  # it moved after the beginning of time
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def test_the_traffic_of_a_send_that_waits(note: Note) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        counted = note.count(ours)
-        sending = Background(counted.sendall, bytes(4_000_000))
-        while not (traffic := note.traffic()) or not traffic.waiting:
-            pass
-        left = 4_000_000
-        while left:
-            left -= len(theirs.recv(1_000_000))
-        sending.result()
-        assert note.traffic()[1:] == (0, 4_000_000, False)  # type: ignore[index]
-
-
-def test_the_traffic_of_one_that_is_closed() -> None:
-    note = Note()
-    note.close()
-    assert note.traffic() is None
 
 
 @pytest.mark.parametrize("text", ["x", "\0", "\U0001f600", "\udc80"])

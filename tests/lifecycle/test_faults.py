@@ -1,4 +1,4 @@
-"""``server.faults``: whose fault an exception was."""
+"""``lifecycle.faults``: whose fault an exception was."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_while_it_is_there_another_has_gone(left: Left, kind: type[OSError]) -> 
         assert not peer_is_gone(kind(), Datagram((b"data", udp)), left.address)
 
 
-def test_nobody_can_say(left: Left) -> None:
+def test_no_one_can_say(left: Left) -> None:
     assert not peer_is_gone(FileNotFoundError(), left.request, "x" * 200)
 
 

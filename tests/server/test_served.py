@@ -1,4 +1,4 @@
-"""``server.running``: ``with server.running() as address``."""
+"""``server.served``: ``with server.running() as address``, and what a server says of itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import threading
 from typing import Any
 
 import pytest
-from tests.clients import LIMIT, ask, connect
-from tests.scenes import LOOPBACK, Echo, Gate
+from tests.clients import LIMIT, Background, ask, connect
+from tests.scenes import LOOPBACK, Echo, Gate, Heard
 
-from everserve.errors import AlreadyServingError, ServerClosedError
+from everserve.errors import AlreadyServingError, ServerClosedError, TLSConfigError
+from everserve.events import Finished
 from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
 
@@ -108,3 +109,46 @@ def test_an_address_of_any_kind_names_the_thread() -> None:
 
     with Server(LOOPBACK, Echo).running() as address:
         assert type(address) is object
+
+
+# -- what a server says of itself --------------------------------------------------------------
+
+
+def test_refusals_are_counted_by_their_reason() -> None:
+    class Refuses(TCPServer):
+        def verify_request(self, request: Any, client_address: Any) -> bool:
+            return False
+
+    server = Refuses(LOOPBACK, Echo)
+    assert server.refusals == {}
+    with server.running() as address:
+        for _ in range(2):
+            assert ask(address, b"") == b""
+    assert server.refusals == {"verify_request": 2}
+
+
+def test_without_tls_there_is_nothing_to_reload() -> None:
+    with TCPServer(LOOPBACK, Echo) as server, pytest.raises(TLSConfigError, match="nothing to"):
+        server.reload_tls()
+
+
+def test_a_program_may_end_the_loop_by_the_old_flag() -> None:
+    class Ends(TCPServer):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            self._BaseServer__shutdown_request = True
+
+    with Ends(LOOPBACK, Echo) as server:
+        thread = Background(server.serve_forever)
+        assert ask(server.server_address, b"") == b""
+        thread.result()
+        assert server._BaseServer__shutdown_request is False
+
+
+def test_an_event_that_is_subscribed_to_may_be_left() -> None:
+    server, heard = TCPServer(LOOPBACK, Echo), Heard()
+    end = server.subscribe(heard)
+    with server.running() as address:
+        assert ask(address) == b"ping"
+        heard.wait_for(Finished)
+        end()
+    assert heard.names() == ["Serving", "Accepted", "Opened", "Finished"]

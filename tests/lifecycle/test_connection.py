@@ -1,0 +1,141 @@
+"""``lifecycle.connection``: one connection in progress, and the view of all of them."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from everserve.lifecycle.connection import Connection, Connections, ConnectionState, reference_to
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.sockets.tcpinfo import Traffic
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        yield ours, peers
+
+
+@pytest.fixture
+def ours(pair: Pair) -> socket.socket:
+    return pair[0]
+
+
+def connection_of(request: Any, peer: Any = "peer") -> Connection:
+    connection = Connection(1, id(request), peer)
+    connection.reference = reference_to(request, lambda _: None)
+    return connection
+
+
+def test_age_and_since(ours: socket.socket) -> None:
+    before = datetime.now(UTC)
+    connection = ConnectionTable().add(ours, ("127.0.0.1", 80))
+    assert connection.age >= 0
+    assert (connection.since - before).total_seconds() > -1
+    assert repr(connection).startswith("<Connection #1 ('127.0.0.1', 80) accepted 0.")
+
+
+def test_cut_ends_both_directions(pair: Pair) -> None:
+    ours, peers = pair
+    connection = ConnectionTable().add(ours, "peer")
+    connection.cut()
+    assert ours.recv(1) == b""
+    assert peers.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        ours.send(b"x")
+    peers.close()
+    connection.cut()
+    ours.close()
+    connection.cut()
+
+
+def test_cut_leaves_a_tls_session_to_its_thread(
+    pair: Pair,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with context.wrap_socket(pair[0], server_side=True, do_handshake_on_connect=False) as secure:
+        connection = ConnectionTable().add(secure, "peer")
+        connection.cut()
+        assert secure._sslobj is not None  # type: ignore[attr-defined]
+        assert pair[1].recv(1) == b""
+
+
+def test_the_view(pair: Pair) -> None:
+    table = ConnectionTable()
+    view = table.view
+    first, second = (table.add(sock, sock.fileno()) for sock in pair)
+    assert len(view) == 2
+    assert first in view
+    assert Connection(1, None, None) not in view
+    for connection in view:  # live, and safe while it changes
+        table.remove(connection)
+    assert (len(view), list(view)) == (0, [])
+    assert second not in view
+    assert repr(view) == "<Connections []>"
+
+
+def test_cut_reaches_what_a_process_holds(pair: Pair) -> None:
+    ours, peers = pair
+    connection = connection_of(ours)
+    connection.duplicate = ours.dup()
+    ours.close()
+    connection.cut()
+    assert peers.recv(1) == b""
+    connection.close()
+    assert connection.duplicate.fileno() == -1
+    assert (connection.state, connection.request) == (ConnectionState.CLOSED, None)
+
+
+def test_cut_of_what_is_no_socket() -> None:
+    connection_of("request").cut()
+
+
+def test_its_traffic_is_what_its_counter_says(ours: socket.socket) -> None:
+    class Counter:
+        def traffic(self) -> Traffic:
+            return Traffic(1.0, 2, 3, True)
+
+    connection = connection_of(ours)
+    assert connection.traffic() is None  # a Unix socket: the kernel does not count
+    connection.counter = Counter()
+    assert connection.traffic() == (1.0, 2, 3, True)
+    assert connection_of("request").traffic() is None
+
+
+def test_what_few_have_is_not_there_before() -> None:
+    connection = Connection(1, 0, None)
+    assert vars(connection) == {}
+    found = (connection.held_by, connection.duplicate, connection.deadlines, connection.tls)
+    assert found == (None, None, None, None)
+    assert connection.request is None
+
+
+def test_it_keeps_no_request_alive(pair: Pair) -> None:
+    died: list[Any] = []
+    sock = socket.socket(fileno=pair[0].detach())
+    reference = reference_to(sock, died.append)
+    assert reference() is sock
+    sock.close()
+    del sock
+    gc.collect()
+    assert reference() is None
+    assert died == [reference]
+
+
+def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
+    request = (b"data", None)
+    assert reference_to(request, pytest.fail)() is request
+
+
+def test_a_view_of_nothing() -> None:
+    view = Connections({})
+    assert (len(view), list(view), object() in view) == (0, [], False)

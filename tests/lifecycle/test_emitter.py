@@ -1,0 +1,89 @@
+"""``lifecycle.emitter``: events go to all subscribers, and none can do harm."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from everserve.events import Draining, Event, Truncated
+from everserve.lifecycle.emitter import Emitter
+
+EVENT = Draining(1.0)
+
+
+def test_where_no_one_listens_nothing_happens() -> None:
+    emitter = Emitter()
+    assert not emitter.subscribers
+    emitter.emit(EVENT)
+
+
+def test_each_subscriber_gets_each_event_in_order() -> None:
+    emitter = Emitter()
+    got: list[Any] = []
+    emitter.subscribe(lambda event: got.append(("first", event)))
+    emitter.subscribe(lambda event: got.append(("second", event)))
+    other = Draining(2.0)
+    emitter.emit(EVENT)
+    emitter.emit(other)
+    assert got == [("first", EVENT), ("second", EVENT), ("first", other), ("second", other)]
+
+
+def test_a_subscription_ends_once() -> None:
+    emitter = Emitter()
+    got: list[Event] = []
+    ends = [emitter.subscribe(got.append) for _ in range(2)]
+    ends[0]()
+    ends[0]()  # once more does not end the other
+    emitter.emit(EVENT)
+    assert got == [EVENT]
+    ends[1]()
+    emitter.emit(EVENT)
+    assert got == [EVENT]
+    assert not emitter.subscribers
+
+
+def test_a_subscriber_may_end_its_subscription_while_it_is_called() -> None:
+    emitter = Emitter()
+    got: list[str] = []
+
+    def once(event: Event) -> None:
+        got.append("once")
+        end()
+
+    end = emitter.subscribe(once)
+    emitter.subscribe(lambda _: got.append("always"))
+    emitter.emit(EVENT)
+    emitter.emit(EVENT)
+    assert got == ["once", "always", "always"]
+
+
+def test_what_a_subscriber_raises_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    emitter = Emitter()
+    got: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise ValueError("meant to fail")
+
+    emitter.subscribe(broken)
+    emitter.subscribe(got.append)
+    emitter.emit(EVENT)
+    assert got == [EVENT]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("everserve", logging.ERROR)
+    assert "meant to fail" in caplog.text
+    caplog.clear()
+
+
+def test_an_event_that_is_logged_is_emitted_too(caplog: pytest.LogCaptureFixture) -> None:
+    emitter = Emitter()
+    got: list[Event] = []
+    emitter.subscribe(got.append)
+    event = Truncated("peer", 512)
+    emitter.log(event)
+    assert got == [event]
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, str(event))
+    assert record.event is event  # type: ignore[attr-defined]
+    caplog.clear()

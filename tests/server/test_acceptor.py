@@ -1,0 +1,212 @@
+"""``server.acceptor``: requests off the listener, one or many, driven without a server."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any
+
+import pytest
+from tests.parts import NotedHooks, Parts
+
+from everserve.events import BackedOff
+from everserve.lifecycle.state import ServerState
+from everserve.server.acceptor import BATCH, Acceptor
+from everserve.server.listener import Listener
+from everserve.sockets.accepting import BackOff
+
+
+class NotedFlow:
+    """In the place of a ``Flow``: what was admitted, and the room that a test gives."""
+
+    def __init__(self) -> None:
+        self.admitted: list[tuple[Any, Any]] = []
+        self.full = False
+        self.most = BATCH
+
+    def has_room(self) -> bool:
+        if isinstance(self.full, Exception):
+            raise self.full
+        return not self.full
+
+    def room(self, most: int) -> int:
+        return min(most, self.most)
+
+    def pause(self) -> float:
+        return 0.25
+
+    def admit(self, hooks: Any, request: Any, client_address: Any) -> None:
+        self.admitted.append((request, client_address))
+
+
+class Batches(Listener):
+    def takes_batches(self, get_request: Any) -> bool:
+        return True
+
+    def accepts_in_batches(self, get_request: Any) -> bool:
+        return True
+
+
+class Scene:
+    """An acceptor and its neighbours; the time of its back-off stands still."""
+
+    def __init__(self) -> None:
+        self.parts = Parts()
+        self.parts.life.begin()
+        self.flow: Any = NotedFlow()
+        self.acceptor = Acceptor(
+            self.flow, self.parts.strategy, self.parts.life, self.parts.emitter
+        )
+        self.acceptor.back_off = BackOff(lambda: 0.0)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def fails(error: BaseException) -> Any:
+    def get_request() -> Any:
+        raise error
+
+    return get_request
+
+
+def test_one_request_is_admitted(scene: Scene) -> None:
+    hooks = NotedHooks(get_request=lambda: ("request", "peer"))
+    assert scene.acceptor.take(hooks)
+    assert scene.flow.admitted == [("request", "peer")]
+
+
+def test_many_are_taken_until_none_is_left(scene: Scene) -> None:
+    left = [True] * 3
+    hooks = NotedHooks(_handle_request_noblock=lambda: bool(left) and left.pop())
+    scene.acceptor.listener = Batches()
+    scene.acceptor.take_many(hooks)
+    assert hooks.calls == ["_handle_request_noblock"] * 4
+
+
+def test_many_are_no_more_than_a_batch(scene: Scene) -> None:
+    hooks = NotedHooks()
+    scene.acceptor.listener = Batches()
+    scene.acceptor.take_many(hooks)
+    assert len(hooks.calls) == BATCH
+
+
+def test_of_a_listener_that_may_block_only_one_is_taken(scene: Scene) -> None:
+    hooks = NotedHooks()
+    scene.acceptor.take_many(hooks)
+    assert len(hooks.calls) == 1
+
+
+@pytest.mark.parametrize("end", ["full", "suspended", "shut down"])
+def test_many_end_when_no_more_are_to_be_taken(scene: Scene, end: str) -> None:
+    def take() -> bool:
+        if len(hooks.calls) == 2:
+            if end == "full":
+                scene.flow.full = True
+            elif end == "suspended":
+                scene.parts.life.suspend(True)
+            else:
+                scene.parts.life.shutdown_requested = True
+        return True
+
+    hooks = NotedHooks(_handle_request_noblock=take)
+    scene.acceptor.listener = Batches()
+    scene.acceptor.take_many(hooks)
+    assert len(hooks.calls) == 2
+
+
+def test_a_strategy_with_sockets_of_its_own_accepts_a_batch(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def accept_many(descriptor: int, limit: int) -> list[tuple[Any, Any]]:
+        asked.append((descriptor, limit))
+        return [("one", 1), ("two", 2)] if len(asked) == 1 else []
+
+    monkeypatch.setattr(type(scene.parts.strategy), "accept_many", staticmethod(accept_many))
+    scene.acceptor.listener = Batches()
+    scene.flow.most = 7
+    hooks = NotedHooks(fileno=lambda: 4711)
+    assert scene.acceptor.take(hooks)
+    assert not scene.acceptor.take(hooks)
+    assert asked == [(4711, 7)] * 2
+    assert scene.flow.admitted == [("one", 1), ("two", 2)]
+    scene.acceptor.listener = Listener()  # get_request is overridden: it is called then
+    hooks = NotedHooks(get_request=lambda: ("three", 3))
+    assert scene.acceptor.take(hooks)
+    assert scene.flow.admitted[-1] == ("three", 3)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_without_descriptors_it_backs_off(
+    scene: Scene, batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail = fails(OSError(errno.EMFILE, "Too many open files"))
+    hooks = NotedHooks(get_request=fail)
+    if batch:
+        monkeypatch.setattr(
+            type(scene.parts.strategy), "accept_many", staticmethod(lambda *_: fail())
+        )
+        scene.acceptor.listener = Batches()
+    assert not scene.acceptor.take(hooks)
+    assert not scene.acceptor.can_accept(hooks)
+    assert scene.acceptor.pause() == BackOff.first
+    (event,) = scene.parts.heard.of(BackedOff)
+    assert event.error.errno == errno.EMFILE
+
+
+def test_an_accept_that_goes_well_ends_the_back_off(scene: Scene) -> None:
+    scene.acceptor.back_off.fail()
+    scene.acceptor.take(NotedHooks(get_request=lambda: ("request", "peer")))
+    assert scene.acceptor.can_accept(NotedHooks())
+    assert scene.acceptor.pause() == 0.25  # that of the rate limit
+
+
+def test_an_unusable_listener_ends_the_loop(scene: Scene) -> None:
+    hooks = NotedHooks(get_request=fails(OSError(errno.EBADF, "Bad file descriptor")))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        scene.acceptor.take(hooks)
+    scene.parts.life.move(ServerState.STOPPED)  # it was closed: that is meant
+    assert not scene.acceptor.take(hooks)
+
+
+def test_a_connection_that_is_gone_is_nothing_to_report(scene: Scene) -> None:
+    hooks = NotedHooks(get_request=fails(ConnectionAbortedError(errno.ECONNABORTED, "aborted")))
+    assert not scene.acceptor.take(hooks)
+    assert scene.acceptor.can_accept(hooks)
+    assert scene.parts.heard.events == []
+    assert hooks.calls == ["get_request"]
+
+
+def test_what_else_get_request_raises_goes_to_handle_error(scene: Scene) -> None:
+    notes: list[Any] = []
+
+    def handle_error(request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        assert error is not None
+        notes.append((request, client_address, error.__notes__))
+
+    hooks = NotedHooks(get_request=fails(ValueError("empty")), handle_error=handle_error)
+    assert not scene.acceptor.take(hooks)
+    assert scene.acceptor.pause() == BackOff.first
+    note = "raised by NotedHooks.get_request(), before there was a request"
+    assert notes == [(None, None, [note])]
+
+
+def test_a_limit_that_raises_is_as_good_as_no_room(scene: Scene) -> None:
+    scene.flow.full = ValueError("no number")
+    hooks = NotedHooks()
+    assert not scene.acceptor.can_accept(hooks)
+    assert hooks.calls == ["handle_error"]
+
+
+def test_while_there_is_no_room_the_loop_wants_to_be_woken(scene: Scene) -> None:
+    scene.flow.full = True
+    assert not scene.acceptor.can_accept(NotedHooks())
+    assert scene.parts.life.gated
+    scene.flow.full = False
+    assert scene.acceptor.can_accept(NotedHooks())
+    assert not scene.parts.life.gated

@@ -1,0 +1,128 @@
+"""``server.listener``: the mode, the batches and the end of a listening socket."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from everserve.server.listener import DatagramListener, Listener, StreamListener, listener_of
+from everserve.server.tcp import TCPServer
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the mode of an accepted socket")
+
+
+class Getter:
+    def get_request(self) -> Any:
+        """One that overrides the default."""
+
+
+DEFAULT = TCPServer.get_request.__get__(object())
+OVERRIDDEN = Getter().get_request
+
+
+@pytest.fixture
+def stream() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.fixture
+def datagram() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        yield sock
+
+
+def test_what_the_socket_of_a_server_is(stream: socket.socket, datagram: socket.socket) -> None:
+    assert type(listener_of(SimpleNamespace(socket=stream))) is StreamListener
+    assert type(listener_of(SimpleNamespace(socket=datagram))) is DatagramListener
+    for other in (SimpleNamespace(), SimpleNamespace(socket=None), SimpleNamespace(socket="mock")):
+        assert type(listener_of(other)) is Listener
+
+
+def test_one_that_is_no_socket_promises_nothing() -> None:
+    listener = Listener()
+    with listener.serving():
+        assert listener.timeout() is None
+        assert not listener.accepts_connections
+        assert not listener.takes_batches(DEFAULT)
+        assert not listener.accepts_in_batches(DEFAULT)
+    listener.close()
+
+
+@linux
+def test_a_stream_does_not_block_while_it_serves(stream: socket.socket) -> None:
+    listener = StreamListener(stream)
+    assert listener.accepts_connections
+    with listener.serving():
+        assert listener.timeout() == 0.0
+    assert listener.timeout() is None
+
+
+def test_a_timeout_of_the_programs_own_stays(stream: socket.socket) -> None:
+    stream.settimeout(5.0)
+    with StreamListener(stream).serving():
+        assert stream.gettimeout() == 5.0
+    assert stream.gettimeout() == 5.0
+
+
+@linux
+def test_closing_while_it_serves_does_no_harm(stream: socket.socket) -> None:
+    listener = StreamListener(stream)
+    with listener.serving():
+        listener.close()
+    assert stream.fileno() == -1
+
+
+@linux
+def test_connections_come_in_batches_unless_get_request_is_overridden(
+    stream: socket.socket,
+) -> None:
+    listener = StreamListener(stream)
+    assert not listener.takes_batches(DEFAULT)  # it may block
+    with listener.serving():
+        assert listener.takes_batches(DEFAULT)
+        assert listener.accepts_in_batches(DEFAULT)
+        assert not listener.takes_batches(OVERRIDDEN)
+        assert not listener.accepts_in_batches(OVERRIDDEN)
+
+
+@linux
+def test_a_socket_of_another_class_is_accepted_from_by_its_own_method(
+    stream: socket.socket,
+) -> None:
+    class Wrapped(socket.socket):
+        pass
+
+    with Wrapped(fileno=socket.dup(stream.fileno())) as wrapped:
+        listener = listener_of(SimpleNamespace(socket=wrapped))
+        assert type(listener) is StreamListener
+        with listener.serving():
+            assert not listener.takes_batches(DEFAULT)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Unix sockets")
+def test_packets_with_connections_are_accepted_one_by_one() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.setblocking(False)
+        listener = StreamListener(sock)
+        assert listener.takes_batches(DEFAULT)
+        assert not listener.accepts_in_batches(DEFAULT)
+
+
+def test_datagrams_come_many_at_a_time_and_never_by_accept(datagram: socket.socket) -> None:
+    listener = DatagramListener(datagram)
+    assert not listener.accepts_connections
+    with listener.serving():
+        assert listener.timeout() is None
+        assert listener.takes_batches(DEFAULT)
+        assert not listener.takes_batches(OVERRIDDEN)
+        assert not listener.accepts_in_batches(DEFAULT)
+    datagram.settimeout(1.0)
+    assert not listener.takes_batches(DEFAULT)
+    listener.close()
+    assert datagram.fileno() == -1

@@ -1,0 +1,396 @@
+"""``mixins``: each on the standard library's servers, and what all strategies owe to a program."""
+
+from __future__ import annotations
+
+import gc
+import http.client
+import http.server
+import os
+import socket
+import socketserver
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients import LIMIT, Background, ask, connect, read_all, serving
+from tests.scenes import LOOPBACK, Echo, Heard, Held
+
+from everserve.combos import (
+    FiberTCPServer,
+    ForkingTCPServer,
+    ThreadingTCPServer,
+    ThreadPoolTCPServer,
+)
+from everserve.events import Failed, Finished, Refused, Stopped
+from everserve.lifecycle.state import ServerState
+from everserve.mixins import FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn
+from everserve.server.group import ServerGroup
+from everserve.server.tcp import TCPServer
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+MIX_INS: list[Any] = [ThreadingMixIn, ThreadPoolMixIn, ForkingMixIn, FiberMixIn]
+OURS: list[Any] = [
+    TCPServer, ThreadingTCPServer, ThreadPoolTCPServer, ForkingTCPServer, FiberTCPServer
+]  # fmt: skip
+LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+
+
+@pytest.fixture(params=MIX_INS, ids=lambda mix_in: mix_in.__name__)
+def kind(request: pytest.FixtureRequest) -> Any:
+    """A mix-in over the standard library's TCPServer."""
+    return type("Server", (request.param, socketserver.TCPServer), {})
+
+
+@pytest.fixture(params=OURS, ids=lambda kind: kind.__name__)
+def ours(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+# -- over the standard library's servers -------------------------------------------------------
+
+
+def test_it_serves_as_the_standard_librarys_does(kind: Any) -> None:
+    with serving(kind(LOOPBACK, Echo), 0.01) as address:
+        for _ in range(3):
+            assert ask(address) == b"ping"
+
+
+def test_it_runs_while_a_block_runs(kind: Any) -> None:
+    server = kind(LOOPBACK, Echo)
+    with server.running() as address:
+        assert address == server.server_address
+        assert server.state is ServerState.SERVING
+        assert ask(address) == b"ping"
+    assert server.state is ServerState.STOPPED
+    assert server.fileno() == -1
+
+
+def test_a_stop_waits_for_requests_in_progress(kind: Any) -> None:
+    server, heard = kind(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        stop = Background(server.stop, 3600)
+        server._everserve.life.notifier.wait_until(lambda: server.draining)
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+        report = stop.result()
+    assert (report.finished, report.cut, report.unfinished) == (1, (), ())
+    assert heard.of(Stopped) == [Stopped(report)]
+
+
+def test_a_stop_cuts_them_after_its_grace(kind: Any) -> None:
+    server = kind(LOOPBACK, Held)
+    server.handle_error = lambda *_: None
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        report = server.stop(0)
+        assert read_all(client) == b""
+    assert (len(report.cut), report.unfinished) == (1, ())
+
+
+def test_a_shutdown_ends_it_and_it_serves_again(kind: Any) -> None:
+    server = kind(LOOPBACK, Echo)
+    for _ in range(2):
+        thread = Background(server.serve_forever, 0.01)
+        assert ask(server.server_address) == b"ping"
+        server.shutdown()
+        thread.result()
+        assert server.state is ServerState.READY
+    server.server_close()
+
+
+def test_a_shutdown_from_a_handler(kind: Any) -> None:
+    def shut_down(request: Any, client_address: Any, server: Any) -> None:
+        server.shutdown()
+        request.sendall(b"done")
+
+    with kind(LOOPBACK, shut_down) as server:
+        thread = Background(server.serve_forever, 0.01)
+        assert ask(server.server_address, b"") == b"done"
+        thread.result()
+
+
+def test_a_handler_that_stops_the_server_does_not_wait_for_itself(kind: Any) -> None:
+    def stop(request: Any, client_address: Any, server: Any) -> None:
+        server.stop(3600)
+        request.sendall(b"stopped")
+
+    server, heard = kind(LOOPBACK, stop), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever)
+    assert ask(server.server_address, b"") == b"stopped"
+    thread.result()
+    (stopped,) = heard.wait_for(Stopped)
+    assert stopped.report.cut == ()
+
+
+def test_connections_and_events(kind: Any) -> None:
+    server, heard = kind(LOOPBACK, Held), Heard()
+    server.subscribe(heard)
+    with server.running() as address:
+        with connect(address) as client:
+            assert client.recv(5) == b"ready"
+            assert [c.peer for c in server.connections] == [client.getsockname()]
+            client.sendall(b"go on")
+            assert read_all(client) == b"bye"
+        heard.wait_for(Finished)
+        assert len(server.connections) == 0
+    # Opened is emitted by everserve's own finish_request.
+    assert heard.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
+
+
+def test_a_handler_that_fails_is_an_event_and_goes_to_handle_error(kind: Any) -> None:
+    class Server(kind):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            request.sendall(b"handled")
+
+    def fail(*_: Any) -> None:
+        raise ValueError("wrong")
+
+    server, heard = Server(LOOPBACK, fail), Heard()
+    server.subscribe(heard)
+    with server.running() as address:
+        assert ask(address, b"") == b"handled"
+        (failed,) = heard.wait_for(Failed)
+    assert "wrong" in str(failed.error)
+
+
+def test_what_is_not_verified_is_refused(kind: Any) -> None:
+    server, heard = kind(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    server.verify_request = lambda *_: False
+    with server.running() as address:
+        assert ask(address, b"") == b""
+        heard.wait_for(Refused)
+    assert server.refusals == {"verify_request": 1}
+
+
+def test_limits_count_there_too(kind: Any) -> None:
+    class Server(kind):
+        max_connections = 1
+        overload = "refuse"
+        overload_message = b"busy"
+
+    server = Server(LOOPBACK, Held)
+    with server.running() as address, connect(address) as client:
+        assert client.recv(5) == b"ready"
+        assert ask(address, b"") == b"busy"
+        client.sendall(b"go on")
+        assert read_all(client) == b"bye"
+
+
+def test_single_requests(kind: Any) -> None:
+    with kind(LOOPBACK, Echo) as server:
+        thread = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        thread.result()
+        server.timeout = 0
+        server.handle_request()
+
+
+def test_a_program_that_sets_the_old_flag_ends_the_loop(kind: Any) -> None:
+    class Server(kind):
+        def process_request(self, request: Any, client_address: Any) -> None:
+            super().process_request(request, client_address)
+            self._BaseServer__shutdown_request = True
+
+    with Server(LOOPBACK, Echo) as server:
+        assert server._BaseServer__shutdown_request is False
+        thread = Background(server.serve_forever)
+        assert ask(server.server_address) == b"ping"
+        thread.result()
+        assert server._BaseServer__shutdown_request is False
+
+
+def test_the_old_event_tells_whether_it_serves(kind: Any) -> None:
+    with kind(LOOPBACK, Echo) as server:
+        event = server._BaseServer__is_shut_down
+        thread = Background(server.serve_forever, 0.01)
+        assert ask(server.server_address) == b"ping"
+        assert not event.is_set()
+        server.shutdown()
+        assert event.is_set()
+        thread.result()
+
+
+def test_service_actions_take_their_turn(kind: Any) -> None:
+    class Server(kind):
+        turned = threading.Event()
+
+        def service_actions(self) -> None:
+            super().service_actions()
+            self.turned.set()
+
+    with Server(LOOPBACK, Echo).running(poll_interval=0.001):
+        assert Server.turned.wait(LIMIT)
+
+
+def test_in_a_group_with_one_of_ours(kind: Any) -> None:
+    with ServerGroup([kind(LOOPBACK, Echo), TCPServer(LOOPBACK, Echo)]).running() as addresses:
+        for address in addresses:
+            assert ask(address) == b"ping"
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"page")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS)
+def test_a_web_server(mix_in: Any) -> None:
+    server = type("Server", (mix_in, http.server.HTTPServer), {})(LOOPBACK, Page)
+    with server.running() as (host, port):
+        client = http.client.HTTPConnection(host, port, timeout=LIMIT)
+        for _ in range(2):  # the connection is kept
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"page"
+        client.close()
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS)
+def test_datagrams(mix_in: Any) -> None:
+    def answer(request: Any, client_address: Any, server: Any) -> None:
+        request[1].sendto(request[0].upper(), client_address)
+
+    server = type("Server", (mix_in, socketserver.UDPServer), {})(LOOPBACK, answer)
+    with server.running() as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(LIMIT)
+        for _ in range(2):
+            client.sendto(b"ping", address)
+            assert client.recv(100) == b"PING"
+
+
+# -- what is dropped ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """What is freed is freed by its last reference, not by the collector."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def bind_again(address: Any) -> None:
+    """Raises where a socket still listens there."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen()
+
+
+def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
+    """Serve, end, and let go of the server; its address, and a reference to it."""
+    server, heard = make(LOOPBACK, Echo), Heard()
+    server.subscribe(heard)
+    thread = Background(server.serve_forever, 0.01)
+    for _ in range(2):
+        assert ask(server.server_address) == b"ping"
+    heard.wait_for(Finished, 2)
+    server.shutdown()
+    thread.result()
+    for worker in threading.enumerate():  # a request's thread has the server until its last step
+        if "process_request_thread" in worker.name:
+            worker.join(LIMIT)
+    return server.server_address, weakref.ref(server)
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_that_is_dropped_is_gone_at_once_and_its_port_is_free(ours: Any) -> None:
+    address, server = dropped_after_serving(ours)
+    assert server() is None
+    bind_again(address)
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_so_is_one_of_the_standard_librarys_under_a_mix_in(kind: Any) -> None:
+    address, server = dropped_after_serving(kind)
+    assert server() is None
+    bind_again(address)
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_so_is_one_that_never_served(ours: Any) -> None:
+    server = ours(LOOPBACK, Echo)
+    address, reference = server.server_address, weakref.ref(server)
+    del server
+    assert reference() is None
+    bind_again(address)
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_so_is_one_that_was_stopped(ours: Any) -> None:
+    server = ours(LOOPBACK, Echo)
+    with server.running() as address:
+        assert ask(address) == b"ping"
+    for worker in threading.enumerate():
+        if "process_request_thread" in worker.name:
+            worker.join(LIMIT)
+    reference = weakref.ref(server)
+    del server
+    assert reference() is None
+
+
+# -- a request that a program lets go of -------------------------------------------------------
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@LINUX
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("hook", ["shutdown_request", "close_request"])
+def test_a_request_that_the_hooks_do_not_close_is_closed_when_it_is_dropped(
+    ours: Any, hook: str
+) -> None:
+    class Drops(ours):
+        pass
+
+    dropped = threading.Semaphore(0)
+    setattr(Drops, hook, lambda self, request: weakref.finalize(request, dropped.release) and None)
+    # The parent of a forked child calls close_request alone: there the child's end is waited for.
+    is_called = not (issubclass(ours, ForkingTCPServer) and hook == "shutdown_request")
+    server = Drops(LOOPBACK, Echo)
+    with server.running() as address:
+        for turn in range(6):
+            assert ask_without_end(server, address) == b"ping"
+            assert not is_called or dropped.acquire(timeout=LIMIT)
+            if turn == 0:
+                before = open_descriptors()
+        assert open_descriptors() <= before
+        report = server.stop(3600)
+    assert (report.cut, report.unfinished) == ((), ())
+
+
+def ask_without_end(server: Any, address: Any) -> bytes:
+    """Ask, and read up to the end that the drop of the request makes; then its entry is gone."""
+    with connect(address) as client:
+        client.sendall(b"ping")
+        answer = read_all(client)
+    server._everserve.life.notifier.wait_until(lambda: not server.connections)
+    return answer

@@ -1,0 +1,320 @@
+"""``settings``: an attribute is an option only where it has exactly the option's type."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import pytest
+
+import everserve
+from everserve.admission.access import AccessRules, Networks
+from everserve.admission.control import POLICIES, OverloadPolicy
+from everserve.admission.steps import STEPS, arm_deadlines
+from everserve.combos import CONCURRENCY, server_class
+from everserve.options import OPTIONS
+from everserve.server.base import BaseServer
+from everserve.settings import NAMES, TYPES, Settings, SettingsReader
+from everserve.sockets.tls import TLS
+
+TLS_VALUE = TLS.of(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+POLICY = OverloadPolicy(lambda *_: True)
+TRANSPORTS = ("tcp", "udp", "unix", "unixgram")
+CLASSES = [server_class(word, transport) for word in CONCURRENCY for transport in TRANSPORTS]
+
+COUNTS = ("max_connections", "max_connections_per_peer", "max_handshakes")
+NUMBERS = (
+    "accept_rate",
+    "accept_burst",
+    "tls_reload_interval",
+    "idle_timeout",
+    "request_timeout",
+    "write_timeout",
+    "min_receive_rate",
+    "stall_threshold",
+)
+TIMES = ("proxy_timeout", "handshake_timeout", "worker_idle_timeout", "shutdown_grace")
+FLAGS = ("proxy_protocol", "implicit_tls", "coalesce_writes")
+
+
+class Bag:
+    """A server with just these attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+DEFAULTS = SettingsReader(Bag()).values
+
+GOOD: dict[str, list[Any]] = {
+    **{name: [None, 0, 7] for name in COUNTS},
+    **{name: [None, 0, 7, 0.5] for name in NUMBERS},
+    **{name: [0, 7, 0.5] for name in TIMES},
+    **{name: [True, False] for name in FLAGS},
+    "max_workers": [1, 7],
+    "overload": [*POLICIES, POLICY],
+    "overload_message": [b"", b"busy"],
+    "access": [AccessRules(), AccessRules(deny="::/0")],
+    "admission_steps": [(), STEPS, (arm_deadlines,)],
+    "trusted_proxies": [Networks(), Networks(["::1"])],
+    "tls": [TLS_VALUE],
+}
+
+
+class Unequal:
+    """Cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Text(str):
+    """A text, and more."""
+
+
+class Whole(int):
+    """A number, and more."""
+
+
+def method(self: Any) -> None:
+    """Of the program's own."""
+
+
+ANYTHING: list[Any] = [
+    None, True, False, 0, 7, 0.5, float("nan"), 1j, "", "7", "wait", "yes", Text("wait"), Whole(7),
+    b"", b"busy", bytearray(b"busy"), (), (1,), [], [print], {}, print, method, int, object(),
+    Unequal(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), AccessRules(), Networks(), POLICY, TLS_VALUE,
+]  # fmt: skip
+
+
+def read(name: str, value: Any) -> Any:
+    server = Bag(**{name: value})
+    return getattr(SettingsReader(server).values, name)
+
+
+def counts(name: str, value: Any) -> bool:
+    """True if ``value`` is one of the good ones, or of a type of which every value will do."""
+    kinds = {type(one) for one in GOOD[name]}
+    if type(value) in kinds - {float, str, tuple}:
+        return True
+    return any(type(value) is type(one) and value == one for one in GOOD[name])
+
+
+def test_the_table_is_complete() -> None:
+    assert set(GOOD) == set(TYPES)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_value_of_the_type_counts(name: str) -> None:
+    for value in GOOD[name]:
+        assert read(name, value) is value
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_value_of_another_type_does_not(name: str) -> None:
+    for value in ANYTHING:
+        expected = value if counts(name, value) else getattr(DEFAULTS, name)
+        assert read(name, value) is expected, value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("max_children", 3, 3),
+        ("max_children", 3.5, 3),
+        ("max_children", "3", 3),
+        ("max_children", "many", 40),
+        ("max_children", None, 40),
+        ("daemon_threads", 1, True),
+        ("daemon_threads", "", False),
+        ("block_on_close", None, False),
+        ("block_on_close", [1], True),
+    ],
+)
+def test_an_attribute_of_the_standard_library_means_what_it_would_there(
+    name: str, value: Any, taken: Any
+) -> None:
+    assert read(name, value) == taken
+    assert type(read(name, value)) is type(taken)
+
+
+class NoTruth:
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
+
+
+def test_one_that_has_no_truth_is_none() -> None:
+    assert read("daemon_threads", NoTruth()) is False
+    assert read("block_on_close", NoTruth()) is True
+
+
+def test_a_server_without_any_attribute_has_the_defaults() -> None:
+    assert SettingsReader(Bag()).read() == DEFAULTS
+    trusting_no_one = Settings(trusted_proxies=DEFAULTS.trusted_proxies)
+    assert trusting_no_one == DEFAULTS
+    assert not DEFAULTS.trusted_proxies
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_property_that_raises_is_no_option(name: str) -> None:
+    class Server:
+        max_connections = 7
+
+        def __init__(self) -> None:
+            self.idle_timeout = 3.0
+
+    @property  # type: ignore[misc]
+    def fails(self: Any) -> Any:
+        raise RuntimeError("not yet")
+
+    setattr(Server, name, fails)
+    if name == "idle_timeout":
+        Server.__init__ = lambda self: None  # type: ignore[method-assign, assignment, misc]
+    server = Server()
+    values = SettingsReader(server).values
+    assert getattr(values, name) == getattr(DEFAULTS, name)
+    if name != "max_connections":
+        assert values.max_connections == 7
+    if name != "idle_timeout":
+        assert values.idle_timeout == 3.0
+
+
+def test_a_property_that_asks_for_the_settings_ends() -> None:
+    """A property of the program's own may use the server: it is read when the server is made."""
+
+    class Server(everserve.ThreadingTCPServer):
+        @property
+        def state(self) -> Any:
+            raise AttributeError("not made yet")
+
+        @property
+        def access(self) -> Any:  # type: ignore[override]
+            return self.made
+
+    server = Server(("127.0.0.1", 0), everserve.BaseRequestHandler)
+    with server:
+        assert server._everserve.settings.read().access is None
+        server.made = AccessRules(deny="::/0")
+        assert server._everserve.settings.read().access is server.made
+
+
+def test_values_that_cannot_be_compared() -> None:
+    server = Bag(access=Unequal(), tls=Unequal(), max_connections=3)
+    reader = SettingsReader(server)
+    assert reader.read().max_connections == 3
+    server.max_connections = 4
+    assert reader.read().max_connections == 4
+    server.access = Unequal()
+    assert (reader.read().access, reader.read().tls) == (None, None)
+
+
+def test_an_attribute_that_comes_or_goes_later() -> None:
+    """On the instance, or on its class: a mix-in's server may have had none before."""
+    server = Bag(tls=TLS_VALUE, overload="reset")
+    reader = SettingsReader(server)
+    assert reader.read().idle_timeout is None
+    server.idle_timeout = 3.0  # type: ignore[attr-defined]
+    assert reader.read().idle_timeout == 3.0
+    del server.tls  # type: ignore[attr-defined]
+    assert (reader.read().tls, reader.read().overload) == (None, "reset")
+
+
+def test_a_change_counts_at_once_and_costs_nothing_where_there_is_none() -> None:
+    server = Bag(max_connections=None)
+    reader = SettingsReader(server)
+    first = reader.read()
+    assert reader.read() is first
+    server.max_connections = 5
+    assert reader.read() is not first
+    assert reader.values.max_connections == 5
+    del server.max_connections
+    assert reader.read().max_connections is None
+
+
+def test_it_keeps_no_server_alive_and_knows_the_last_values() -> None:
+    class Server:
+        max_connections = 5
+
+    server = Server()
+    reader = SettingsReader(server)
+    del server
+    assert reader.read().max_connections == 5
+    assert reader.values.max_connections == 5
+
+
+def test_a_server_that_has_died_before_it_was_whole() -> None:
+    class Server:
+        @property
+        def tls(self) -> Any:
+            raise RuntimeError
+
+    server = Server()
+    reader = SettingsReader(server)
+    del server
+    assert reader.read() == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "first"),
+    [
+        ({}, False, False),
+        ({"tls": TLS_VALUE}, True, True),
+        ({"tls": TLS_VALUE, "implicit_tls": False}, True, False),
+        ({"proxy_protocol": True}, True, False),
+        ({"idle_timeout": 1}, True, False),
+        ({"request_timeout": 1}, True, False),
+        ({"write_timeout": 1}, True, False),
+        ({"min_receive_rate": 1}, True, False),
+        ({"overload": "shed-idle"}, True, False),
+        ({"overload": "refuse"}, False, False),
+        ({"admission_steps": ()}, True, False),
+        ({"handshake_timeout": 1}, False, False),
+    ],
+)
+def test_what_follows_from_them(settings: dict[str, Any], steps: bool, first: bool) -> None:
+    values = Settings(**settings)
+    assert (values.takes_steps, values.handshakes_first) == (steps, first)
+
+
+# -- the classes and the tables agree ------------------------------------------------------------
+
+OWN_DEFAULTS = {
+    ("FiberMixIn", "coalesce_writes"): True,
+    ("ThreadPoolMixIn", "daemon_threads"): True,
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_class_attribute_has_the_options_default(kind: type) -> None:
+    own = {
+        name: value
+        for (base, name), value in OWN_DEFAULTS.items()
+        if any(one.__name__ == base for one in kind.__mro__)
+    }
+    for name, option in OPTIONS.items():
+        if hasattr(kind, name):
+            value, default = getattr(kind, name), own.get(name, option.default)
+            assert type(value) is type(default), name
+            assert value is default or value == default or not (value or default), name
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_class_attribute_has_the_options_type(kind: type) -> None:
+    for name, has_type in TYPES.items():
+        if hasattr(kind, name) and getattr(kind, name) is not None:
+            assert has_type(getattr(kind, name)), name
+
+
+def test_each_setting_is_an_option_and_an_attribute() -> None:
+    assert set(NAMES) <= set(OPTIONS)
+    assert {name for kind in CLASSES for name in NAMES if hasattr(kind, name)} == set(NAMES)
+
+
+def test_each_option_of_admission_is_on_the_base_of_all_servers() -> None:
+    of_strategies = {
+        "max_workers", "worker_idle_timeout", "max_children", "stall_threshold", "shutdown_grace",
+        "daemon_threads", "block_on_close",
+    }  # fmt: skip
+    assert {name for name in NAMES if not hasattr(BaseServer, name)} == of_strategies
