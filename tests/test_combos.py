@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -11,6 +12,7 @@ import everserve
 from everserve import combos
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
+from everserve.serve import Concurrency
 
 STRATEGIES = {
     "serial": None,
@@ -30,7 +32,8 @@ TRANSPORTS = {
 
 def test_the_tables_are_complete() -> None:
     assert set(CONCURRENCY) == set(STRATEGIES)
-    assert set(combos._TRANSPORTS) == set(TRANSPORTS)
+    for classes in combos._CLASSES.values():
+        assert {*classes, "tls"} == set(TRANSPORTS)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -56,14 +59,24 @@ def test_each_class_is_one_of_the_pairs() -> None:
     assert set(combos.__all__) == named
 
 
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("concurrency", STRATEGIES)
+def test_the_word_is_the_name_of_the_strategy(concurrency: str, transport: str) -> None:
+    assert server_class(concurrency, transport)._everserve.strategy.name == concurrency
+
+
+def test_the_words_are_those_of_the_type() -> None:
+    assert set(typing.get_args(Concurrency)) == set(CONCURRENCY)
+
+
 def test_an_unknown_strategy_names_those_that_exist() -> None:
     with pytest.raises(OptionError, match=r"concurrency = 'thread': there are .*threads, pool"):
         server_class("thread", "tcp")
 
 
 def test_a_transport_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(combos, "ForkingUnixStreamServer")
-    with pytest.raises(AddressError, match="unix: is not there on this system"):
+    monkeypatch.delitem(combos._CLASSES["forks"], "unix")
+    with pytest.raises(AddressError, match=rf"unix: is not there on this system \({sys.platform}"):
         server_class("forks", "unix")
 
 

@@ -29,7 +29,7 @@ from everserve.events import (
 PEER = ("127.0.0.1", 9)
 FULL = OSError(24, "Too many open files")
 
-TOLD: list[tuple[Event, int, str]] = [
+LOGGED: list[tuple[Event, int, str]] = [
     (Serving(PEER), logging.INFO, "serving on ('127.0.0.1', 9)"),
     (Accepted(7, PEER), logging.DEBUG, "accepted #7 from ('127.0.0.1', 9)"),
     (Refused(7, PEER, "full"), logging.INFO, "refused #7 from ('127.0.0.1', 9): full"),
@@ -72,7 +72,7 @@ TOLD: list[tuple[Event, int, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("event", "level", "text"), [pytest.param(*row, id=type(row[0]).__name__) for row in TOLD]
+    ("event", "level", "text"), [pytest.param(*row, id=type(row[0]).__name__) for row in LOGGED]
 )
 def test_it_reads_well_at_its_level(event: Event, level: int, text: str) -> None:
     assert str(event) == text
@@ -80,13 +80,13 @@ def test_it_reads_well_at_its_level(event: Event, level: int, text: str) -> None
 
 
 def test_the_table_above_is_complete() -> None:
-    assert {type(event).__name__ for event, _, _ in TOLD} == {
+    assert {type(event).__name__ for event, _, _ in LOGGED} == {
         name for name in events.__all__ if name not in ("Event", "Subscriber")
     }
 
 
-@pytest.mark.parametrize("event", [row[0] for row in TOLD], ids=lambda e: type(e).__name__)
-def test_nobody_can_change_it(event: Any) -> None:
+@pytest.mark.parametrize("event", [row[0] for row in LOGGED], ids=lambda e: type(e).__name__)
+def test_no_one_can_change_it(event: Any) -> None:
     assert isinstance(event, Event)
     for field in dataclasses.fields(event):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -96,7 +96,7 @@ def test_nobody_can_change_it(event: Any) -> None:
 
 
 def test_the_server_itself_logs_what_an_operator_must_see() -> None:
-    logged = {type(event) for event, _, _ in TOLD if event.logged}
+    logged = {type(event) for event, _, _ in LOGGED if event.logged}
     assert logged == {Failed, BackedOff, Truncated, Stalled}
     assert all(kind.level >= logging.WARNING for kind in logged)
     assert Event.logged is False

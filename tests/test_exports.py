@@ -155,7 +155,7 @@ def test_the_socket_may_be_replaced_after_init() -> None:
 def test_the_client_address_may_be_any_object(mix_in: str) -> None:
     class Peer:
         def __str__(self) -> str:
-            return "somebody"
+            return "someone"
 
     class Server(getattr(everserve, f"{mix_in}TCPServer")):  # type: ignore[misc]
         def get_request(self) -> Any:
@@ -166,7 +166,7 @@ def test_the_client_address_may_be_any_object(mix_in: str) -> None:
         request.sendall(str(client_address).encode())
 
     with serving(Server(LOOPBACK, tell)) as address:
-        assert ask(address, b"") == b"somebody"
+        assert ask(address, b"") == b"someone"
 
 
 def test_the_handler_may_be_a_function() -> None:
@@ -218,7 +218,7 @@ def test_the_private_flag_ends_the_loop(mix_in: str) -> None:
         thread.result()
 
 
-def test_the_private_event_tells_whether_it_serves() -> None:
+def test_the_private_event_shows_whether_it_serves() -> None:
     server = everserve.TCPServer(LOOPBACK, Echo)
     event = server._BaseServer__is_shut_down  # type: ignore[attr-defined]
     assert isinstance(event, threading.Event)
@@ -321,7 +321,7 @@ def test_there_a_failure_costs_its_request_alone(mix_in: str) -> None:
 
     def fail(request: Any, *_: Any) -> None:
         if request.recv(100) == b"fail":
-            raise ValueError("told to fail")
+            raise ValueError("meant to fail")
         request.sendall(b"well")
 
     with serving(Server(LOOPBACK, fail), 0.01) as address:

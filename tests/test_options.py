@@ -80,7 +80,7 @@ def test_an_option_of_another_kind_of_server() -> None:
         check({"max_workers": 4}, everserve.TCPServer)
 
 
-def test_a_context_for_clients_is_told_from_other_things() -> None:
+def test_a_context_for_clients_has_a_message_of_its_own() -> None:
     with pytest.raises(TLSConfigError, match="a context for clients"):
         OPTIONS["tls"].check(ssl.create_default_context())
 

@@ -1,20 +1,35 @@
 """``make_server`` and ``serve``: one word and an address, and it runs."""
 
+import inspect
 import os
 import socket
 import stat
-import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from tests.certificates import Certificates
+from tests.clients import LIMIT, Background
 
 import everserve
-from everserve.combos import CONCURRENCY, server_class
+from everserve.admission.control import POLICIES
+from everserve.combos import CONCURRENCY
 from everserve.errors import AddressError, OptionError
-from everserve.serve import bind
+from everserve.events import Stopped
+from everserve.lifecycle.state import ServerState
+from everserve.options import OPTIONS
+from everserve.serve import Concurrency, ServerOptions, make_group
+from everserve.server.servingthread import ServingThread
+
+FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
+CONCURRENCIES = [
+    pytest.param(word, marks=pytest.mark.filterwarnings(FORKS_AMONG_THREADS))
+    if word == "forks"
+    else word
+    for word in CONCURRENCY
+]
 
 
 class Upper(everserve.StreamRequestHandler[Any, Any]):
@@ -32,10 +47,12 @@ def ask(address: Any, family: int = socket.AF_INET) -> bytes:
     with socket.socket(family) as client:
         client.connect(address)
         client.sendall(b"hello\n")
-        return client.makefile("rb").readline()
+        answer = client.makefile("rb").readline()
+        client.shutdown(socket.SHUT_RDWR)  # a forked child has a copy of it
+        return answer
 
 
-@pytest.mark.parametrize("concurrency", [name for name in CONCURRENCY if name != "forks"])
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
 def test_each_strategy_serves(concurrency: str) -> None:
     server = everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency=concurrency)
     with server.running() as address:
@@ -160,46 +177,162 @@ def test_unknown_words() -> None:
         everserve.serve(Upper)
 
 
-def test_a_transport_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(everserve.combos, "ThreadingUnixStreamServer")
-    with pytest.raises(AddressError, match=f"unix: is not there on this system \\({sys.platform}"):
-        server_class("threads", "unix")
+# --- several addresses -------------------------------------------------------------------------------
 
 
-def test_serve_runs_on_several_addresses_until_each_has_stopped(tmp_path: Path) -> None:
-    class Stop(everserve.StreamRequestHandler[Any, Any]):
-        def handle(self) -> None:
-            self.wfile.write(self.rfile.readline().upper())
-            threading.Thread(target=self.server.stop).start()
+class Stopping(everserve.StreamRequestHandler[Any, Any]):
+    """Answers with its name, and stops its server."""
 
-    paths = [str(tmp_path / "first"), str(tmp_path / "second")]
-    answers: list[bytes] = []
+    name = b"first"
 
-    def clients() -> None:
+    def handle(self) -> None:
+        self.rfile.readline()
+        self.wfile.write(self.name + b"\n")
+        threading.Thread(target=self.server.stop).start()
+
+
+class StoppingToo(Stopping):
+    name = b"second"
+
+
+def answers_of(paths: list[str]) -> Background:
+    """What each path answers, asked one after the other, once it is bound."""
+
+    def ask_all() -> list[bytes]:
+        answers = []
         for path in paths:
             with socket.socket(socket.AF_UNIX) as client:
                 while client.connect_ex(path):
                     pass  # not bound yet
                 client.sendall(b"go\n")
                 answers.append(client.makefile("rb").readline())
+        return answers
 
-    thread = threading.Thread(target=clients)
-    thread.start()
-    report = everserve.serve(Stop, *(f"unix:{path}" for path in paths))
-    thread.join()
-    assert answers == [b"GO\n", b"GO\n"]
-    assert report.cut == ()
-    assert os.listdir(tmp_path) == []
+    return Background(ask_all)
 
 
-def test_nothing_stays_bound_when_a_later_address_fails() -> None:
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    return [str(tmp_path / name) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
+def test_serve_runs_on_several_addresses_until_each_has_stopped(
+    paths: list[str], concurrency: Concurrency
+) -> None:
+    answers = answers_of(paths)
+    report = everserve.serve(Stopping, *(f"unix:{path}" for path in paths), concurrency=concurrency)
+    assert answers.result() == [b"first\n", b"first\n"]
+    assert (report.cut, report.unfinished) == ((), ())
+    assert not any(map(os.path.exists, paths))
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
+def test_each_address_may_have_a_handler_of_its_own(
+    paths: list[str], concurrency: Concurrency
+) -> None:
+    first, second = paths
+    answers = answers_of(paths)
+    report = everserve.serve(
+        {f"unix:{first}": Stopping, f"unix:{second}": StoppingToo}, concurrency=concurrency
+    )
+    assert answers.result() == [b"first\n", b"second\n"]
+    assert (report.cut, report.unfinished) == ((), ())
+
+
+def test_a_group_is_bound_and_does_not_serve_yet() -> None:
+    with make_group(Upper, "tcp://127.0.0.1:0", "tcp://[::1]:0", concurrency="threads") as group:
+        assert group.addresses == tuple(server.server_address for server in group.servers)
+        assert [address[0] for address in group.addresses] == ["127.0.0.1", "::1"]
+        for server in group.servers:
+            assert isinstance(server, everserve.ThreadingTCPServer)
+            assert server.state is ServerState.READY
+    for server in group.servers:
+        assert server.fileno() == -1
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
+def test_a_group_serves_streams_and_datagrams_in_one_thread(concurrency: Concurrency) -> None:
+    handlers = {"tcp://127.0.0.1:0": Upper, "udp://127.0.0.1:0": UpperDatagram}
+    events: list[Any] = []
+    group = make_group(handlers, concurrency=concurrency)
+    group.subscribe(events.append)
+    with group.running(grace=LIMIT) as (stream, datagram):
+        assert [type(t) for t in threading.enumerate()].count(ServingThread) == 1
+        assert ask(stream) == b"HELLO\n"
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.sendto(b"hello", datagram)
+            assert client.recv(100) == b"HELLO"
+    assert [type(event) for event in events].count(Stopped) == 2
+
+
+def test_all_servers_of_a_group_have_the_options() -> None:
+    addresses = ["tcp://127.0.0.1:0", "unix:@everserve-test"]
+    with make_group(Upper, *addresses, max_connections="7", idle_timeout=3) as group:
+        assert [server.max_connections for server in group.servers] == [7, 7]
+        assert [server.idle_timeout for server in group.servers] == [3.0, 3.0]
+
+
+def test_what_names_no_address_or_too_many() -> None:
+    with pytest.raises(AddressError, match="no address to serve on"):
+        make_group({})
+    with pytest.raises(AddressError, match=r"has the addresses: .*:1'.* are too many"):
+        make_group({"tcp://127.0.0.1:0": Upper}, "tcp://127.0.0.1:1")
+    with pytest.raises(AddressError, match="nowhere"):
+        everserve.serve({"nowhere": Upper})
+
+
+@pytest.mark.parametrize("as_mapping", [True, False])
+def test_nothing_stays_bound_when_a_later_address_fails(as_mapping: bool) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    addresses = [f"tcp://127.0.0.1:{port}", "tcp://192.0.2.1:1"]
+    what: list[Any] = [dict.fromkeys(addresses, Upper)] if as_mapping else [Upper, *addresses]
     with pytest.raises(OSError, match="assign"):
-        everserve.serve(Upper, f"tcp://127.0.0.1:{port}", "tcp://192.0.2.1:1")
+        everserve.serve(*what)
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+# --- types -------------------------------------------------------------------------------------------
+
+HINTS = get_type_hints(ServerOptions)
+
+
+def test_the_typed_options_are_those_of_the_table() -> None:
+    assert list(HINTS) == [name for name in OPTIONS if name in HINTS]  # in the same order
+    assert set(HINTS) == set(OPTIONS)
+    assert ServerOptions.__required_keys__ == frozenset()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_may_be_none_where_the_table_says_so(name: str) -> None:
+    assert (type(None) in get_args(HINTS[name])) is OPTIONS[name].may_be_none
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_default_is_of_the_options_type(name: str) -> None:
+    kinds = [get_origin(kind) or kind for kind in get_args(HINTS[name]) or (HINTS[name],)]
+    option = OPTIONS[name]
+    assert (kinds == [bool]) is option.is_flag
+    if name == "overload":
+        assert option.default in get_args(get_args(HINTS[name])[0])
+        assert get_args(get_args(HINTS[name])[0]) == POLICIES
+    elif name == "admission_steps":
+        assert isinstance(option.default, Iterable)
+    elif option.default is not None:
+        kind = int if type(option.default) is int else type(option.default)
+        assert kind in kinds or (kind is int and float in kinds)
+
+
+@pytest.mark.parametrize("function", [everserve.serve, everserve.make_server, make_group])
+def test_what_takes_options_takes_the_typed_ones(function: Any) -> None:
+    signature = inspect.signature(function)
+    (options,) = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+    assert options.annotation == "Unpack[ServerOptions]"
+    assert signature.parameters["concurrency"].annotation == "Concurrency"
 
 
 # --- fit for the internet ----------------------------------------------------------------------------
@@ -218,7 +351,7 @@ def ask_securely(address: Any, certificates: Certificates) -> bytes:
             return client.makefile("rb").readline()
 
 
-@pytest.mark.parametrize("concurrency", [name for name in CONCURRENCY if name != "forks"])
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
 def test_tls(concurrency: str, certificates: Certificates) -> None:
     tls = everserve.TLS(*certificates.server)
     server = everserve.make_server(Upper, "tls://127.0.0.1:0", concurrency=concurrency, tls=tls)
@@ -238,8 +371,8 @@ def test_tls_needs_a_certificate_and_a_stream(certificates: Certificates) -> Non
 
 def test_tls_on_one_of_two_addresses(certificates: Certificates) -> None:
     tls = everserve.TLS(*certificates.server)
-    first, second = bind(Upper, ["tls://127.0.0.1:0", "tcp://127.0.0.1:0"], tls=tls)
-    with first.running() as secure, second.running() as plain:
+    group = make_group(Upper, "tls://127.0.0.1:0", "tcp://127.0.0.1:0", tls=tls)
+    with group.running() as (secure, plain):
         assert ask_securely(secure, certificates) == b"HELLO\n"
         assert ask(plain) == b"HELLO\n"
 
@@ -283,13 +416,17 @@ def test_access_as_a_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("overload", "drop", "there are wait, refuse, reset, shed-idle, or a callable"),
+        (
+            "overload",
+            "drop",
+            "overload = .drop.: wants one of wait, refuse, reset, shed-idle, or a callable",
+        ),
         ("access", "10.0.0.0/8", "write 'allow 10.0.0.0/8"),
         ("trusted_proxies", "somewhere", "no network: 'somewhere'"),
         ("idle_timeout", 0, "idle_timeout = 0: wants seconds, more than 0"),
         ("accept_rate", -1, "accept_rate = -1: wants a number, more than 0"),
         ("max_handshakes", 0, "max_handshakes = 0: wants a number from 1 up"),
-        ("steps", [1], "steps = \\[1\\]: wants callables"),
+        ("admission_steps", [1], "admission_steps = \\[1\\]: wants callables"),
     ],
 )
 def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
@@ -298,7 +435,8 @@ def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_reload_interval"]
+    "name",
+    ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_reload_interval"],
 )
 def test_what_is_of_streams_is_not_of_datagrams(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} has no meaning for a FiberUDPServer"):

@@ -59,7 +59,7 @@ class Option:
     def may_be_none(self) -> bool:
         """True where ``None`` means that there is no limit, or that the system chooses."""
         is_type = TYPES.get(self.name)
-        return self.default is None if is_type is None else is_type(None)
+        return self.default is None or (is_type is not None and is_type(None))
 
     def check(self, value: Any) -> Any:
         """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
