@@ -85,7 +85,11 @@ def test_a_context_for_clients_has_a_message_of_its_own() -> None:
         OPTIONS["tls"].check(ssl.create_default_context())
 
 
-def test_none_is_a_value_where_it_is_the_default() -> None:
-    assert check({"idle_timeout": None}, everserve.TCPServer) == {"idle_timeout": None}
+@pytest.mark.parametrize("name", [n for n, option in OPTIONS.items() if option.default is None])
+def test_none_is_a_value_where_it_is_the_default(name: str) -> None:
+    assert check({name: None}, everserve.UnixStreamServer) == {name: None}
+
+
+def test_none_is_no_value_where_there_is_another_default() -> None:
     with pytest.raises(OptionError, match="handshake_timeout"):
         check({"handshake_timeout": None}, everserve.TCPServer)

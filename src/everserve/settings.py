@@ -115,7 +115,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "max_handshakes": _is_optional_count,
     "overload": _is_policy,
     "overload_message": lambda value: type(value) is bytes,
-    "access": lambda value: isinstance(value, AccessRules),
+    "access": lambda value: value is None or isinstance(value, AccessRules),
     "admission_steps": _are_steps,
     "proxy_protocol": _is_flag,
     "trusted_proxies": lambda value: isinstance(value, Networks),

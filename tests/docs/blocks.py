@@ -47,14 +47,14 @@ def blocks_of(page: Path) -> list[Block]:
     before = ""
     text = page.read_text()
     for match in _BLOCK.finditer(text):
-        said = re.findall(r"<!-- (\w+): (.*?) -->", match["comments"])
-        needs = tuple(value for word, value in said if word == "needs")
+        comments = re.findall(r"<!-- (\w+): (.*?) -->", match["comments"])
+        needs = tuple(value for word, value in comments if word == "needs")
         code = match["code"]
         if match["language"] == "python":
             if "the block above" in needs:
                 code = before + code
             before = code
-        talk = next((value.split(" -> ") for word, value in said if word == "talk"), None)
+        talk = next((value.split(" -> ") for word, value in comments if word == "talk"), None)
         found.append(
             Block(
                 page=page.name,

@@ -17,6 +17,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="session")
 def folder(certificates: Certificates) -> Path:
-    """Where snippets and commands run: as in the repository, with certificates beside."""
+    """Where snippets and commands run: as in the repository, with certificates."""
     (certificates.folder / "examples").symlink_to(ROOT / "examples")
     return certificates.folder

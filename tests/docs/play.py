@@ -54,8 +54,8 @@ def _talk(server: Any, question: str, answer: str) -> None:
             context.load_cert_chain("client.pem", "client.key")
             sock = stack.enter_context(context.wrap_socket(sock, server_hostname="localhost"))
         sock.sendall(f"{question}\n".encode())
-        said = sock.recv(65536).decode().strip()
-        assert said == answer, f"{question!r} was answered with {said!r}, not {answer!r}"
+        reply = sock.recv(65536).decode().strip()
+        assert reply == answer, f"{question!r} was answered with {reply!r}, not {answer!r}"
 
 
 if __name__ == "__main__":

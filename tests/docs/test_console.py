@@ -27,7 +27,7 @@ class Step:
     block: Block
     assigned: dict[str, str]
     words: list[str]
-    said: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
     status: int = 0
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ def steps_of(block: Block) -> list[Step]:
         elif line.startswith("$ "):
             steps.append(step_of(block, line.removeprefix("$ ").partition("  #")[0]))
         elif line:
-            steps[-1].said.append(line)
+            steps[-1].output.append(line)
     return steps
 
 
@@ -83,12 +83,12 @@ def plain(line: str) -> str:
 EVERSERVE = [step for step in STEPS if step.words[0] == "everserve"]
 
 
-@pytest.mark.parametrize("step", [step for step in EVERSERVE if step.said], ids=str)
+@pytest.mark.parametrize("step", [step for step in EVERSERVE if step.output], ids=str)
 def test_a_command_says_what_the_page_shows(step: Step, folder: Path) -> None:
     with start(step.words, step.assigned, folder) as process:
         assert process.stdout is not None
         try:
-            for line in step.said:
+            for line in step.output:
                 if line in KEYS:
                     process.send_signal(KEYS[line])
                 else:
@@ -99,7 +99,7 @@ def test_a_command_says_what_the_page_shows(step: Step, folder: Path) -> None:
     assert (rest, process.returncode) == ("", step.status)
 
 
-@pytest.mark.parametrize("step", [step for step in EVERSERVE if not step.said], ids=str)
+@pytest.mark.parametrize("step", [step for step in EVERSERVE if not step.output], ids=str)
 def test_a_command_is_read(step: Step, folder: Path) -> None:
     """With --help at the end each word before it is checked as far as it can be without the app."""
     with start([*step.words, "--help"], step.assigned, folder) as process:
@@ -115,6 +115,14 @@ def test_other_commands_are_known() -> None:
 
 def test_make_has_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    pages = "".join(page.read_text() for page in PAGES)
-    for target in re.findall(r"(?:\$ |`)make (\w+)", pages):
+    pages = "".join(page.read_text() for page in [*PAGES, ROOT / "CONTRIBUTING.md"])
+    for target in re.findall(r"(?:\$ |`)make ([a-z]+)", pages):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_benchmarks_have_the_options() -> None:
+    folder = ROOT / "benchmarks"
+    programs = "".join(file.read_text() for file in folder.glob("*.py"))
+    programs += (folder / "servers" / "command_line.py").read_text()
+    for option in re.findall(r"--[a-z]+", (folder / "README.md").read_text()):
+        assert f'"{option}"' in programs, option

@@ -13,7 +13,7 @@ from tests.docs.blocks import DOCS
 
 import everserve
 
-HOUSE = Path(everserve.__file__).parent
+SOURCE = Path(everserve.__file__).parent
 TRACE = Path(__file__).with_name("trace.py")
 _ITEM = re.compile(r"^\d+\. \*\*`([^`]+)`\*\*: (.*(?:\n   .*)*)", re.MULTILINE)
 
@@ -53,6 +53,6 @@ def test_tls_in_threads_enters_these_files_too(folder: Path) -> None:
 @pytest.mark.parametrize("strategy", ["fibers", "threads"])
 def test_a_file_has_the_functions_that_are_named(strategy: str) -> None:
     for file, text in items(strategy).items():
-        code = (HOUSE / file).read_text()
+        code = (SOURCE / file).read_text()
         for name in re.findall(r"`(\w+)\(\)`", text):
             assert f"def {name}(" in code, (file, name)
