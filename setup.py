@@ -85,9 +85,11 @@ def extension(name: str) -> Extension:
     module = Extension(
         f"everserve.{name.replace('/', '.')}",
         [f"src/everserve/{name}.pyx"],
-        include_dirs=headers(),
+        include_dirs=[*headers(), "src/everserve/fibers"],
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
-        depends=[str(path) for path in Path("src/everserve").glob("*/*.pxd")],
+        depends=[
+            str(path) for kind in ("pxd", "h") for path in Path("src/everserve").glob(f"*/*.{kind}")
+        ],
     )
     module.cython_directives = DIRECTIVES
     module.cython_include_dirs = ["src"]

@@ -9,12 +9,15 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from everserve.fibers._fiber cimport Fiber, Host, greenlet, raise_current
-from everserve.fibers._frames cimport chunk_in, chunk_is_full, chunk_out, keep_chunks
+from everserve.fibers._frames cimport (
+    FRAMES_KNOWN, chunk_in, chunk_is_full, chunk_out, drop_chunks,
+)
 from everserve.fibers._loop cimport (
     Loop, Watch, coarse, TASK_PARKED, TASK_RUNNING,
 )
 
 from everserve.errors import HubError
+from everserve.fibers.frames import allows_small_frames
 
 cdef extern from "greenlet/greenlet.h":
     void PyGreenlet_Import() except *
@@ -37,8 +40,9 @@ cdef enum:
 
 cdef double SLICE = 0.01         # seconds a fiber that never waits may hold the loop
 
+small_frames = bool(FRAMES_KNOWN) and allows_small_frames()
+
 PyGreenlet_Import()
-keep_chunks()
 
 
 cdef inline int switch_to(greenlet target) noexcept:
@@ -75,6 +79,7 @@ cdef class Scheduler(Host):
         self.loop = Loop()
         self.alive = set()
         self.spare = []
+        self.deep = not small_frames
 
     def __dealloc__(self):
         PyMem_Free(self.scratch)
@@ -276,6 +281,7 @@ cdef class Scheduler(Host):
         while self.spare:
             last = self.spare.pop()
             Py_XDECREF(PyGreenlet_Switch(last, NULL, NULL))
+        drop_chunks()
         return 0
 
 
