@@ -81,10 +81,16 @@ class BuildNative(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
+def source(name: str) -> str:
+    """Its Cython file or, where one source serves both engines, the Python file that it compiles."""
+    path = Path("src/everserve", f"{name}.pyx")
+    return str(path if path.exists() else path.with_name(f"{path.stem[1:]}.py"))
+
+
 def extension(name: str) -> Extension:
     module = Extension(
         f"everserve.{name.replace('/', '.')}",
-        [f"src/everserve/{name}.pyx"],
+        [source(name)],
         include_dirs=[*headers(), "src/everserve/fibers"],
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
         depends=[

@@ -107,11 +107,11 @@ def sendall(self, data, int flags=0):
     if (flags == 0 and PyBytes_CheckExact(data) and is_usual(self) and has_sent_all(self)
             and type_of(slot(self, turn_at)) == <PyObject *>Semaphore):
         turn = <Semaphore>slot(self, turn_at)
-        if turn.take():
+        if turn._take(None):
             try:
                 send_sealed(self, data)
             finally:
-                turn.give()
+                turn._give()
             return
     send_by_steps(self, data, flags)
 
