@@ -540,13 +540,8 @@ def test_run_ends_in_time_though_a_fiber_never_waits(hub: Any) -> None:
 
 @pytest.mark.timeout(method="thread")  # the test uses the alarm itself
 def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
-<<<<<<< HEAD
     """Even if what runs between the wait and the test of its result changes errno."""
     received: list[int] = []
-=======
-    """Whatever is called between the wait and the look at its result."""
-    heard: list[int] = []
->>>>>>> eac51496a95a5787d4aa9fe0fe4ffdb9dc718deb
     handled = threading.Event()
 
     def interrupt() -> None:
@@ -554,30 +549,18 @@ def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
             sys._getframe()
         hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # sets errno
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-<<<<<<< HEAD
-        handled.wait(20)
-        hub.wake()  # the wait itself goes on after a signal
-
-    def handle(number: int, _frame: object) -> None:
-        received.append(number)
-=======
         handled.wait(0.5)  # in vain where the signal came just before the wait in the kernel
         hub.wake()  # that wait goes on after a signal
 
     def handle(number: int, _frame: object) -> None:
-        heard.append(number)
->>>>>>> eac51496a95a5787d4aa9fe0fe4ffdb9dc718deb
+        received.append(number)
         handled.set()
 
     former = signal.signal(signal.SIGALRM, handle)
     thread = threading.Thread(target=interrupt)
     try:
         thread.start()
-<<<<<<< HEAD
         while not received:
-=======
-        while not heard:
->>>>>>> eac51496a95a5787d4aa9fe0fe4ffdb9dc718deb
             hub.turn(20)
     finally:
         thread.join(20)

@@ -1,8 +1,8 @@
 # cython: binding=False
 """The compiled hub: it turns the loop and the fibers that the loop wakes.
 
-It stands above the scheduler, and is what servers and fibers talk to; `hub.py` is its reference.
-The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
+It stands above the scheduler, and has the methods that servers and fibers call; `hub.py` is its
+reference. The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
 """
 from collections import deque
 
@@ -26,7 +26,7 @@ cdef extern from "Python.h":
     void PyErr_WriteUnraisable(object where)
 
 cdef double NEVER = float("inf")
-cdef double LAST_WORDS = 0.1     # seconds that `finally` blocks may wait while the hub closes
+cdef double CLOSING_TIME = 0.1     # seconds that `finally` blocks may wait while the hub closes
 cdef int CLOSING_ROUNDS = 16     # how often close() kills a fiber that catches its exit and waits again
 
 PyGreenlet_Import()
@@ -43,7 +43,7 @@ cdef double limit_after(timeout) except? -1.0:
 cdef class Hub(Scheduler):
     """Runs fibers in one thread, over one loop.
 
-    `on_error(fiber, error)` learns of what a fiber raised; without it `sys.unraisablehook` does.
+    `on_error(fiber, error)` is called for what a fiber raises; without it, `sys.unraisablehook` is.
     """
 
     def __init__(self, *, on_error=None):
@@ -75,8 +75,8 @@ cdef class Hub(Scheduler):
     def turn(self, timeout=None):
         """Run what is ready, wait at most `timeout` seconds (None: for ever), run what became so.
 
-        Does not wait when something was ready at once: the caller's own condition, such as the end
-        of a fiber, may be met by that.
+        It does not wait if something was ready at once, as that may already have met the condition
+        for which the caller turns the hub, such as the end of a fiber.
         """
         cdef bint ran = self.loop.waiting > 0
         cdef void *outer = get_turning()
@@ -91,8 +91,8 @@ cdef class Hub(Scheduler):
     def run(self, timeout=None):
         """Turn until a reader of `add_reader` was called, `wake()` was, or `timeout` has passed.
 
-        For a caller whose own conditions change by nothing else, such as an accept loop, which
-        would come back to Python after each few ready fibers for nothing.
+        For a caller, such as an accept loop, whose own conditions change by nothing else: with
+        `turn()` it would return to Python after every few ready fibers, and find nothing to do.
         """
         cdef void *outer = get_turning()
         cdef double limit = limit_after(timeout)
@@ -147,7 +147,7 @@ cdef class Hub(Scheduler):
         self.loop.add_reader(fd, callback)
 
     def remove_reader(self, int fd):
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; False when there was no reader."""
         return self.loop.remove_reader(fd)
 
     def close(self):
@@ -162,7 +162,7 @@ cdef class Hub(Scheduler):
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self.closing = True
         self.kill_all()
-        ends = monotonic() + LAST_WORDS
+        ends = monotonic() + CLOSING_TIME
         while self.alive and monotonic() < ends:
             self.turn(ends - monotonic())
         for attempt in range(CLOSING_ROUNDS):
@@ -183,7 +183,7 @@ cdef class Hub(Scheduler):
         return 0
 
     def abandon(self):
-        """In a child of fork: leave the parent's loop alone, and let its fibers be."""
+        """Give up the parent's loop and fibers in a child of fork; neither is touched."""
         set_turning(NULL)
         self.closing = True
         self.current = None
@@ -238,11 +238,11 @@ cdef class Hub(Scheduler):
             self.loop.forget(watch)
         else:
             watch = Watch(fd)
-        self.loop.register(watch)   # again, for the edge that tells what is true now
+        self.loop.register(watch)   # again: a new registration reports the present state
         return watch
 
     cpdef bint is_here(self):
-        """Whether this is the thread that turns the hub, or nobody does yet."""
+        """Whether this is the thread that turns the hub, or no thread does yet."""
         return self.thread == 0 or self.thread == <unsigned long>PyThread_get_thread_ident()
 
     cdef Fiber expect_fiber(self):

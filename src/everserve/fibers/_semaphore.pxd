@@ -4,7 +4,7 @@ cdef bint COMPILED
 
 cdef class Semaphore:
     cdef Py_ssize_t _value       # places that are free
-    cdef object _queue           # waiters, first come first served; None before the first
+    cdef list _queue             # waiters, first come first served
     cdef object _lock            # None where it is compiled
 
     cdef bint _take(self, waiter) except -1

@@ -1,7 +1,7 @@
 """The hub: it turns the loop and the fibers that the loop wakes. The reference, in Python.
 
-It stands above the scheduler, and is what servers and fibers talk to; `_hub.pyx` is the same,
-compiled. The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
+It stands above the scheduler, and has the methods that servers and fibers call; `_hub.pyx` is the
+same, compiled. The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
 """
 
 import sys
@@ -23,7 +23,7 @@ from everserve.fibers.waiters import Waiter
 
 __all__ = ["Hub", "current", "running_hub", "turning_hub"]
 
-_LAST_WORDS: Final = 0.1  # seconds that `finally` blocks may wait while the hub closes
+_CLOSING_TIME: Final = 0.1  # seconds that `finally` blocks may wait while the hub closes
 _CLOSING_ROUNDS: Final = 16  # how often close() kills a fiber that catches its exit and waits again
 
 ErrorCallback = Callable[[Fiber, BaseException], object]
@@ -32,7 +32,7 @@ ErrorCallback = Callable[[Fiber, BaseException], object]
 class Hub(Scheduler):
     """Runs fibers in one thread, over one loop.
 
-    `on_error(fiber, error)` learns of what a fiber raised; without it `sys.unraisablehook` does.
+    `on_error(fiber, error)` is called for what a fiber raises; without it, `sys.unraisablehook` is.
     """
 
     def __init__(self, *, on_error: ErrorCallback | None = None) -> None:
@@ -63,8 +63,8 @@ class Hub(Scheduler):
     def turn(self, timeout: float | None = None) -> None:
         """Run what is ready, wait at most `timeout` seconds (None: for ever), run what became so.
 
-        Does not wait when something was ready at once: the caller's own condition, such as the end
-        of a fiber, may be met by that.
+        It does not wait if something was ready at once, as that may already have met the condition
+        for which the caller turns the hub, such as the end of a fiber.
         """
         self._take_thread()
         ran = bool(self.loop.ready)
@@ -78,7 +78,7 @@ class Hub(Scheduler):
     def run(self, timeout: float | None = None) -> None:
         """Turn until a reader of `add_reader` was called, `wake()` was, or `timeout` has passed.
 
-        For a caller whose own conditions change by nothing else, such as an accept loop.
+        For a caller, such as an accept loop, whose own conditions change by nothing else.
         """
         self._take_thread()
         limit = _limit_after(timeout)
@@ -121,7 +121,7 @@ class Hub(Scheduler):
         self.loop.add_reader(fd, callback)
 
     def remove_reader(self, fd: int) -> bool:
-        """Undo `add_reader`; say whether there was one."""
+        """Undo `add_reader`; False when there was no reader."""
         return self.loop.remove_reader(fd)
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class Hub(Scheduler):
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self._closing = True
         self._kill_all()
-        ends = time.monotonic() + _LAST_WORDS
+        ends = time.monotonic() + _CLOSING_TIME
         while self.alive and time.monotonic() < ends:
             self.turn(ends - time.monotonic())
         for _round in range(_CLOSING_ROUNDS):
@@ -156,7 +156,7 @@ class Hub(Scheduler):
             fiber.kill()
 
     def abandon(self) -> None:
-        """In a child of fork: leave the parent's loop alone, and let its fibers be."""
+        """Give up the parent's loop and fibers in a child of fork; neither is touched."""
         turning.hub = None
         self._closing = True
         self.running = None
@@ -201,7 +201,7 @@ class Hub(Scheduler):
         return self.thread_id in (0, threading.get_ident())
 
     def report(self, fiber: Fiber, error: BaseException) -> None:
-        """Tell `on_error` what a fiber raised."""
+        """Report to `on_error` what a fiber raised."""
         if self.on_error is None:
             _say_unraisable(fiber, error)
             return
@@ -255,7 +255,7 @@ class Hub(Scheduler):
         else:
             watch.infers = False
             self.loop.forget(watch)
-        self.loop.register(watch)  # again, for the edge that tells what is true now
+        self.loop.register(watch)  # again: a new registration reports the present state
         return watch
 
     def _wait_and_run(self, limit: float) -> bool:

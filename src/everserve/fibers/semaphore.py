@@ -6,7 +6,6 @@ One source for both engines: `_semaphore` is this file, compiled, with the types
 
 import importlib
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,8 @@ current: Callable[[], WaitingFiber | None] = importlib.import_module(
 class Semaphore:
     """At most `value` holders at a time, first come first served. For fibers and for threads.
 
-    What changes it is a function below the class. In C no other thread runs while one does; in
-    Python a lock sees to that.
+    What changes it is a function below the class. In C no other thread runs while one does, as the
+    change is complete before any Python code runs; in Python a lock is held.
     """
 
     __slots__ = ("_lock", "_queue", "_value")
@@ -34,7 +33,7 @@ class Semaphore:
         if value < 0:
             raise ValueError(f"a semaphore cannot begin at {value}: give 0 or more")
         self._value = value
-        self._queue: Any = None  # made by the first who waits
+        self._queue: list[Waiter] = []  # first come first served; a deque would take 0.6 KB
         self._lock: Any = None if COMPILED else threading.Lock()
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
@@ -94,8 +93,6 @@ def _take(semaphore: Semaphore, waiter: Waiter | None) -> bool:
         semaphore._value -= 1
         return True
     if waiter is not None:
-        if semaphore._queue is None:
-            semaphore._queue = deque()
         semaphore._queue.append(waiter)
     return False
 
@@ -104,7 +101,7 @@ def _give(semaphore: Semaphore) -> bool:
     if not semaphore._queue:
         semaphore._value += 1
         return False
-    waiter = semaphore._queue.popleft()
+    waiter = semaphore._queue.pop(0)
     waiter.notified = True  # before another thread can run, and give up
     waiter.notify()
     return True
