@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from tests.engines import loaded
 
+from everserve.errors import LineTooLong
+
 NOTHING = memoryview(bytearray(8))[::2]  # not in one piece
 
 
@@ -100,6 +102,27 @@ def test_arguments(ends: Any, how: str, wbufsize: int) -> None:
         if how == "write of pieces" and not wbufsize and ends.kind == "methods":
             pytest.skip("the socket's own method decides")
         assert outcome(lambda: call(reader, writer)) == expected
+
+
+def test_read1_gives_all_that_is_there(parts: Any, hub: Any) -> None:
+    """Also when a refused line has left more than one read finds."""
+    left, peer = socket.socketpair()
+    ours = parts.FiberSocket.adopt(left)
+    got: list[int] = []
+
+    def handler() -> None:
+        reader, writer = parts.streams.open_stream(ours, max_line=70_000)
+        with reader, writer:
+            with pytest.raises(LineTooLong):
+                reader.readline()
+            there = len(reader.peek())
+            assert there > 65536
+            got.append(there - len(reader.read1()))
+
+    with ours, peer:
+        peer.sendall(b"x" * 150_000)
+        assert hub.spawn(handler).join(20)
+    assert got == [0]
 
 
 WOULD_BLOCK: dict[str, tuple[Callable[[Any], object], object]] = {
