@@ -9,7 +9,6 @@ import io
 import queue
 import socket
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -61,14 +60,6 @@ def test_a_half_has_the_names_of_a_binary_file(half: str) -> None:
     reference = getattr(importlib.import_module(f"everserve.streams.{half.lower()}"), half)
     assert public(io.BufferedIOBase) <= public(compiled)
     assert public(compiled) <= public(reference) | {"max_line", "sock"}  # there in the instance
-
-
-def test_weak_references(ends: Any) -> None:
-    """A chat may keep the writers of its clients in a WeakSet."""
-    reader, writer = ends.open(ends.ours)
-    with reader, writer:
-        assert weakref.ref(reader)() is reader
-        assert weakref.ref(writer)() is writer
 
 
 WRONG_DIRECTION: dict[str, Callable[[Any, Any], object]] = {
