@@ -9,12 +9,13 @@ import io
 import queue
 import socket
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.engines import loaded
+
+from everserve.errors import LineTooLong
 
 NOTHING = memoryview(bytearray(8))[::2]  # not in one piece
 
@@ -25,6 +26,24 @@ def outcome(call: Callable[[], object]) -> object:
         return call()
     except Exception as error:
         return type(error)
+
+
+def receive(peer: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        data = peer.recv(size - len(got))
+        assert data, got
+        got += data
+    return got
+
+
+def filled_pair(parts: Any, data: bytes) -> tuple[Any, socket.socket]:
+    """A FiberSocket that has all of `data` to read, and its peer."""
+    left, peer = socket.socketpair()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    peer.settimeout(20)
+    peer.sendall(data)
+    return parts.FiberSocket.adopt(left), peer
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -41,14 +60,6 @@ def test_a_half_has_the_names_of_a_binary_file(half: str) -> None:
     reference = getattr(importlib.import_module(f"everserve.streams.{half.lower()}"), half)
     assert public(io.BufferedIOBase) <= public(compiled)
     assert public(compiled) <= public(reference) | {"max_line", "sock"}  # there in the instance
-
-
-def test_weak_references(ends: Any) -> None:
-    """A chat may keep the writers of its clients in a WeakSet."""
-    reader, writer = ends.open(ends.ours)
-    with reader, writer:
-        assert weakref.ref(reader)() is reader
-        assert weakref.ref(writer)() is writer
 
 
 WRONG_DIRECTION: dict[str, Callable[[Any, Any], object]] = {
@@ -102,6 +113,25 @@ def test_arguments(ends: Any, how: str, wbufsize: int) -> None:
         assert outcome(lambda: call(reader, writer)) == expected
 
 
+def test_read1_gives_all_that_is_there(parts: Any, hub: Any) -> None:
+    """Also when a refused line has left more than one read finds."""
+    ours, peer = filled_pair(parts, b"x" * 150_000)
+    got: list[int] = []
+
+    def handler() -> None:
+        reader, writer = parts.streams.open_stream(ours, max_line=70_000)
+        with reader, writer:
+            with pytest.raises(LineTooLong):
+                reader.readline()
+            there = len(reader.peek())
+            assert there > 65536
+            got.append(there - len(reader.read1()))
+
+    with ours, peer:
+        assert hub.spawn(handler).join(20)
+    assert got == [0]
+
+
 WOULD_BLOCK: dict[str, tuple[Callable[[Any], object], object]] = {
     "read": (lambda reader: reader.read(), None),
     "read of a size": (lambda reader: reader.read(10), None),
@@ -126,16 +156,6 @@ def test_a_read_that_would_block(ends: Any, how: str) -> None:
 # --- the buffer of the writer --------------------------------------------------------------------
 
 
-def sent(peer: socket.socket) -> bytes:
-    """What has arrived: over loopback, what is sent is there at once."""
-    peer.setblocking(False)
-    got = b""
-    with contextlib.suppress(BlockingIOError):
-        while data := peer.recv(1 << 16):
-            got += data
-    return got
-
-
 FILLS: dict[str, tuple[list[int], int, int]] = {  # sizes written; sent; buffered
     "less than the buffer": ([300, 300], 0, 600),
     "exactly the buffer": ([500, 500], 0, 1000),
@@ -153,8 +173,8 @@ def test_when_a_buffer_is_sent(ends: Any, how: str) -> None:
     with reader, writer:
         for size in sizes:
             assert writer.write(b"x" * size) == size
-        assert len(sent(ends.peer)) == gone
         assert writer.buffered == left
+        assert len(receive(ends.peer, gone)) == gone == sum(sizes) - left
 
 
 @pytest.mark.parametrize("coalesce", [False, True])
@@ -172,8 +192,9 @@ def test_a_writer_that_is_not_closed_sends_without_waiting(
 
     forget()
     gc.collect()
-    assert sent(ends.peer) == (b"" if ends.kind == "methods" else b"kept")
     assert ends.ours.fileno() >= 0
+    ends.ours.shutdown(socket.SHUT_WR)
+    assert ends.peer.recv(100) == (b"" if ends.kind == "methods" else b"kept")
 
 
 def test_a_writer_that_is_not_closed_does_not_wait(ends: Any) -> None:
@@ -212,21 +233,20 @@ READS: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("how", READS)
 def test_a_fiber_that_does_not_wait_sends_nothing(parts: Any, hub: Any, how: str) -> None:
-    left, peer = socket.socketpair()
-    ours = parts.FiberSocket.adopt(left)
-    kept: list[int] = []
+    ours, peer = filled_pair(parts, b"x" * 99_999 + b"\n")
+    kept: list[bool] = []
 
     def handler() -> None:
         reader, writer = parts.streams.open_stream(ours, coalesce=True)
         with reader, writer:
             writer.write(b"answer")
+            switches = hub.switches
             READS[how](reader)
-            kept.append(writer.buffered)
+            kept.append(writer.buffered == 6 or hub.switches != switches)  # its slice was over
 
     with ours, peer:
-        peer.sendall(b"x" * 99_999 + b"\n")
         assert hub.spawn(handler).join(20)
-        assert kept == [6]
+        assert kept == [True]
         assert peer.recv(100) == b"answer"
 
 

@@ -17,7 +17,6 @@ cdef void give_back(char *block, Py_ssize_t capacity) noexcept
 
 
 cdef class Half(Buffered):
-    cdef object __weakref__      # as the files of io have
     cdef readonly object sock
     cdef Watch watch
     cdef int kind

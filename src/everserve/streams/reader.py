@@ -192,7 +192,7 @@ class Reader(Half):
         """Read what is there, at most `size` bytes; wait only if nothing is there."""
         self._check_open()
         self._count_read()
-        return self._take(READ_BYTES if size is None or size < 0 else size) or b""
+        return self._take(-1 if size is None else size) or b""
 
     def _take(self, size: int) -> bytes | None:
         """As `read1`, but None if it would block."""
@@ -200,7 +200,8 @@ class Reader(Half):
             return b""
         if self._start == len(self._buffer) and self._fill() is None:
             return None
-        return self._cut(min(len(self._buffer), self._start + size))
+        there = len(self._buffer)
+        return self._cut(there if size < 0 else min(there, self._start + size))
 
     def peek(self, size: int = 0, /) -> bytes:
         """Return what is there without consuming it; wait only if nothing is there."""
