@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -235,15 +236,19 @@ def test_the_alert_leaves_before_the_error_is_raised(one: Pair) -> None:
         server.recv(1)
 
 
+SMALL_PIECES = 1000  # a stream that is read byte by byte to its end takes a minute under coverage
+
+
 def read_in_pieces(server: TLSSocket, size: int) -> bytes:
     """By `recv` and `recv_into` alternately, until the end of the stream."""
-    got, buffer = bytearray(), bytearray(size)
-    while True:
-        part = server.recv(size)
+    got = bytearray()
+    for asked in chain([size] * SMALL_PIECES, repeat(65_536)):
+        part, buffer = server.recv(asked), bytearray(asked)
         count = server.recv_into(buffer)
         got += part + buffer[:count]
         if not part and not count:
-            return bytes(got)
+            break
+    return bytes(got)
 
 
 def test_a_record_that_drips_meets_the_time_limit(tls: TLS, context: ssl.SSLContext) -> None:
