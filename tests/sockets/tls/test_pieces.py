@@ -8,7 +8,6 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
 from itertools import chain, repeat
 from typing import Any
 
