@@ -52,7 +52,10 @@ def test_an_error_stops_all_and_is_raised() -> None:
 
     servers[0].service_actions = service_actions  # type: ignore[method-assign]
     with pytest.raises(LookupError, match="broken"):
-        run(ServerGroup(servers), on_ready=lambda: socket.create_connection(servers[0].server_address).close())
+        run(
+            ServerGroup(servers),
+            on_ready=lambda: socket.create_connection(servers[0].server_address).close(),
+        )
     assert all(server.state is everserve.ServerState.STOPPED for server in servers)
 
 
