@@ -26,8 +26,9 @@ __all__ = ["NAMES", "TYPES", "Settings", "SettingsReader"]
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``handshakes_first``: each connection begins with a TLS handshake; ``takes_steps``: there is
-    something for the steps of admission to do.
+    ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
+    connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
+    handshake; ``takes_steps``: there is something for the steps of admission to do.
     """
 
     max_connections: int | None = None
@@ -58,10 +59,18 @@ class Settings:
     shutdown_grace: float = 5.0
     daemon_threads: bool = False
     block_on_close: bool = True
+    has_limits: bool = field(init=False, default=False)
+    may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
+        counts = (self.max_connections, self.accept_rate, self.max_handshakes)
+        is_counted = any(limit is not None for limit in counts)
+        self.may_wait = is_counted and self.overload == "wait"
+        self.has_limits = (
+            is_counted or self.access is not None or self.max_connections_per_peer is not None
+        )
         self.handshakes_first = self.tls is not None and self.implicit_tls
         self.takes_steps = (
             self.tls is not None
@@ -171,7 +180,11 @@ class SettingsReader:
             raw = self._read_all(server)
         except Exception:  # one has gone, or a property fails
             raw = self._read_each(server)
-        if not _are_same(raw, self._raw):
+        try:
+            unchanged = raw == self._raw  # by identity first: most are the same objects
+        except Exception:  # a value of the program's own that cannot be compared
+            unchanged = False
+        if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
             self.values = Settings(**taken)
@@ -188,13 +201,6 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) < 2:  # of one name it would return the bare value
         return lambda server: tuple(getattr(server, name) for name in names)
     return attrgetter(*names)
-
-
-def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    try:
-        return raw == before  # by identity first: most are the same objects
-    except Exception:  # a value of the program's own that cannot be compared
-        return False
 
 
 def _attribute(server: object, name: str) -> Any:

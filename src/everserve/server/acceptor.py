@@ -16,6 +16,7 @@ from everserve.lifecycle.state import LifeCycle, ServerState
 from everserve.server.flow import Flow
 from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import Listener, listener_of
+from everserve.settings import SettingsReader
 from everserve.sockets.accepting import BackOff, Verdict, classify
 
 __all__ = ["BATCH", "Acceptor"]
@@ -27,7 +28,16 @@ BATCH = 100
 class Acceptor:
     """Takes requests for one server. ``listener`` is that of the run in progress, if there is one."""
 
-    def __init__(self, flow: Flow, strategy: Strategy, life: LifeCycle, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        *,
+        settings: SettingsReader,
+        flow: Flow,
+        strategy: Strategy,
+        life: LifeCycle,
+        emitter: Emitter,
+    ) -> None:
+        self._settings = settings
         self._flow = flow
         self._strategy = strategy
         self._life = life
@@ -38,18 +48,16 @@ class Acceptor:
     def can_accept(self, hooks: Hooks) -> bool:
         """False where the next request is to wait in the kernel's queue."""
         self._life.gated = True  # before it looks, so that room made meanwhile is not missed
-        if self.back_off.remaining() or not self._has_room(hooks):
+        if (self.back_off.delay and self.back_off.remaining()) or not self._flow.has_room():
             return False
         self._life.gated = False
         return True
 
-    def read_settings(self) -> None:
-        """Take the settings as they are now, for the requests to come."""
-        self._flow.read_settings()
-
     def pause(self) -> float:
         """Seconds until the next attempt may be made; 0.0 for now."""
-        return self.back_off.remaining() or self._flow.pause()
+        if self.back_off.delay and (remaining := self.back_off.remaining()):
+            return remaining
+        return self._flow.pause()
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
@@ -69,7 +77,7 @@ class Acceptor:
     def take(self, hooks: Hooks) -> bool:
         """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
         if self.listener is None:  # no loop runs that has read them
-            self._flow.read_settings()
+            self._settings.read()
         accept_many, listener = self._strategy.accept_many, self._listener(hooks)
         by_batches = listener.accepts_streams and listener.takes_batches(hooks.get_request)
         if accept_many is not None and by_batches:
@@ -100,13 +108,6 @@ class Acceptor:
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)
-
-    def _has_room(self, hooks: Hooks) -> bool:
-        try:
-            return self._flow.has_room()
-        except Exception as error:
-            self._failed_early(hooks, "a limit", error)
-            return False
 
     def _accept_failed(self, error: OSError) -> None:
         verdict = classify(error)
