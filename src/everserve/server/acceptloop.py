@@ -56,7 +56,7 @@ class Port:
     def wants_request(self, *, asked: bool) -> bool:
         """True if the loop is to wait for the next request; ``asked``: one was asked for."""
         wanted = asked or self.life.taking or self._left_to_drain is not None
-        return wanted and self._acceptor.can_accept(self.hooks)
+        return wanted and self._acceptor.can_accept()
 
     def note_ready(self) -> None:
         """A request waits."""

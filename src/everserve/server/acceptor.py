@@ -5,8 +5,6 @@ The accept loop calls it when a request waits; ``Flow.admit`` is what comes next
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from everserve.concurrency.strategy import Strategy
@@ -45,7 +43,7 @@ class Acceptor:
         self.back_off = BackOff()
         self.listener: Listener | None = None
 
-    def can_accept(self, hooks: Hooks) -> bool:
+    def can_accept(self) -> bool:
         """False where the next request is to wait in the kernel's queue."""
         self._life.gated = True  # before it looks, so that room made meanwhile is not missed
         if (self.back_off.delay and self.back_off.remaining()) or not self._flow.has_room():
@@ -61,17 +59,16 @@ class Acceptor:
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
-        take: Callable[[], object] = hooks._handle_request_noblock
-        get_request = hooks.get_request
+        take, accept_many = hooks._handle_request_noblock, self._strategy.accept_many
         listener = self._listener(hooks)
-        if not listener.takes_batches(get_request):
+        if not listener.takes_batches(hooks.get_request):
             take()
             return
-        accept_many = self._strategy.accept_many
-        if accept_many is not None and is_default(take) and listener.accepts_streams:
-            take = partial(self._take_batch, hooks, accept_many)
+        if not (listener.accepts_streams and is_default(take)):
+            accept_many = None
         for _ in range(BATCH):
-            if not take() or not self._life.taking or not self.can_accept(hooks):
+            taken = take() if accept_many is None else self._take_batch(hooks, accept_many)
+            if not taken or not self._life.taking or not self.can_accept():
                 return
 
     def take(self, hooks: Hooks) -> bool:
