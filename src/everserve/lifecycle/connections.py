@@ -66,7 +66,12 @@ class ConnectionTable:
             if stale is not None:
                 lost(stale)
         self._by_request[place] = connection
-        connection.reference = self._refer(connection, request, lost)
+        try:
+            connection.reference = weakref.ref(request, partial(self._died, connection, lost))
+        except (
+            TypeError
+        ):  # a tuple (a datagram): it owns no descriptor that would have to be closed
+            connection.reference = partial(_same, request)
         return connection
 
     def replace(
@@ -74,20 +79,7 @@ class ConnectionTable:
     ) -> None:
         """Follow a connection whose socket goes on as another object, ``request``."""
         self._move(connection, id(request))
-        connection.reference = self._refer(connection, request, lost)
-
-    def _refer(
-        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
-    ) -> Callable[[], Any]:
-        """A call that returns ``request``, and keeps it alive only where that cannot be avoided.
-
-        A program that lets go of its socket is to see it closed. A tuple (a datagram) cannot be
-        referred to weakly, and owns no descriptor.
-        """
-        try:
-            return weakref.ref(request, partial(self._died, connection, lost))
-        except TypeError:
-            return lambda: request
+        connection.reference = weakref.ref(request, partial(self._died, connection, lost))
 
     def _died(
         self, connection: Connection, lost: Callable[[Connection], object], _: object
@@ -183,6 +175,10 @@ class ConnectionTable:
         for connection in self.view:
             if connection.key is not None and _is_closed(connection.request, connection.key):
                 self.remove(connection)
+
+
+def _same(request: Any) -> Any:
+    return request
 
 
 def _is_closed(request: Any, descriptor: int) -> bool:

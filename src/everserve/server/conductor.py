@@ -152,7 +152,8 @@ class Conductor:
 
     def enter(self, hooks: Hooks, stack: ExitStack) -> Port:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
-        self._acceptor.listener = listener = listener_of(hooks)
+        listener = listener_of(hooks)
+        self._acceptor.begin(hooks, listener)
         stack.enter_context(listener.serving())
         return self._port(hooks)
 

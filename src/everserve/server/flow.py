@@ -68,7 +68,9 @@ class Flow:
         settings = self._settings.values
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
-        return not self._is_full() and self._control.has_room(settings)
+        if self._is_full():
+            return False
+        return not settings.may_wait or self._control.has_room(settings)
 
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
@@ -101,7 +103,7 @@ class Flow:
         connection = None
         try:
             violations: list[str] = []
-            if settings.has_limits or self._strategy.is_bounded:  # before it is counted itself
+            if settings.has_limits or settings.overload != "wait":  # before it is counted itself
                 violations = self._control.violations(settings, client_address, self._is_full)
             connection = self._progress.accepted(request, client_address)
             for violation in violations:
