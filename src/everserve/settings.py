@@ -17,9 +17,12 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
 __all__ = ["NAMES", "TYPES", "Settings", "SettingsReader"]
+
+_NO_NETWORKS = Networks()
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class Settings:
     access: AccessRules | None = None
     admission_steps: tuple[Step, ...] = STEPS
     proxy_protocol: bool = False
-    trusted_proxies: Networks = field(default_factory=Networks)
+    trusted_proxies: Networks = _NO_NETWORKS
     proxy_timeout: float = PROXY_TIMEOUT
     tls: TLS | None = None
     implicit_tls: bool = True
@@ -180,7 +183,7 @@ class SettingsReader:
     def _read_each(self, server: object) -> tuple[Any, ...]:
         if server is None:
             return self._raw
-        return tuple(_attribute(server, name) for name in self._names)
+        return tuple(attribute_of(server, name, _MISSING) for name in self._names)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
@@ -195,13 +198,6 @@ def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
         return raw == before  # by identity first: most are the same objects
     except Exception:  # a value of the program's own that cannot be compared
         return False
-
-
-def _attribute(server: object, name: str) -> Any:
-    try:
-        return getattr(server, name, _MISSING)
-    except Exception:  # a property of the program's own
-        return _MISSING
 
 
 def _take(name: str, value: Any) -> Any:
