@@ -23,6 +23,10 @@ class NotedFlow:
         self.admitted: list[tuple[Any, Any]] = []
         self.full = False
         self.most = BATCH
+        self.settings_read = 0
+
+    def read_settings(self) -> None:
+        self.settings_read += 1
 
     def has_room(self) -> bool:
         if isinstance(self.full, Exception):
@@ -40,10 +44,9 @@ class NotedFlow:
 
 
 class Batches(Listener):
-    def takes_batches(self, get_request: Any) -> bool:
-        return True
+    accepts_streams = True
 
-    def accepts_in_batches(self, get_request: Any) -> bool:
+    def takes_batches(self, get_request: Any) -> bool:
         return True
 
 
@@ -76,6 +79,17 @@ def test_one_request_is_admitted(scene: Scene) -> None:
     hooks = NotedHooks(get_request=lambda: ("request", "peer"))
     assert scene.acceptor.take(hooks)
     assert scene.flow.admitted == [("request", "peer")]
+
+
+def test_the_settings_are_read_where_no_loop_has_read_them(scene: Scene) -> None:
+    hooks = NotedHooks(get_request=lambda: ("request", "peer"))
+    scene.acceptor.take(hooks)
+    assert scene.flow.settings_read == 1
+    scene.acceptor.listener = Listener()
+    scene.acceptor.take(hooks)
+    assert scene.flow.settings_read == 1
+    scene.acceptor.read_settings()
+    assert scene.flow.settings_read == 2
 
 
 def test_many_are_taken_until_none_is_left(scene: Scene) -> None:

@@ -23,6 +23,8 @@ from everserve.sockets.listening import SocketFile
 class NotedStrategy(Strategy):
     """Notes what a conductor has it do."""
 
+    attends = True
+
     def __init__(self, parts: Any) -> None:
         super().__init__(parts)
         self.calls: list[Any] = []
@@ -46,6 +48,9 @@ class NotedAcceptor:
     """In the place of an ``Acceptor``: nothing is taken unless a test says so."""
 
     listener: Any = None
+
+    def read_settings(self) -> None:
+        """There are none."""
 
     def can_accept(self, hooks: Any) -> bool:
         return True

@@ -23,6 +23,7 @@ from everserve.server.tcp import TCPServer
 
 class Slotted:
     _everserve = RuntimeSlot(Strategy)
+    coalesce_writes = False
 
 
 class Threaded(Slotted):
