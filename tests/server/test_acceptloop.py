@@ -553,6 +553,18 @@ def test_handle_request_times_out(by: str) -> None:
         assert server.timed_out == 2
 
 
+def test_handle_request_takes_a_limit_as_it_is_now() -> None:
+    with TCPServer(LOOPBACK, Echo) as server:
+        other = threading.Event()
+        server.max_connections = 1
+        server._everserve.connections.add(other, "peer")
+        server._everserve.settings.read()
+        server.max_connections = None
+        thread = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        thread.result()
+
+
 def test_a_wake_up_does_not_end_handle_request() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         server._everserve.life.wakeup()
