@@ -168,7 +168,7 @@ class SettingsReader:
     """Reads the settings off a server's attributes, anew each time: a change counts at once.
 
     Those that its class has: an option of another strategy has no meaning. Keeps no server alive.
-    ``values`` are those of the last ``read()``.
+    ``values`` are those of the last ``read()``; ``changed``: an attribute was set since.
     """
 
     def __init__(self, server: object) -> None:
@@ -178,18 +178,20 @@ class SettingsReader:
         self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
+        self.changed = False
         self.values = Settings()
         self.read()
 
     def note_change(self) -> None:
         """An attribute was set: look again at the next reading."""
-        self._fresh_until = 0.0
+        self.changed = True
 
     def read(self) -> Settings:
         """The settings now. An attribute that changes unnoticed (of a class) counts after ``LAG``."""
         now = monotonic()
-        if now < self._fresh_until:  # a look at all attributes is 6 % of a short connection
+        if now < self._fresh_until and not self.changed:  # to look is 6 % of a short connection
             return self.values
+        self.changed = False  # before it looks, so that a change meanwhile is not missed
         self._fresh_until = now + LAG
         server = self._server()
         try:
