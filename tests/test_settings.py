@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import ssl
 from math import inf, nan
 from typing import Any
@@ -15,6 +16,7 @@ from everserve.admission.steps import STEPS, arm_deadlines
 from everserve.combos import CONCURRENCY, server_class
 from everserve.options import OPTIONS
 from everserve.server.base import BaseServer
+from everserve.server.tcp import TCPServer
 from everserve.settings import NAMES, TYPES, Settings, SettingsReader
 from everserve.sockets.tls import TLS
 
@@ -36,6 +38,11 @@ NUMBERS = (
 )
 TIMES = ("proxy_timeout", "handshake_timeout", "worker_idle_timeout")
 FLAGS = ("proxy_protocol", "implicit_tls", "coalesce_writes")
+
+
+@pytest.fixture(autouse=True)
+def _no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everserve.settings.LAG", 0.0)
 
 
 class Bag:
@@ -241,6 +248,42 @@ def test_a_change_counts_at_once_and_costs_nothing_where_there_is_none() -> None
     assert reader.values.max_connections == 5
     del server.max_connections
     assert reader.read().max_connections is None
+
+
+def test_a_change_that_is_not_noted_counts_after_the_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("everserve.settings.LAG", 1.0)
+    monkeypatch.setattr("everserve.settings.monotonic", lambda: now)
+    server = Bag(max_connections=None)
+    reader = SettingsReader(server)
+    server.max_connections = 5
+    now += 0.5
+    assert reader.read().max_connections is None
+    now += 0.5
+    assert reader.read().max_connections == 5
+    server.max_connections = 6
+    assert not reader.changed
+    reader.note_change()
+    assert reader.changed
+    assert (reader.read().max_connections, reader.changed) == (6, False)
+
+
+class FiberServer(everserve.FiberMixIn, socketserver.TCPServer):
+    """Of the standard library, under a mix-in."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(TCPServer, "max_connections"), (FiberServer, "stall_threshold")]
+)
+def test_what_is_set_on_a_server_is_noted(kind: Any, name: str) -> None:
+    with kind(("127.0.0.1", 0), everserve.BaseRequestHandler) as server:
+        reader = server._everserve.settings
+        reader.read()
+        server.of_the_program = 3
+        assert not reader.changed
+        setattr(server, name, 3)
+        assert reader.changed
+        assert getattr(reader.read(), name) == 3
 
 
 def test_it_keeps_no_server_alive_and_knows_the_last_values() -> None:

@@ -98,12 +98,8 @@ class NotedAcceptor:
         self.room = True
         self.delay = 0.0
         self.taken = 0
-        self.settings_read = 0
 
-    def read_settings(self) -> None:
-        self.settings_read += 1
-
-    def can_accept(self, hooks: Any) -> bool:
+    def can_accept(self) -> bool:
         return self.room
 
     def pause(self) -> float:
@@ -135,6 +131,7 @@ class LonePort:
         self.port = Port(
             self.hooks,
             listener=self.listener,
+            settings=self.parts.settings,
             acceptor=self.acceptor,
             strategy=self.strategy,
             life=self.life,
@@ -205,7 +202,7 @@ def test_it_sleeps_for_as_long_as_nothing_may_be_taken() -> None:
 def test_the_settings_are_read_after_each_wait() -> None:
     lone = LonePort()
     read: list[int] = []
-    lone.acceptor.take_many = lambda hooks: read.append(lone.acceptor.settings_read)
+    lone.acceptor.take_many = lambda hooks: read.append(lone.parts.settings.readings)
     run(Turns(request_waits, nothing, request_waits, ending(lone)), lone)
     assert read == [1, 3]
 

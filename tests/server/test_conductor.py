@@ -49,10 +49,7 @@ class NotedAcceptor:
 
     listener: Any = None
 
-    def read_settings(self) -> None:
-        """There are none."""
-
-    def can_accept(self, hooks: Any) -> bool:
+    def can_accept(self) -> bool:
         return True
 
     def pause(self) -> float:
