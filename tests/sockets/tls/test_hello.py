@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from everserve.sockets.tls.hello import LONGEST, HelloReader, UnreadableName, server_name
@@ -39,7 +39,6 @@ def test_the_name() -> None:
     assert server_name(hello(None)[9:]) == b""
 
 
-@settings(deadline=None)
 @given(st.integers(1, 600))
 @pytest.mark.parametrize(
     ("asked", "known"), [("localhost", "localhost"), ("One.Example.Org", "one.example.org")]
@@ -59,13 +58,11 @@ def test_the_reader_knows_no_name(flight: bytes) -> None:
     assert reader.name is None
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(GOOD)))
 def test_a_hello_that_is_cut_has_no_name_or_a_part_of_it(size: int) -> None:
     assert b"localhost".startswith(server_name(GOOD[9:size]))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 600), st.lists(st.integers(1, 600), max_size=20))
 def test_any_cut_gives_the_same(size: int, cuts: list[int]) -> None:
     for flight, good in ((GOOD, True), (BAD, False)):
@@ -84,7 +81,6 @@ def test_any_cut_gives_the_same(size: int, cuts: list[int]) -> None:
             assert passed == data
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.booleans())
 def test_garbage_is_passed_on_or_held_back(garbage: bytes, like_a_record: bool) -> None:
     data = (b"\x16\x03\x01\x00\x10\x01" if like_a_record else b"") + garbage
