@@ -1,4 +1,4 @@
-"""``run``: several servers, signals, and how it ends. Signals are tested in a process of their own."""
+"""``run``: several servers, signals, and how it ends. Signals have a process of their own."""
 
 import signal
 import socket

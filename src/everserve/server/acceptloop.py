@@ -192,6 +192,7 @@ class AcceptLoop:
         before = port.life.stop
         port.attend()
         while port.life.stop is before:
+            port.settings.read()  # a wake-up may say that a limit was changed
             self._wait(None if deadline is None else max(0.0, deadline - monotonic()), asked=True)
             if port.is_ready:
                 port.hooks._handle_request_noblock()

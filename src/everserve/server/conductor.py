@@ -147,6 +147,7 @@ class Conductor:
         event = _shut_down_event(hooks)
         if event is not None:
             event.clear()
+        self._settings.note_change()  # a run begins with the settings as they are
         self._watch_certificates()
         return True
 

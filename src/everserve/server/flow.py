@@ -65,7 +65,8 @@ class Flow:
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
-        settings = self._settings.values
+        reader = self._settings
+        settings = reader.read() if reader.changed else reader.values
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
         if self._is_full():
@@ -99,7 +100,8 @@ class Flow:
 
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Admit a request that was accepted, or refuse it; an error costs that request alone."""
-        settings = self._settings.values
+        reader = self._settings
+        settings = reader.read() if reader.changed else reader.values  # also within a batch
         connection = None
         try:
             violations: list[str] = []
