@@ -107,7 +107,6 @@ class BaseServer(Served):
     min_receive_rate: float | None = None
     coalesce_writes: bool = False
 
-    server_address: Any
     RequestHandlerClass: Callable[..., Any]
 
     def __init__(self, server_address: Any, RequestHandlerClass: Callable[..., Any]) -> None:
