@@ -97,12 +97,14 @@ class Strategy:
     """One request after the other, in the thread that serves; the base of all strategies.
 
     ``name`` is the one word. ``accept_many(descriptor, limit)``, where there is one, accepts a batch of
-    connections as the sockets that the strategy wants. ``attends``: ``attend`` does something.
+    connections as the sockets that the strategy wants. ``attends``: ``attend`` does something;
+    ``is_bounded``: ``is_full`` may be true.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
     attends: ClassVar[bool] = False
+    is_bounded: ClassVar[bool] = False
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings

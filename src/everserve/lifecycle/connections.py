@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from everserve.lifecycle.connection import (
     Connection,
     Connections,
     ConnectionState,
-    reference_to,
 )
 
 __all__ = ["ConnectionTable"]
@@ -65,7 +66,7 @@ class ConnectionTable:
             if stale is not None:
                 lost(stale)
         self._by_request[place] = connection
-        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+        connection.reference = self._refer(connection, request, lost)
         return connection
 
     def replace(
@@ -73,9 +74,24 @@ class ConnectionTable:
     ) -> None:
         """Follow a connection whose socket goes on as another object, ``request``."""
         self._move(connection, id(request))
-        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+        connection.reference = self._refer(connection, request, lost)
 
-    def _died(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
+    def _refer(
+        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
+    ) -> Callable[[], Any]:
+        """A call that returns ``request``, and keeps it alive only where that cannot be avoided.
+
+        A program that lets go of its socket is to see it closed. A tuple (a datagram) cannot be
+        referred to weakly, and owns no descriptor.
+        """
+        try:
+            return weakref.ref(request, partial(self._died, connection, lost))
+        except TypeError:
+            return lambda: request
+
+    def _died(
+        self, connection: Connection, lost: Callable[[Connection], object], _: object
+    ) -> None:
         """Its request is no more: closed without the server's hooks, or detached for a wrapper."""
         if connection.held_by is None and connection.place in self._by_request:
             if connection.key is not None and not _is_free(connection.key):

@@ -38,7 +38,10 @@ class LifeCycle:
     def __init__(self, runner: Callable[[], int] = get_ident) -> None:
         self._runner = runner
         self._serving: int | None = None
-        self.state = ServerState.READY
+        self._state = ServerState.READY
+        self._shutdown_requested = False
+        self.accepting = False  # the accept loop is to go on, suspended or not
+        self.taking = False  # requests are to be taken
         self.notifier = Notifier()
         self.session: object | None = None
         self.announced = False  # the run accepts, and its subscribers know
@@ -46,7 +49,6 @@ class LifeCycle:
         self.gated = False
         self.keeps_listener = False  # a stop has left it open, for requests that reply through it
         self._stops: dict[str, Any] = {}
-        self._shutdown_requested = False
         self._wakeup: Wakeup | None = None
 
     @property
@@ -57,21 +59,31 @@ class LifeCycle:
     @shutdown_requested.setter
     def shutdown_requested(self, requested: bool) -> None:
         self._shutdown_requested = requested
+        self._derive()
         if requested:
             self.wake()
 
     @property
-    def accepting(self) -> bool:
-        """True while the accept loop is to go on, suspended or not."""
-        return not self._shutdown_requested and self.state in (
-            ServerState.SERVING,
-            ServerState.SUSPENDED,
-        )
+    def state(self) -> ServerState:
+        """Where the server is."""
+        return self._state
 
-    @property
-    def taking(self) -> bool:
-        """True while requests are to be taken: as ``accepting``, but not while suspended."""
-        return not self._shutdown_requested and self.state is ServerState.SERVING
+    @state.setter
+    def state(self, state: ServerState) -> None:
+        self._state = state
+        self._derive()
+
+    def _derive(self) -> None:
+        """Set what the accept loop asks at each request: fields, as a property takes longer.
+
+        Again where another thread has changed the state meanwhile: the last to write has seen it all.
+        """
+        while True:
+            state, requested = self._state, self._shutdown_requested
+            self.accepting = not requested and state in (ServerState.SERVING, ServerState.SUSPENDED)
+            self.taking = not requested and state is ServerState.SERVING
+            if state is self._state and requested is self._shutdown_requested:
+                return
 
     @property
     def draining(self) -> bool:
@@ -111,7 +123,7 @@ class LifeCycle:
 
     def end(self) -> None:
         """End the run: a caller that waits for it goes on."""
-        self._shutdown_requested = False
+        self.shutdown_requested = False
         self.announced = self.gated = False
         self.session = self._serving = None
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
@@ -159,8 +171,3 @@ class LifeCycle:
         wakeup = self._wakeup
         if wakeup is not None:
             wakeup.wake()
-
-    def wake_if_gated(self) -> None:
-        """Let an accept loop that waits for room look again."""
-        if self.gated:
-            self.wake()
