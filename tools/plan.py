@@ -49,7 +49,7 @@ def lint(python: Environment) -> list[Step]:
 HEAVY = ("tests/hostile", "tests/proxy")
 """What is run on the newest Python only: it takes half as long as all the others."""
 
-NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/wire")
+NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
 """What does not depend on the engine, and need not be run on the one without a compiler."""
 
 
