@@ -75,9 +75,8 @@ class Acceptor:
         """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
         if self.listener is None:  # no loop runs that has read them
             self._settings.read()
-        accept_many, listener = self._strategy.accept_many, self._listener(hooks)
-        by_batches = listener.accepts_streams and listener.takes_batches(hooks.get_request)
-        if accept_many is not None and by_batches:
+        accept_many = self._strategy.accept_many
+        if accept_many is not None and self._accepts_in_batches(hooks):
             return self._take_batch(hooks, accept_many)
         try:
             request, client_address = hooks.get_request()
@@ -90,6 +89,10 @@ class Acceptor:
             self._flow.admit(hooks, request, client_address)
             return True
         return False
+
+    def _accepts_in_batches(self, hooks: Hooks) -> bool:
+        listener = self._listener(hooks)
+        return listener.accepts_streams and listener.takes_batches(hooks.get_request)
 
     def _take_batch(self, hooks: Hooks, accept_many: Any) -> bool:
         try:
