@@ -76,7 +76,8 @@ def test_an_unknown_strategy_names_those_that_exist() -> None:
 
 def test_a_transport_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(combos._CLASSES["forks"], "unix")
-    with pytest.raises(AddressError, match=rf"unix: is not there on this system \({sys.platform}"):
+    message = rf"unix: is not available on this system \({sys.platform}"
+    with pytest.raises(AddressError, match=message):
         server_class("forks", "unix")
 
 

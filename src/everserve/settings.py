@@ -1,7 +1,7 @@
-"""The settings of a server: what its attributes say, where they are options at all.
+"""The settings of a server, read from those of its attributes that are options.
 
 A subclass written for the standard library may have had its own ``tls``, ``access`` or ``overload`` for
-years. So a public attribute is taken for an option only where its value has exactly the option's type.
+years. So a public attribute counts as an option only if its value has exactly the option's type.
 """
 
 from __future__ import annotations
@@ -134,14 +134,14 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "stall_threshold": _is_optional_number,
     "shutdown_grace": _is_grace,
 }
-"""What has exactly an option's type, and its range. The standard library's own are not among them."""
+"""Checks for the exact type and range of each option, except the standard library's attributes."""
 
 _STANDARD: Mapping[str, Callable[[Any], Any]] = {
     "max_children": int,
     "daemon_threads": bool,
     "block_on_close": bool,
 }
-"""Attributes of the standard library: what it would make of any value."""
+"""Attributes of the standard library, with the conversion that it applies to any value."""
 
 NAMES = (*TYPES, *_STANDARD)
 _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
@@ -149,10 +149,10 @@ _MISSING = object()
 
 
 class SettingsReader:
-    """Reads the settings off a server's attributes, anew each time: a change counts at once.
+    """Reads the settings from a server's attributes, each time again: a change counts at once.
 
-    Those that its class has: an option of another strategy has no meaning. Keeps no server alive.
-    ``values`` are those of the last ``read()``.
+    Reads only the options that the class has, since those of another strategy have no meaning. Holds
+    no reference to the server. ``values`` are the result of the last ``read()``.
     """
 
     def __init__(self, server: object) -> None:
@@ -165,11 +165,11 @@ class SettingsReader:
         self.read()
 
     def read(self) -> Settings:
-        """The settings now. Costs a look at each attribute, where none has changed."""
+        """The current settings. If nothing has changed, this costs one look-up of each attribute."""
         server = self._server()
         try:
             raw = self._read_all(server)
-        except Exception:  # one has gone, or a property fails
+        except Exception:  # an attribute was deleted, or a property fails
             raw = self._read_each(server)
         if not _are_same(raw, self._raw):
             self._raw = raw
@@ -184,28 +184,28 @@ class SettingsReader:
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """A call that reads all those attributes at once, and raises where one is missing."""
-    if len(names) < 2:  # of one name it would return the bare value
+    """A function that reads all those attributes at once, and raises if one is missing."""
+    if len(names) < 2:  # for one name, attrgetter returns the bare value
         return lambda server: tuple(getattr(server, name) for name in names)
     return attrgetter(*names)
 
 
 def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
     try:
-        return raw == before  # by identity first: most are the same objects
-    except Exception:  # a value of the program's own that cannot be compared
+        return raw == before  # by identity first: most values are the same objects
+    except Exception:  # the program's own value, which cannot be compared
         return False
 
 
 def _attribute(server: object, name: str) -> Any:
     try:
         return getattr(server, name, _MISSING)
-    except Exception:  # a property of the program's own
+    except Exception:  # the program's own property
         return _MISSING
 
 
 def _take(name: str, value: Any) -> Any:
-    """The value of an option; its default where the attribute is something else."""
+    """The value of an option, or its default if the attribute is something else."""
     if value is _MISSING:
         return _DEFAULTS[name]
     if name in TYPES:
