@@ -1,4 +1,4 @@
-"""The end of a run: what was left out, CPython's suites, the steps, and the total."""
+"""The summary of a run: skipped tests, CPython's suites, the steps, and the total."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.steps import Outcome, verdict
 
 @dataclass
 class Tally:
-    """Counts of tests, the reasons of those skipped, and what was recorded of CPython's suites."""
+    """Counts of tests, the reasons of skipped ones, and the results of CPython's suites."""
 
     passed: int = 0
     failed: int = 0
@@ -30,7 +30,7 @@ class Tally:
 
 
 def tally_of(outcome: Outcome) -> Tally:
-    """Count a step: as its tests, if it ran pytest, and else as one check."""
+    """Count a step: as its tests if it ran pytest, else as one check."""
     path = outcome.step.xml
     if path is None or not path.exists():
         return Tally(passed=int(outcome.passed), failed=int(not outcome.passed))
@@ -59,7 +59,7 @@ def read(path: Path) -> Tally:
 
 
 def tell(outcomes: Sequence[Outcome], left_out: Iterable[str]) -> None:
-    """Print it all; the last line is the total alone."""
+    """Print the summary; the last line is only the total."""
     tallies = {outcome.step.name: tally_of(outcome) for outcome in outcomes}
     total = Tally()
     for tally in tallies.values():
