@@ -83,7 +83,7 @@ def check(steps: Sequence[Step], left_out: Sequence[str] = ()) -> int:
     crew = Crew(AT_A_TIME)
     crew.run(steps)
     outcomes = [crew.outcomes[step.name] for step in steps]
-    summary.tell(outcomes, left_out)
+    summary.print_all(outcomes, left_out)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 

@@ -75,10 +75,10 @@ def find() -> list[Interpreter]:
 def probe(path: str) -> Interpreter | None:
     """Run the executable to identify it; None if that fails, or if it is not supported."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [path, "-I", "-c", PROBE], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
         ).stdout
-        facts = json.loads(said)
+        facts = json.loads(output)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     version = tuple(facts.pop("version"))

@@ -228,9 +228,9 @@ def test_counts_who_is_denied() -> None:
         assert measure.refused(server, SETTINGS, ("refused", *SMALL))["messages"] > 0
 
 
-def test_notices_who_is_let_in() -> None:
+def test_an_admitted_connection_is_a_failure() -> None:
     with served(PEERS["everserve"], "echo", sys.executable, SETTINGS) as server:
-        with pytest.raises(Failed, match="4 connections were let in"):
+        with pytest.raises(Failed, match="4 connections were admitted"):
             measure.refused(server, SETTINGS, ("refused", *SMALL))
 
 
