@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from operator import attrgetter
+from time import monotonic
 from typing import Any
 
 from everserve.admission.access import AccessRules, Networks
@@ -19,15 +20,16 @@ from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
 from everserve.sockets.tls import TLS
 
-__all__ = ["NAMES", "TYPES", "Settings", "SettingsReader"]
+__all__ = ["LAG", "NAMES", "TYPES", "Settings", "SettingsReader"]
 
 
 @dataclass(slots=True)
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``handshakes_first``: each connection begins with a TLS handshake; ``takes_steps``: there is
-    something for the steps of admission to do.
+    ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
+    connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
+    handshake; ``takes_steps``: there is something for the steps of admission to do.
     """
 
     max_connections: int | None = None
@@ -58,10 +60,18 @@ class Settings:
     shutdown_grace: float = 5.0
     daemon_threads: bool = False
     block_on_close: bool = True
+    has_limits: bool = field(init=False, default=False)
+    may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
+        counts = (self.max_connections, self.accept_rate, self.max_handshakes)
+        is_counted = any(limit is not None for limit in counts)
+        self.may_wait = is_counted and self.overload == "wait"
+        self.has_limits = (
+            is_counted or self.access is not None or self.max_connections_per_peer is not None
+        )
         self.handshakes_first = self.tls is not None and self.implicit_tls
         self.takes_steps = (
             self.tls is not None
@@ -143,6 +153,9 @@ _STANDARD: Mapping[str, Callable[[Any], Any]] = {
 }
 """Attributes of the standard library, with the conversion that it applies to any value."""
 
+LAG = 0.01
+"""Seconds for which the attributes are not looked at again, unless one of the server is set."""
+
 NAMES = (*TYPES, *_STANDARD)
 _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
 _MISSING = object()
@@ -151,8 +164,8 @@ _MISSING = object()
 class SettingsReader:
     """Reads the settings from a server's attributes, each time again: a change counts at once.
 
-    Reads only the options that the class has, since those of another strategy have no meaning. Holds
-    no reference to the server. ``values`` are the result of the last ``read()``.
+    Reads only the options that the class has, since those of another strategy have no meaning. Does
+    not keep the server alive. ``values`` are the result of the last ``read()``.
     """
 
     def __init__(self, server: object) -> None:
@@ -161,17 +174,30 @@ class SettingsReader:
         own = vars(server)
         self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
         self._read_all = _getter(self._names)
+        self._fresh_until = 0.0
         self.values = Settings()
         self.read()
 
+    def note_change(self) -> None:
+        """An attribute was set: look again at the next reading."""
+        self._fresh_until = 0.0
+
     def read(self) -> Settings:
-        """The current settings. If nothing has changed, this costs one look-up of each attribute."""
+        """The settings now. An attribute that changes unnoticed (of a class) counts after ``LAG``."""
+        now = monotonic()
+        if now < self._fresh_until:  # a look at all attributes is 6 % of a short connection
+            return self.values
+        self._fresh_until = now + LAG
         server = self._server()
         try:
             raw = self._read_all(server)
         except Exception:  # an attribute was deleted, or a property fails
             raw = self._read_each(server)
-        if not _are_same(raw, self._raw):
+        try:
+            unchanged = raw == self._raw  # by identity first: most are the same objects
+        except Exception:  # a value of the program's own that cannot be compared
+            unchanged = False
+        if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
             self.values = Settings(**taken)
@@ -188,13 +214,6 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) < 2:  # for one name, attrgetter returns the bare value
         return lambda server: tuple(getattr(server, name) for name in names)
     return attrgetter(*names)
-
-
-def _are_same(raw: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    try:
-        return raw == before  # by identity first: most values are the same objects
-    except Exception:  # the program's own value, which cannot be compared
-        return False
 
 
 def _attribute(server: object, name: str) -> Any:

@@ -20,6 +20,7 @@ class PoolStrategy(Strategy):
     """
 
     name: ClassVar[str] = "pool"
+    is_bounded: ClassVar[bool] = True
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import socket
-import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
 
-__all__ = ["Connection", "ConnectionState", "Connections", "reference_to"]
+__all__ = ["Connection", "ConnectionState", "Connections"]
 
 
 class ConnectionState(enum.Enum):
@@ -32,18 +31,6 @@ class Counter(Protocol):
 
     def traffic(self) -> Traffic | None:
         """The bytes that have moved; ``None`` if that is not known yet."""
-
-
-def reference_to(request: Any, gone: Callable[[Any], object]) -> Callable[[], Any]:
-    """A function that returns ``request``, and keeps it alive only where that cannot be avoided.
-
-    When a program drops its socket, the socket must close. A tuple (a datagram) has no weak references,
-    and owns no descriptor. ``gone(reference)`` is called when the request has been freed.
-    """
-    try:
-        return weakref.ref(request, gone)
-    except TypeError:
-        return lambda: request
 
 
 class _Admitted:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from everserve.lifecycle.connection import (
     Connection,
     Connections,
     ConnectionState,
-    reference_to,
 )
 
 __all__ = ["ConnectionTable"]
@@ -66,7 +67,7 @@ class ConnectionTable:
             if stale is not None:
                 lost(stale)
         self._by_request[place] = connection
-        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+        connection.reference = self._refer(connection, request, lost)
         return connection
 
     def replace(
@@ -74,9 +75,24 @@ class ConnectionTable:
     ) -> None:
         """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
-        connection.reference = reference_to(request, lambda _: self._died(connection, lost))
+        connection.reference = self._refer(connection, request, lost)
 
-    def _died(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
+    def _refer(
+        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
+    ) -> Callable[[], Any]:
+        """A function that returns ``request``, and keeps it alive only where that cannot be avoided.
+
+        When a program drops its socket, the socket must close. A tuple (a datagram) has no weak
+        references, and owns no descriptor.
+        """
+        try:
+            return weakref.ref(request, partial(self._died, connection, lost))
+        except TypeError:
+            return lambda: request
+
+    def _died(
+        self, connection: Connection, lost: Callable[[Connection], object], _: object
+    ) -> None:
         """Its request was freed: closed without the server's hooks, or detached for a wrapper."""
         if connection.held_by is None and connection.place in self._by_request:
             if connection.key is not None and not _is_free(connection.key):

@@ -145,5 +145,6 @@ class Progress:
             self._control.leave(connection)
         if self._emitter.subscribers and not connection.failed:
             self._emitter.emit(Finished(connection.id, connection.peer, connection.age))
-        self._life.wake_if_gated()
+        if self._life.gated:
+            self._life.wake()
         self._life.notifier.notify()

@@ -38,7 +38,10 @@ class LifeCycle:
     def __init__(self, runner: Callable[[], int] = get_ident) -> None:
         self._runner = runner
         self._serving: int | None = None
-        self.state = ServerState.READY
+        self._state = ServerState.READY
+        self._shutdown_requested = False
+        self.accepting = False  # the accept loop must go on, suspended or not
+        self.taking = False  # requests must be accepted: false while suspended
         self.notifier = Notifier()
         self.session: object | None = None
         self.announced = False  # the run accepts, and the event was emitted
@@ -46,7 +49,6 @@ class LifeCycle:
         self.gated = False
         self.keeps_listener = False  # a stop leaves it open for requests that reply through it
         self._stops: dict[str, Any] = {}
-        self._shutdown_requested = False
         self._wakeup: Wakeup | None = None
 
     @property
@@ -57,21 +59,31 @@ class LifeCycle:
     @shutdown_requested.setter
     def shutdown_requested(self, requested: bool) -> None:
         self._shutdown_requested = requested
+        self._derive()
         if requested:
             self.wake()
 
     @property
-    def accepting(self) -> bool:
-        """True while the accept loop must go on, suspended or not."""
-        return not self._shutdown_requested and self.state in (
-            ServerState.SERVING,
-            ServerState.SUSPENDED,
-        )
+    def state(self) -> ServerState:
+        """The current state."""
+        return self._state
 
-    @property
-    def taking(self) -> bool:
-        """True while requests must be accepted: as ``accepting``, but false while suspended."""
-        return not self._shutdown_requested and self.state is ServerState.SERVING
+    @state.setter
+    def state(self, state: ServerState) -> None:
+        self._state = state
+        self._derive()
+
+    def _derive(self) -> None:
+        """Set the fields that the accept loop checks at each request: a property would be slower.
+
+        Repeated if another thread has changed the state meanwhile: the last write then has all changes.
+        """
+        while True:
+            state, requested = self._state, self._shutdown_requested
+            self.accepting = not requested and state in (ServerState.SERVING, ServerState.SUSPENDED)
+            self.taking = not requested and state is ServerState.SERVING
+            if state is self._state and requested is self._shutdown_requested:
+                return
 
     @property
     def draining(self) -> bool:
@@ -110,8 +122,8 @@ class LifeCycle:
         return True
 
     def end(self) -> None:
-        """End the run, and wake a caller that waits for its end."""
-        self._shutdown_requested = False
+        """End the run: a caller that waits for it goes on."""
+        self.shutdown_requested = False
         self.announced = self.gated = False
         self.session = self._serving = None
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
@@ -159,8 +171,3 @@ class LifeCycle:
         wakeup = self._wakeup
         if wakeup is not None:
             wakeup.wake()
-
-    def wake_if_gated(self) -> None:
-        """Wake the accept loop if it waits for room."""
-        if self.gated:
-            self.wake()

@@ -18,6 +18,7 @@ from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import Listener
+from everserve.settings import SettingsReader
 
 __all__ = ["AcceptLoop", "Port"]
 
@@ -33,6 +34,7 @@ class Port:
         hooks: Hooks,
         *,
         listener: Listener,
+        settings: SettingsReader,
         acceptor: Acceptor,
         strategy: Strategy,
         life: LifeCycle,
@@ -40,6 +42,7 @@ class Port:
     ) -> None:
         self.hooks = hooks
         self.listener = listener
+        self.settings = settings
         self.strategy = strategy
         self.life = life
         self._acceptor = acceptor
@@ -53,15 +56,11 @@ class Port:
     def wants_request(self, *, asked: bool) -> bool:
         """True if the loop is to wait for the next request; ``asked``: one was asked for."""
         wanted = asked or self.life.taking or self._left_to_drain is not None
-        return wanted and self._acceptor.can_accept(self.hooks)
+        return wanted and self._acceptor.can_accept()
 
     def note_ready(self) -> None:
         """A request waits."""
         self.is_ready = True
-
-    def read_settings(self) -> None:
-        """Take the settings as they are after the wait."""
-        self._acceptor.read_settings()
 
     def pause(self) -> float | None:
         """Seconds after which to look again, ``None`` for no such time."""
@@ -84,8 +83,6 @@ class Port:
 
     def attend(self) -> None:
         """Do what is due after each turn, but not once the run is to end."""
-        if not self.strategy.attends:
-            return
         self.strategy.attend()
         order = self.strategy.take_order()
         if order is not None:
@@ -165,10 +162,11 @@ class AcceptLoop:
                 serviced = port.needs_service() or serviced
             self._wait(poll_interval if serviced else None)
             for port in self._ports:
-                port.read_settings()
+                port.settings.read()  # once a turn, not for each request
                 port.take(one=serviced)
                 if port.life.accepting:
-                    port.attend()
+                    if port.strategy.attends:
+                        port.attend()
                     port.hooks.service_actions()
 
     def _go_on(self, on_retired: Callable[[Port], object]) -> bool:

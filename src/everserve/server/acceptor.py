@@ -5,8 +5,6 @@ The accept loop calls it when a request waits; ``Flow.admit`` is what comes next
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from everserve.concurrency.strategy import Strategy
@@ -16,6 +14,7 @@ from everserve.lifecycle.state import LifeCycle, ServerState
 from everserve.server.flow import Flow
 from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import Listener, listener_of
+from everserve.settings import SettingsReader
 from everserve.sockets.accepting import BackOff, Verdict, classify
 
 __all__ = ["BATCH", "Acceptor"]
@@ -27,7 +26,16 @@ BATCH = 100
 class Acceptor:
     """Takes requests for one server. ``listener`` is that of the run in progress, if there is one."""
 
-    def __init__(self, flow: Flow, strategy: Strategy, life: LifeCycle, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        *,
+        settings: SettingsReader,
+        flow: Flow,
+        strategy: Strategy,
+        life: LifeCycle,
+        emitter: Emitter,
+    ) -> None:
+        self._settings = settings
         self._flow = flow
         self._strategy = strategy
         self._life = life
@@ -35,44 +43,40 @@ class Acceptor:
         self.back_off = BackOff()
         self.listener: Listener | None = None
 
-    def can_accept(self, hooks: Hooks) -> bool:
+    def can_accept(self) -> bool:
         """False where the next request is to wait in the kernel's queue."""
         self._life.gated = True  # before it looks, so that room made meanwhile is not missed
-        if self.back_off.remaining() or not self._has_room(hooks):
+        if (self.back_off.delay and self.back_off.remaining()) or not self._flow.has_room():
             return False
         self._life.gated = False
         return True
 
-    def read_settings(self) -> None:
-        """Take the settings as they are now, for the requests to come."""
-        self._flow.read_settings()
-
     def pause(self) -> float:
         """Seconds until the next attempt may be made; 0.0 for now."""
-        return self.back_off.remaining() or self._flow.pause()
+        if self.back_off.delay and (remaining := self.back_off.remaining()):
+            return remaining
+        return self._flow.pause()
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
-        take: Callable[[], object] = hooks._handle_request_noblock
-        get_request = hooks.get_request
+        take, accept_many = hooks._handle_request_noblock, self._strategy.accept_many
         listener = self._listener(hooks)
-        if not listener.takes_batches(get_request):
+        if not listener.takes_batches(hooks.get_request):
             take()
             return
-        accept_many = self._strategy.accept_many
-        if accept_many is not None and is_default(take) and listener.accepts_streams:
-            take = partial(self._take_batch, hooks, accept_many)
+        if not (listener.accepts_streams and is_default(take)):
+            accept_many = None
         for _ in range(BATCH):
-            if not take() or not self._life.taking or not self.can_accept(hooks):
+            taken = take() if accept_many is None else self._take_batch(hooks, accept_many)
+            if not taken or not self._life.taking or not self.can_accept():
                 return
 
     def take(self, hooks: Hooks) -> bool:
         """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
         if self.listener is None:  # no loop runs that has read them
-            self._flow.read_settings()
-        accept_many, listener = self._strategy.accept_many, self._listener(hooks)
-        by_batches = listener.accepts_streams and listener.takes_batches(hooks.get_request)
-        if accept_many is not None and by_batches:
+            self._settings.read()
+        accept_many = self._strategy.accept_many
+        if accept_many is not None and self._accepts_in_batches(hooks):
             return self._take_batch(hooks, accept_many)
         try:
             request, client_address = hooks.get_request()
@@ -85,6 +89,10 @@ class Acceptor:
             self._flow.admit(hooks, request, client_address)
             return True
         return False
+
+    def _accepts_in_batches(self, hooks: Hooks) -> bool:
+        listener = self._listener(hooks)
+        return listener.accepts_streams and listener.takes_batches(hooks.get_request)
 
     def _take_batch(self, hooks: Hooks, accept_many: Any) -> bool:
         try:
@@ -100,13 +108,6 @@ class Acceptor:
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)
-
-    def _has_room(self, hooks: Hooks) -> bool:
-        try:
-            return self._flow.has_room()
-        except Exception as error:
-            self._failed_early(hooks, "a limit", error)
-            return False
 
     def _accept_failed(self, error: OSError) -> None:
         verdict = classify(error)

@@ -22,19 +22,6 @@ from everserve.sockets.tls import TLS
 
 __all__ = ["BaseServer"]
 
-_GATES = frozenset(
-    {
-        "accept_burst",
-        "accept_rate",
-        "max_children",
-        "max_connections",
-        "max_handshakes",
-        "max_workers",
-        "overload",
-    }
-)
-"""The attributes for whose sake the accept loop may wait."""
-
 
 class BaseServer(Served):
     """The base of all servers: takes requests from somewhere and gives each to a handler.
@@ -115,11 +102,6 @@ class BaseServer(Served):
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
         self.__is_shut_down = threading.Event()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in _GATES:
-            self._everserve.life.wake()  # let an accept loop look again whether there is room
 
     def __enter__(self) -> Self:
         return self

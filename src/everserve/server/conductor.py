@@ -160,6 +160,7 @@ class Conductor:
         return Port(
             hooks,
             listener=listener_of(hooks),
+            settings=self._settings,
             acceptor=self._acceptor,
             strategy=self.strategy,
             life=self.life,

@@ -7,8 +7,8 @@ server's hooks call the rest: ``run``, ``finish``, ``shut_down``, ``close``.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from everserve.admission.context import Refusal, RequestContext
@@ -33,6 +33,8 @@ from everserve.server.listener import listener_of
 from everserve.settings import SettingsReader
 
 __all__ = ["Flow"]
+
+_CLOSED = ConnectionState.CLOSED
 
 logger = logging.getLogger("everserve")
 
@@ -61,21 +63,17 @@ class Flow:
 
     # -- before accept -------------------------------------------------------------------------
 
-    def read_settings(self) -> None:
-        """Take the settings as they are now: once for each turn of the loop, not for each request."""
-        self._settings.read()
-
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
         settings = self._settings.values
-        if settings.overload != "wait":
+        if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
         return not self._is_full() and self._control.has_room(settings)
 
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
-        if settings.overload != "wait":
+        if not settings.may_wait:
             return most
         if settings.accept_rate is not None:
             return 1
@@ -86,7 +84,8 @@ class Flow:
 
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
-        return self._control.pause(self._settings.values)
+        settings = self._settings.values
+        return 0.0 if settings.accept_rate is None else self._control.pause(settings)
 
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
@@ -101,8 +100,9 @@ class Flow:
         settings = self._settings.values
         connection = None
         try:
-            # Before it is counted itself.
-            violations = self._control.violations(settings, client_address, self._is_full)
+            violations: list[str] = []
+            if settings.has_limits or self._strategy.is_bounded:  # before it is counted itself
+                violations = self._control.violations(settings, client_address, self._is_full)
             connection = self._progress.accepted(request, client_address)
             for violation in violations:
                 if not self._admits_above(hooks, request, client_address, violation):
@@ -166,7 +166,7 @@ class Flow:
             except Exception:
                 logger.exception("closing the request from %s failed", client_address)
             finally:
-                self._ended(hooks, connection)
+                self._end(hooks, connection)
 
     def _run_here(self, connection: Connection | None) -> None:
         if connection is not None and connection.runner is None:
@@ -179,7 +179,7 @@ class Flow:
         connection = self._connections.find(request)
         hooks.finish_request(request, client_address)
         hooks.shutdown_request(request)
-        self._ended(hooks, connection)
+        self._end(hooks, connection)
 
     def run(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """All that a thread, or a fiber, does with a request: finish, report an error, shut down.
@@ -202,7 +202,7 @@ class Flow:
         except Exception:
             hooks.handle_error(request, client_address)
         finally:
-            self._ended(hooks, connection)
+            self._end(hooks, connection)
 
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
@@ -268,33 +268,34 @@ class Flow:
         else:
             logger.error("request from %s failed: %r", peer, error, exc_info=error)
 
-    def shut_down(
-        self, hooks: Hooks, request: Any, end_stream: Callable[[Any], object] | None = None
-    ) -> None:
+    def shut_down(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""
         connection = self._connections.unfile(request)
         try:
-            if end_stream is not None and (connection is None or not connection.gone):
+            if is_stream and (connection is None or not connection.gone):
                 try:
-                    end_stream(request)
+                    request.shutdown(socket.SHUT_WR)
                 except OSError:
                     pass  # the peer may be gone already
             hooks.close_request(request)
         finally:
-            self._ended(hooks, connection)
+            if connection is not None and connection.state is not _CLOSED:
+                self._ended(hooks, connection)
 
-    def close(
-        self, hooks: Hooks, request: Any, close: Callable[[Any], object] | None = None
-    ) -> None:
+    def close(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """Free what the request holds; its connection has ended."""
         connection = self._connections.unfile(request)
-        if close is not None:
-            close(request)
-        self._ended(hooks, connection)
+        if is_stream:
+            request.close()
+        if connection is not None:
+            self._ended(hooks, connection)
 
-    def _ended(self, hooks: Hooks, connection: Connection | None) -> None:
-        if connection is None or connection.state is ConnectionState.CLOSED:
-            return  # each of the hooks of its end comes here
+    def _end(self, hooks: Hooks, connection: Connection | None) -> None:
+        """End a request that no hook has ended, those of the program being its own."""
+        if connection is not None and connection.state is not _CLOSED:
+            self._ended(hooks, connection)
+
+    def _ended(self, hooks: Hooks, connection: Connection) -> None:
         self._progress.ended(connection)
         if self._life.keeps_listener and not self._connections:
             self._life.keeps_listener = False

@@ -54,7 +54,13 @@ class Runtime(Host):
             strategy=self.strategy,
             life=self.life,
         )
-        self.acceptor = Acceptor(self.flow, self.strategy, self.life, self.emitter)
+        self.acceptor = Acceptor(
+            settings=self.settings,
+            flow=self.flow,
+            strategy=self.strategy,
+            life=self.life,
+            emitter=self.emitter,
+        )
         self.conductor = Conductor(
             settings=self.settings,
             life=self.life,

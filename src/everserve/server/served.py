@@ -20,6 +20,7 @@ from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
+from everserve.settings import NAMES
 
 if TYPE_CHECKING:
     from everserve.server.hooks import Hooks as _Base
@@ -27,6 +28,9 @@ else:
     _Base = object
 
 __all__ = ["Served", "serving_in_background"]
+
+
+_OPTIONS = frozenset(NAMES)
 
 
 def _get_shutdown_request(self: Any) -> bool:
@@ -43,6 +47,12 @@ class Served(_Base):
     _everserve = RuntimeSlot(Strategy)
     # Programs set it to end the loop from within a handler.
     _BaseServer__shutdown_request = property(_get_shutdown_request, _set_shutdown_request)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _OPTIONS:
+            self._everserve.settings.note_change()
+            self._everserve.life.wake()  # the accept loop may wait for the sake of a limit
 
     # -- serving -------------------------------------------------------------------------------
 

@@ -99,16 +99,8 @@ class TCPServer(BaseServer):
 
     def shutdown_request(self, request: Any) -> None:
         """End the stream to the peer, then ``close_request``."""
-        self._everserve.flow.shut_down(self, request, _end_stream)
+        self._everserve.flow.shut_down(self, request, is_stream=True)
 
     def close_request(self, request: Any) -> None:
         """Close the connection's socket."""
-        self._everserve.flow.close(self, request, _close)
-
-
-def _end_stream(request: Any) -> None:
-    request.shutdown(socket.SHUT_WR)
-
-
-def _close(request: Any) -> None:
-    request.close()
+        self._everserve.flow.close(self, request, is_stream=True)

@@ -48,7 +48,8 @@ def _is_of_the_system(error: OSError) -> bool:
 class BackOff:
     """The clock of a listener that cannot accept: ``first`` seconds, doubling up to ``longest``.
 
-    5 ms to 1 s are the values of Go's ``net/http``. It uses no sockets; a test may replace ``now``.
+    5 ms to 1 s are the values of Go's ``net/http``. Knows nothing of sockets; ``now`` may be
+    replaced by a test. ``delay`` is 0.0 while accepts go well.
     """
 
     first = 0.005
@@ -57,7 +58,7 @@ class BackOff:
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
-        self._delay = 0.0
+        self.delay = 0.0
         self._until = 0.0
         self._reported = float("-inf")
         self.failures = 0
@@ -65,13 +66,13 @@ class BackOff:
     def fail(self) -> float | None:
         """Note a failure. Returns the delay in seconds if it should be reported, else ``None``."""
         now = self._now()
-        self._delay = min(self._delay * 2 or self.first, self.longest)
-        self._until = now + self._delay
+        self.delay = min(self.delay * 2 or self.first, self.longest)
+        self._until = now + self.delay
         self.failures += 1
         if now - self._reported < self.report_every:
             return None
         self._reported = now
-        return self._delay
+        return self.delay
 
     def reported(self) -> int:
         """The failures since the last call."""
@@ -79,11 +80,11 @@ class BackOff:
         return failures
 
     def succeed(self) -> None:
-        """Note a successful accept: the next failure starts again with ``first``."""
-        self._delay = 0.0
+        """An accept went well: the next failure begins anew with ``first``."""
+        self.delay = 0.0
 
     def remaining(self) -> float:
-        """Seconds until the next attempt; 0.0 if one may be made now."""
-        if self._delay == 0.0:
+        """Seconds until the next attempt; 0.0 where one may be made now."""
+        if self.delay == 0.0:
             return 0.0
         return max(0.0, self._until - self._now())
