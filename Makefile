@@ -9,7 +9,7 @@ SYSTEM ?= yes
 .DEFAULT_GOAL := help
 .PHONY: help run test pytest lint format cover bench clean python
 
-help: ## say what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: python ## serve the upper-casing example; SERVED names another handler and its addresses
@@ -21,19 +21,19 @@ test: python ## all checks, on every Python of this machine; SYSTEM=no installs 
 pytest: python ## tests on the default Python alone: make pytest ARGS="tests/server -k shutdown"
 	@exec $(TOOLS) pytest $(ARGS)
 
-lint: python ## format, style, types and the laws of imports
+lint: python ## format, style, types and the import contracts
 	@exec $(TOOLS) lint
 
-format: python ## bring the code into its format
+format: python ## format the code
 	@exec $(TOOLS) format
 
 cover: python ## tests on the default Python, with branch coverage, and as pages in htmlcov/
 	@exec $(TOOLS) cover
 
-bench: python ## the benchmarks; ARGS are theirs
+bench: python ## the benchmarks; ARGS are their options
 	@exec $(TOOLS) bench $(ARGS)
 
-clean: python ## remove all that the other targets made
+clean: python ## remove the files that the other targets made
 	@exec $(TOOLS) clean
 
 python:

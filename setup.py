@@ -1,7 +1,7 @@
-"""Builds the compiled engine where it can be built; everything else stands in pyproject.toml.
+"""Builds the compiled engine where it can be built; everything else is in pyproject.toml.
 
-EVERSERVE_NATIVE says how much it matters: "auto" (the default) warns when compiling fails and
-leaves the pure package, "yes" fails, "no" does not try.
+EVERSERVE_NATIVE sets the effect of a failure: "auto" (the default) warns and builds the pure package,
+"yes" fails. "no" does not try to compile.
 """
 
 import importlib.util
@@ -48,7 +48,7 @@ def headers() -> list[str]:
 
 
 def missing() -> str:
-    """What the compiled engine cannot do without, or nothing."""
+    """The missing requirement of the compiled engine, or an empty string."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux's epoll, and this is {sys.platform}"
     if importlib.util.find_spec("Cython") is None:
@@ -59,7 +59,7 @@ def missing() -> str:
 
 
 class BuildNative(build_ext):
-    """Compiles all modules or, when they are not insisted upon, none."""
+    """Compiles all modules. If that fails, and EVERSERVE_NATIVE is not "yes", it compiles none."""
 
     def run(self) -> None:
         reason = missing()
@@ -73,8 +73,8 @@ class BuildNative(build_ext):
 
     def do_without(self, reason: str) -> None:
         if NATIVE == "yes":
-            raise SystemExit(f"EVERSERVE_NATIVE=yes, but the compiled engine is not: {reason}")
-        print(f"warning: everserve goes without its compiled engine: {reason}", file=sys.stderr)
+            raise SystemExit(f"EVERSERVE_NATIVE=yes, but the engine was not compiled: {reason}")
+        print(f"warning: everserve has no compiled engine: {reason}", file=sys.stderr)
         self.extensions = []
 
     def get_outputs(self) -> list[str]:
@@ -82,7 +82,7 @@ class BuildNative(build_ext):
 
 
 def source(name: str) -> str:
-    """Its Cython file or, where one source serves both engines, the Python file that it compiles."""
+    """Its Cython file, or the Python file if one source serves both engines."""
     path = Path("src/everserve", f"{name}.pyx")
     return str(path if path.exists() else path.with_name(f"{path.stem[1:]}.py"))
 

@@ -1,4 +1,4 @@
-"""What the figures were made on: the machine, and the versions of an interpreter and its peers."""
+"""The facts of a measurement: the machine, and the versions of an interpreter and its peers."""
 
 import json
 import os
@@ -34,7 +34,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that servers run on. ``engine`` is everserve's there, None where it is missing.
+    """A Python that runs servers. ``engine`` is that of its everserve, None if it is not installed.
 
     ``openssl`` is the version that its ``ssl`` uses.
     """
@@ -56,13 +56,13 @@ class Interpreter:
 
 
 def interpreter(path: str) -> Interpreter:
-    """Ask the interpreter at this path; ValueError if it does not answer."""
+    """Run the interpreter at this path to identify it. Raises ValueError if that fails."""
     command = [path, "-c", _ASK % (PACKAGES,)]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         return Interpreter(path=path, **json.loads(answer.stdout))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ValueError(f"{path} is not an interpreter that can be asked: {error}") from error
+        raise ValueError(f"{path} cannot be run as an interpreter: {error}") from error
 
 
 def _processor() -> str:

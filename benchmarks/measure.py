@@ -1,7 +1,7 @@
 """One measurement: start a server on one core, put load on it from the other, end it.
 
-Whatever happens, a server started here is ended here: by its own process id when the block that
-started it is left, and by the kernel should the runner itself be killed.
+A server started here always ends: the block that started it ends it by its process id, and if the
+runner itself is killed, the kernel ends it.
 """
 
 import ctypes
@@ -32,22 +32,22 @@ END_SECONDS = 10
 #: The load ends by itself after set-up (120 s), warm-up, window and 30 s; only then is it ended.
 LOAD_PATIENCE_SECONDS = 180
 
-#: The most seconds that are measured among drips: all is over before these are due, after 5 s.
+#: The longest measured time among drips, in seconds: it ends before the drips are due, after 5 s.
 DRIPS_SECONDS = 1.5
 
-#: How long idle connections are held at most, beside the time they are looked at.
+#: How long idle connections are held at most, in addition to the time of the measurement.
 HOLD_SECONDS = 60
 
 Figures = dict[str, float]
 
 
 class Failed(Exception):
-    """The server did not do the work: wrong bytes, lost connections, or it died."""
+    """The server did not do the work: wrong bytes, lost connections, or it ended."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for a whole run: core numbers or None (not pinned), times in seconds."""
+    """The settings of a whole run: core numbers or None (not pinned), times in seconds."""
 
     server_core: int | None
     load_core: int | None
@@ -69,7 +69,7 @@ def command_of(peer: Peer, mode: str, interpreter: str) -> list[str]:
 
 
 def _prepare(core: int | None, parent: int) -> None:
-    """In the child, before the program: pin it, and let it not outlive the runner."""
+    """In the child, before the program: pin it, and make the kernel end it with the runner."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     pr_set_pdeathsig = 1
@@ -79,7 +79,7 @@ def _prepare(core: int | None, parent: int) -> None:
 
 
 def _started(command: list[str], core: int | None, **options: Any) -> subprocess.Popen[str]:
-    # A session of its own: Ctrl-C reaches the runner alone, which then ends its children in order.
+    # In its own session: Ctrl-C reaches only the runner, which then ends its children in order.
     return subprocess.Popen(
         command,
         text=True,
@@ -129,14 +129,14 @@ class Server:
         return self.process.pid
 
     def processor_seconds(self) -> float:
-        """Of all threads, also of those that have ended; in ticks of 10 ms (proc(5))."""
+        """The processor time of all threads, ended ones included, in ticks of 10 ms (proc(5))."""
         self.check()
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         user, system = int(fields[11]), int(fields[12])
         return (user + system) / os.sysconf("SC_CLK_TCK")
 
     def scheduled(self) -> tuple[float, int]:
-        """Seconds on a processor, to the nanosecond, and times put on one, of living threads."""
+        """Of the living threads: seconds on a processor, to the nanosecond, and the number of runs."""
         self.check()
         nanoseconds = times = 0
         for thread in Path(f"/proc/{self.pid}/task").iterdir():
@@ -149,7 +149,7 @@ class Server:
         return nanoseconds / 1e9, times
 
     def resident_bytes(self) -> int:
-        """What it occupies now. smaps_rollup is exact; the sums in /proc/*/status lag behind."""
+        """The memory in use now. smaps_rollup is exact; the sums in /proc/*/status lag behind."""
         self.check()
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Rss:"):
@@ -157,7 +157,7 @@ class Server:
         raise Failed(f"cannot read the memory of process {self.pid}")
 
     def peak_bytes(self) -> int:
-        """The most that it has ever occupied (VmHWM, proc(5))."""
+        """The peak of the memory in use (VmHWM, proc(5))."""
         self.check()
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -165,7 +165,7 @@ class Server:
         raise Failed(f"cannot read the memory of process {self.pid}")
 
     def complaint(self) -> str:
-        """The last error it told on standard error, or its last line; empty if it was silent."""
+        """The last error on its standard error, or the last line there; empty if there is none."""
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors.read().splitlines() if line.strip()]
         errors = [line for line in lines if "Error" in line]
@@ -229,7 +229,7 @@ def _load_seconds() -> float:
 
 
 def _checked(output: str, errors: str, server: Server) -> Figures:
-    """The figures of a load generator that is content with what it got."""
+    """The figures of a load generator. Raises ``Failed`` if it reports errors."""
     server.check()
     try:
         figures: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -244,7 +244,7 @@ def run_load(server: Server, settings: Settings, *arguments: str) -> Figures:
     """Run the load generator to its end.
 
     Adds, as shares of the time from its start to its end, how busy the server was
-    (``server_busy``) and how much of the two cores others took (``others_busy``).
+    (``server_busy``) and how much of the two cores other programs used (``others_busy``).
     """
     times = ("--seconds", str(settings.seconds), "--warmup", str(settings.warmup))
     command = load_command(server, *arguments, *times)
@@ -284,8 +284,8 @@ def among_idle(server: Server, settings: Settings, arguments: tuple[str, ...]) -
 def among_drips(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
     """The same connections alone, then among clients that drip, on the same server.
 
-    The load itself sees to it that each drip lives for the time that is measured, and is cut when it
-    is due. ``peak_mb``: how far the memory of the server rose above what it was before, at the most.
+    The load generator checks that each drip stays open during the measured time, and is cut when it is
+    due. ``peak_mb``: the largest growth of the server's memory during the measurement.
     """
     short = replace(settings, seconds=min(settings.seconds, DRIPS_SECONDS))
     alone = run_load(server, short, "echo", *arguments)
@@ -301,20 +301,20 @@ def among_drips(server: Server, settings: Settings, arguments: tuple[str, ...]) 
 
 
 def refused(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
-    """Connections that are turned away: ``cpu_us`` is the server's processor time for each."""
+    """Connections that are refused: ``cpu_us`` is the server's processor time for each."""
     all_of_it = replace(settings, seconds=settings.warmup + settings.seconds, warmup=0)
     before, _ = server.scheduled()
     figures = run_load(server, all_of_it, *arguments)
     after, _ = server.scheduled()
     if figures["starved"] or not figures["messages"]:
-        raise Failed(f"{figures['starved']} connections were let in")
+        raise Failed(f"{figures['starved']} connections were admitted")
     return {**figures, "cpu_us": (after - before) * 1e6 / figures["messages"]}
 
 
 def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
     """Many connections that were used once and now wait: memory of each, processor time of all."""
     run_load(server, replace(settings, seconds=0.2, warmup=0.1), *arguments)
-    time.sleep(0.2)  # let the server see that those have gone
+    time.sleep(0.2)  # let the server notice that those have closed
     before = server.resident_bytes()
     times = ("--idle", str(settings.idle), "--seconds", str(settings.seconds + HOLD_SECONDS))
     command = load_command(server, "hold", *arguments[1:], *times)
@@ -325,7 +325,7 @@ def held(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figu
         first = clients.stdout.readline()
         if not first.startswith('{"held"'):
             raise Failed("the load generator could not open and use all idle connections")
-        time.sleep(0.5)  # what the last reply left to do is done
+        time.sleep(0.5)  # let the server finish the work of the last reply
         memory = server.resident_bytes() - before
         spent, slices = server.scheduled()
         started = time.monotonic()

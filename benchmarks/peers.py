@@ -1,7 +1,7 @@
 """The servers that are compared, everserve's own among them.
 
-A peer is a program in ``servers/`` with its arguments. Which of them take part in which work, and
-which targets hold between them, stands in ``works.py``.
+A peer is a program in ``servers/`` with its arguments. ``works.py`` lists the peers of each work, and
+the targets between them.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ SECURE = {**STREAMS, "tls": "echo"}
 class Peer:
     """A server program in one configuration.
 
-    ``modes`` maps a mode that a work asks for to the ``--mode`` of this program, which with ``tls``
-    also gets a certificate; ``package`` is the distribution whose version is told in the results.
+    ``modes`` maps a mode of a work to the ``--mode`` of this program. With ``tls`` the program gets a
+    certificate too. ``package`` is the distribution whose version the results list.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Peer:
     package: str | None = None
 
     @property
-    def ours(self) -> bool:
+    def is_everserve(self) -> bool:
         return self.package == "everserve"
 
 
@@ -41,7 +41,7 @@ def _set(**options: object) -> list[str]:
     return [f"--set={name}={value}" for name, value in options.items()]
 
 
-#: No limit is reached, all are asked. The deadlines are so short that connections are looked at
+#: No limit is reached, but all are checked. The deadlines are so short that connections are checked
 #: while the load runs.
 _ARMED = _set(
     max_connections=20_000,
@@ -131,5 +131,5 @@ _ALL = (
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _ALL}
 
-#: The distributions whose versions are told beside the results.
+#: The distributions whose versions the results list.
 PACKAGES = ("everserve", "greenlet", "uvloop", "gevent", "twisted", "trio")

@@ -1,6 +1,6 @@
-"""What is made before anything is measured: programs in C, and the certificate of the servers.
+"""The preparations of a measurement: programs in C, and the certificate of the servers.
 
-All of it goes to ``bin/``, and is made again only when it has to be.
+All files are in ``bin/``, and are rebuilt only when needed.
 """
 
 import functools
@@ -18,7 +18,7 @@ SERVERS = HERE / "servers"
 LOAD = HERE / "load"
 BINARIES = HERE / "bin"
 
-#: The one cipher suite of TLS 1.3 that the load offers: what two OpenSSL agree on by themselves.
+#: The one cipher suite of TLS 1.3 that the load offers: the one that two OpenSSL choose by default.
 CIPHER = "TLS_AES_256_GCM_SHA384"
 TLS = f"TLS 1.3, {CIPHER}, X25519, certificates on ECDSA P-256"
 
@@ -52,11 +52,11 @@ def compiled(name: str, sources: Sequence[Path], *libraries: str) -> Path:
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             raise CannotStart(f"{name} does not compile: {built.stderr.strip()}")
-        return fresh.replace(binary)  # at once, as others may be running it
+        return fresh.replace(binary)  # atomic, as other processes may be running it
 
 
 def load(*, tls: bool = False) -> Path:
-    """The load generator that speaks in clear, or the one that speaks TLS 1.3."""
+    """The load generator for cleartext, or the one for TLS 1.3."""
     left_out = ("tcp.c",) if tls else ("tls.c", "handshake.c")
     sources = sorted(source for source in LOAD.glob("*.c") if source.name not in left_out)
     if not tls:
@@ -74,7 +74,7 @@ def has_headers() -> bool:
 
 
 def install_headers() -> list[str]:
-    """Install OpenSSL's headers where they are missing; what is left out without, and why."""
+    """Install OpenSSL's headers if they are missing. Returns what is left out without them, and why."""
     return [] if has_headers() else system.complete([_HEADERS])
 
 
@@ -83,7 +83,7 @@ def install_headers() -> list[str]:
 
 @functools.cache
 def certificate() -> Path:
-    """A PEM file with a key on ECDSA P-256 and its certificate, made anew for each run."""
+    """A PEM file with a key on ECDSA P-256 and its certificate, made for each run."""
     try:
         import trustme  # noqa: PLC0415 - only the works over TLS need it
     except ImportError:

@@ -1,7 +1,7 @@
 """From samples to figures: medians, ratios, targets; as Markdown, JSON and a plot.
 
-A ratio is taken between two servers inside one round and only then is the median taken over the
-rounds: what slows the whole machine down for a while slows both, and cancels out.
+A ratio is taken between two servers within one round, then the median over the rounds: a slow phase of
+the machine affects both servers, and cancels out.
 """
 
 import json
@@ -23,7 +23,7 @@ Samples = list[Figures | None]
 
 @dataclass
 class Results:
-    """All that one interpreter's run has measured: work -> peer -> a sample for each round."""
+    """All measurements of one interpreter's run: work -> peer -> a sample for each round."""
 
     interpreter: dict[str, Any]
     machine: dict[str, str]
@@ -47,7 +47,7 @@ class Results:
         measured = self.samples.get(work.name, {})
         pairs = zip(measured.get(peer, []), measured.get(against, []), strict=False)
         name = work.figure
-        return [ours[name] / other[name] for ours, other in pairs if ours and other and other[name]]
+        return [own[name] / other[name] for own, other in pairs if own and other and other[name]]
 
 
 def build(interpreter: Interpreter, machine: dict[str, str], settings: dict[str, Any]) -> Results:
@@ -60,7 +60,7 @@ def build(interpreter: Interpreter, machine: dict[str, str], settings: dict[str,
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target beside what was measured; ``values`` holds one for each round."""
+    """A target with its measurements; ``values`` has one for each round."""
 
     work: Work
     target: Target
@@ -76,7 +76,7 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """The work, and which server of ours where its targets are about several."""
+        """The work; also everserve's configuration if the targets of the work concern several."""
         if len({target.peer for target in self.work.targets}) == 1:
             return self.work.title
         return f"{self.work.title} ({PEERS[self.target.peer].title})"
@@ -87,7 +87,7 @@ class Verdict:
             return " x", 2
         return f" {self.work.unit}", self.work.digits
 
-    def _told(self, value: float) -> str:
+    def _formatted(self, value: float) -> str:
         unit, digits = self._unit
         return f"{value:.{digits}f}{unit}"
 
@@ -103,9 +103,9 @@ class Verdict:
     @property
     def measured(self) -> str:
         if len(self.values) == 1:
-            return self._told(self.value)
-        least, most = self._told(min(self.values)), self._told(max(self.values))
-        return f"{self._told(self.value)} ({least.split()[0]} - {most.split()[0]})"
+            return self._formatted(self.value)
+        least, most = self._formatted(min(self.values)), self._formatted(max(self.values))
+        return f"{self._formatted(self.value)} ({least.split()[0]} - {most.split()[0]})"
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -130,22 +130,24 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (head, align, *rows)]
 
 
-def _ours(work: Work, measured: dict[str, Samples]) -> str | None:
-    """The server of ours that a work is about: the first that was measured."""
-    return next((name for name in work.peers if PEERS[name].ours and name in measured), None)
+def _own_server(work: Work, measured: dict[str, Samples]) -> str | None:
+    """The everserve configuration that a work is about: the first that was measured."""
+    return next(
+        (name for name in work.peers if PEERS[name].is_everserve and name in measured), None
+    )
 
 
 def _extra(work: Work, results: Results, name: str) -> list[str]:
-    def told(column: Column) -> str:
+    def formatted(column: Column) -> str:
         values = [value for value in results.values(work, name, column.figure) if value]
-        return column.told(median(values)) if values else "-"
+        return column.formatted(median(values)) if values else "-"
 
-    return [told(column) for column in work.columns]
+    return [formatted(column) for column in work.columns]
 
 
 def _work_table(work: Work, results: Results) -> list[str]:
     measured = results.samples[work.name]
-    ours = _ours(work, measured)
+    own = _own_server(work, measured)
     names = [name for name in measured if results.values(work, name, work.figure)]
     names.sort(
         key=lambda name: median(results.values(work, name, work.figure)),
@@ -153,17 +155,17 @@ def _work_table(work: Work, results: Results) -> list[str]:
     )
     rows = []
     for name in names:
-        ratios = results.ratios(work, ours, name) if ours else []
+        ratios = results.ratios(work, own, name) if own else []
         title = PEERS[name].title
         rows.append(
             [
-                f"**{title}**" if PEERS[name].ours else title,
-                work.told(median(results.values(work, name, work.figure))),
+                f"**{title}**" if PEERS[name].is_everserve else title,
+                work.formatted(median(results.values(work, name, work.figure))),
                 f"{median(ratios):.2f}" if ratios else "-",
                 *_extra(work, results, name),
             ]
         )
-    ratio = f"{PEERS[ours].title} / it" if ours else "ratio"
+    ratio = f"{PEERS[own].title} / it" if own else "ratio"
     titles = [column.title for column in work.columns]
     return _table(["server", work.unit, ratio, *titles], rows)
 
@@ -232,7 +234,7 @@ def load(path: Path) -> Results:
 
 
 def draw(results: Results, path: Path) -> bool:
-    """A panel of bars for each work; False, with one line of why, where matplotlib is missing."""
+    """A panel of bars for each work. False, and one line of explanation, if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - optional
     except ImportError:
@@ -258,7 +260,7 @@ def _draw_work(axes: Any, work: Work, results: Results) -> None:
         if (values := results.values(work, name, work.figure))
     }
     names = sorted(figures, key=lambda name: figures[name], reverse=work.less_is_better)
-    colors = ["#1f6feb" if PEERS[name].ours else "#b8bfc8" for name in names]
+    colors = ["#1f6feb" if PEERS[name].is_everserve else "#b8bfc8" for name in names]
     bars = axes.barh(
         [PEERS[name].title for name in names], [figures[n] for n in names], color=colors
     )

@@ -1,7 +1,7 @@
 """Run the benchmarks: interleaved rounds, one core for the server, another for the load.
 
 ``python benchmarks/run.py`` or ``python -m benchmarks``; ``--help`` lists the options, README.md
-tells how to read what comes out.
+explains the results.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from benchmarks.peers import PEERS, Peer
 from benchmarks.programs import HERE, TLS, CannotStart, install_headers, load
 from benchmarks.works import LATENCIES, WORKS, Work, chosen
 
-#: Descriptors that neither the server nor the load generator spends on idle connections.
+#: Descriptors of the server and of the load generator that are not for idle connections.
 SPARE_DESCRIPTORS = 200
 
-#: From here on, what other programs take of the two cores is told: the figure is too low.
+#: From this share of the two cores on, the load of other programs is reported: the figure is too low.
 DISTURBED = 0.1
 
 
@@ -95,7 +95,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def _cores(text: str | None) -> tuple[int | None, int | None]:
-    """A core for the server and one for the load, or None for both where there is but one."""
+    """A core for the server and one for the load, or None for both if there is only one."""
     if not hasattr(os, "sched_setaffinity"):
         print("warning: cannot pin processes to cores here; figures will be noisy")
         return None, None
@@ -105,7 +105,7 @@ def _cores(text: str | None) -> tuple[int | None, int | None]:
         return cores[0], cores[1]
     if text:
         raise ValueError(f"--cores {text}: give two of {', '.join(map(str, available))}")
-    print("warning: there is one core only; server and load share it, figures mean little")
+    print("warning: there is only one core; server and load share it, figures mean little")
     return None, None
 
 
@@ -132,7 +132,7 @@ def settings_of(chosen_options: argparse.Namespace) -> Settings:
 
 @dataclass
 class Run:
-    """The works and peers of one run on one interpreter, and what has come of it so far."""
+    """The works and peers of one run on one interpreter, and the results so far."""
 
     interpreter: Interpreter
     settings: Settings
@@ -147,7 +147,7 @@ class Run:
     disturbed: int = 0
 
     def peers(self, work: Work) -> list[Peer]:
-        """The peers of a work; one that was asked for by name takes part wherever it can."""
+        """The peers of a work; a peer chosen by name takes part wherever it can."""
         names = work.peers if self.only is None else self.only
         return [PEERS[name] for name in names if work.mode in PEERS[name].modes]
 
@@ -164,7 +164,7 @@ class Run:
             )
 
     def one(self, number: int, work: Work, peer: Peer) -> None:
-        """Measure one server at one work, and tell how it went."""
+        """Measure one server at one work, and print the outcome."""
         print(f"round {number}/{self.rounds}  {work.name:17} {peer.name:27}", end="", flush=True)
         figures = None
         try:
@@ -179,11 +179,11 @@ class Run:
             self.results.note(f"{peer.title} failed in round {number} of {work.name}: {reason}")
             print(f"FAILED: {reason}")
         else:
-            print(f"{work.told(figures[work.figure]):>12} {work.unit}{_aside(work, figures)}")
+            print(f"{work.formatted(figures[work.figure]):>12} {work.unit}{_aside(work, figures)}")
         self.results.add(work, peer.name, figures)
 
     def _measure(self, work: Work, peer: Peer) -> Figures:
-        """The least disturbed of some attempts; one suffices if nothing disturbs."""
+        """The least disturbed of several attempts; one is enough if nothing disturbs it."""
         attempts: list[Figures] = []
         for _ in range(1 + self.again):
             attempts.append(self._attempt(work, peer))
@@ -213,15 +213,15 @@ class Run:
 
 
 def _others(figures: Figures) -> float:
-    """How much of a core other programs took; 0 where the figure does not depend on it."""
+    """How much of a core other programs used; 0 if the figure does not depend on it."""
     return figures.get("others_busy", 0)
 
 
 def _aside(work: Work, figures: Figures) -> str:
     if work.columns is not LATENCIES:
         columns = [one for one in work.columns if one not in LATENCIES]
-        told = "".join(f", {one.told(figures[one.figure])} {one.title}" for one in columns)
-        return f"{told}{_disturbed(figures)}"
+        others = "".join(f", {one.formatted(figures[one.figure])} {one.title}" for one in columns)
+        return f"{others}{_disturbed(figures)}"
     latency = f", p99 {figures['p99_us'] / 1000:.2f} ms" if figures["p99_us"] else ""
     lost = f", {figures['lost']:.0f} lost" if figures["lost"] else ""
     starved = f", {figures['starved']:.0f} connections starved" if figures["starved"] else ""
@@ -250,7 +250,7 @@ def _run_settings(settings: Settings, rounds: int) -> dict[str, object]:
 
 
 def _kept(results: report.Results, path: Path) -> None:
-    """Take over the works of an earlier run on the same machine that this one has not measured."""
+    """Copy from an earlier run on the same machine the works that this run has not measured."""
     earlier = report.load(path)
     if (earlier.machine, earlier.interpreter) != (results.machine, results.interpreter):
         print(
@@ -295,14 +295,14 @@ def hold(run_options: argparse.Namespace, python: Interpreter, settings: Setting
 
 
 def _prepare_tls(run_options: argparse.Namespace) -> None:
-    """Install what is missing for the chosen works over TLS, and say in a line what stays so."""
+    """Install what the chosen works over TLS need, and print a line for what stays missing."""
     works = chosen(run_options.work or list(WORKS))
     if any(work.mode == "tls" for work in works):
         print(*install_headers() or [TLS], sep="\n")
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    """On a signal, leave through every ``finally`` that ends a server."""
+    """On a signal, exit by an exception, so that each ``finally`` ends its server."""
     raise SystemExit(128 + number)
 
 
@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no peer {', '.join(unknown)}: choose from {', '.join(PEERS)}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     try:
         chosen(run_options.work or [])
         load()

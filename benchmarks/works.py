@@ -1,7 +1,7 @@
-"""What is measured, with whom, and the figures that are to be reached.
+"""The works: what is measured, the peers of each, and the targets.
 
-A work puts one kind of load on each of its peers. A target compares a server of ours with a peer in
-the same round, or with a constant.
+A work puts one kind of load on each of its peers. A target compares a server of everserve with a peer
+in the same round, or with a constant.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks import measure
 from benchmarks.programs import CIPHER
 
-#: 64 connections and 128 bytes: the shape that most figures of this kind are told in.
+#: 64 connections and 128 bytes: the shape of most published figures of this kind.
 SMALL = ("echo", "--connections", "64", "--bytes", "128")
 SEGMENT = ("echo", "--connections", "64", "--bytes", "32", "--lines", "64")
 TLS = ("--tls", CIPHER)
@@ -32,14 +32,14 @@ TLS_PEERS = ("everserve", "uvloop-protocol", "asyncio-protocol", "gevent")
 
 @dataclass(frozen=True)
 class Column:
-    """A measured value that is told beside the one that is compared, times ``scale``."""
+    """A measured value that is reported beside the compared one, times ``scale``."""
 
     figure: str
     title: str
     scale: float = 1
     digits: int = 2
 
-    def told(self, value: float) -> str:
+    def formatted(self, value: float) -> str:
         return f"{value * self.scale:,.{self.digits}f}"
 
 
@@ -51,7 +51,7 @@ REFUSALS = (Column("per_second", "refusals/s", digits=0),)
 
 @dataclass(frozen=True)
 class Target:
-    """``peer`` shall reach at least or at most this: times ``against``, or alone a constant."""
+    """``peer`` must reach at least or at most this: a multiple of ``against``, or a constant."""
 
     peer: str
     against: str | None = None
@@ -66,12 +66,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Work:
-    """A load, who bears it, and how it is told.
+    """A load, its servers, and the form of its report.
 
-    ``mode`` is that of the servers; ``arguments`` are those of the load generator, its own mode
-    first. ``figure`` names the measured value that is compared; it is told times ``scale``.
-    ``constant`` names another one, a share of something, which targets without a peer are about.
-    ``columns`` are told beside it.
+    ``mode`` is that of the servers; ``arguments`` are those of the load generator, its own mode first.
+    ``figure`` names the compared value; it is reported times ``scale``. ``constant`` names another
+    value, a share of something, for the targets without a peer. ``columns`` are reported beside the
+    figure.
     """
 
     name: str
@@ -92,10 +92,10 @@ class Work:
 
     @property
     def judged(self) -> str:
-        """The measured value that targets without a peer are about."""
+        """The measured value for the targets without a peer."""
         return self.constant or self.figure
 
-    def told(self, value: float) -> str:
+    def formatted(self, value: float) -> str:
         return f"{value * self.scale:,.{self.digits}f}"
 
 
@@ -356,7 +356,7 @@ WORKS: Mapping[str, Work] = {work.name: work for work in _ALL}
 
 
 def chosen(names: list[str]) -> list[Work]:
-    """The works of these names or groups, in the order of the table; KeyError on an unknown one."""
+    """The works of these names or groups, in the order of the table. KeyError for an unknown one."""
     known = {*WORKS, *(work.group for work in _ALL if work.group)}
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -1,6 +1,6 @@
-"""Throw-away certificates for tests: an authority, servers, clients, and some that are not right.
+"""Throw-away certificates for tests: an authority, servers, clients, and some that are invalid.
 
-By `trustme`, with keys on P-256, so that all of them take some milliseconds.
+`trustme` makes them, with keys on P-256, so that all of them take some milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DAY = datetime.timedelta(days=1)
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate with its chain, and its key: paths of PEM files. As a pair it unpacks."""
+    """A certificate with its chain, and its key: paths of PEM files. It unpacks as a pair."""
 
     cert: Path
     key: Path
@@ -70,7 +70,7 @@ class Certificates:
         return pair
 
     def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
-        """A client that trusts `authority` alone, and shows `pair`."""
+        """A client context that trusts only `authority`, and sends `pair`."""
         context = ssl.create_default_context(cafile=str(self.authority))
         if pair is not None:
             context.load_cert_chain(*pair)

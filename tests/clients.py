@@ -1,4 +1,4 @@
-"""What the tests talk to a server with: sockets that never wait for ever, and threads that tell."""
+"""Clients for the tests: sockets with time limits, and threads that report their result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 LIMIT = 20.0
-"""Seconds until a wait is given up; no test that passes comes near it."""
+"""The time limit of a wait in seconds; a passing test never comes near it."""
 
 
 class Background(threading.Thread):
@@ -56,11 +56,11 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def ask(address: Any, question: bytes = b"ping", *, limit: float = LIMIT) -> bytes:
-    """Connect, send, half-close; the whole answer. Without a question: just listen."""
+    """Connect, send, half-close. Returns the whole answer. Without a question, only read."""
     with connect(address, limit=limit) as client:
         if question:
             client.sendall(question)
-            with suppress(OSError):  # a server that does not wait for that may have gone
+            with suppress(OSError):  # a server that does not wait for that may have closed
                 client.shutdown(socket.SHUT_WR)
         return read_all(client)
 

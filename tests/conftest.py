@@ -1,4 +1,4 @@
-"""What all tests share: a run says first which engine is under test, and where it is from."""
+"""Fixtures of all tests. The header of a run names the engine under test, and its folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"everserve: {engine} engine on Python {platform.python_version()}, from {place}"]
 
 
-MEASURED_CHILDREN = 2  # of each test: what one takes to write down its coverage is 0.1 s
+MEASURED_CHILDREN = 2  # of each test: saving the coverage of one takes 0.1 s
 _forks = 0  # since the test began
 
 
 def pytest_configure() -> None:
-    """Under coverage, let the children of fork go unmeasured, but for the first of each test.
+    """Under coverage, measure only the first forked children of each test.
 
-    They would show the same lines again: the contract alone forks a thousand times.
+    The others would cover the same lines again: the contract tests alone fork a thousand times.
     """
     if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None:
         os.register_at_fork(before=_count_fork, after_in_child=_stop_measuring)
@@ -52,14 +52,14 @@ def _count_fork() -> None:
 def _stop_measuring() -> None:
     if _forks > MEASURED_CHILDREN:
         sys.modules["coverage"].Coverage.current().stop()
-        os._exit = posix._exit  # coverage's own writes down what was measured
+        os._exit = posix._exit  # coverage's own saves the measurement
 
 
 @pytest.fixture(scope="module")
 def unmeasured() -> Iterator[None]:
-    """Coverage does not follow into the processes that the tests of this module start.
+    """Coverage does not measure the processes that the tests of this module start.
 
-    They would show the lines that others show, at 0.35 s of a processor each instead of 0.15.
+    They would cover the lines that others cover, and take 0.35 s of a processor each instead of 0.15.
     """
     with pytest.MonkeyPatch.context() as variables:
         variables.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
@@ -67,17 +67,17 @@ def unmeasured() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _all_is_collected_in_the_end() -> Iterator[None]:
+def _final_collection() -> Iterator[None]:
     yield
     gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _leftovers_are_told_here() -> Iterator[None]:
-    """A socket that a test forgot is an error of its own module, not of one that runs later.
+def _leftovers_fail_this_module() -> Iterator[None]:
+    """A socket that a test did not close is an error of its own module, not of a later one.
 
-    The collector passes over what was there before the module began, which is pytest's and what
-    is imported: a full collection of that takes 0.1 s, or 0.4 s under ``-X dev``, each time.
+    The collector skips the objects from before the module (pytest's and imported ones): a full
+    collection of these takes 0.1 s each time, or 0.4 s under ``-X dev``.
     """
     gc.freeze()
     yield

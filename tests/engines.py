@@ -1,5 +1,5 @@
-"""The engines of fibers, for tests that run on each: the compiled one where it was built, its
-reference, and the reference as it runs where there is no epoll: level-triggered, over `selectors`.
+"""The engines of fibers, for tests that run on each: the compiled one if it was built, its reference,
+and the reference without epoll: level-triggered, over `selectors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of the servers share: handlers whose progress a test decides, and an ear."""
+"""Tools for tests of servers: handlers whose progress a test controls, and a recorder of events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Echo(BaseRequestHandler):
 
 
 class Held(BaseRequestHandler):
-    """Says ``ready``, then waits for the peer, or until it is cut; says ``bye`` if it can."""
+    """Sends ``ready``, then waits for the peer, or until it is cut; sends ``bye`` if it can."""
 
     def handle(self) -> None:
         self.request.sendall(b"ready")
@@ -30,7 +30,7 @@ class Held(BaseRequestHandler):
 
 
 class Gate:
-    """A handler that a test holds until it opens the gate, whatever becomes of the connection."""
+    """A handler that waits until the test opens the gate, even if the connection ends before."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -42,7 +42,7 @@ class Gate:
 
 
 class Heard:
-    """A subscriber that keeps the events, and lets a test wait for one."""
+    """A subscriber that records the events, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -54,7 +54,7 @@ class Heard:
             self._changed.notify_all()
 
     def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
-        """The events of that kind, once there are ``count``."""
+        """Wait until there are ``count`` events of that kind, and return them."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.of(kind)) >= count, LIMIT), self.events
             return self.of(kind)

@@ -1,4 +1,4 @@
-"""Addresses: every form reads and writes back; what cannot be read says what would do."""
+"""Addresses: every form can be read and written; an error shows the accepted forms."""
 
 import os
 import socket
@@ -57,7 +57,7 @@ def test_a_path_may_follow_two_slashes() -> None:
         ("fd://²", "known forms"),
     ],
 )
-def test_what_cannot_be_read_says_why_and_what_would_do(text: str, reason: str) -> None:
+def test_an_error_explains_why_and_shows_the_accepted_forms(text: str, reason: str) -> None:
     with pytest.raises(AddressError, match=r"write for example tcp://") as caught:
         Address.parse(text)
     assert repr(text) in str(caught.value)

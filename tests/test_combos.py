@@ -61,11 +61,11 @@ def test_each_class_is_one_of_the_pairs() -> None:
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("concurrency", STRATEGIES)
-def test_the_word_is_the_name_of_the_strategy(concurrency: str, transport: str) -> None:
+def test_the_name_is_that_of_the_strategy(concurrency: str, transport: str) -> None:
     assert server_class(concurrency, transport)._everserve.strategy.name == concurrency
 
 
-def test_the_words_are_those_of_the_type() -> None:
+def test_the_names_are_those_of_the_type() -> None:
     assert set(typing.get_args(Concurrency)) == set(CONCURRENCY)
 
 
@@ -76,7 +76,8 @@ def test_an_unknown_strategy_names_those_that_exist() -> None:
 
 def test_a_transport_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(combos._CLASSES["forks"], "unix")
-    with pytest.raises(AddressError, match=rf"unix: is not there on this system \({sys.platform}"):
+    message = rf"unix: is not available on this system \({sys.platform}"
+    with pytest.raises(AddressError, match=message):
         server_class("forks", "unix")
 
 

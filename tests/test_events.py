@@ -74,7 +74,7 @@ LOGGED: list[tuple[Event, int, str]] = [
 @pytest.mark.parametrize(
     ("event", "level", "text"), [pytest.param(*row, id=type(row[0]).__name__) for row in LOGGED]
 )
-def test_it_reads_well_at_its_level(event: Event, level: int, text: str) -> None:
+def test_its_text_and_its_level(event: Event, level: int, text: str) -> None:
     assert str(event) == text
     assert event.level == level
 
@@ -86,7 +86,7 @@ def test_the_table_above_is_complete() -> None:
 
 
 @pytest.mark.parametrize("event", [row[0] for row in LOGGED], ids=lambda e: type(e).__name__)
-def test_no_one_can_change_it(event: Any) -> None:
+def test_it_is_immutable(event: Any) -> None:
     assert isinstance(event, Event)
     for field in dataclasses.fields(event):
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,4 +1,4 @@
-"""A program written for ``socketserver`` finds in everserve what it looked for, and where."""
+"""everserve has the names of ``socketserver``, in the same places."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_every_export_is_documented(name: str) -> None:
     assert inspect.getdoc(getattr(everserve, name))
 
 
-def test_it_stands_without_the_standard_module() -> None:
+def test_it_works_without_the_standard_module() -> None:
     script = "import sys, everserve; print('socketserver' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (child.stdout, child.stderr) == ("False\n", "")
@@ -111,7 +111,7 @@ def test_the_bases_are_the_same(name: str) -> None:
     assert [base for base in ours if base in theirs] == theirs
 
 
-def test_kinds_of_servers_are_kinds_of_others() -> None:
+def test_the_subclass_relations_are_the_same() -> None:
     assert issubclass(everserve.UDPServer, everserve.TCPServer)
     assert issubclass(everserve.UnixStreamServer, everserve.TCPServer)
     assert issubclass(everserve.UnixDatagramServer, everserve.UDPServer)
@@ -166,7 +166,7 @@ def test_attributes_keep_their_defaults(name: str, attribute: str) -> None:
     assert getattr(getattr(everserve, name), attribute) == BY_DESIGN.get(attribute, theirs)
 
 
-# -- what code in the wild leans on ------------------------------------------------------------
+# -- what existing code relies on --------------------------------------------------------------
 
 
 class Echo(everserve.BaseRequestHandler):
@@ -271,7 +271,7 @@ def test_a_subclass_may_do_all_of_shutdown_by_itself() -> None:
         assert ask(address) == b"ping"
 
 
-def test_a_loop_of_ones_own_over_handle_request() -> None:
+def test_a_custom_loop_over_handle_request() -> None:
     class Server(everserve.TCPServer):
         timeout = 0.001
         quiet = False
@@ -346,7 +346,7 @@ def test_on_the_standard_librarys_datagram_server(mix_in: str) -> None:
 
 
 @pytest.mark.parametrize("mix_in", MIX_INS)
-def test_there_a_failure_costs_its_request_alone(mix_in: str) -> None:
+def test_there_a_failure_ends_only_its_request(mix_in: str) -> None:
     class Server(getattr(everserve, mix_in), standard.TCPServer):  # type: ignore[misc]
         def handle_error(self, request: Any, client_address: Any) -> None:
             request.sendall(b"failed")
@@ -370,7 +370,7 @@ def test_there_handle_request_works_with_the_mix_ins() -> None:
             turn.result()
 
 
-def test_standard_mix_ins_on_our_servers() -> None:
+def test_standard_mix_ins_on_everserve_servers() -> None:
     class Server(standard.ThreadingMixIn, everserve.TCPServer):  # type: ignore[misc]
         pass
 

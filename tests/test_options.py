@@ -1,4 +1,4 @@
-"""Options: the table and the classes agree; a bad value or name says what would do."""
+"""Options: the table and the classes agree; errors name what is accepted."""
 
 import ssl
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_mode_is_octal(value: Any, mode: int) -> None:
         ("allow_reuse_port", "yes"),
     ],
 )
-def test_a_bad_value_says_what_is_wanted(name: str, value: Any) -> None:
+def test_an_error_names_the_accepted_values(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=rf"{name} = .*: wants {OPTIONS[name].wanted}"):
         check({name: value}, everserve.ThreadPoolTCPServer)
 
@@ -68,7 +68,7 @@ def test_a_bad_mode(value: Any) -> None:
         check({"socket_mode": value}, everserve.UnixStreamServer)
 
 
-def test_an_unknown_name_is_answered_with_a_near_one() -> None:
+def test_the_error_of_an_unknown_name_suggests_a_similar_one() -> None:
     with pytest.raises(OptionError, match="no option 'max_worker'; did you mean 'max_workers'"):
         check({"max_worker": 4}, everserve.ThreadPoolTCPServer)
     with pytest.raises(OptionError, match="there are max_workers, "):
@@ -80,16 +80,16 @@ def test_an_option_of_another_kind_of_server() -> None:
         check({"max_workers": 4}, everserve.TCPServer)
 
 
-def test_a_context_for_clients_has_a_message_of_its_own() -> None:
+def test_a_context_for_clients_has_its_own_message() -> None:
     with pytest.raises(TLSConfigError, match="a context for clients"):
         OPTIONS["tls"].check(ssl.create_default_context())
 
 
 @pytest.mark.parametrize("name", [n for n, option in OPTIONS.items() if option.default is None])
-def test_none_is_a_value_where_it_is_the_default(name: str) -> None:
+def test_none_is_accepted_if_it_is_the_default(name: str) -> None:
     assert check({name: None}, everserve.UnixStreamServer) == {name: None}
 
 
-def test_none_is_no_value_where_there_is_another_default() -> None:
+def test_none_is_refused_if_the_default_is_another_value() -> None:
     with pytest.raises(OptionError, match="handshake_timeout"):
         check({"handshake_timeout": None}, everserve.TCPServer)

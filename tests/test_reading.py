@@ -1,4 +1,4 @@
-"""``reading``: computed attributes that give way to a program's own of the same name."""
+"""``reading``: computed attributes that a program may replace with its own of the same name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everserve.reading import DefaultInt, InstanceReading, Reading
 class Server:
     @Reading
     def state(self) -> str:
-        """Where it is."""
+        """The state."""
         return "computed"
 
     @InstanceReading
@@ -25,7 +25,7 @@ def test_it_is_computed_each_time() -> None:
     assert vars(server) == {}
 
 
-def test_an_assignment_takes_its_place() -> None:
+def test_an_assignment_replaces_it() -> None:
     server: Any = Server()
     server.state = "own"
     assert server.state == "own"
@@ -33,7 +33,7 @@ def test_an_assignment_takes_its_place() -> None:
     assert server.state == "computed"
 
 
-def test_so_does_a_subclass() -> None:
+def test_a_subclass_replaces_it() -> None:
     class Own(Server):
         state = "own"  # type: ignore[assignment]
 

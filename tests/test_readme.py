@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its commands and names exist."""
+"""The README is correct: its snippets run, its commands and names exist."""
 
 import re
 import subprocess
@@ -60,7 +60,7 @@ def test_the_other_snippets_run(snippet: str) -> None:
     run(snippet)
 
 
-def test_the_life_cycle_snippet_says_what_it_says() -> None:
+def test_the_life_cycle_snippet_prints_what_it_shows() -> None:
     output = run(SNIPPETS[2]).stdout
     assert "ServerState.SERVING" in output
     assert "0 finished, 0 cut in" in output
@@ -68,7 +68,7 @@ def test_the_life_cycle_snippet_says_what_it_says() -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("everserve run")])
 def test_the_commands_are_read(command: str) -> None:
-    """With --help at the end each word before it is checked as far as it can be without the app."""
+    """``--help`` at the end: the arguments before it are checked without running the app."""
     words = command.split()[1:]
     done = subprocess.run(
         [sys.executable, "-m", "everserve", *words, "--help"],

@@ -1,5 +1,5 @@
-"""What `make` runs: find interpreters, set up environments, run the checks, tell how they went.
+"""The program behind `make`: finds interpreters, sets up environments, runs the checks, reports.
 
-Needs nothing but the standard library. The Makefile calls `python3 -m tools COMMAND`; `__main__`
-holds the commands and `plan` the checks, as data.
+It needs only the standard library. The Makefile calls `python3 -m tools COMMAND`; `__main__` has the
+commands, and `plan` has the checks, as data.
 """

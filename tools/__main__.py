@@ -1,4 +1,4 @@
-"""python3 -m tools COMMAND: what the targets of the Makefile do."""
+"""python3 -m tools COMMAND: the commands behind the targets of the Makefile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools import interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
 from tools.steps import Crew, Step, interruptible
 
-AT_A_TIME = 3  # steps; one of them waits for something nearly always, so this fills two cores
+AT_A_TIME = 3  # steps; one of them nearly always waits, so this keeps two cores busy
 
 
 def test(arguments: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ def format(_: Sequence[str]) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The command line of everserve, in an environment that need not have what tests take."""
+    """The command line of everserve, in an environment without the tests' packages."""
     return replaced_by(ready(default("cli")).script("everserve"), *arguments)
 
 
@@ -79,11 +79,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def check(steps: Sequence[Step], left_out: Sequence[str] = ()) -> int:
-    """Run the steps, report how they went, give the exit status."""
+    """Run the steps, report the outcomes, and return the exit status."""
     crew = Crew(AT_A_TIME)
     crew.run(steps)
     outcomes = [crew.outcomes[step.name] for step in steps]
-    summary.tell(outcomes, left_out)
+    summary.print_all(outcomes, left_out)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
@@ -98,7 +98,7 @@ def ready(python: Environment) -> Environment:
 
 
 def replaced_by(*command: str) -> int:
-    """Become that command, so that signals and the terminal are its own."""
+    """Replace this process by that command, so that it gets the signals and the terminal."""
     os.chdir(ROOT)
     sys.stdout.flush()
     os.execv(command[0], command)

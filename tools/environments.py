@@ -1,9 +1,9 @@
 """Virtual environments with everserve installed in them, one folder each under `.venvs`.
 
-The package is installed as a user would have it, not as a link to `src`: a native module is then
-built for each interpreter apart, and the environment without a compiler cannot see another's. It
-is built from a copy of the sources, so several environments can be set up at the same time. A
-stamp in each tells what it was made from: nothing is done again that need not be.
+The package is installed as users install it, not as a link to `src`. So each interpreter has its own
+native modules, and the environment without a compiler has none. The package is built from a copy of
+the sources, so several environments can be set up at the same time. A stamp in each environment
+records its ingredients, so that nothing is rebuilt without need.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Environment:
         return str(HOME / self.name / "bin" / name)
 
     def setup(self) -> list[str]:
-        """The command that makes it, or brings it up to date."""
+        """The command that makes it or updates it."""
         command = [sys.executable, "-m", "tools.environments", self.name, self.interpreter]
         command += ["--extra", self.extra]
         command += ["--native", self.native] if self.native else []
@@ -63,7 +63,7 @@ class Environment:
         extras = before["extras"] if before.get("needs") == wanted["needs"] else []
         if self.extra in extras and before["package"] == wanted["package"]:
             return
-        stamp.unlink(missing_ok=True)  # what is half done is done again
+        stamp.unlink(missing_ok=True)  # an interrupted setup is repeated
         if self.extra in extras:
             with sources() as copy:
                 self.pip("--no-build-isolation", "--no-deps", "--force-reinstall", copy)
@@ -79,7 +79,7 @@ class Environment:
             self.pip("-r", self.requirements)
 
     def ingredients(self) -> dict[str, Any]:
-        """All that a change of makes the environment, or the package in it, stale."""
+        """The inputs of the environment and of the package in it: it is stale if one has changed."""
         described = subprocess.run(
             [self.interpreter, "-VV"], capture_output=True, text=True, check=True
         ).stdout
@@ -96,17 +96,17 @@ class Environment:
         }
 
     def pip(self, *arguments: str) -> None:
-        # Debug information changes no code, and takes a third of the compiler's time.
+        # Debug information does not change the code, and takes a third of the compiler's time.
         extra = {"CFLAGS": f"-g0 {os.environ.get('CFLAGS', '')}".strip()}
         if self.native:
             extra["EVERSERVE_NATIVE"] = self.native
         if self.native == "no":
-            extra["CC"] = "false"  # a build that called a compiler all the same would fail
+            extra["CC"] = "false"  # a build that calls a compiler fails
         call(self.python, "-m", "pip", "install", "--quiet", *arguments, **extra)
 
 
 class sources(tempfile.TemporaryDirectory[str]):
-    """A copy of what the package is built from, for the length of a `with` block."""
+    """A copy of the package's sources, which exists during a `with` block."""
 
     def __enter__(self) -> str:
         folder = super().__enter__()
@@ -120,7 +120,7 @@ class sources(tempfile.TemporaryDirectory[str]):
 
 
 def project() -> dict[str, Any]:
-    """What pyproject.toml says, apart from the settings of tools."""
+    """The contents of pyproject.toml without the settings of tools."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     return {"build-system": content["build-system"], "project": content["project"]}
 
@@ -130,7 +130,7 @@ def build_needs() -> list[str]:
 
 
 def source_files() -> list[Path]:
-    """What decides how the installed package behaves."""
+    """The files that determine the behaviour of the installed package."""
     built = {".so", ".c", ".pyc"}
     found = [ROOT / "setup.py", *(ROOT / "src/everserve").rglob("*")]
     return sorted(path for path in found if path.is_file() and path.suffix not in built)

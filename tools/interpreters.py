@@ -1,8 +1,7 @@
 """The Python interpreters of this machine that everserve supports: one for each minor version.
 
-First the one that `make` was started with, then those of pyenv and those on the PATH. Among
-several of one minor version, one that has CPython's own test suites is preferred, for the compat
-tests need them.
+The interpreter of `make` is first, then come those of pyenv and those on the PATH. Among several of
+one minor version, one with CPython's own test suites is preferred, because the compat tests need them.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python, by the path of its executable, and what it brings along."""
+    """A Python, identified by the path of its executable, and its parts."""
 
     path: str
     version: tuple[int, int, int]
@@ -55,7 +54,7 @@ class Interpreter:
 
     @property
     def packaged(self) -> bool:
-        """Whether it came with the system, so that apt-get can add to it."""
+        """Whether it is a package of the system, so that apt-get can add to it."""
         return self.path.startswith(("/usr/bin/", "/bin/"))
 
 
@@ -74,12 +73,12 @@ def find() -> list[Interpreter]:
 
 
 def probe(path: str) -> Interpreter | None:
-    """Ask the executable what it is; None when it cannot tell, or is not for us."""
+    """Run the executable to identify it; None if that fails, or if it is not supported."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [path, "-I", "-c", PROBE], capture_output=True, stdin=subprocess.DEVNULL, timeout=60
         ).stdout
-        facts = json.loads(said)
+        facts = json.loads(output)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     version = tuple(facts.pop("version"))

@@ -1,4 +1,4 @@
-"""The checks, as data: which steps there are, in which order, and what each runs."""
+"""The checks, as data: the steps, their order, and the commands of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def setup(python: Environment) -> Step:
 
 
 def lint(python: Environment) -> list[Step]:
-    """What is read rather than run."""
+    """The checks of the source code itself."""
     needs = f"environment {python.name}"
     run = [python.python, "-m"]
     return [
@@ -47,7 +47,7 @@ def lint(python: Environment) -> list[Step]:
 
 
 HEAVY = ("tests/hostile", "tests/proxy")
-"""What is run on the newest Python only: it takes half as long as all the others."""
+"""Tests that run on the newest Python only: they take half as long as all others together."""
 
 NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
 """What does not depend on the engine, and need not be run on the one without a compiler."""
@@ -72,15 +72,15 @@ def suite(
 
 
 def coverage(python: Environment, tests: Step) -> Step:
-    """The figure of that run; pyproject.toml says how much is enough."""
+    """The coverage of that run; pyproject.toml sets the minimum."""
     run = [python.python, "-m", "coverage"]
     return Step("coverage", [[*run, "combine", "--quiet"], [*run, "report"]], needs=tests.name)
 
 
 def everything(pythons: Sequence[Interpreter]) -> list[Step]:
-    """All steps, those that take longest first, each behind the one that it needs.
+    """All steps, the longest first, each after the one that it needs.
 
-    Two run at a time: what is long must not be left for the end, where it would run alone.
+    Several run at a time: a long step must not be last, where it would run alone.
     """
     first, *others = [environment(python) for python in pythons]
     pure = without_compiler(pythons[0])

@@ -1,8 +1,8 @@
-"""Run steps, a few at a time, each with its output kept apart; stop them all together.
+"""Run steps, a few at a time, with separate outputs; stop all of them together.
 
-A step is a list of commands that run one after the other until one fails. It may need another
-step, and starts when that one has passed. Its output goes to a file, and is printed when the step
-is over.
+A step is a list of commands that run one after the other until one fails. It may need another step,
+and starts when that one has passed. Its output is written to a file, and is printed when the step is
+over.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tools.environments import ROOT
 
-RECORDS = ROOT / ".cache/check"  # outputs, and the XML that pytest leaves
+RECORDS = ROOT / ".cache/check"  # outputs, and the XML reports of pytest
 LIMIT = 1200.0  # seconds that one step may take
-GRACE = 10.0  # seconds between asking processes to end and killing them
+GRACE = 10.0  # seconds between signalling processes and killing them
 INHERITED = ("EVERSERVE_ENGINE", "EVERSERVE_NATIVE")
 NOT_INHERITED = re.compile(
     r"EVERSERVE_|PYTHON(PATH|HOME|DONTWRITEBYTECODE)$|VIRTUAL_ENV$|COV|PYTEST_ADDOPTS$"
@@ -38,13 +38,13 @@ class Step:
     name: str
     commands: Sequence[Sequence[str]]
     variables: Mapping[str, str] = field(default_factory=dict)
-    needs: str = ""  # the step that must have passed before; it stands earlier in the list
-    xml: Path | None = None  # where pytest reports, if this runs it
+    needs: str = ""  # the step that must pass before; it is earlier in the list
+    xml: Path | None = None  # the report of pytest, if the step runs it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step went."""
+    """The outcome of a step."""
 
     step: Step
     passed: bool
@@ -54,7 +54,7 @@ class Outcome:
 
 
 class Crew:
-    """Runs steps, `size` at a time, and owns the processes that this takes."""
+    """Runs steps, `size` at a time, and owns their processes."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -64,7 +64,7 @@ class Crew:
         self._stopped = False
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Run them, the first that can start first; give up on all of them on Ctrl-C."""
+        """Run them, in their order as far as their needs allow; stop all of them on Ctrl-C."""
         pool = ThreadPoolExecutor(self.size)
         left = list(steps)
         running: set[Future[Outcome]] = set()
@@ -85,7 +85,7 @@ class Crew:
             pool.shutdown(cancel_futures=True)
 
     def _next(self, left: list[Step], running: Sized) -> list[Step]:
-        """Take from the list what may start now: as many as there is room for."""
+        """Remove from the list the steps that may start now, as many as there is room for."""
         ready = [step for step in left if not step.needs or step.needs in self.outcomes]
         chosen = ready[: self.size - len(running)]
         for step in chosen:
@@ -133,7 +133,7 @@ class Crew:
         limit = max(0.0, deadline - time.monotonic())
         timer = threading.Timer(limit, self._signal, [process, signal.SIGKILL])
         timer.start()
-        # Not reaped yet, it still owns its group: what it left running ends here, and nothing else.
+        # It is not reaped yet, so its group still exists: this ends only processes that it started.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         timer.cancel()
         self._signal(process, signal.SIGKILL)
@@ -152,21 +152,21 @@ class Crew:
             self._signal(process, number)
 
     def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        """Signal a process, which leads a session of its own, and all that it started in there."""
+        """Signal a process, which leads its own session, and all that it started in that session."""
         with self._lock:
             if process in self._running:
                 os.killpg(process.pid, number)
 
 
 def reap(process: subprocess.Popen[bytes]) -> float:
-    """Take note of how it ended; the processor seconds of it and of what it has waited for."""
+    """Wait for its end. Returns the processor seconds of it and of the children it waited for."""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return used.ru_utime + used.ru_stime
 
 
 def environ() -> dict[str, str]:
-    """The caller's variables without those that would change what is tested."""
+    """The caller's environment without the variables that would change the tests."""
     kept = {k: v for k, v in os.environ.items() if k in INHERITED or not NOT_INHERITED.match(k)}
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
@@ -176,11 +176,11 @@ def log_of(step: Step) -> Path:
 
 
 def show(outcome: Outcome) -> None:
-    """Print what a step said, between two lines that say which it was."""
-    said = log_of(outcome.step)
+    """Print the output of a step, between two lines with its name."""
+    output = log_of(outcome.step)
     print(f"\n=== {outcome.step.name} ".ljust(101, "="))
-    if said.exists() and not outcome.reason.startswith("not run"):
-        sys.stdout.write(said.read_text("utf-8", "replace"))
+    if output.exists() and not outcome.reason.startswith("not run"):
+        sys.stdout.write(output.read_text("utf-8", "replace"))
     print(f"=== {verdict(outcome)}: {outcome.step.name}, {outcome.seconds:.1f} s\n", flush=True)
 
 
@@ -190,7 +190,7 @@ def verdict(outcome: Outcome) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """A SIGTERM or SIGHUP ends the checks as Ctrl-C does."""
+    """During the block, SIGTERM and SIGHUP end the checks as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The end of a run: what was left out, CPython's suites, the steps, and the total."""
+"""The summary of a run: skipped tests, CPython's suites, the steps, and the total."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.steps import Outcome, verdict
 
 @dataclass
 class Tally:
-    """Counts of tests, the reasons of those skipped, and what was recorded of CPython's suites."""
+    """Counts of tests, the reasons of skipped ones, and the results of CPython's suites."""
 
     passed: int = 0
     failed: int = 0
@@ -30,7 +30,7 @@ class Tally:
 
 
 def tally_of(outcome: Outcome) -> Tally:
-    """Count a step: as its tests, if it ran pytest, and else as one check."""
+    """Count a step: as its tests if it ran pytest, else as one check."""
     path = outcome.step.xml
     if path is None or not path.exists():
         return Tally(passed=int(outcome.passed), failed=int(not outcome.passed))
@@ -58,14 +58,14 @@ def read(path: Path) -> Tally:
     return tally
 
 
-def tell(outcomes: Sequence[Outcome], left_out: Iterable[str]) -> None:
-    """Print it all; the last line is the total alone."""
+def print_all(outcomes: Sequence[Outcome], left_out: Iterable[str]) -> None:
+    """Print the summary; the last line is only the total."""
     tallies = {outcome.step.name: tally_of(outcome) for outcome in outcomes}
     total = Tally()
     for tally in tallies.values():
         total.add(tally)
-    tell_left_out(tallies, left_out)
-    tell_suites(tallies)
+    print_left_out(tallies, left_out)
+    print_suites(tallies)
     headline("steps: seconds, and seconds of a processor")
     for outcome in outcomes:
         counts = f"  {tallies[outcome.step.name]}" if outcome.step.xml else ""
@@ -76,7 +76,7 @@ def tell(outcomes: Sequence[Outcome], left_out: Iterable[str]) -> None:
     print(total, flush=True)
 
 
-def tell_left_out(tallies: dict[str, Tally], left_out: Iterable[str]) -> None:
+def print_left_out(tallies: dict[str, Tally], left_out: Iterable[str]) -> None:
     lines = list(left_out)
     for name, tally in tallies.items():
         lines += [f"{name}: {count} skipped: {why}" for why, count in tally.reasons.items()]
@@ -85,7 +85,7 @@ def tell_left_out(tallies: dict[str, Tally], left_out: Iterable[str]) -> None:
         print(*lines, sep="\n")
 
 
-def tell_suites(tallies: dict[str, Tally]) -> None:
+def print_suites(tallies: dict[str, Tally]) -> None:
     """A table, interpreter by suite; the standard library's own counts where they differ."""
     rows = {name: tally.suites for name, tally in tallies.items() if tally.suites}
     if not rows:
@@ -100,8 +100,8 @@ def tell_suites(tallies: dict[str, Tally]) -> None:
 def cell(counts: tuple[str, str] | None) -> str:
     if counts is None:
         return "not finished"
-    ours, theirs = counts
-    return ours if ours == theirs else f"{ours} (not {theirs})"
+    everserve, standard = counts
+    return everserve if everserve == standard else f"{everserve} (not {standard})"
 
 
 def headline(text: str) -> None:

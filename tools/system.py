@@ -1,7 +1,7 @@
-"""What the tests need from the system beside Python, and `apt-get` for what is missing of it.
+"""The system packages that the tests need in addition to Python; installs missing ones with `apt-get`.
 
-Nothing here makes the checks fail. What cannot be had is told, with the reason, and the tests
-that need it are skipped.
+Nothing here makes the checks fail. A package that cannot be installed is reported with the reason, and
+the tests that need it are skipped.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PATIENCE = 300  # seconds for one call of apt-get
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package, and what is left out without it."""
+    """A Debian package, and the tests that are skipped without it."""
 
     name: str
     serves: str
 
 
 def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
-    """The list of what the tests need, less what is there already."""
+    """The packages that the tests need and that are not installed."""
     if shutil.which("nc") is None:
         yield Package("netcat-openbsd", "tests that talk to a server through nc")
     if shutil.which("haproxy") is None:
@@ -44,7 +44,7 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
 
 
 def complete(packages: Sequence[Package], may_install: bool) -> list[str]:
-    """Install the packages where that is possible; give what is left out, and why."""
+    """Install the packages if possible. Returns a line for each set of tests that is left out."""
     names = " ".join(package.name for package in packages)
     why = reason_against(names, may_install)
     if why or not packages:
@@ -55,7 +55,7 @@ def complete(packages: Sequence[Package], may_install: bool) -> list[str]:
 
 
 def reason_against(names: str, may_install: bool) -> str:
-    """Why nothing is installed; empty where it may be."""
+    """Why nothing is installed; empty if it can be."""
     if not may_install:
         return "SYSTEM=no"
     if shutil.which("apt-get") is None:
@@ -66,12 +66,12 @@ def reason_against(names: str, may_install: bool) -> str:
 
 
 def install(name: str) -> str:
-    """Install one package, with fresh lists on the second try; give the reason when that failed."""
+    """Install one package, on the second try with fresh lists. Returns the reason of a failure."""
     return apt([*INSTALL, name]) and (apt(["apt-get", "update"]) or apt([*INSTALL, name]))
 
 
 def apt(command: list[str]) -> str:
-    """Run apt-get; give its last words when it failed, and nothing when it did not."""
+    """Run apt-get. Returns the end of its output if it failed, else nothing."""
     try:
         done = subprocess.run(
             command,

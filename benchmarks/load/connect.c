@@ -1,4 +1,4 @@
-/* Connections that are over soon: after one request, or before it. */
+/* Short connections: they end after one request, or before it. */
 #include "load.h"
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,7 @@ static void begin_connection(int epoll, struct connection *c, step *begun) {
         return;
     }
     watch(epoll, c);
-    begun(c);                   /* on loopback the connection mostly stands already */
+    begun(c);                   /* on loopback it is usually connected already */
 }
 
 void run_connections(size_t size, step *begun, step *go_on) {
@@ -94,7 +94,7 @@ static void expect_end(struct connection *c) {
         return;
     if (n == 0 || (n < 0 && errno == ECONNRESET)) {
         count(c->started, NULL);
-        reset(c);               /* else the server's port is full of TIME_WAIT */
+        reset(c);               /* else TIME_WAIT uses up the ports */
     } else {
         errno = n > 0 ? EBADMSG : errno;
         connection_failed(c, "instead of being refused");

@@ -1,4 +1,4 @@
-/* Messages, connections and their events: what the modes share. */
+/* Messages, connections and their events, for all modes. */
 #include "load.h"
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -24,7 +24,7 @@ char *new_message(int of) {
     return message;
 }
 
-/* Make the message unlike its predecessor, so that a late or doubled reply is noticed. */
+/* Make each message differ from the previous one, so that a late or doubled reply is noticed. */
 void stamp(char *message, uint64_t serial) {
     for (size_t i = 0; i < 8 && i + 1 < options.bytes; i++, serial >>= 4)
         message[i] = "0123456789ABCDEF"[serial & 15];
@@ -72,7 +72,7 @@ void send_more(struct connection *c) {
     }
 }
 
-/* End at once, with nothing that lingers on either side. */
+/* Close with a reset: no state lingers on either side. */
 void reset(struct connection *c) {
     struct linger at_once = {.l_onoff = 1};
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
@@ -115,7 +115,7 @@ struct connection *open_idle(void) {
     return idle;
 }
 
-/* Tells of those that the server has not kept open; closes them all. */
+/* Report the connections that the server has closed; close all of them. */
 void close_idle(struct connection *idle) {
     for (int i = 0; i < options.idle; i++) {
         char byte;

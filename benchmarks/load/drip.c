@@ -1,19 +1,19 @@
-/* Messages there and back among clients that drip: a byte a second each, of a line that never ends.
+/* Echoed messages among clients that drip: each sends a byte a second, of a line that never ends.
  *
- * What the good connections do is measured while all of the others drip. These are to be cut by the
- * server when they are due, not before, and not much later; until then the good ones go on.
+ * The good connections are measured while all others drip. The server must cut the dripping ones when
+ * they are due, not before, and not much later; until then the good ones continue.
  */
 #include "load.h"
 #include <stdlib.h>
 #include <sys/socket.h>
 
-static const double EARLY = 0.1;        /* seconds: of a clock, not of a deadline */
+static const double EARLY = 0.1;        /* seconds: tolerance for the clock */
 static const double PATIENCE = 3;       /* seconds after the last one was due */
 
 static struct {
     struct connection *all;
     int left;                   /* not yet cut */
-    uint64_t sent;              /* bytes by all, in turn */
+    uint64_t sent;              /* bytes of all drips, in turn */
     uint64_t began;
 } drips;
 
@@ -38,7 +38,7 @@ static void open_drips(int epoll) {
     drips.began = now();
 }
 
-/* The server has closed it: in time? */
+/* The server has closed it: check the time. */
 static void was_cut(struct connection *c) {
     double late = ((double)now() - (double)due(c)) / 1e9;
     if (late < -EARLY)
@@ -58,7 +58,7 @@ static void look_at_drip(struct connection *c) {
     was_cut(c);
 }
 
-/* The next bytes, as many as a byte a second each has become since the last time. */
+/* Send the bytes that are due since the last call, at a byte a second for each drip. */
 static void let_drip(void) {
     uint64_t wanted = (uint64_t)((double)(now() - drips.began) / 1e9 * options.drips);
     for (; drips.sent < wanted; drips.sent++) {

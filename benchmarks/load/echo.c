@@ -1,4 +1,4 @@
-/* Messages there and back, and connections that are just held. */
+/* Echoed messages, and connections that are only held. */
 #include "load.h"
 #include <poll.h>
 #include <stdio.h>
@@ -31,7 +31,7 @@ static void receive_more(struct connection *c) {
             connection_failed(c, "more came back than was sent");
             return;
         }
-        /* Large messages are compared while warming up only: it is the server that is measured. */
+        /* Large messages are compared only during warm-up: the comparison must not limit the load. */
         if ((message_bytes <= STAMPED_BYTES || c->serial < 3) &&
             memcmp(received, c->message + c->got, (size_t)n)) {
             errno = EBADMSG;

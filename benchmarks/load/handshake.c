@@ -1,14 +1,14 @@
-/* Full handshakes of TLS 1.3 (RFC 8446), as many as a server can bear: for load-tls alone.
+/* Full handshakes of TLS 1.3 (RFC 8446), as many as the server can do: for load-tls only.
  *
  * Each connection is a handshake, one request, its reply, close_notify, and the end. libssl takes
- * 400 us for a client's handshake (3.0, mostly to look algorithms up), more than the servers take for
- * theirs: they would wait for the load. So the one handshake that is wanted is written down here,
- * with libcrypto, for 80 us: one cipher suite, one group, one kind of signature, no resumption. For
- * the server it looks like any other.
+ * 400 us for a client's handshake (3.0, mostly to look up algorithms), more than a server takes for
+ * its side: the servers would wait for the load. So this file implements the one handshake that is
+ * needed, with libcrypto, in 80 us: one cipher suite, one group, one kind of signature, no
+ * resumption. To the server it looks like any other handshake.
  *
- * The client's key is the same each time, which no server sees a reason to mind. That the server has
- * the same secrets and saw the same messages is checked (its Finished, every record's tag, and the
- * reply). Its signature is not: in the mode echo libssl does that.
+ * The client's key is the same each time; servers do not check that. The client checks that the server
+ * has the same secrets and saw the same messages (its Finished, the tag of each record, and the reply).
+ * It does not check the signature: in the mode echo, libssl does.
  */
 #define OPENSSL_SUPPRESS_DEPRECATED     /* SHA512_CTX is a value, which EVP_MD_CTX is not */
 #include "load.h"
@@ -36,8 +36,8 @@ struct client {
     enum { HELLO_SENT, SECURED, OPEN } state;
     SHA512_CTX transcript;
     byte master[HASH];
-    struct direction ours, theirs;
-    size_t in, heard;
+    struct direction sending, receiving;
+    size_t in, pending;
     byte input[MOST_BYTES], messages[MOST_BYTES];   /* records as they come; handshake messages */
 };
 
@@ -115,13 +115,13 @@ static void finished(byte *out, const struct direction *d, const SHA512_CTX *tra
 
 static int agree(byte *shared, const byte *share) {
     size_t size = SHARE;
-    EVP_PKEY *theirs = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, NULL, share, SHARE);
+    EVP_PKEY *server = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, NULL, share, SHARE);
     EVP_PKEY_CTX *agreeing = EVP_PKEY_CTX_new(key, NULL);
-    int good = theirs && agreeing && EVP_PKEY_derive_init(agreeing) > 0 &&
-               EVP_PKEY_derive_set_peer_ex(agreeing, theirs, 0) > 0 &&
+    int good = server && agreeing && EVP_PKEY_derive_init(agreeing) > 0 &&
+               EVP_PKEY_derive_set_peer_ex(agreeing, server, 0) > 0 &&
                EVP_PKEY_derive(agreeing, shared, &size) > 0;
     EVP_PKEY_CTX_free(agreeing);
-    EVP_PKEY_free(theirs);
+    EVP_PKEY_free(server);
     return good;
 }
 
@@ -188,7 +188,7 @@ static void write_hello(void) {
         0, 43, 0, 3, 2, 3, 4,                   /* supported_versions: 1.3 */
         0, 10, 0, 4, 0, 2, 0, 29,               /* supported_groups: x25519 */
         0, 13, 0, 4, 0, 2, 4, 3,                /* signature_algorithms: ecdsa_secp256r1_sha256 */
-        0, 45, 0, 2, 1, 1,                      /* psk_key_exchange_modes: as all, for tickets */
+        0, 45, 0, 2, 1, 1,                      /* psk_key_exchange_modes: for tickets */
         0, 51, 0, 38, 0, 36, 0, 29, 0, SHARE};  /* key_share */
     size_t extended = sizeof extensions + SHARE, body = 2 + RANDOM + 1 + 32 + 4 + 2 + 2 + extended;
     EVP_PKEY_get_raw_public_key(key, share, &size);
@@ -196,7 +196,7 @@ static void write_hello(void) {
     add((byte[]){1, 0, (byte)(body >> 8), (byte)body, 3, 3}, 6);
     add(zeros, RANDOM);
     add((byte[]){32}, 1);
-    add(zeros, 32);                             /* a session id, as all: middleboxes want one */
+    add(zeros, 32);                             /* a session id, for middleboxes */
     add((byte[]){0, 2, 0x13, 0x02, 1, 0}, 6);   /* TLS_AES_256_GCM_SHA384; no compression */
     add((byte[]){(byte)(extended >> 8), (byte)extended}, 2);
     add(extensions, sizeof extensions);
@@ -218,7 +218,7 @@ static void say_hello(struct connection *c) {
     static uint64_t serial;
     serial++;
     k->state = HELLO_SENT;
-    k->in = k->heard = 0;
+    k->in = k->pending = 0;
     c->serial++;
     stamp(c->message, c->serial);
     memcpy(hello + HEADER + 6, &serial, sizeof serial);
@@ -227,7 +227,7 @@ static void say_hello(struct connection *c) {
     send_all(k, hello, hello_bytes);
 }
 
-/* The key share in a ServerHello, section 4.1.3; NULL where it is not as asked for. */
+/* The key share in a ServerHello, section 4.1.3; NULL if it is not the requested one. */
 static const byte *share_of(const byte *body, size_t size) {
     size_t at = 2 + RANDOM, end = size;
     if (size < at + 1 + 32 + 5 || body[at] != 32 || body[at + 33] != 0x13 || body[at + 34] != 0x02)
@@ -242,34 +242,34 @@ static void take_server_hello(struct client *k, const byte *message, size_t size
     byte shared[SHARE], messages[HASH], secret[HASH], next[HASH];
     const byte *share = message[0] == SERVER_HELLO ? share_of(message + 4, size - 4) : NULL;
     if (!share || !agree(shared, share)) {
-        connection_broke(k, "not the ServerHello that was asked for");
+        connection_broke(k, "not the ServerHello that was requested");
         return;
     }
     SHA384_Update(&k->transcript, message, size);
     hash_so_far(messages, &k->transcript);
     mac(secret, derived, shared, SHARE);
-    set_keys(&k->ours, secret, "c hs traffic", messages);
-    set_keys(&k->theirs, secret, "s hs traffic", messages);
+    set_keys(&k->sending, secret, "c hs traffic", messages);
+    set_keys(&k->receiving, secret, "s hs traffic", messages);
     derive(next, secret, "derived", nothing);
     mac(k->master, next, zeros, HASH);
     k->state = SECURED;
 }
 
-/* The server's Finished ends its part: ours, and the request, go out together. */
+/* The server's Finished ends its part. Send the client's Finished and the request together. */
 static void take_finished(struct client *k, const byte *message, size_t size) {
     byte expected[HASH], messages[HASH], out[RECEIVE_BYTES / 8], own[4 + HASH] = {FINISHED, 0, 0, HASH};
-    finished(expected, &k->theirs, &k->transcript);
+    finished(expected, &k->receiving, &k->transcript);
     if (size != sizeof own || CRYPTO_memcmp(expected, message + 4, HASH)) {
         connection_broke(k, "a Finished that is wrong");
         return;
     }
     SHA384_Update(&k->transcript, message, size);
     hash_so_far(messages, &k->transcript);
-    finished(own + 4, &k->ours, &k->transcript);
-    size_t n = seal(out, &k->ours, HANDSHAKE, own, sizeof own);
-    set_keys(&k->ours, k->master, "c ap traffic", messages);
-    set_keys(&k->theirs, k->master, "s ap traffic", messages);
-    n += seal(out + n, &k->ours, DATA, k->c.message, message_bytes);
+    finished(own + 4, &k->sending, &k->transcript);
+    size_t n = seal(out, &k->sending, HANDSHAKE, own, sizeof own);
+    set_keys(&k->sending, k->master, "c ap traffic", messages);
+    set_keys(&k->receiving, k->master, "s ap traffic", messages);
+    n += seal(out + n, &k->sending, DATA, k->c.message, message_bytes);
     k->state = OPEN;
     send_all(k, out, n);
 }
@@ -277,17 +277,17 @@ static void take_finished(struct client *k, const byte *message, size_t size) {
 static void take_messages(struct client *k, const byte *bytes, size_t length) {
     if (k->state == OPEN)
         return;                 /* NewSessionTicket */
-    if (k->heard + length > sizeof k->messages) {
+    if (k->pending + length > sizeof k->messages) {
         connection_broke(k, "messages too long for a handshake");
         return;
     }
-    memcpy(k->messages + k->heard, bytes, length);
-    k->heard += length;
+    memcpy(k->messages + k->pending, bytes, length);
+    k->pending += length;
     size_t at = 0, size;
-    for (; k->c.fd >= 0 && k->heard - at >= 4; at += size) {
+    for (; k->c.fd >= 0 && k->pending - at >= 4; at += size) {
         const byte *message = k->messages + at;
         size = 4 + ((size_t)message[1] << 16 | (size_t)message[2] << 8 | message[3]);
-        if (size > k->heard - at)
+        if (size > k->pending - at)
             break;
         if (k->state == HELLO_SENT)
             take_server_hello(k, message, size);
@@ -296,8 +296,8 @@ static void take_messages(struct client *k, const byte *bytes, size_t length) {
         else
             SHA384_Update(&k->transcript, message, size);
     }
-    memmove(k->messages, k->messages + at, k->heard - at);
-    k->heard -= at;
+    memmove(k->messages, k->messages + at, k->pending - at);
+    k->pending -= at;
 }
 
 static void take_data(struct client *k, const byte *bytes, size_t length) {
@@ -311,7 +311,7 @@ static void take_data(struct client *k, const byte *bytes, size_t length) {
     byte out[HEADER + 2 + 1 + TAG];
     static const byte close_notify[] = {1, 0};
     count(k->c.started, NULL);
-    send_all(k, out, seal(out, &k->ours, ALERT, close_notify, sizeof close_notify));
+    send_all(k, out, seal(out, &k->sending, ALERT, close_notify, sizeof close_notify));
     if (k->c.fd >= 0)
         transport_close(&k->c);
 }
@@ -321,7 +321,7 @@ static void take_record(struct client *k, byte *record, size_t length) {
     if (type == CHANGE_CIPHER_SPEC)
         return;                 /* for middleboxes, appendix D.4 */
     if (k->state != HELLO_SENT && type == DATA)
-        type = unseal(&k->theirs, record, &length);
+        type = unseal(&k->receiving, record, &length);
     if (type == HANDSHAKE)
         take_messages(k, record + HEADER, length);
     else if (type == DATA && k->state == OPEN)

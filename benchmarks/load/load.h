@@ -1,11 +1,11 @@
 /* load - the clients of the benchmarks: many connections, one thread, epoll.
  *
- * It speaks to loopback addresses only, is bounded in count and in time, ends by itself and prints
- * one JSON line. Every small reply is compared with what was sent; a server that answers anything
- * else has not been fast, it has failed.
+ * It connects to loopback addresses only, is bounded in count and in time, ends by itself and prints
+ * one JSON line. Every small reply is compared with the request; a server that sends anything else has
+ * failed, however fast it is.
  *
- * Two programs are built of these files: `load` with tcp.c, which needs nothing, and `load-tls` with
- * tls.c in its place, which needs OpenSSL.
+ * Two programs are built from these files: `load` with tcp.c, which needs no library, and `load-tls`
+ * with tls.c instead, which needs OpenSSL.
  */
 #ifndef LOAD_H
 #define LOAD_H
@@ -23,7 +23,7 @@ enum {
     MAX_CONNECTIONS = MAX_FDS - 64,
     MAX_SECONDS = 600,
     MAX_WINDOW = 256,
-    MAX_ERRORS = 100,           /* after which a run is given up */
+    MAX_ERRORS = 100,           /* after these a run ends */
     SET_UP_SECONDS = 120,       /* for opening all connections */
     STAMPED_BYTES = 16 << 10,   /* messages up to this size are unique and compared every time */
     RECEIVE_BYTES = 256 << 10,
@@ -51,7 +51,7 @@ extern struct options options;
 extern struct sockaddr_in server;
 extern size_t message_bytes;    /* of one message: bytes x lines */
 
-/* result.c: the clock, the measured window, and what was seen in it */
+/* result.c: the clock, the measured window, and its results */
 extern struct result {
     uint64_t begins, ends;      /* the measured window; replies outside of it do not count */
     uint64_t messages, lost;
@@ -67,8 +67,8 @@ uint64_t now(void);                                 /* nanoseconds */
 void begin_window(void);
 int running(void);                                  /* true until the end of the window */
 void count(uint64_t started, uint64_t *own);        /* one reply to what was sent at `started` (0: unknown) */
-void failed(const char *format, ...);               /* the server did wrong: a result */
-void give_up(const char *what);                     /* the run makes no sense: ends it, with errno */
+void failed(const char *format, ...);               /* a failure of the server: a result */
+void give_up(const char *what);                     /* the run cannot work: ends it, with errno */
 void print_result(void);
 
 /* connections.c: messages, connections, idle ones, events */
@@ -76,7 +76,7 @@ extern char received[RECEIVE_BYTES];
 
 char *new_message(int of);
 void stamp(char *message, uint64_t serial);
-void open_connection(struct connection *c);         /* waits until it stands */
+void open_connection(struct connection *c);         /* waits until it is connected */
 void set_nonblocking(int fd);
 void connection_failed(struct connection *c, const char *what);
 void send_more(struct connection *c);
@@ -111,8 +111,8 @@ void end_echo(struct connection *all);
 
 /* connect.c: N connections at a time, each followed by the next, for the mode handshake as well.
  *
- * A step closes the connection that has come to its end; `size` is that of what begins with it. What
- * has waited for its end for half of the window is starved. */
+ * A step closes the connection that has ended; `size` is the size of the struct that begins with it. A
+ * connection that has waited for its end for half of the window is starved. */
 typedef void step(struct connection *c);
 void run_connections(size_t size, step *begun, step *go_on);
 

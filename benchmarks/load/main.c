@@ -8,15 +8,15 @@
  *   load drip     as echo, among --drips D connections that send a byte a second each, of a line that
  *                 never ends, until the server cuts them, --due S seconds after they were opened.
  *   load hold     open M connections, use each once, print {"held": M}, then wait for end of file
- *                 on standard input while somebody looks at the server.
- *   load connect  N at a time: connect, one request, its reply, the end. In clear that is a reset
- *                 (SO_LINGER of 0), which leaves no TIME_WAIT, so that ports do not run out.
+ *                 on standard input while the runner measures the server.
+ *   load connect  N at a time: connect, one request, its reply, close. In cleartext the close is a
+ *                 reset (SO_LINGER of 0), which leaves no TIME_WAIT, so that ports do not run out.
  *   load handshake  as connect, with a full handshake of TLS before, and close_notify at the end.
- *   load refused  N at a time: connect, and be closed by the server without a byte. With --idle M, M
- *                 connections are first opened, used once, and kept open: they fill the server.
+ *   load refused  N at a time: connect; the server must close without sending a byte. With --idle M,
+ *                 M connections are first opened, used once, and kept open: they fill the server.
  *   load udp      N sockets keep W datagrams of B bytes in flight each.
  *
- * --tls CIPHER, and then always, in the program that speaks TLS: version 1.3, this cipher suite only.
+ * --tls CIPHER is required in the program for TLS, and only there: version 1.3, this cipher suite.
  */
 #include "load.h"
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-/* The clock, the measured window, and what was seen in it. */
+/* The clock, the measured window, and its results. */
 #include "load.h"
 #include <stdarg.h>
 #include <stdio.h>

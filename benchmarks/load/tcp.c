@@ -1,4 +1,4 @@
-/* A connection in clear: its bytes are those of the socket. */
+/* A connection in cleartext: its bytes are those of the socket. */
 #include "load.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ ssize_t transport_receive(struct connection *c, char *bytes, size_t size) {
     return recv(c->fd, bytes, size, 0);
 }
 
-/* A short read has emptied the socket, so that the next event tells of more. */
+/* A short read has emptied the socket: the next event reports further bytes. */
 int transport_is_drained(struct connection *c, size_t size) {
     (void)c;
     return size < RECEIVE_BYTES;

@@ -1,7 +1,7 @@
 /* A connection with TLS 1.3, by OpenSSL: one cipher suite, one group, and each handshake a full one.
  *
- * The server's signature is verified, as always in TLS 1.3; who signed its certificate is not asked:
- * it is the servers that are measured, not how fast clients build chains.
+ * The server's signature is verified, as always in TLS 1.3. The certificate chain is not: the servers
+ * are measured, not how fast clients build chains.
  */
 #include "load.h"
 #include <openssl/err.h>
@@ -60,7 +60,7 @@ void transport_open(struct connection *c) {
     SSL_set_connect_state(t->ssl);
 }
 
-/* What send(2) and recv(2) would say, where OpenSSL has moved no byte. */
+/* The result of send(2) or recv(2) for a call of OpenSSL that has moved no byte. */
 static ssize_t explained(struct connection *c, int returned) {
     switch (SSL_get_error(((struct tls *)c->tls)->ssl, returned)) {
     case SSL_ERROR_WANT_READ:
@@ -107,8 +107,8 @@ ssize_t transport_receive(struct connection *c, char *bytes, size_t size) {
     return returned > 0 ? (ssize_t)got : explained(c, returned);
 }
 
-/* One record a read: in the middle of a message only a read that finds nothing tells that there is
- * nothing. After its end nothing is to come, so that the system call is saved. */
+/* OpenSSL reads one record a call. Within a message, only an empty read shows that no more has
+ * arrived. After the end of a message nothing more is expected, which saves that system call. */
 int transport_is_drained(struct connection *c, size_t size) {
     (void)size;
     return c->got == 0 && !SSL_has_pending(((struct tls *)c->tls)->ssl);

@@ -6,7 +6,7 @@
 
 struct flow {
     int fd, in_flight;
-    uint64_t heard, own;
+    uint64_t last_reply, own;
     struct mmsghdr out[MAX_WINDOW], in[MAX_WINDOW];
     struct iovec out_vector, in_vectors[MAX_WINDOW];
     char *message, *replies;
@@ -36,7 +36,7 @@ static void take_replies(struct flow *f) {
             failed("something else came back than was sent");
         count(0, &f->own);
     }
-    f->heard = now();
+    f->last_reply = now();
     f->in_flight = f->in_flight > n ? f->in_flight - n : 0;
 }
 
@@ -53,7 +53,7 @@ static struct flow *new_flow(int of) {
         f->out[i].msg_hdr = (struct msghdr){.msg_iov = &f->out_vector, .msg_iovlen = 1};
         f->in[i].msg_hdr = (struct msghdr){.msg_iov = &f->in_vectors[i], .msg_iovlen = 1};
     }
-    f->heard = now();
+    f->last_reply = now();
     return f;
 }
 
@@ -81,7 +81,7 @@ void run_udp(void) {
             continue;
         looked = now();
         for (int i = 0; i < options.connections; i++)
-            if (looked - all[i]->heard > lost_after) {
+            if (looked - all[i]->last_reply > lost_after) {
                 result.lost += (uint64_t)all[i]->in_flight;
                 all[i]->in_flight = 0;
                 fill_window(all[i]);

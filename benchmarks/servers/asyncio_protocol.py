@@ -1,9 +1,8 @@
 """asyncio with callbacks: a Protocol, written by hand.
 
-``lines`` is how such a Protocol is best written: one split of what has arrived, a step of Python
-for each line, one join of the replies, one write. ``bulk`` is a shortcut that only an echo can
-take: no code runs for a single line, so that nothing could be done with it. TCP_NODELAY is on in
-asyncio and in uvloop without being asked.
+``lines`` is the fast way to write such a Protocol: one split of the received bytes, a step of Python
+for each line, one join of the replies, one write. ``bulk`` is a shortcut that only an echo can take:
+it runs no code for a single line. asyncio and uvloop set TCP_NODELAY by default.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 /* The limit: an echo server in C on edge-triggered epoll, one thread, no framework.
  *
  * Modes: echo; lines (each line is found, then all that a read brought leave together); udp
- * (recvmmsg and sendmmsg). What a Python server can reach is measured against this one.
+ * (recvmmsg and sendmmsg). It is the upper bound for a Python server.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -17,8 +17,8 @@
 
 enum { RECEIVE_BYTES = 256 << 10, EVENTS = 1024, BATCH = 64, DATAGRAM_BYTES = 2048 };
 
-/* What a connection still owes its peer, or (lines) the beginning of an unfinished line.
- * Most connections never own memory: replies leave at once, straight from the shared buffer. */
+/* The bytes still to send to the peer, or (lines) the beginning of an unfinished line.
+ * Most connections never allocate memory: replies are sent at once, from the shared buffer. */
 struct connection {
     int fd;
     int blocked;                /* the peer does not read: `kept` waits to be sent */

@@ -1,6 +1,6 @@
-"""everserve: one handler, and in one word where it runs.
+"""everserve: one handler, and an option for the strategy that runs it.
 
-The handlers are what anybody writes for ``socketserver``; only the public API is used.
+The handlers are ordinary handlers for ``socketserver``; only the public API is used.
 """
 
 import argparse
@@ -39,13 +39,13 @@ def read_options() -> argparse.Namespace:
 
 
 OPTIONS = read_options()
-os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # read once, by the import that follows
+os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # the import below reads it, once
 
 import everserve  # noqa: E402
 from everserve.options import check  # noqa: E402
 
 
-class EchoTLS(everserve.BaseRequestHandler):  # TCP_NODELAY is on with TLS, without being asked
+class EchoTLS(everserve.BaseRequestHandler):  # with TLS, TCP_NODELAY is on by default
     def handle(self) -> None:
         while data := self.request.recv(READ_BYTES):
             self.request.sendall(data)
@@ -71,7 +71,7 @@ class Datagrams(everserve.BaseRequestHandler):
 
 
 def server_class() -> type[everserve.BaseServer]:
-    """The ready-made class that was asked for, with the knobs of this benchmark."""
+    """The chosen ready-made class, with the options of this benchmark."""
     names = DATAGRAM_SERVERS if OPTIONS.mode == "udp" else STREAM_SERVERS
     knobs: dict[str, object] = {"request_queue_size": BACKLOG, "allow_reuse_address": True}
     if OPTIONS.concurrency == "threads":

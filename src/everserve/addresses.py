@@ -1,6 +1,6 @@
 """Addresses as text, ``tcp://127.0.0.1:9999``, and as an ``Address``.
 
-``serve`` and the command line take them; a server says with them where it listens.
+``serve`` and the command line accept them; a server reports its own address in this form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNIX = ("unix", "unixgram")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: what ``Address.parse`` makes of a text, and ``str`` turns back into one.
+    """Where to listen. ``Address.parse`` reads one from text, and ``str`` writes it as text.
 
     ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for
     all interfaces; ``path`` begins with a NUL for an abstract name.
@@ -40,7 +40,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str | Address) -> Address:
-        """Read an address. Raises ``AddressError``, which shows what would do."""
+        """Read an address. Raises ``AddressError``, whose message shows the accepted forms."""
         if isinstance(text, Address):
             return text
         scheme, colon, rest = text.strip().partition(":")
@@ -73,7 +73,7 @@ class Address:
 
     @property
     def server_address(self) -> tuple[str, int] | str:
-        """The same as a ``server_address`` of the standard library's servers."""
+        """The address as ``server_address`` of the standard library's servers."""
         return self.path if self.is_unix else (self.host, self.port)
 
     def __str__(self) -> str:

@@ -143,5 +143,5 @@ def server_class(concurrency: str, transport: str) -> type[TCPServer]:
         raise OptionError(f"concurrency = {concurrency!r}: there are {', '.join(CONCURRENCY)}")
     found = _CLASSES[concurrency].get("tcp" if transport == "tls" else transport)
     if found is None:
-        raise AddressError(f"{transport}: is not there on this system ({sys.platform})")
+        raise AddressError(f"{transport}: is not available on this system ({sys.platform})")
     return found

@@ -28,15 +28,15 @@ class EverserveError(Exception):
 
 
 class AddressError(EverserveError, ValueError):
-    """An address that cannot be read: the message quotes it and shows the form that would do."""
+    """An address that cannot be read: the message quotes it and shows the accepted forms."""
 
 
 class OptionError(EverserveError, ValueError):
-    """An option with a name or a value that does not exist: the message says what does."""
+    """An unknown option, or a value that it does not accept: the message names what is accepted."""
 
 
 class HandlerError(EverserveError, ValueError):
-    """A handler that cannot be found, or that is none: the message says where it was looked for."""
+    """A handler was not found, or is not a handler class: the message names the place searched."""
 
 
 class AlreadyServingError(EverserveError, RuntimeError):
@@ -44,23 +44,23 @@ class AlreadyServingError(EverserveError, RuntimeError):
 
 
 class ServerClosedError(EverserveError, ValueError):
-    """The server was closed or stopped: its listening socket is gone, make a new server."""
+    """The server was closed or stopped: its listening socket is gone. Make a new server."""
 
 
 class NoReplyAddressError(EverserveError, BrokenPipeError):
-    """A datagram's sender has no address (an unbound Unix socket), so that nothing can be replied."""
+    """A datagram's sender has no address (an unbound Unix socket), so no reply can be sent."""
 
 
 class ProxyHeaderError(EverserveError, ValueError):
-    """Bytes that are no valid PROXY protocol header, or values that none can be built of."""
+    """Bytes that are not a valid PROXY protocol header, or values from which none can be built."""
 
 
 class HandshakeError(EverserveError, ConnectionAbortedError):
-    """The handshake of a ``start_tls()`` failed, or took too long. The peer's fault, not ours."""
+    """The handshake of a ``start_tls()`` failed or took too long. The fault is the peer's."""
 
 
 class RemoteError(EverserveError, RuntimeError):
-    """The text of an exception that was raised in another process, which has told of it there."""
+    """The text of an exception that was raised, and handled, in another process."""
 
 
 class TLSConfigError(EverserveError, ValueError):
@@ -74,7 +74,7 @@ class FiberTimeout(EverserveError, TimeoutError):
 
 
 class HubError(EverserveError, RuntimeError):
-    """The engine of fibers was used where it cannot work; the message says where it can."""
+    """The fiber engine was used where it cannot work; the message states where it can."""
 
 
 class EngineUnavailableError(EverserveError, ImportError):
@@ -82,4 +82,4 @@ class EngineUnavailableError(EverserveError, ImportError):
 
 
 class LineTooLong(EverserveError, ValueError):
-    """The peer has sent more bytes without a newline than ``max_line`` allows. Its fault, not ours."""
+    """The peer sent more bytes without a newline than ``max_line`` allows. The fault is the peer's."""

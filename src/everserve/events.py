@@ -1,8 +1,8 @@
 """What happened: one frozen object for each arrow of the flow.
 
-The server emits them to whoever subscribed (``server.subscribe(callable)``); logs, metrics and the
-console are only subscribers. Their order for one connection is ``Accepted``, then either ``Refused``,
-or ``Opened`` and at the end exactly one of ``Finished`` and ``Failed``.
+A server emits them to its subscribers (``server.subscribe(callable)``); logs and metrics are only
+subscribers. The order for one connection is ``Accepted``, then either ``Refused``, or ``Opened`` and
+at the end exactly one of ``Finished`` and ``Failed``.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
 class Event:
     """The base of all events.
 
-    ``level`` is the level at which a log tells it. ``logged`` is true where the server itself writes
-    the line, because an operator must see it even if nobody subscribed.
+    ``level`` is the level of its log line. ``logged`` is true if the server itself logs the event,
+    because an operator must see it even without a subscriber.
     """
 
     level: ClassVar[int] = logging.DEBUG
@@ -70,9 +70,9 @@ class Accepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """A request was turned away before its handler ran. ``reason`` is a short word, for counting.
+    """A request was refused before its handler ran. ``reason`` is one word, for counting.
 
-    ``error`` is what made it so, where that was an exception.
+    ``error`` is the exception that caused the refusal, if there was one.
     """
 
     connection: int
@@ -100,7 +100,7 @@ class Shed(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeadlineMissed(Event):
-    """A connection did not keep to the limit ``deadline`` (``"idle_timeout"``, ...), and was cut."""
+    """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...) and was cut."""
 
     connection: int
     peer: Any
@@ -136,7 +136,7 @@ class Finished(Event):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
-    """The request ended with ``error``. ``peer_gone`` is true where the peer went away.
+    """The request ended with ``error``. ``peer_gone`` is true if the peer disconnected.
 
     ``handle_error`` writes the log line of a failure, so that overriding it replaces that line.
     """
@@ -154,9 +154,9 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackedOff(Event):
-    """The system is out of descriptors or memory: nothing is accepted for ``delay`` seconds.
+    """The system is out of descriptors or memory: the server accepts nothing for ``delay`` seconds.
 
-    Told once a second at most; ``failures`` counts the failed attempts since the last one told.
+    Emitted at most once a second; ``failures`` counts the failed attempts since the last event.
     """
 
     error: OSError
@@ -184,9 +184,9 @@ class Truncated(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stalled(Event):
-    """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is where it is.
+    """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is its stack.
 
-    Told once a place a minute. While it lasts no other fiber runs.
+    Emitted at most once a minute for one place in the code. No other fiber runs meanwhile.
     """
 
     fiber: str

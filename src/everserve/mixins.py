@@ -55,8 +55,8 @@ class ThreadingMixIn(_ThreadHookMixIn):
     """Handle each request in a new thread, without bound.
 
     ``daemon_threads`` (default ``False``): the interpreter may exit while threads run.
-    ``block_on_close`` (default ``True``): ``server_close`` waits for those that are no daemons.
-    Where the system has no thread left the request is closed.
+    ``block_on_close`` (default ``True``): ``server_close`` waits for the non-daemon threads.
+    If the system has no thread left, the request is closed.
     """
 
     _everserve = RuntimeSlot(ThreadStrategy)
@@ -64,22 +64,22 @@ class ThreadingMixIn(_ThreadHookMixIn):
 
     @Reading
     def _threads(self) -> list[threading.Thread]:
-        """The threads that run: the standard library's name."""
+        """The threads that run. The standard library has this name."""
         strategy = self._everserve.strategy
         return list(strategy.running) if isinstance(strategy, ThreadStrategy) else []
 
 
 class ThreadPoolMixIn(_ThreadHookMixIn):
-    """Handle requests in at most ``max_workers`` threads, which are kept and used again.
+    """Handle requests in at most ``max_workers`` threads, which are reused.
 
-    A place is taken before a connection is accepted, so that what is too much waits in the kernel's
-    queue. Class attributes:
+    The pool reserves a place before it accepts a connection, so excess connections wait in the
+    kernel's queue. Class attributes:
 
     - ``max_workers`` (threads, default 64): started when needed
     - ``max_connections`` (default ``None``: as many as workers): above ``max_workers``, accepted
       connections wait here for a worker
     - ``worker_idle_timeout`` (seconds, default 10): a worker without work ends after that
-    - ``daemon_threads`` (default ``True``): an idle worker does not hold the interpreter back
+    - ``daemon_threads`` (default ``True``): an idle worker does not keep the interpreter alive
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
     """
 
@@ -93,18 +93,18 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
 class FiberMixIn(_ThreadHookMixIn):
     """Handle each request in a fiber: the same blocking ``handle()``, a hundred thousand at a time.
 
-    What waits on ``self.request``, ``rfile`` or ``wfile`` lets the other fibers run, and so does
-    ``everserve.fibers`` (``sleep``, ``Event``, ``Queue``, ...). Whatever else blocks, blocks them all:
-    give it to ``everserve.fibers.offload``. Class attributes:
+    A wait on ``self.request``, ``rfile`` or ``wfile`` lets the other fibers run, and so does a wait in
+    ``everserve.fibers`` (``sleep``, ``Event``, ``Queue``, ...). Any other blocking call blocks all
+    fibers: pass it to ``everserve.fibers.offload``. Class attributes:
 
-    - ``stall_threshold`` (seconds, default 0.1; ``None``: never): a handler that holds the loop for
-      longer is reported, with its stack, by the event ``Stalled``, once a place a minute
-    - ``coalesce_writes`` (default ``True``): what a handler writes to ``wfile`` leaves together when
-      it next waits
-    - ``shutdown_grace`` (seconds, default 5): the fibers live on the thread of ``serve_forever``;
-      after ``shutdown()`` it goes on for those in progress for so long, then cuts them
-    - ``block_on_close`` (default ``True``): ``server_close`` waits for that;
-      ``daemon_threads`` (default ``False``): nothing waits for them
+    - ``stall_threshold`` (seconds, default 0.1; ``None``: never): the event ``Stalled`` reports a
+      handler that holds the loop for longer, with its stack, once a minute for one place in the code
+    - ``coalesce_writes`` (default ``True``): all that a handler writes to ``wfile`` is sent together
+      when it next waits
+    - ``shutdown_grace`` (seconds, default 5): the fibers run on the thread of ``serve_forever``; after
+      ``shutdown()`` it runs those in progress for this time, then cuts them
+    - ``block_on_close`` (default ``True``): ``server_close`` waits for the fibers to end;
+      ``daemon_threads`` (default ``False``): if true, nothing waits for them
     """
 
     _everserve = RuntimeSlot(FiberStrategy)
@@ -119,15 +119,15 @@ if hasattr(os, "fork"):
     class ForkingMixIn(_StrategyMixIn):
         """Handle each request in a new process.
 
-        ``max_children`` (default 40): more requests wait. ``timeout`` (seconds, default 300): as in
+        ``max_children`` (default 40): further requests wait. ``timeout`` (seconds, default 300): as in
         ``BaseServer``; ``handle_timeout`` collects children. ``block_on_close`` (default ``True``):
         ``server_close`` waits for the children. ``active_children``: their process ids.
 
-        A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the
-        parent, other changes do not. Only children that were started here are waited for.
+        A child has a copy of the server. ``stop``, ``shutdown`` and ``draining`` on it reach the
+        parent; other changes do not. The server waits only for children that it started.
 
-        Events are emitted in the parent alone, to which the child reports. ``Failed`` has a
-        ``RemoteError`` in the place of the exception.
+        Only the parent emits events; the child reports to it. ``Failed`` has a ``RemoteError`` in
+        place of the exception.
         """
 
         _everserve = RuntimeSlot(ForkStrategy)
@@ -141,7 +141,7 @@ if hasattr(os, "fork"):
             return strategy.children if isinstance(strategy, ForkStrategy) else None
 
         def collect_children(self, *, blocking: bool = False) -> None:
-            """Take note of the children that have ended; of all, waiting for them, if ``blocking``."""
+            """Collect the children that have ended; if ``blocking``, wait for all and collect them."""
             strategy = self._everserve.strategy
             if isinstance(strategy, ForkStrategy):
                 strategy.collect(blocking=blocking)

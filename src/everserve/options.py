@@ -1,7 +1,7 @@
-"""The options of a server: each declared once, with its unit, its default, its check and what it does.
+"""The options of a server: each is declared once, with its unit, default, check and description.
 
-``serve`` makes class attributes of them; the command line makes its options of this table. What their
-attributes must be to count is in ``settings``.
+``serve`` sets them as class attributes; the command line builds its own options from this table.
+``settings`` defines which attribute values count as options.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)
 class Option:
     """One option. ``read`` checks a value, or a text of the command line, and returns it.
 
-    ``default`` is that of the classes; ``is_flag``: it is on or off; ``is_text``: a text can say it, so
-    that the command line has it; ``of_streams``: it has no meaning for datagrams.
+    ``default`` is the default of the classes. ``is_flag``: the option is on or off. ``is_text``: it can
+    be given as text, so the command line has it. ``of_streams``: it has no meaning for datagrams.
     """
 
     name: str
@@ -52,20 +52,20 @@ class Option:
 
     @property
     def default(self) -> Any:
-        """The value where none is set."""
+        """The value if none is set."""
         return _DEFAULTS[self.name]
 
     @property
     def may_be_none(self) -> bool:
-        """True where ``None`` means that there is no limit, or that the system chooses."""
+        """True if ``None`` is a value: there is no limit, or the system chooses."""
         is_type = TYPES.get(self.name)
         return self.default is None or (is_type is not None and is_type(None))
 
     def check(self, value: Any) -> Any:
-        """``value`` as the server takes it. Raises ``OptionError``, which says what would do."""
+        """``value`` as the server takes it. Raises ``OptionError``, which names the accepted values."""
         try:
             return self.read(value)
-        except EverserveError:  # an OptionError, or a TLSConfigError: it says what was wrong
+        except EverserveError:  # an OptionError or a TLSConfigError: its message explains the fault
             raise
         except (TypeError, ValueError):
             raise OptionError(f"{self.name} = {value!r}: wants {self.wanted}") from None
@@ -100,7 +100,7 @@ def _rate(value: Any) -> float:
 
 
 def _message(value: Any) -> bytes:
-    """Bytes as they are; of a text, escapes such as ``\\r\\n`` mean what they say."""
+    """Bytes unchanged; in a text, escapes such as ``\\r\\n`` are decoded."""
     if isinstance(value, bytes):
         return value
     return str(value).encode().decode("unicode_escape").encode("latin-1")
@@ -128,7 +128,7 @@ def _mode(value: Any) -> int:
 
 
 def _policy(value: Any) -> Overload:
-    """A function is a policy of one's own."""
+    """A function is a custom policy."""
     if isinstance(value, OverloadPolicy) or value in POLICIES:
         policy: Overload = value
         return policy
@@ -291,10 +291,10 @@ OPTIONS: Mapping[str, Option] = {
 
 
 def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
-    """The checked values of ``options``, to be class attributes of a ``server_class``.
+    """The checked values of ``options``, for use as class attributes of a ``server_class``.
 
-    Raises ``OptionError`` for a value that will not do, and for a name that does not exist, or that
-    this kind of server lacks.
+    Raises ``OptionError`` for a value that is not accepted, for an unknown name, and for an option
+    that has no meaning for this kind of server.
     """
     checked = {}
     for name, value in options.items():

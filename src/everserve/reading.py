@@ -1,8 +1,8 @@
 """Attributes that give way to a program's own of the same name, and how everserve reads its options.
 
 A subclass written for the standard library may have had its own ``self.connections`` or ``stop()``
-for years. What is new on servers and handlers and is computed is a ``Reading``; everserve itself uses
-none of its new public names.
+for years. So each new computed attribute of servers and handlers is a ``Reading``, and everserve
+itself uses none of its new public names.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def attribute_of(owner: object, name: str, otherwise: Any = None) -> Any:
 
 
 class DefaultInt(int):
-    """A class's own default of an attribute: it can be told from the same number set by a program."""
+    """The default of a class attribute: distinguishable from the same number set by a program."""
 
 
 class Reading(Generic[ValueT]):
-    """Like ``property``, for reading only; an assignment on the instance takes its place."""
+    """Like ``property``, for reading only; an assignment on the instance replaces it."""
 
     def __init__(self, read: Callable[[Any], ValueT]) -> None:
         self._read = read
@@ -43,7 +43,7 @@ class Reading(Generic[ValueT]):
 
 
 class InstanceReading(Reading[ValueT]):
-    """A ``Reading`` that is ``None`` on the class, as an attribute of the standard library is there."""
+    """A ``Reading`` that is ``None`` on the class, as the standard library's attribute is."""
 
     @overload  # type: ignore[override]
     def __get__(self, instance: None, owner: type) -> None: ...

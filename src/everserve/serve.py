@@ -1,4 +1,4 @@
-"""``serve`` and ``make_server``: a handler, addresses and one word, and it runs.
+"""``serve`` and ``make_server``: run a handler class on addresses, with a strategy chosen by name.
 
 They choose the ready-made class, set the modern defaults and the options, and bind.
 """
@@ -42,7 +42,7 @@ DEFAULT_CONCURRENCY: Concurrency = "fibers"
 
 
 class ServerOptions(TypedDict, total=False):
-    """The options of ``serve`` and ``make_server``; ``everserve.options`` says what each does."""
+    """The options of ``serve`` and ``make_server``; ``everserve.options`` describes each."""
 
     max_workers: int
     max_connections: int | None
@@ -111,17 +111,17 @@ def serve(
 
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
-    ``unixgram:/path`` or ``fd://3``; ``tls://...`` is TCP with TLS, for which ``tls`` is given. Or,
-    in the place of both, ``{address: handler, ...}``: each address has a handler of its own.
-    ``concurrency`` is one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the
-    first signal requests in progress have ``grace`` seconds; a second one cuts. One thread serves all
-    addresses, over one accept loop.
+    ``unixgram:/path`` or ``fd://3``. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In
+    place of both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is
+    one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests
+    in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
+    addresses, with one accept loop.
 
-    ``options`` are those of ``everserve.options``. Addresses are reused on POSIX and Nagle's algorithm
-    is off, unless they say otherwise.
+    ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, and
+    Nagle's algorithm is off.
 
-    Returns how the stop went. Raises ``AddressError`` and ``OptionError`` for what cannot be read,
-    ``OSError`` for what the system refuses.
+    Returns the report of the stop. Raises ``AddressError`` and ``OptionError`` for arguments that are
+    not accepted, ``OSError`` for what the system refuses.
     """
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         return run(group, grace=grace)
@@ -136,7 +136,8 @@ def make_group(
 ) -> ServerGroup[TCPServer]:
     """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
-    ``tls`` is for those that are ``tls://``; where none is, it is for all of them. Raises as ``serve``.
+    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none. Raises as
+    ``serve``.
     """
     places = _places(handler, addresses)
     secure = any(place.scheme == "tls" for place, _ in places)
@@ -177,7 +178,7 @@ def make_server(
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     **options: Unpack[ServerOptions],
 ) -> TCPServer:
-    """A server for ``serve``, bound and listening, that does not serve yet."""
+    """A server as ``serve`` makes it: bound and listening, but not serving yet."""
     where = Address.parse(address)
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
@@ -205,7 +206,7 @@ def _configured(where: Address, concurrency: str, options: ServerOptions) -> typ
 
 
 def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
-    """Raise ``OptionError`` for what does not go together."""
+    """Raise ``OptionError`` for options that contradict each other."""
     if where.scheme == "tls" and chosen.get("tls") is None:
         raise OptionError(
             f"{where}: needs a certificate: --tls-cert, or in code tls=everserve.TLS(certfile, keyfile)"

@@ -1,7 +1,7 @@
-"""The settings of a server: what its attributes say, where they are options at all.
+"""The settings of a server, read from those of its attributes that are options.
 
 A subclass written for the standard library may have had its own ``tls``, ``access`` or ``overload`` for
-years. So a public attribute is taken for an option only where its value has exactly the option's type.
+years. So a public attribute counts as an option only if its value has exactly the option's type.
 """
 
 from __future__ import annotations
@@ -147,14 +147,14 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "stall_threshold": _is_optional_number,
     "shutdown_grace": _is_grace,
 }
-"""What has exactly an option's type, and its range. The standard library's own are not among them."""
+"""Checks for the exact type and range of each option, except the standard library's attributes."""
 
 _STANDARD: Mapping[str, Callable[[Any], Any]] = {
     "max_children": int,
     "daemon_threads": bool,
     "block_on_close": bool,
 }
-"""Attributes of the standard library: what it would make of any value."""
+"""Attributes of the standard library, with the conversion that it applies to any value."""
 
 LAG = 0.01
 """Seconds for which the attributes are not looked at again, unless one of the server is set."""
@@ -165,7 +165,7 @@ _MISSING = object()
 
 
 class SettingsReader:
-    """Reads the settings off a server's attributes, anew each time: a change counts at once.
+    """Reads the settings from a server's attributes, each time again: a change counts at once.
 
     Those that its class has: an option of another strategy has no meaning. Keeps no server alive.
     ``values`` are those of the last ``read()``; ``changed``: an attribute was set since.
@@ -196,7 +196,7 @@ class SettingsReader:
         server = self._server()
         try:
             raw = self._read_all(server)
-        except Exception:  # one has gone, or a property fails
+        except Exception:  # an attribute was deleted, or a property fails
             raw = self._read_each(server)
         try:
             unchanged = raw == self._raw  # by identity first: most are the same objects
@@ -215,14 +215,14 @@ class SettingsReader:
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """A call that reads all those attributes at once, and raises where one is missing."""
-    if len(names) < 2:  # of one name it would return the bare value
+    """A function that reads all those attributes at once, and raises if one is missing."""
+    if len(names) < 2:  # for one name, attrgetter returns the bare value
         return lambda server: tuple(getattr(server, name) for name in names)
     return attrgetter(*names)
 
 
 def _take(name: str, value: Any) -> Any:
-    """The value of an option; its default where the attribute is something else."""
+    """The value of an option, or its default if the attribute is something else."""
     if value is _MISSING:
         return _DEFAULTS[name]
     if name in TYPES:

@@ -49,7 +49,7 @@ def test_networks() -> None:
     assert not Networks()
 
 
-def test_of_the_two_families_each_counts_for_itself() -> None:
+def test_the_two_families_are_separate() -> None:
     assert host_of(V4) not in Networks(["::/0"])
     assert host_of(V6) not in Networks(["0.0.0.0/0"])
 
@@ -59,7 +59,7 @@ def test_a_mapped_network_is_the_one_it_maps() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "host.example", "10.0.0.0/8/8"])
-def test_what_is_no_network(text: str) -> None:
+def test_a_text_that_is_not_a_network(text: str) -> None:
     with pytest.raises(OptionError, match=r"no network: .* write 10\.0\.0\.0/8 or ::1"):
         Networks([text])
 
@@ -86,7 +86,7 @@ def test_every_peer_may_connect_without_rules() -> None:
     assert all(access.permits(address) for address in (V4, V6, MAPPED, "/path", "", None))
 
 
-def test_what_is_allowed_and_what_is_denied() -> None:
+def test_allow_and_deny() -> None:
     access = AccessRules(allow=["192.0.2.0/24", "2001:db8::/32"], deny=["192.0.2.7"])
     assert access.permits(("192.0.2.8", 1))
     assert access.permits(V6)
@@ -112,7 +112,7 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     "text", ["", "10.0.0.0/8", "allow", "forbid 10.0.0.0/8", "allow 10/8/8", "deny x"]
 )
-def test_parse_what_are_no_rules(text: str) -> None:
+def test_parse_refuses_other_texts(text: str) -> None:
     with pytest.raises(OptionError):
         AccessRules.parse(text)
 

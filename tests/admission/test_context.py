@@ -1,4 +1,4 @@
-"""``admission.context``: what the steps of admission share, and how a stage is bounded."""
+"""``admission.context``: the object that the steps of admission share, and the limit of a stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from everserve.errors import ProxyHeaderError
 
 
 class FakeWatchdog:
-    """Keeps what is watched; ``now`` is when a test has it looked at."""
+    """Keeps the watched deadlines; a test checks them at the time ``now``."""
 
     def __init__(self) -> None:
         self.watched: dict[Deadline, float] = {}
@@ -32,7 +32,7 @@ class FakeWatchdog:
 
 
 class FakeProgress:
-    """Notes what is missed, as ``Progress`` does on the connection."""
+    """Records the missed deadline, as ``Progress`` does on the connection."""
 
     def __init__(self) -> None:
         self.missed: list[str] = []
@@ -134,13 +134,13 @@ def test_a_stage_that_takes_too_long(
     assert progress.missed == ["proxy_timeout"]
 
 
-def test_what_is_wrong_with_the_server_is_no_refusal(make: Make, watchdog: FakeWatchdog) -> None:
+def test_a_fault_of_the_server_is_not_a_refusal(make: Make, watchdog: FakeWatchdog) -> None:
     with pytest.raises(ZeroDivisionError):
         make().stage("proxy_timeout", 5.0, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     assert not watchdog.watched
 
 
-def test_what_was_armed_is_watched_until_it_leaves(make: Make, watchdog: FakeWatchdog) -> None:
+def test_an_armed_deadline_is_watched_until_leave(make: Make, watchdog: FakeWatchdog) -> None:
     class Never:
         def due(self, now: float) -> None: ...
 
@@ -155,13 +155,13 @@ def test_what_was_armed_is_watched_until_it_leaves(make: Make, watchdog: FakeWat
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_only_an_answer_that_is_whole_ends_in_order(make: Make, failed: bool) -> None:
+def test_only_a_complete_answer_ends_in_order(make: Make, failed: bool) -> None:
     tls = FakeTLS()
     make(connection(tls=tls, failed=failed)).leave()
     assert len(tls.notified) == (0 if failed else 1)
     assert all(call["last"] and call["timeout"] > 0 for call in tls.notified)
 
 
-def test_without_an_entry_it_leaves_all_the_same(make: Make) -> None:
+def test_leave_works_without_an_entry(make: Make) -> None:
     make(None).leave()
     make(connection()).leave()

@@ -1,4 +1,4 @@
-"""``admission.control``: who may be admitted, asked on the accept loop."""
+"""``admission.control``: which connections the accept loop may admit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PEER = ("192.0.2.7", 4711)
 
 
 class Limits:
-    """What a server allows; ``full`` is true where no more may be in progress."""
+    """The limits of a server; ``full`` is true if no more requests may be in progress."""
 
     max_connections_per_peer: int | None = None
     accept_rate: float | None = None
@@ -72,7 +72,7 @@ def test_access_comes_first(control: AdmissionControl, limits: Limits) -> None:
     limits.full = True
     limits.accept_rate, limits.accept_burst = 0.001, 1
     assert violations(control, limits) == ["access"]
-    limits.access = None  # it has used up nothing of the rate
+    limits.access = None  # the denied one has not used up the rate
     assert violations(control, limits) == ["max_connections"]
     assert violations(control, limits) == ["accept_rate", "max_connections"]
 
@@ -90,7 +90,7 @@ def test_each_limit_is_named(control: AdmissionControl, limits: Limits) -> None:
     assert violations(control, limits)[0] == "accept_rate"
 
 
-def test_what_waits_violates_nothing(control: AdmissionControl, limits: Limits) -> None:
+def test_a_waiting_connection_violates_nothing(control: AdmissionControl, limits: Limits) -> None:
     limits.overload, limits.full, limits.max_handshakes = "wait", True, 0
     assert not control.has_room(limits)
     assert violations(control, limits) == []
@@ -107,7 +107,7 @@ def test_only_a_policy_that_waits_pauses(
     assert (control.pause(limits) > 0) is (overload == "wait")
 
 
-def test_the_rate_makes_wait(control: AdmissionControl, limits: Limits) -> None:
+def test_the_rate_pauses_the_accept_loop(control: AdmissionControl, limits: Limits) -> None:
     limits.overload, limits.accept_rate, limits.accept_burst = "wait", 0.001, 1
     assert control.has_room(limits)
     assert violations(control, limits) == []
@@ -134,8 +134,8 @@ def test_connections_of_a_peer(control: AdmissionControl, limits: Limits) -> Non
         assert violations(control, limits) == []
 
 
-def test_a_peer_that_turns_out_to_be_another(control: AdmissionControl, limits: Limits) -> None:
-    """A PROXY header says after it was counted who is really there."""
+def test_a_peer_whose_address_changes(control: AdmissionControl, limits: Limits) -> None:
+    """A PROXY header gives the real address after the connection was counted."""
     limits.max_connections_per_peer = 1
     entered = connection()
     control.enter(limits, entered)
@@ -144,7 +144,7 @@ def test_a_peer_that_turns_out_to_be_another(control: AdmissionControl, limits: 
     assert len(control.peers) == 0
 
 
-def test_a_limit_that_comes_later_does_not_count_wrong(
+def test_a_limit_that_is_set_later_counts_correctly(
     control: AdmissionControl, limits: Limits
 ) -> None:
     before = connection()
@@ -160,7 +160,7 @@ def test_a_limit_that_comes_later_does_not_count_wrong(
 
 
 def test_a_handshake_counts_from_admission_on(control: AdmissionControl, limits: Limits) -> None:
-    """Not from when it begins: a strategy may admit a hundred before the first one runs."""
+    """Not from its start: a strategy may admit a hundred connections before the first handshake."""
     limits.handshakes_first, limits.max_handshakes = True, 2
     one, two = connection(), connection()
     control.enter(limits, one)
@@ -179,7 +179,7 @@ def test_a_handshake_counts_from_admission_on(control: AdmissionControl, limits:
     assert control.handshakes == 0
 
 
-def test_below_the_limit_no_one_waits_for_a_handshake(
+def test_below_the_limit_nothing_waits_for_a_handshake(
     control: AdmissionControl, limits: Limits
 ) -> None:
     limits.handshakes_first, limits.max_handshakes = True, 2

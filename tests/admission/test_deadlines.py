@@ -1,4 +1,4 @@
-"""``admission.deadlines``: whether a connection keeps to its limits, by a made-up clock and traffic."""
+"""``admission.deadlines``: whether a connection keeps its limits. Clock and traffic are fakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGAN = 1000.0
 
 
 class FakeConnection:
-    """A connection on which what has moved is made up."""
+    """A connection whose traffic a test sets."""
 
     def __init__(self) -> None:
         self.now: Traffic | None = Traffic(0.0, 0, 0, False)
@@ -26,7 +26,7 @@ class FakeConnection:
 
 
 class Watched:
-    """A ``ConnectionDeadlines``, its connection, and what was missed."""
+    """A ``ConnectionDeadlines``, its connection, and the missed deadlines."""
 
     def __init__(self, **limits: float) -> None:
         self.connection = FakeConnection()
@@ -43,7 +43,7 @@ class Watched:
         delivered: int = 0,
         waiting: bool = False,
     ) -> float | None:
-        """Look so many seconds after the beginning; when to look again, counted from there."""
+        """Check so many seconds after the beginning. Returns the time of the next check, from there."""
         self.connection.now = Traffic(quiet, received, delivered, waiting)
         again = self.deadlines.due(BEGAN + after)
         return None if again is None else round(again - BEGAN, 6)
@@ -77,7 +77,7 @@ def test_idle_timeout() -> None:
     assert watched.missed == ["idle_timeout"]
 
 
-def test_what_was_before_the_handler_is_not_its_idleness() -> None:
+def test_time_before_the_handler_does_not_count_as_idle() -> None:
     watched = Watched(idle_timeout=10)
     assert watched.look(5, quiet=100) == 10
 
@@ -92,7 +92,7 @@ def test_write_timeout() -> None:
     assert watched.missed == ["write_timeout"]
 
 
-def test_write_timeout_begins_anew_with_each_byte() -> None:
+def test_write_timeout_starts_again_with_each_byte() -> None:
     watched = Watched(write_timeout=10)
     for step in range(1, 50):
         assert watched.look(5 * step, delivered=step, waiting=True) == 5 * step + 5
@@ -116,33 +116,33 @@ def test_min_receive_rate() -> None:
     assert watched.missed == ["min_receive_rate"]
 
 
-def test_a_byte_a_second_does_not_pass() -> None:
+def test_a_byte_a_second_is_too_slow() -> None:
     watched = Watched(min_receive_rate=10, idle_timeout=60)
     assert watched.look(FIRST_GRACE, quiet=0.5, received=5) is None
     assert watched.missed == ["min_receive_rate"]
 
 
-def test_in_the_first_grace_nothing_is_too_slow() -> None:
+def test_during_the_first_seconds_nothing_is_too_slow() -> None:
     watched = Watched(min_receive_rate=1e9, request_timeout=1)
     assert watched.deadlines.first_look == BEGAN + 1
     watched = Watched(min_receive_rate=1e9, idle_timeout=1)
     assert watched.look(1, quiet=0, received=1) == 2
 
 
-def test_the_earliest_of_all_is_looked_at_first() -> None:
+def test_the_earliest_deadline_is_checked_first() -> None:
     watched = Watched(idle_timeout=30, request_timeout=100, write_timeout=8, min_receive_rate=10)
     assert watched.deadlines.first_look == BEGAN + 4
-    assert watched.look(4, received=1000) == 8  # write_timeout is looked at twice
+    assert watched.look(4, received=1000) == 8  # write_timeout is checked twice
     assert watched.look(8, quiet=1, received=90, delivered=1) == 9
 
 
-def test_it_is_missed_once_and_by_one_name() -> None:
+def test_one_deadline_is_missed_once() -> None:
     watched = Watched(idle_timeout=1, write_timeout=1, min_receive_rate=10)
     watched.look(100, quiet=50, waiting=True)
     assert watched.missed == ["idle_timeout"]
 
 
-def test_where_it_is_not_known_what_moves_the_request_still_ends() -> None:
+def test_with_unknown_traffic_the_request_still_ends() -> None:
     watched = Watched(idle_timeout=1, request_timeout=10)
     watched.connection.now = None
     assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10
@@ -150,7 +150,7 @@ def test_where_it_is_not_known_what_moves_the_request_still_ends() -> None:
     assert watched.missed == ["request_timeout"]
 
 
-def test_a_connection_that_need_not_be_asked_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traffic_is_only_read_if_a_limit_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(request_timeout=10)
     monkeypatch.setattr(watched.connection, "traffic", lambda: pytest.fail("asked"))
     assert watched.deadlines.due(BEGAN + 5) == BEGAN + 10

@@ -1,4 +1,4 @@
-"""``admission.host``: what a handler finds behind its server, if that is one of everserve."""
+"""``admission.host``: the operations of a server of everserve for its handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_each_server_has_one() -> None:
         assert host.connection_of("request") is None
 
 
-def test_so_has_a_server_of_the_standard_library_under_a_mix_in() -> None:
+def test_a_server_of_the_standard_library_under_a_mix_in_has_one() -> None:
     kind = type("Server", (everserve.ThreadingMixIn, socketserver.TCPServer), {})
     with kind(("127.0.0.1", 0), everserve.BaseRequestHandler) as server:
         assert host_of_server(server) is not None
@@ -36,7 +36,7 @@ def test_others_have_none(server: Any) -> None:
     assert host_of_server(server) is None
 
 
-def test_its_base_promises_and_does_nothing() -> None:
+def test_its_base_does_nothing() -> None:
     host = Host()
     for ask in (
         lambda: host.connection_of(None),

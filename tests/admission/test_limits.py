@@ -1,4 +1,4 @@
-"""``admission.limits``: the counters that the accept loop asks."""
+"""``admission.limits``: the counters that the accept loop checks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_peer_without_an_address_is_not_counted() -> None:
     assert len(counter) == 0
 
 
-def test_a_peer_that_has_gone_is_forgotten() -> None:
+def test_a_peer_without_connections_is_removed() -> None:
     counter = PeerCounter()
     peer = ("192.0.2.7", 1)
     counter.add(peer)

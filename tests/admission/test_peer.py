@@ -1,4 +1,4 @@
-"""``admission.peer``: who is there, as a handler asks."""
+"""``admission.peer``: the peer, as a handler sees it."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ def test_a_proxy_of_a_datagram() -> None:
     assert (peer.proxy, peer.proxy_address) == (header, ("127.0.0.1", 53))
 
 
-def test_a_proxy_that_has_gone() -> None:
+def test_a_proxy_that_has_disconnected() -> None:
     connection = SimpleNamespace(proxy=object(), tls=None)
     with socket.socket() as sock:
         assert Peer.of(connection, sock, ("192.0.2.7", 1)).proxy_address is None
 
 
-def test_what_only_looks_like_a_socket() -> None:
+def test_an_object_with_the_interface_of_a_socket() -> None:
     assert Peer.of(None, object(), "someone") == Peer("someone", "tcp")
 
 
-def test_credentials_that_cannot_be_had() -> None:
+def test_credentials_that_the_system_does_not_give() -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.close()
     assert Peer.of(None, sock, "").credentials is None

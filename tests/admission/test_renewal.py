@@ -11,7 +11,7 @@ from everserve.errors import TLSConfigError
 
 
 class Files:
-    """Certificates that change as a test says."""
+    """Certificates that a test changes."""
 
     def __init__(self) -> None:
         self.new = False

@@ -1,4 +1,4 @@
-"""``admission.steps``: what a request goes through where it runs, before its handler."""
+"""``admission.steps``: the steps of a request before its handler."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_their_order() -> None:
     assert names == ["read_proxy_header", "do_handshake", "arm_deadlines"]
 
 
-def test_a_step_of_ones_own(serve: Any, heard: Heard) -> None:
+def test_a_custom_step(serve: Any, heard: Heard) -> None:
     def read_greeting(context: RequestContext) -> None:
         if context.request.recv(6) != b"hello\n":
             raise Refusal("impolite")
@@ -102,7 +102,7 @@ def test_the_header_is_taken_and_nothing_else(serve: Any, heard: Heard) -> None:
     assert heard.of(Opened)[0].peer == REAL
 
 
-def test_an_answer_before_the_handler_is_no_ones(serve: Any, heard: Heard) -> None:
+def test_bytes_before_the_header_are_refused(serve: Any, heard: Heard) -> None:
     server = serve(**TRUSTED)
     with connect(server.server_address) as client, suppress(ConnectionResetError):
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -124,7 +124,7 @@ def test_the_header_then_tls(serve: Any, heard: Heard, certificates: Certificate
     assert heard.of(Opened)[0].peer == REAL
 
 
-def test_a_context_of_ones_own_will_do(serve: Any, certificates: Certificates) -> None:
+def test_a_custom_context_is_accepted(serve: Any, certificates: Certificates) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.server)
     given = serve(tls=context)
@@ -141,7 +141,7 @@ def test_a_context_of_ones_own_will_do(serve: Any, certificates: Certificates) -
 
 
 @pytest.mark.parametrize("value", [True, False, "server.pem", "context"])
-def test_a_tls_that_is_no_tls_is_the_programs_own(
+def test_a_tls_attribute_of_another_type_is_the_programs_own(
     serve: Any, certificates: Certificates, value: Any
 ) -> None:
     server = serve()
@@ -160,7 +160,7 @@ def test_reload_without_tls(serve: Any) -> None:
         serve().reload_tls()
 
 
-def test_a_renewed_certificate_is_shown_to_new_connections(
+def test_new_connections_get_a_renewed_certificate(
     serve: Any, certificates: Certificates, tmp_path: Path
 ) -> None:
     cert, key = tmp_path / "cert", tmp_path / "key"
@@ -208,7 +208,7 @@ def test_a_watch_finds_a_renewed_certificate(
 
 
 class Wishing(everserve.StreamRequestHandler[Any, Any]):
-    """Says ``go``, starts TLS, and answers."""
+    """Sends ``go``, starts TLS, and answers."""
 
     def handle(self) -> None:
         assert self.rfile.readline() == b"STARTTLS\n"
@@ -232,7 +232,7 @@ def test_start_tls(serve: Any, heard: Heard, certificates: Certificates) -> None
     heard.wait_for(Finished)
 
 
-def test_what_came_in_clear_is_not_taken_for_tls(
+def test_cleartext_before_tls_is_discarded(
     serve: Any, heard: Heard, certificates: Certificates
 ) -> None:
     server = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
@@ -262,10 +262,10 @@ def test_start_tls_that_fails(
     assert server._everserve.control.handshakes == 0
 
 
-def test_what_is_no_tls_is_the_peers_fault(
+def test_bytes_that_are_not_tls_are_the_peers_fault(
     serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No error and no traceback: anyone who can connect could fill the log with them."""
+    """No error and no traceback: any client could fill the log with them."""
     starting = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
     with connect(starting.server_address) as raw:
         raw.sendall(b"STARTTLS\n")
@@ -301,7 +301,7 @@ def test_start_tls_needs_a_certificate(serve: Any) -> None:
 
 
 def test_the_end_is_sent_in_tls(serve: Any, certificates: Certificates) -> None:
-    """A close_notify, so that the client knows that no one has cut the answer."""
+    """With a close_notify, so that the client knows that the answer is complete."""
 
     class Bye(everserve.StreamRequestHandler[Any, Any]):
         def handle(self) -> None:
@@ -342,7 +342,7 @@ def test_over_tcp_it_is_not(serve: Any, heard: Heard) -> None:
     class Look(everserve.StreamRequestHandler[Any, Any]):
         def handle(self) -> None:
             seen.append(type(self.request).__name__)
-            self.rfile.read()  # what is left unread would reset the connection under the client
+            self.rfile.read()  # unread bytes would reset the connection
 
     ask(serve(Look, idle_timeout=60).server_address, b"line\n")
     heard.wait_for(Finished)

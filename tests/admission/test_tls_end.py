@@ -1,4 +1,4 @@
-"""How a TLS stream ends: a whole answer says so, one that was cut does not."""
+"""The end of a TLS stream: close_notify after a complete answer, none after a truncated one."""
 
 import socket
 import ssl
@@ -26,7 +26,7 @@ class Answers(everserve.StreamRequestHandler[Any, Any]):
 
 @pytest.mark.parametrize("kind", [everserve.ThreadingTCPServer, everserve.FiberTCPServer])
 @pytest.mark.parametrize(("asked", "is_whole"), [(b"answer\n", True), (b"fail\n", False)])
-def test_only_a_handler_that_did_not_fail_says_that_it_has_ended(
+def test_only_a_handler_that_did_not_fail_ends_the_stream_in_order(
     kind: type[everserve.TCPServer], asked: bytes, is_whole: bool, certificates: Certificates
 ) -> None:
     attributes = {

@@ -1,4 +1,4 @@
-"""``admission.watchdog``: one thread that looks at each deadline when it is due."""
+"""``admission.watchdog``: one thread that checks each deadline when it is due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = 3600.0
 
 
 class Due:
-    """Is looked at, and says when again."""
+    """A deadline that returns the given time of its next check."""
 
     def __init__(self, *again: float | None) -> None:
         self._again = iter(again)
@@ -56,7 +56,7 @@ def test_nothing_to_watch_is_no_thread(watchdog: Watchdog) -> None:
     assert len(watchdog) == 0
 
 
-def test_it_looks_in_the_order_of_time(watchdog: Watchdog) -> None:
+def test_it_checks_in_the_order_of_time(watchdog: Watchdog) -> None:
     order: list[str] = []
 
     class Named(Due):
@@ -87,7 +87,7 @@ def test_an_earlier_one_is_not_missed(watchdog: Watchdog) -> None:
     assert not far.looks
 
 
-def test_it_looks_again_when_asked_to(watchdog: Watchdog) -> None:
+def test_it_checks_again_at_the_returned_time(watchdog: Watchdog) -> None:
     deadline = Due(0.0, 0.001, None)
     watchdog.watch(deadline, monotonic())
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_a_deadline_that_is_past_is_due_at_once(watchdog: Watchdog) -> None:
     deadline.wait()
 
 
-def test_what_is_forgotten_is_not_looked_at(watchdog: Watchdog) -> None:
+def test_a_forgotten_deadline_is_not_checked(watchdog: Watchdog) -> None:
     forgotten, other = Due(), Due()
     soon = monotonic() + 0.02
     watchdog.watch(forgotten, soon)
@@ -112,7 +112,7 @@ def test_what_is_forgotten_is_not_looked_at(watchdog: Watchdog) -> None:
     watchdog.forget(forgotten)  # once more does no harm
 
 
-def test_forgetting_while_it_looks(watchdog: Watchdog) -> None:
+def test_forgetting_during_a_check(watchdog: Watchdog) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(Due):
@@ -132,7 +132,7 @@ def test_forgetting_while_it_looks(watchdog: Watchdog) -> None:
     assert len(slow.looks) == 1
 
 
-def test_one_that_fails_does_not_end_the_others(
+def test_a_failure_of_one_does_not_stop_the_others(
     watchdog: Watchdog, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Failing:
@@ -159,7 +159,7 @@ def test_the_thread_ends_when_nothing_is_left(watchdog: Watchdog) -> None:
     again.wait()
 
 
-def test_close_does_not_wait_for_what_is_forgotten(watchdog: Watchdog) -> None:
+def test_close_does_not_wait_for_forgotten_deadlines(watchdog: Watchdog) -> None:
     first, second = Due(), Due()
     for deadline in (first, second):
         watchdog.watch(deadline, monotonic() + HOUR)
@@ -172,7 +172,7 @@ def test_close_does_not_wait_for_what_is_forgotten(watchdog: Watchdog) -> None:
     assert not thread.is_alive()
 
 
-def test_those_that_came_and_went_leave_nothing(watchdog: Watchdog) -> None:
+def test_past_deadlines_leave_nothing(watchdog: Watchdog) -> None:
     keep = Due()
     watchdog.watch(keep, monotonic() + HOUR)
     for _ in range(10_000):
@@ -184,8 +184,8 @@ def test_those_that_came_and_went_leave_nothing(watchdog: Watchdog) -> None:
     watchdog.forget(keep)
 
 
-def test_what_is_forgotten_is_not_kept_alive(watchdog: Watchdog) -> None:
-    """A deadline holds its connection, with all the memory of its TLS."""
+def test_a_forgotten_deadline_is_not_kept_alive(watchdog: Watchdog) -> None:
+    """A deadline references its connection, with all the memory of its TLS."""
     gone = Due()
     watchdog.watch(gone, monotonic() + HOUR)
     watchdog.watch(gone, monotonic() + 2 * HOUR)
@@ -219,7 +219,7 @@ def in_parallel(function: Callable[[Any], None], shares: list[Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_begins_anew(watchdog: Watchdog) -> None:
+def test_a_forked_child_starts_without_deadlines(watchdog: Watchdog) -> None:
     mine = Due()
     watchdog.watch(mine, monotonic() + HOUR)
     pid = os.fork()

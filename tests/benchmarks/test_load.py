@@ -1,4 +1,4 @@
-"""The load generator: it stays on loopback, is bounded, and notices a server that cheats."""
+"""The load generator: it stays on loopback, is bounded, and detects wrong replies."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def load(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[int]:
-    """The port of a server that sends ``answer`` to its first client and then leaves."""
+    """The port of a server that sends ``answer`` to its first client and then closes."""
 
     def serve() -> None:
         client, _ = listener.accept()
@@ -80,7 +80,7 @@ def test_refuses_an_unknown_mode() -> None:
     assert load("flood", "--port", "9").returncode == 2
 
 
-def test_ends_with_a_message_where_nobody_listens() -> None:
+def test_ends_with_a_message_if_nothing_listens() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         done = load("echo", "--port", str(unheard.getsockname()[1]))
@@ -121,7 +121,7 @@ def test_notices_a_wrong_reply(answer: bytes, fault: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
-def test_measures_an_honest_server(mode: str, arguments: tuple[str, ...]) -> None:
+def test_measures_a_correct_server(mode: str, arguments: tuple[str, ...]) -> None:
     with served(PEERS["c"], mode, "unused", SETTINGS) as server:
         figures = run_load(server, SETTINGS, *arguments)
     assert figures["messages"] > 0
@@ -144,7 +144,7 @@ def test_measures_an_honest_server(mode: str, arguments: tuple[str, ...]) -> Non
     ids="-".join,
 )
 @pytest.mark.parametrize("peer", ["everserve", "asyncio-protocol"])
-def test_speaks_tls(peer: str, arguments: tuple[str, ...]) -> None:
+def test_uses_tls(peer: str, arguments: tuple[str, ...]) -> None:
     with served(PEERS[peer], "tls", sys.executable, SETTINGS) as server:
         figures = run_load(server, SETTINGS, *arguments, *TLS)
         assert server.complaint() == ""
@@ -153,7 +153,7 @@ def test_speaks_tls(peer: str, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["echo", "handshake"])
-def test_speaks_no_tls_without_openssl(mode: str) -> None:
+def test_has_no_tls_without_openssl(mode: str) -> None:
     program = [str(programs.load()), mode, "--port", "9", *TLS]
     assert subprocess.run(program, capture_output=True, timeout=30, check=False).returncode == 2
 
@@ -193,7 +193,7 @@ def test_notices_a_wrong_reply_over_tls(mode: str) -> None:
 
 
 @needs_openssl
-def test_a_handshake_wants_tls_1_3() -> None:
+def test_a_handshake_requires_tls_1_3() -> None:
     with answering_tls(b"", maximum_version=ssl.TLSVersion.TLSv1_2) as port:
         done = load(
             "handshake",
@@ -208,7 +208,7 @@ def test_a_handshake_wants_tls_1_3() -> None:
 
 
 @pytest.mark.parametrize("peer", ["everserve-armed", "everserve-patient"])
-def test_limits_and_deadlines_let_the_load_in(peer: str) -> None:
+def test_limits_and_deadlines_admit_the_load(peer: str) -> None:
     with served(PEERS[peer], "echo", sys.executable, SETTINGS) as server:
         figures = run_load(server, SETTINGS, "echo", *SMALL)
         assert server.complaint() == ""
@@ -216,26 +216,26 @@ def test_limits_and_deadlines_let_the_load_in(peer: str) -> None:
 
 
 @pytest.mark.parametrize("peer", ["everserve-full", "everserve-threads-full"])
-def test_counts_who_is_refused_by_a_full_server(peer: str) -> None:
+def test_counts_the_refusals_of_a_full_server(peer: str) -> None:
     with served(PEERS[peer], "echo", sys.executable, SETTINGS) as server:
         figures = measure.refused(server, SETTINGS, ("refused", *SMALL, "--idle", "1"))
     assert figures["messages"] > 0
     assert figures["cpu_us"] > 0
 
 
-def test_counts_who_is_denied() -> None:
+def test_counts_denied_connections() -> None:
     with served(PEERS["everserve-denied"], "echo", sys.executable, SETTINGS) as server:
         assert measure.refused(server, SETTINGS, ("refused", *SMALL))["messages"] > 0
 
 
-def test_notices_who_is_let_in() -> None:
+def test_an_admitted_connection_is_a_failure() -> None:
     with served(PEERS["everserve"], "echo", sys.executable, SETTINGS) as server:
-        with pytest.raises(Failed, match="4 connections were let in"):
+        with pytest.raises(Failed, match="4 connections were admitted"):
             measure.refused(server, SETTINGS, ("refused", *SMALL))
 
 
 def drip(due: float, *options: str) -> Figures:
-    """Ten that drip, and a server with these options that may cut them."""
+    """Ten clients that drip, and a server with these options that may cut them."""
     peer = replace(PEERS["everserve"], arguments=options)
     with served(peer, "lines", sys.executable, SETTINGS) as server:
         return run_load(server, SETTINGS, "drip", *SMALL, "--drips", "10", "--due", str(due))
@@ -263,7 +263,7 @@ def test_notices_drips_that_are_not_cut_when_due(
         drip(due, *options)
 
 
-def test_tells_how_the_others_do_among_drips() -> None:
+def test_measures_the_other_connections_among_drips() -> None:
     settings = replace(SETTINGS, drips=10)
     peer = replace(PEERS["everserve"], arguments=("--set=idle_timeout=0.5",))
     with served(peer, "lines", sys.executable, settings) as server:

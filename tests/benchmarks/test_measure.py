@@ -1,4 +1,4 @@
-"""Starting and ending servers: none is left behind, and one that cannot start says why."""
+"""Starting and ending servers: none is left behind, and a failure to start is explained."""
 
 import shutil
 import sys
@@ -41,14 +41,14 @@ def test_ends_the_server_when_the_block_fails() -> None:
     assert not lives(server.pid)
 
 
-def test_tells_why_a_server_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_why_a_server_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = program(tmp_path, monkeypatch, "import no_such_module")
     with pytest.raises(CannotStart, match="no_such_module"):
         with served(peer, "echo", sys.executable, SETTINGS):
             pass
 
 
-def test_output_that_is_no_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_without_a_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = program(tmp_path, monkeypatch, "print('hello')\nimport time\ntime.sleep(60)")
     with pytest.raises(CannotStart, match="no port"):
         with served(peer, "echo", sys.executable, SETTINGS):
@@ -56,7 +56,7 @@ def test_output_that_is_no_port_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 @needs_compiler
-def test_a_server_that_has_died_has_failed() -> None:
+def test_a_server_that_has_ended_has_failed() -> None:
     with served(STD, "echo", sys.executable, SETTINGS) as server:
         server.process.kill()
         server.process.wait()

@@ -1,4 +1,4 @@
-"""What is made before anything is measured: C programs, made again when stale, and a certificate."""
+"""The preparations of a measurement: C programs, rebuilt when stale, and a certificate."""
 
 import os
 import shutil
@@ -43,20 +43,22 @@ def test_a_program_is_built_anew_when_a_source_is_newer(source: Path) -> None:
 
 
 @needs_compiler
-def test_a_program_that_does_not_compile_is_told(source: Path, binaries: Path) -> None:
+def test_a_program_that_does_not_compile_is_reported(source: Path, binaries: Path) -> None:
     source.write_text("int main(void) { return answer; }\n")
     with pytest.raises(CannotStart, match="answer does not compile"):
         programs.compiled("answer", [source])
     assert list(binaries.iterdir()) == []
 
 
-def test_no_compiler_is_told(monkeypatch: pytest.MonkeyPatch, binaries: Path, source: Path) -> None:
+def test_a_missing_compiler_is_reported(
+    monkeypatch: pytest.MonkeyPatch, binaries: Path, source: Path
+) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(CannotStart, match="set CC"):
         programs.compiled("answer", [source])
 
 
-def test_missing_headers_are_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_headers_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "has_headers", lambda: False)
     with pytest.raises(
         CannotStart, match=r"^openssl/ssl\.h is missing: apt-get install libssl-dev$"

@@ -22,7 +22,7 @@ def test_works_are_chosen_by_name_and_by_group() -> None:
     assert [work.name for work in chosen(["large", "echo"])] == ["echo", "large-16k", "large-1m"]
 
 
-def test_an_unknown_work_is_told_with_what_there_is() -> None:
+def test_the_error_of_an_unknown_work_lists_all_works() -> None:
     with pytest.raises(
         KeyError, match="no work ehco: choose from active, armed, connect, drips, echo"
     ):

@@ -39,7 +39,7 @@ HANDLER_PLACES = {
 
 
 class Notes:
-    """What handlers report at their end, in whatever process they run."""
+    """The reports of handlers at their end, from any process."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -48,7 +48,7 @@ class Notes:
         os.write(self._writer, f"{text}\n".encode())
 
     def read(self, limit: float) -> str:
-        """What has been added; an empty text if nothing has been in time."""
+        """The added text; empty if none was added in time."""
         if not select.select([self._reader], [], [], limit)[0]:
             return ""
         return os.read(self._reader, 65536).decode().strip()
@@ -67,7 +67,7 @@ def handler_trial(
     notes: Notes,
     limit: float,
 ) -> str | None:
-    """Handle one request with a handler's own ``attributes``; what went wrong, if anything did."""
+    """Handle one request with a handler's own ``attributes``. Returns the problem, if there is one."""
     handler = HANDLER_PLACES[place](_reporting(kind, base, attributes, notes), attributes)
     notes.read(0)  # of a trial that failed
     program = type("Program", (kind.server_class,), {"handle_error": reply_error})
@@ -84,7 +84,7 @@ def handler_trial(
 
 
 def _reporting(kind: Kind, base: str, attributes: dict[str, Any], notes: Notes) -> Any:
-    """A handler class that reports at its end what the program has lost."""
+    """A handler class that reports at its end the attributes that the program has lost."""
 
     class Reporting(_base(kind, base)):  # type: ignore[misc]
         def handle(self) -> None:

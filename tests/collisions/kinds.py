@@ -1,6 +1,6 @@
 """The servers that the collision tests run on, and how one request to each is made.
 
-Each test runs on the standard library's servers too, so that what it expects is known to hold there.
+Each test runs on the standard library's servers too, which proves that its expectations hold there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.clients import Background
 import everserve
 
 LIMIT = 5.0
-"""Seconds until a trial is given up; no trial that passes comes near it."""
+"""The time limit of a trial in seconds; a passing trial never comes near it."""
 
 QUESTION, ANSWER = b"ping\n", b"PING\n"
 
@@ -44,7 +44,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of server: whose it is, where its requests run, what they travel over."""
+    """One kind of server: its library, its strategy, its transport."""
 
     home: str
     strategy: str
@@ -55,7 +55,7 @@ class Kind:
 
     @property
     def number(self) -> int:
-        """Which values of a table the names of a trial begin with; not the same for each kind."""
+        """The index of the first value of a trial in a table: it differs between kinds."""
         return list(STRATEGIES).index(self.strategy) + list(TRANSPORTS).index(self.transport)
 
     @property
@@ -90,7 +90,7 @@ class Kind:
 
     @property
     def poll_interval(self) -> float:
-        """The standard library's ``shutdown`` waits for the next look; everserve's does not."""
+        """The standard library's ``shutdown`` waits for the next poll; everserve's does not."""
         return 0.5 if self.home == EVERSERVE else 0.005
 
     def handler(self, **attributes: Any) -> Any:
@@ -101,7 +101,7 @@ class Kind:
         return str(folder / f"s{next(_numbers)}") if self.is_unix else ("127.0.0.1", 0)
 
     def ask(self, server: Any, folder: Path, limit: float = LIMIT) -> bytes:
-        """What the server answers to ``QUESTION``."""
+        """The server's answer to ``QUESTION``."""
         if self.is_stream:
             return clients.ask(server.server_address, QUESTION, limit=limit)
         with socket.socket(server.socket.family, socket.SOCK_DGRAM) as client:
@@ -124,7 +124,7 @@ class Kind:
 
 
 def _serve_or_close(server: Any, poll_interval: float) -> None:
-    """A client of a server that has failed is not to wait."""
+    """Close a server that has failed, so that its client does not wait."""
     try:
         server.serve_forever(poll_interval)
     except BaseException:
@@ -142,7 +142,7 @@ def upper(handler: Any) -> None:
 
 
 def reply_error(server: Any, request: Any, client_address: Any) -> None:
-    """``handle_error`` that lets the client, and so the test, know the error at once."""
+    """A ``handle_error`` that sends the error to the client, so that the test fails at once."""
     answer = f"failed: {sys.exception()!r}".encode()
     if isinstance(request, tuple):
         request[1].sendto(answer, client_address)
@@ -237,7 +237,7 @@ def _has(owner: Any, name: str, value: Any) -> bool:
 def trial(
     kind: Kind, folder: Path, place: str, attributes: dict[str, Any], limit: float = LIMIT
 ) -> str | None:
-    """Serve one request with a program's own ``attributes``; what went wrong, if anything did."""
+    """Serve one request with a program's own ``attributes``. Returns the problem, if there is one."""
     try:
         base = type("Base", (kind.server_class,), {"handle_error": reply_error})
         program = PLACES[place](base, attributes)
@@ -270,7 +270,7 @@ def must_pass(
 
 
 def culprit(names: list[str], attempt: Callable[[Iterable[str]], object]) -> str:
-    """One of the names with which ``attempt`` finds a problem, by halves."""
+    """One of the names with which ``attempt`` finds a problem, by bisection."""
     while len(names) > 1:
         half = len(names) // 2
         names = names[:half] if attempt(names[:half]) else names[half:]

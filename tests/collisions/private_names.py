@@ -27,7 +27,7 @@ STANDARD = {
     "_handle_request_noblock",
     "_threads",
 }
-"""Those that programs use, on any of our servers."""
+"""The private names of the standard library that programs use."""
 
 
 def classes() -> dict[str, type]:
@@ -84,7 +84,7 @@ def _names_of_server(made: Any, folder: Path) -> set[str]:
 
 
 def _names_of_handler(made: Any, folder: Path) -> set[str]:
-    """While it handles a request, and when it has been asked for all that is new."""
+    """While it handles a request, and after an access to all new attributes."""
     names: set[str] = set()
 
     class Looking(made):  # type: ignore[misc]

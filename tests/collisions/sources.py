@@ -1,4 +1,4 @@
-"""The private names that everserve's own source uses: those that a program may use as well."""
+"""The private names in everserve's source, which a program may use as well."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STANDARD = {
     for name in dir(owner)
     if name.startswith("_")
 }
-"""What the standard library's servers and handlers have themselves."""
+"""The names of the standard library's servers and handlers."""
 
 _PRIVATE = re.compile(r"_(?!_)\w+|__\w*[^_\W]_?")
 

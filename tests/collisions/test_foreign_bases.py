@@ -27,7 +27,7 @@ Ask = Callable[[], bytes]
 
 
 class ServingThread(threading.Thread):
-    """A server in a thread of its own, as many programs have it."""
+    """A server in its own thread, as in many programs."""
 
     def run(self) -> None:
         program: Any = self
@@ -47,7 +47,7 @@ def start_and_join(server: Any, ask: Ask) -> None:
 
 
 class ServingProcess(multiprocessing.get_context("fork").Process):  # type: ignore[misc, name-defined]
-    """A server in a process of its own, which ends when ``go`` becomes readable."""
+    """A server in its own process, which ends when ``go`` becomes readable."""
 
     def run(self) -> None:
         thread = Background(self.serve_forever, self.kind.poll_interval)
@@ -107,7 +107,7 @@ def run_as_test(server: Any, ask: Ask) -> None:
 
 
 class ServingLog(logging.Handler):
-    """A server that keeps what is logged."""
+    """A server that keeps the log lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         program: Any = self
@@ -162,7 +162,7 @@ def receive_as_protocol(server: Any, ask: Ask) -> None:
 
 @dataclass(frozen=True)
 class Foreign:
-    """Another base of a server class, and what it is for."""
+    """Another base of a server class, and its use."""
 
     base: Any
     use: Callable[[Any, Ask], None]
@@ -225,7 +225,7 @@ def test_a_server_that_has_served_before(kind: Kind, name: str, folder: Path) ->
 
 @pytest.mark.parametrize("kind", kinds())
 def test_a_thread_with_the_constructors_in_the_other_order(kind: Kind, folder: Path) -> None:
-    """The server is made first, although the thread is the first base, as often seen."""
+    """The server is made first, although the thread is the first base: a common pattern."""
 
     class Program(ServingThread, kind.server_class):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

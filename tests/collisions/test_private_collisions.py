@@ -1,4 +1,4 @@
-"""A program may use any private name, also one that everserve uses: the source says which."""
+"""A program may use any private name, also those that everserve uses, as read from its source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def method(self: Any, *arguments: Any) -> str:
 
 
 VALUES = [threading.Event(), 3, None, method]
-"""Any name gets one of them in a trial, and each of them in the trials of all kinds."""
+"""A name gets one of them in each trial, and each of them in the trials of all kinds."""
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -23,6 +23,6 @@ def test_there_is_one_private_name_at_most(name: str, table: dict[str, list[str]
     assert set(table[name]) <= {OWN}
 
 
-def test_every_class_of_the_standard_library_is_looked_at() -> None:
+def test_every_class_of_the_standard_library_is_checked() -> None:
     standard = {name for name in socketserver.__all__ if isinstance(vars(socketserver)[name], type)}
     assert standard <= set(private_names.classes())

@@ -1,4 +1,4 @@
-"""Programs as they were written for ``socketserver``: each is served as it was there."""
+"""Programs written for ``socketserver``: each works as on the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program may use any name that is new in everserve, for any purpose, and is served as before."""
+"""A program may use any name that is new in everserve, for any purpose, and works as before."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ HANDLER_NAMES = [
 
 
 def names_of(kind: Kind) -> list[str]:
-    """The names that mean nothing on the standard library's server of that kind."""
+    """The names that the standard library's server of that kind does not have."""
     return [name for name in SERVER_NAMES if not hasattr(kind.standard_class, name)]
 
 
 def own(names: list[str], first: int) -> dict[str, Any]:
-    """Values for ``names`` that are no options."""
+    """Values for ``names`` that are not options."""
     attributes = spread(names, VALUES, first)
     return {name: value for name, value in attributes.items() if not is_an_options(name, value)}
 
 
 IN_FULL = ("everserve-pool-tcp", "everserve-fibers-tcp")
-"""All values for every name; on the other kinds some, for all share the code that reads options."""
+"""All values for every name; some of them on the other kinds: all share the code that reads options."""
 
 
 def rounds(kind: Kind) -> range:
-    """With which value the first name begins, in one trial after the other."""
+    """The index of the first name's value, for each trial."""
     return range(kind.number, kind.number + len(VALUES), 1 if str(kind) in IN_FULL else 5)
 
 

@@ -1,4 +1,4 @@
-"""A program's servers and handlers may be any objects: equal to others, false, or made on demand."""
+"""A program's servers and handlers may define any special methods: ``__eq__``, ``__bool__``, ..."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def fails(self: Any, *arguments: Any) -> Any:
 
 
 def delegates(self: Any, name: str) -> Any:
-    """An attribute of ``self.app``; without end where everserve asks before there is one."""
+    """An attribute of ``self.app``: an endless recursion if it is read before ``app`` exists."""
     return getattr(self.app, name)
 
 
 def answers_everything(self: Any, name: str) -> Any:
-    """Like a mock: any attribute that is not there is a function."""
+    """Like a mock: any missing attribute is a function."""
     if name.startswith("__") or name in ("rfile", "wfile"):
         raise AttributeError(name)
     return lambda *arguments, **keywords: "a method made on demand"

@@ -1,4 +1,4 @@
-"""Each knob of a server is an option, in the one table, and has a type."""
+"""Each setting of a server is an option in the one table, and has a type."""
 
 from __future__ import annotations
 

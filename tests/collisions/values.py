@@ -1,4 +1,4 @@
-"""Values that a program may have in an attribute of a name that is an option's here.
+"""Values that a program may have in an attribute with the name of an option.
 
 An option counts only if its value has exactly the option's type; any other value is the program's own.
 """
@@ -101,7 +101,7 @@ VALUES: list[Any] = [
 
 
 def is_an_options(name: str, value: Any) -> bool:
-    """True if ``value`` has the type of the option ``name``, and so may mean something to everserve."""
+    """True if ``value`` has the type of the option ``name``, so that everserve may use it."""
     kind = type(value)
     if name in SWITCHES:
         return kind is bool

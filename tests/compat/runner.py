@@ -7,10 +7,10 @@ hand:
     python -P tests/compat/runner.py test_httpservers --with stdlib
     python -P tests/compat/runner.py test_httpservers --mixin FiberMixIn
 
-Everything of the standard library that stands on `socketserver` (http.server, xmlrpc.server,
-wsgiref, logging.config) is imported after the replacement, so it stands on everserve. The
-standard module's code never runs: importing it raises. The exit status is 0 when every test
-passed, 1 when one failed, 2 when the run itself is not what it claims.
+All modules of the standard library that use `socketserver` (http.server, xmlrpc.server, wsgiref,
+logging.config) are imported after the replacement, so they use everserve. The standard module's
+code never runs: importing it raises. The exit status is 0 when every test passed, 1 when one failed,
+2 when the replacement was not complete.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any
 
 SUITES = ("test_xmlrpc", "test_logging", "test_socketserver", "test_httpservers", "test_wsgiref")
-"""Those that take longest come first."""
+"""The longest suites come first."""
 
 STANDING_ON_IT = ("http.server", "xmlrpc.server", "wsgiref.simple_server", "logging.config")
 
 
 class StandardModuleBarred:
-    """A finder that lets nobody import the standard library's `socketserver`."""
+    """A finder that prevents any import of the standard library's `socketserver`."""
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         if name == "socketserver":
@@ -44,7 +44,7 @@ class StandardModuleBarred:
 
 
 class Tally(unittest.TextTestResult):
-    """A result that remembers the name of every test, not only how many there were."""
+    """A result that keeps the name of every test, not only the count."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,12 +60,12 @@ class Tally(unittest.TextTestResult):
 
 
 def name_of(case: unittest.TestCase) -> str:
-    """The test's id; a subtest goes by the name of its test, as its own may hold addresses."""
+    """The test's id; for a subtest that of its test, as its own may contain addresses."""
     return getattr(case, "test_case", case).id()
 
 
 def replacement(server_module: str, mixin: str | None) -> types.ModuleType:
-    """The module that goes by the name of `socketserver` in this run."""
+    """The module that is imported as `socketserver` in this run."""
     if server_module == "stdlib":
         module = importlib.import_module("socketserver")
     else:
@@ -78,11 +78,11 @@ def replacement(server_module: str, mixin: str | None) -> types.ModuleType:
 
 
 def adopt_name(module: types.ModuleType) -> None:
-    """Let the module's public objects say that they are defined in `socketserver`.
+    """Set `__module__` of the module's public objects to `socketserver`.
 
-    `test_socketserver` tells by `__module__` what the module defines and what it merely imports,
-    and demands that the former be in `__all__`. A replacement is under test as `socketserver`, so
-    its objects bear that name.
+    `test_socketserver` distinguishes by `__module__` what the module defines from what it imports,
+    and requires the former in `__all__`. A replacement is tested as `socketserver`, so its objects
+    have that name.
     """
     for name, value in vars(module).items():
         home = getattr(value, "__module__", None)
@@ -125,7 +125,7 @@ def run(suite: str) -> dict[str, Any]:
 
 
 def strangers(module: types.ModuleType, suite: str) -> list[str]:
-    """What the servers of the standard library took from elsewhere than the replacement."""
+    """The names that the standard library's servers took from another module than the replacement."""
     importlib.import_module("http.server")
     found = []
     for user in (sys.modules.get(name) for name in (*STANDING_ON_IT, f"test.{suite}")):

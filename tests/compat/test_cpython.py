@@ -1,9 +1,8 @@
 """CPython's own test suites pass, unmodified, with everserve in the place of `socketserver`.
 
-Each suite runs in interpreters of its own: on everserve, with threads and with fibers, and on the
-untouched standard library. The first and the last must run the same tests and skip the same
-tests, so nothing passes by not being run. All suites run side by side, for they sleep most of the
-time.
+Each suite runs in its own interpreters: on everserve, with threads and with fibers, and on the
+unchanged standard library. The first and the last must run and skip the same tests, so no test
+passes because it did not run. All suites run side by side, because they sleep most of the time.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class Runs:
         }
 
     def report(self, suite: str, version: str) -> dict[str, Any]:
-        """Wait for what happened in that run."""
+        """Wait for the report of that run."""
         return self._reports[suite, version].result()
 
     def end(self) -> None:
@@ -116,7 +115,7 @@ class Runs:
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, unmeasured: None
 ) -> Iterator[Runs]:
-    """The runs of those suites that this session asks for; they start at once."""
+    """The runs of the suites that this session selects; they start at once."""
     specs = (getattr(item, "callspec", None) for item in request.session.items)
     suites = {spec.params["suite"] for spec in specs if spec and "suite" in spec.params}
     runs = Runs(suites, tmp_path_factory.mktemp("suites"))
@@ -152,7 +151,7 @@ ABOUT_THREADS = {
     "test_threading_not_handled",  # SystemExit goes to threading.excepthook
     "test_threads_reaped",  # looks into _threads
 }
-"""The tests of `test_socketserver` that have no meaning where there are no threads."""
+"""The tests of `test_socketserver` that have no meaning without threads."""
 
 
 @pytest.mark.parametrize("suite", SUITES)

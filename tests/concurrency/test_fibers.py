@@ -59,7 +59,7 @@ def test_hundreds_at_once() -> None:
             client.close()
 
 
-def test_no_more_are_accepted_than_are_admitted() -> None:
+def test_it_accepts_no_more_than_it_admits() -> None:
     server, heard = FiberTCPServer(LOOPBACK, Held), Heard()
     server.max_connections = 2
     server.subscribe(heard)
@@ -75,7 +75,7 @@ def test_no_more_are_accepted_than_are_admitted() -> None:
         heard.wait_for(Finished, 5)
 
 
-def test_handle_request_by_itself_handles_it_here() -> None:
+def test_handle_request_without_a_loop_runs_it_here() -> None:
     with FiberTCPServer(LOOPBACK, Echo) as server:
         with connect(server.server_address) as client:
             client.sendall(b"ping")
@@ -84,7 +84,7 @@ def test_handle_request_by_itself_handles_it_here() -> None:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, fibers.FiberExit])
-def test_an_exit_of_a_handler_ends_its_request_alone(kind: type[BaseException]) -> None:
+def test_an_exit_of_a_handler_ends_only_its_request(kind: type[BaseException]) -> None:
     class Leaves(BaseRequestHandler):
         def handle(self) -> None:
             if self.request.recv(100) == b"leave":
@@ -136,10 +136,10 @@ def test_a_handler_that_holds_the_loop_is_reported() -> None:
 
 
 @pytest.mark.parametrize(("idle", "pause"), [(True, None), (False, 0.05)])
-def test_the_watch_rests_only_while_the_hub_waits_in_the_kernel(
+def test_the_watch_pauses_only_while_the_hub_waits_in_the_kernel(
     idle: bool, pause: float | None
 ) -> None:
-    """Between a wait and the fiber that it woke, a hub looks as quiet as one that rests."""
+    """Between a wait and the fiber that it woke, a hub looks like an idle one."""
     loop = SimpleNamespace(call_when_active=lambda callback: None)
     hub = SimpleNamespace(running=None, switches=7, idle=idle, loop=loop)
     watch = StallWatch()
@@ -209,7 +209,7 @@ def test_closing_waits_for_them() -> None:
         thread.result()
 
 
-def test_a_fiber_that_does_not_end_when_cut_is_killed() -> None:
+def test_a_fiber_that_does_not_end_after_a_cut_is_killed() -> None:
     class Waits(BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(b"ready")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Pid(BaseRequestHandler):
-    """Says in which process it runs."""
+    """Sends the id of its process."""
 
     def handle(self) -> None:
         self.request.sendall(str(os.getpid()).encode())
@@ -41,7 +41,7 @@ class Pid(BaseRequestHandler):
 
 @pytest.fixture(params=["pidfd", "plain"])
 def _any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the descriptors of processes, and as on a system that has none."""
+    """With process descriptors, and as on a system without them."""
     if request.param == "plain":
         monkeypatch.setattr(forks, "_HAS_PIDFD", False)
     elif not hasattr(os, "pidfd_open"):
@@ -145,7 +145,7 @@ def test_closing(blocking: bool) -> None:
             assert not server.active_children
 
 
-def test_a_child_that_someone_else_has_waited_for() -> None:
+def test_a_child_that_the_program_has_waited_for() -> None:
     server = ForkingTCPServer(LOOPBACK, Echo)
     with server:
         turn = Background(server.handle_request)
@@ -215,7 +215,7 @@ def test_output_that_is_closed_does_not_hinder(monkeypatch: pytest.MonkeyPatch) 
         assert ask(address) == b"ping"
 
 
-def test_without_descriptors_for_processes_left_it_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_descriptor_left_for_a_process_it_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(_: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -254,7 +254,7 @@ def test_waiting_for_a_process_that_is_gone_already() -> None:
     forks._wait_for_any({pid}, None)
 
 
-def test_waiting_without_descriptors_left_is_no_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_without_descriptors_left_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(_: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -265,7 +265,7 @@ def test_waiting_without_descriptors_left_is_no_spin(monkeypatch: pytest.MonkeyP
     assert slept == [0.01]
 
 
-# -- what a child asks for, and what it sees ---------------------------------------------------
+# -- orders of a child, and the state that it sees ---------------------------------------------
 
 
 def test_a_child_may_shut_the_server_down() -> None:
@@ -315,7 +315,7 @@ def test_children_see_that_the_server_drains() -> None:
         assert stop.result().finished == 1
 
 
-def test_a_child_that_closes_the_server_does_not_wait_for_its_siblings() -> None:
+def test_a_child_that_closes_the_server_does_not_wait_for_other_children() -> None:
     class Closes(BaseRequestHandler):
         def handle(self) -> None:
             self.server.server_close()
@@ -356,7 +356,7 @@ def test_a_child_that_stops_between_two_single_requests() -> None:
     with connect(server.server_address) as client:
         server.handle_request()
         assert read_all(client) == b"done"
-    server.handle_request()  # returns: there is nothing more to come
+    server.handle_request()  # returns: no more requests follow
     assert server.state is ServerState.STOPPED
     with pytest.raises(ServerClosedError):
         server.handle_request()
@@ -366,7 +366,7 @@ def test_a_child_that_stops_between_two_single_requests() -> None:
 
 
 class Notebook:
-    """A subscriber that notes in which process it is called, in a file that all would share."""
+    """A subscriber that writes the id of its process to a file, which all processes share."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -396,7 +396,7 @@ def test_no_subscriber_runs_in_a_child() -> None:
 
 
 @any_system
-def test_the_beginning_of_a_request_that_is_over_already_is_reported_before_its_end() -> None:
+def test_the_start_of_a_finished_request_is_reported_before_its_end() -> None:
     server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     with server:
@@ -440,7 +440,7 @@ def proxy_name(heard: Heard) -> Any:
     return accepted.peer
 
 
-def test_the_one_that_is_idle_is_shed() -> None:
+def test_the_idle_connection_is_shed() -> None:
     class Sheds(ForkingTCPServer):
         max_connections = 2
         overload = "shed-idle"
@@ -550,7 +550,7 @@ def test_a_stop_cuts_a_child_that_is_just_being_started(
     with connect(server.server_address) as first:
         assert first.recv(5) == b"ready"
         while not server.active_children:
-            pass  # the child is faster than its parent
+            pass  # the child has ended before the signal
         strategy.children = Late(server.active_children)
         with connect(server.server_address) as second:
             assert second.recv(5) == b"ready"
@@ -646,7 +646,7 @@ def standard() -> Iterator[Any]:
 
 
 @any_system
-def test_it_stands_on_the_standard_librarys_server(standard: Any) -> None:
+def test_it_works_on_the_standard_librarys_server(standard: Any) -> None:
     pids = {int(ask(standard.server_address, b"")) for _ in range(3)}
     assert len(pids) == 3
     assert os.getpid() not in pids

@@ -58,7 +58,7 @@ def test_with_more_connections_the_excess_waits_here() -> None:
             client.close()
 
 
-def test_a_stop_cuts_those_that_wait_too() -> None:
+def test_a_stop_also_cuts_waiting_requests() -> None:
     gate = Gate()
     server, heard = Two(LOOPBACK, gate), Heard()
     server.max_connections = 3

@@ -58,7 +58,7 @@ def note() -> Iterator[Note]:
     note.close()
 
 
-def test_a_note_that_no_one_wrote(note: Note) -> None:
+def test_an_empty_note(note: Note) -> None:
     assert note.read() is None
     assert not note.handshaken
 
@@ -103,7 +103,7 @@ def test_across_a_fork(note: Note) -> None:
     assert note.read() == Outcome(refused="proxy")
 
 
-def test_that_the_handler_has_begun(note: Note) -> None:
+def test_opened(note: Note) -> None:
     assert not note.opened
     note.take_down(Opened(1, "peer"))
     assert note.opened
@@ -114,7 +114,7 @@ def test_that_the_handler_has_begun(note: Note) -> None:
     "peer",
     [("192.0.2.1", 4711), ("2001:db8::1", 4711, 0, 0), "/run/client", b"\0abstract", b"\xff" * 108],
 )
-def test_who_the_peer_is(note: Note, peer: Any) -> None:
+def test_the_peer(note: Note, peer: Any) -> None:
     assert note.peer("unknown") == "unknown"
     note.take_down(Opened(1, peer))
     assert note.peer("unknown") == peer
@@ -126,13 +126,13 @@ def test_a_peer_that_cannot_be_noted(note: Note, peer: Any) -> None:
     assert note.peer("known") == "known"
 
 
-def test_an_event_that_is_none_of_the_requests(note: Note) -> None:
+def test_an_event_that_is_not_of_the_request(note: Note) -> None:
     note.take_down(Draining(1.0))
     assert (note.opened, note.read(), note.peer("known")) == (False, None, "known")
 
 
 @pytest.mark.parametrize("text", ["x", "\0", "\U0001f600", "\udc80"])
-def test_the_longest_words_fit_in(note: Note, text: str) -> None:
+def test_the_longest_texts_fit(note: Note, text: str) -> None:
     note.take_down(DeadlineMissed(1, "peer", text * 5000))
     note.take_down(Refused(1, "peer", text * 5000))
     note.take_down(Failed(1, "peer", ValueError(text * 5000), False))

@@ -1,4 +1,4 @@
-"""``concurrency.strategy``: one request after the other, and what the other strategies inherit."""
+"""``concurrency.strategy``: one request after the other, and the base of the other strategies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRATEGIES: list[type[Strategy]] = [
 
 
 class Loop:
-    """In the place of an accept loop."""
+    """A fake accept loop."""
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
@@ -65,7 +65,7 @@ def test_a_request_runs_at_once_and_here() -> None:
     assert hooks.calls == ["finish_request", "shutdown_request"]
 
 
-def test_what_it_raises_is_the_callers() -> None:
+def test_an_error_is_raised_to_the_caller() -> None:
     def fail(*_: Any) -> None:
         raise ValueError
 
@@ -75,13 +75,13 @@ def test_what_it_raises_is_the_callers() -> None:
     assert hooks.calls == ["finish_request"]
 
 
-def test_two_threads_are_two_places(parts: Parts) -> None:
+def test_two_threads_have_different_numbers(parts: Parts) -> None:
     here = parts.strategy.here()
     assert here == parts.strategy.here()
     assert Background(parts.strategy.here).result() != here
 
 
-def test_one_that_has_done_nothing_is_not_full_and_needs_nothing(parts: Parts) -> None:
+def test_a_new_strategy_is_not_full_and_needs_no_attention(parts: Parts) -> None:
     strategy = parts.strategy
     assert not strategy.is_full()
     assert not strategy.needs_attention()
@@ -111,7 +111,7 @@ def test_a_wait_ends_with_a_change(parts: Parts) -> None:
     waiting = Background(parts.strategy.wait_until, lambda: bool(changed))
     changed.append(True)
     parts.life.notifier.notify()
-    while waiting.is_alive():  # it may have looked, and not have begun to wait yet
+    while waiting.is_alive():  # it may have checked, and not yet begun to wait
         parts.life.notifier.notify()
         waiting.join(0.001)
     assert waiting.result() is True
@@ -133,7 +133,7 @@ def test_a_cut_shuts_connections_down(
     parts.progress.ended(connection)
 
 
-def test_it_counts_what_the_kernel_does_not(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_it_counts_where_the_kernel_does_not(pair: tuple[socket.socket, socket.socket]) -> None:
     with Parts().strategy.count(pair[0].dup()) as counted:
         assert isinstance(counted, CountedSocket)
 
@@ -195,7 +195,7 @@ def test_a_child_runs_the_request_and_the_parent_closes_its_copy(
     assert parts.strategy.watched() == {}
     assert loop.descriptors == []
     assert len(parts.connections) == 0
-    assert not loop.has_closed_listeners  # in the child alone
+    assert not loop.has_closed_listeners  # only in the child
 
 
 def test_fibers_run_while_their_selector_waits() -> None:
@@ -219,7 +219,7 @@ def test_fibers_of_two_servers_have_one_hub() -> None:
     other.strategy.leave()
     hooks = NotedHooks()
     with selector:
-        one.strategy.start(hooks, object(), "peer")  # the hub is still there
+        one.strategy.start(hooks, object(), "peer")  # the hub still exists
         selector.select(0)
     one.strategy.leave()
     assert hooks.calls == ["process_request_thread"]

@@ -34,7 +34,7 @@ def test_each_request_has_its_thread() -> None:
     assert len(set(threads)) == 3
     assert all("process_request_thread" in thread.name for thread in threads)
     assert not server._threads
-    for thread in threads:  # it has left the server's list with its very last step
+    for thread in threads:  # its last step removes it from the server's list
         thread.join(LIMIT)
 
 
@@ -81,7 +81,7 @@ def test_closing_waits_for_them() -> None:
         closing.result()
 
 
-def test_closing_does_not_wait_where_it_is_not_to_block() -> None:
+def test_closing_does_not_wait_without_block_on_close() -> None:
     gate = Gate()
     server = ThreadingTCPServer(LOOPBACK, gate)
     server.block_on_close = False
@@ -110,7 +110,7 @@ def test_closing_a_server_that_had_no_request() -> None:
     ThreadingTCPServer(LOOPBACK, Echo).server_close()
 
 
-def test_a_thread_that_cannot_be_started_is_forgotten(
+def test_a_thread_that_cannot_be_started_is_removed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
@@ -131,7 +131,7 @@ def test_a_thread_that_cannot_be_started_is_forgotten(
     server.server_close()
 
 
-def test_it_stands_on_the_standard_librarys_server() -> None:
+def test_it_works_on_the_standard_librarys_server() -> None:
     class Server(ThreadingMixIn, socketserver.TCPServer):  # type: ignore[misc]
         pass
 

@@ -1,4 +1,4 @@
-"""``concurrency.workers``: threads that are kept and used again."""
+"""``concurrency.workers``: threads that are reused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def wait_idle(pool: WorkerPool) -> None:
         assert pool._changed.wait_for(lambda: pool._busy == 0, LIMIT)
 
 
-def test_workers_are_started_when_needed_and_used_again(make_pool: MakePool) -> None:
+def test_workers_are_started_when_needed_and_reused(make_pool: MakePool) -> None:
     pool = make_pool(3)
     assert len(pool) == 0
     threads = []
@@ -89,7 +89,7 @@ def test_no_more_than_the_size(make_pool: MakePool) -> None:
     assert {task.thread for task in tasks} == {tasks[0].thread, tasks[1].thread}
 
 
-def test_a_larger_size_begins_what_waits(make_pool: MakePool) -> None:
+def test_a_larger_size_starts_waiting_tasks(make_pool: MakePool) -> None:
     pool = make_pool(1, limit=3)
     tasks = [Task() for _ in range(3)]
     for task in tasks:
@@ -115,7 +115,7 @@ def test_a_larger_limit_admits_a_task_that_waits(make_pool: MakePool) -> None:
     second.end()
 
 
-def test_a_smaller_size_lets_workers_go(make_pool: MakePool) -> None:
+def test_a_smaller_size_ends_workers(make_pool: MakePool) -> None:
     pool = make_pool(3)
     tasks = [Task() for _ in range(3)]
     for task in tasks:
@@ -141,7 +141,7 @@ def test_a_smaller_size_lets_workers_go(make_pool: MakePool) -> None:
             thread.join(LIMIT)
 
 
-def test_a_smaller_size_lets_idle_workers_go(make_pool: MakePool) -> None:
+def test_a_smaller_size_ends_idle_workers(make_pool: MakePool) -> None:
     pool = make_pool(2)
     tasks = [Task(), Task()]
     for task in tasks:
@@ -210,7 +210,7 @@ def test_it_reports_when_there_is_room_again(make_pool: MakePool) -> None:
     assert not reported.acquire(blocking=False)
 
 
-def test_idle_workers_go(make_pool: MakePool) -> None:
+def test_idle_workers_end(make_pool: MakePool) -> None:
     pool = make_pool(2, idle_timeout=0.001)
     task = Task()
     pool.run(task)
@@ -225,7 +225,7 @@ def test_idle_workers_go(make_pool: MakePool) -> None:
     again.end()
 
 
-def test_a_worker_that_leaves_while_a_task_comes_is_replaced(make_pool: MakePool) -> None:
+def test_a_worker_that_ends_while_a_task_arrives_is_replaced(make_pool: MakePool) -> None:
     pool = make_pool(1)
     leaving, left = threading.Event(), threading.Event()
     original = pool._next_task
@@ -235,7 +235,7 @@ def test_a_worker_that_leaves_while_a_task_comes_is_replaced(make_pool: MakePool
             return original()
         leaving.set()
         assert left.wait(LIMIT)
-        return None  # idle for too long, at the very moment when the next task is put
+        return None  # idle for too long, just when the next task is put
 
     pool._next_task = leave_once  # type: ignore[method-assign]
     pool._start_worker()
@@ -247,7 +247,7 @@ def test_a_worker_that_leaves_while_a_task_comes_is_replaced(make_pool: MakePool
     task.end()
 
 
-def test_a_worker_that_dies_is_replaced(
+def test_a_worker_that_fails_is_replaced(
     make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # silent about exits
@@ -280,7 +280,7 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_threads")
-def test_without_any_thread_it_says_so(make_pool: MakePool) -> None:
+def test_without_any_thread_it_raises(make_pool: MakePool) -> None:
     pool = make_pool(2)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         pool.run(Task())
@@ -288,7 +288,7 @@ def test_without_any_thread_it_says_so(make_pool: MakePool) -> None:
     assert pool.drop_waiting() == []
 
 
-def test_without_another_thread_it_goes_on_with_those_it_has(
+def test_without_another_thread_it_continues_with_its_threads(
     make_pool: MakePool, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = make_pool(2)
@@ -306,7 +306,7 @@ def test_without_another_thread_it_goes_on_with_those_it_has(
     wait_idle(pool)
 
 
-def test_what_waits_can_be_taken_back(make_pool: MakePool) -> None:
+def test_waiting_tasks_can_be_removed(make_pool: MakePool) -> None:
     reported = threading.Semaphore(0)
     pool = make_pool(1, limit=3, on_room=reported.release)
     task = Task()
@@ -321,7 +321,7 @@ def test_what_waits_can_be_taken_back(make_pool: MakePool) -> None:
     wait_idle(pool)
 
 
-def test_taking_back_does_not_keep_a_worker_that_is_to_end(make_pool: MakePool) -> None:
+def test_removing_tasks_does_not_keep_a_worker_that_must_end(make_pool: MakePool) -> None:
     pool = make_pool(1, limit=2)
     task = Task()
     pool.run(task)
@@ -338,7 +338,7 @@ def test_taking_back_does_not_keep_a_worker_that_is_to_end(make_pool: MakePool) 
     assert len(pool) == 0
 
 
-def test_closing_waits_for_what_has_begun(make_pool: MakePool) -> None:
+def test_closing_waits_for_started_tasks(make_pool: MakePool) -> None:
     pool = make_pool(2)
     task = Task()
     pool.run(task)

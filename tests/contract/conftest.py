@@ -1,4 +1,4 @@
-"""What every server must do, whatever runs its requests and whatever they travel over."""
+"""The contract of all servers, for every strategy and every transport."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.scenes import Heard
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test over both tables, or over those lines that it is about."""
+    """Run each test over both tables, or over the rows that it concerns."""
     names = metafunc.fixturenames
     if "strategy" in names:
         strategies = [s for s in STRATEGIES if s.concurrent or "concurrent" not in names]
@@ -46,13 +46,13 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 
 @pytest.fixture
 def stream(transport: Transport) -> Transport:
-    """The transport, where it is one of streams."""
+    """The transport, only streams."""
     return transport
 
 
 @pytest.fixture
 def concurrent(strategy: Strategy) -> Strategy:
-    """The strategy, where it runs several requests at a time."""
+    """The strategy, only those that run several requests at a time."""
     return strategy
 
 

@@ -1,6 +1,6 @@
-"""The two tables of the contract: where requests run, and what they travel over.
+"""The two tables of the contract: the strategies and the transports.
 
-A new strategy is one more line in ``STRATEGIES``, and the whole suite runs over it.
+A new strategy is one more row in ``STRATEGIES``, and the whole suite runs over it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def call(function: Callable[..., Any], *args: Any) -> Any:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where requests run.
+    """A strategy.
 
-    ``concurrent``: several at a time; ``in_processes``: what a handler changes stays there;
-    ``wait``: how a handler calls a function that blocks without holding the others up;
+    ``concurrent``: it runs several requests at a time. ``in_processes``: changes by a handler stay in
+    its process. ``wait``: how a handler calls a blocking function without blocking the others.
     ``thread_hook``: ``process_request_thread`` is called.
     """
 
@@ -57,7 +57,7 @@ STRATEGIES = [
 
 @dataclass(frozen=True)
 class Transport:
-    """What requests travel over. ``host`` is ``None`` for a Unix socket."""
+    """A transport. ``host`` is ``None`` for a Unix socket."""
 
     name: str
     scheme: str

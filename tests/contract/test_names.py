@@ -1,7 +1,7 @@
-"""The contract: a program's own names do no harm.
+"""The contract: a program may use its own names.
 
-A subclass written for the standard library may use every name that is everserve's and not the
-standard library's for something of its own, and is served all the same.
+A subclass written for the standard library may use each name that everserve has and the standard
+library lacks for its own purposes, and still works.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STANDARD = INSTANCE | names_of(
 
 
 def new_names(kind: type) -> list[str]:
-    """The public names of ``kind`` that nothing in the standard library's module has."""
+    """The public names of ``kind`` that the standard library's module does not have."""
     return sorted(n for n in names_of(kind) - STANDARD if not n.startswith("_"))
 
 

@@ -1,4 +1,4 @@
-"""The contract: requests are served, each for itself."""
+"""The contract: requests are served, independently of each other."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_many_at_the_same_time(
             assert client.receive() == b"%d\n" % number
 
 
-def test_an_exception_costs_its_request_alone(
+def test_an_exception_ends_only_its_request(
     make_server: MakeServer, make_client: MakeClient
 ) -> None:
     def handle(handler: Any) -> None:
@@ -122,7 +122,7 @@ def test_an_exception_costs_its_request_alone(
 
 @pytest.mark.usefixtures("concurrent")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_exit_of_a_handler_ends_its_request_alone(
+def test_an_exit_of_a_handler_ends_only_its_request(
     make_server: MakeServer, make_client: MakeClient, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def handle(handler: Any) -> None:

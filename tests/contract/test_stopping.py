@@ -1,4 +1,4 @@
-"""The contract: a stop always comes to an end, and says how it went."""
+"""The contract: a stop always ends, and reports how it went."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeClient = Callable[[Any], Client]
 
 @pytest.fixture
 def held(make_server: MakeServer, gate: Gate) -> Any:
-    """A server whose handlers wait at the gate, then say whether the server drains."""
+    """A server whose handlers wait at the gate, then send whether the server drains."""
 
     def handle(handler: Any) -> None:
         handler.rfile.readline()
@@ -58,10 +58,10 @@ def test_requests_in_progress_may_end(
     assert heard.of(Stopped) == [Stopped(report)]
 
 
-def test_what_waits_already_is_served(
+def test_waiting_connections_are_served(
     held: Any, make_client: MakeClient, gate: Gate, heard: Heard
 ) -> None:
-    held.max_workers = held.max_children = 1  # where there are such
+    held.max_workers = held.max_children = 1  # for the strategies that have them
     held.subscribe(heard)
     with held.running():
         clients = [make_client(held) for _ in range(3)]
@@ -112,12 +112,12 @@ def test_a_blocked_read_of_rfile_ends_when_it_is_cut(
 
 @pytest.fixture
 def _given_up_soon(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not strategy.in_processes:  # there they are killed, and need the time for it
+    if not strategy.in_processes:  # processes are killed, and need time for that
         monkeypatch.setattr(stop, "LAST_WAIT", 0.02)
 
 
 @pytest.mark.usefixtures("_given_up_soon")
-def test_a_handler_that_does_not_look_is_given_up(
+def test_a_handler_that_does_not_end_is_given_up(
     held: Any, make_client: MakeClient, gate: Gate, strategy: Strategy
 ) -> None:
     thread = Background(held.serve_forever)
@@ -188,7 +188,7 @@ def test_a_second_stop_cuts(
     held._everserve.life.notifier.wait_until(lambda: not held.connections)
 
 
-def test_while_it_drains_nobody_new_is_let_in(
+def test_while_it_drains_it_admits_no_connection(
     held: Any, make_client: MakeClient, gate: Gate, stream: Transport, concurrent: Strategy
 ) -> None:
     with held.running():

@@ -81,7 +81,7 @@ def test_the_servers_half_ends_first(make_server: MakeServer, make_client: MakeC
         client.reset()
 
 
-def test_a_reset_costs_its_connection_alone(
+def test_a_reset_ends_only_its_connection(
     make_server: MakeServer, make_client: MakeClient, gate: Gate
 ) -> None:
     def handle(handler: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_client_that_comes_and_goes(make_server: MakeServer, make_client: Make
 
     server = make_server(handle)
     for _ in range(3):
-        make_client(server).close()  # before anybody has accepted it
+        make_client(server).close()  # before it is accepted
     with server.running():
         make_client(server).close()
         assert make_client(server).ask(b"ping\n") == b"ping\n"

@@ -1,9 +1,9 @@
-"""Run the regression tests against everserve, or against what they repair.
+"""Run the regression tests against everserve, or against the standard library.
 
     pytest tests/defects --against stdlib -m "not new and not documented"
 
-shows that each of them fails on the standard library's module. Tests marked ``new`` ask for an
-attribute that it does not have, tests marked ``documented`` pass on both.
+shows that each of them fails on the standard library's module. Tests marked ``new`` need an attribute
+that it does not have; tests marked ``documented`` pass on both.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def socketserver_module(against: str) -> ModuleType:
 
 @pytest.fixture
 def limit(against: str, request: pytest.FixtureRequest) -> float:
-    """Seconds until something is taken to hang; few where it is expected to."""
+    """The time limit in seconds; short for tests that are expected to hang."""
     hangs = against == "stdlib" and not request.node.get_closest_marker("documented")
     return 0.3 if hangs else LIMIT
 
@@ -80,7 +80,7 @@ def echoes(limit: float) -> Echoes:
 
 @pytest.fixture
 def selects(monkeypatch: pytest.MonkeyPatch) -> Selects:
-    """Counts the wake-ups: a wait that was followed by another one has ended."""
+    """Counts the wake-ups: a wait has ended if another one followed."""
     selects = Selects()
     original = selectors.PollSelector.select
 
@@ -95,7 +95,7 @@ def selects(monkeypatch: pytest.MonkeyPatch) -> Selects:
 
 @pytest.fixture
 def serve(selects: Selects, limit: float) -> Iterator[Serve]:
-    """``serve(server, poll_interval)``: serves in a thread, from which it returns when it waits."""
+    """``serve(server, poll_interval)``: serve in a thread. Returns once the server waits."""
     started: list[tuple[Any, Background]] = []
 
     def serve(server: Any, poll_interval: float = 0.05) -> Background:
@@ -107,7 +107,7 @@ def serve(selects: Selects, limit: float) -> Iterator[Serve]:
 
     yield serve
     for server, thread in started:
-        server._BaseServer__shutdown_request = True  # shutdown() may be what does not work
+        server._BaseServer__shutdown_request = True  # shutdown() may be the part that does not work
         thread.join(limit)
         server.block_on_close = False
         with suppress(Exception):

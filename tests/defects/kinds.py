@@ -1,4 +1,4 @@
-"""The types of what the fixtures of this folder give."""
+"""The types of the fixtures of this folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Echoes: TypeAlias = Callable[[Any], bool]
 
 
 class Selects:
-    """The waits of all selectors: the timeout that each was asked for, in order."""
+    """The waits of all selectors: the timeout of each, in order."""
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []

@@ -1,4 +1,4 @@
-"""Issue 2, 2.10: only own children are reaped; the threads are kept in O(1) a request."""
+"""Issue 2, 2.10: only the server's own children are reaped; the threads cost O(1) a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADDRESS = ("127.0.0.1", 0)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_somebody_elses_child_keeps_its_exit_status(
+def test_a_child_of_the_program_keeps_its_exit_status(
     socketserver_module: ModuleType, Echo: type, serve: Serve, echoes: Echoes, limit: float
 ) -> None:
     class Server(socketserver_module.ForkingTCPServer):
@@ -65,7 +65,7 @@ def test_a_request_costs_the_same_however_many_run(
     assert len(looked_at) <= len(clients)
 
 
-def test_threads_that_have_ended_are_forgotten_at_once(
+def test_threads_that_have_ended_are_removed_at_once(
     socketserver_module: ModuleType, Echo: type, serve: Serve, limit: float
 ) -> None:
     server = socketserver_module.ThreadingTCPServer(ADDRESS, Echo)

@@ -1,4 +1,4 @@
-"""Issue 2, 2.1: ``shutdown()`` never dead-locks, and is remembered before ``serve_forever``."""
+"""Issue 2, 2.1: ``shutdown()`` never deadlocks, and also counts before ``serve_forever``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_from_a_signal_handler_while_a_thread_waits_for_it_too(
     assert (child.stdout, child.stderr) == ("ended\n", "")
 
 
-def test_before_serve_forever_it_is_remembered_once(
+def test_before_serve_forever_it_counts_once(
     socketserver_module: ModuleType,
     Echo: type,
     serve: Serve,

@@ -1,4 +1,4 @@
-"""Issue 2, 2.3: the errors of accept are sorted: go on, back off, or end."""
+"""Issue 2, 2.3: the errors of accept are classified: go on, back off, or end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_exhaustion_backs_off_and_the_waiting_client_is_served(
         assert client.recv(100) == b"ping"
 
 
-def test_exhaustion_is_told_once(
+def test_exhaustion_is_logged_once(
     socketserver_module: ModuleType,
     Echo: type,
     serve: Serve,
@@ -88,11 +88,11 @@ FEW_DESCRIPTORS = """
 import json, logging, os, resource, socket, sys, threading
 import {module} as socketserver
 
-told = []
-class Told(logging.Handler):
+logged = []
+class Logged(logging.Handler):
     def emit(self, record):
-        told.append(record.getMessage())
-logging.getLogger("everserve").addHandler(Told())
+        logged.append(record.getMessage())
+logging.getLogger("everserve").addHandler(Logged())
 
 class Handler(socketserver.BaseRequestHandler):
     def handle(self):
@@ -125,7 +125,7 @@ span = server.span.wait(0.4)
 for descriptor in filling:
     os.close(descriptor)
 answer = client.recv(100).decode()
-print(json.dumps({{"span": span, "answer": answer, "told": told}}))
+print(json.dumps({{"span": span, "answer": answer, "logged": logged}}))
 os._exit(0)
 """
 
@@ -135,11 +135,11 @@ def test_a_process_without_descriptors_left(socketserver_module: ModuleType) -> 
     child = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=20
     )
-    told = json.loads(child.stdout)
-    assert not told["span"], "the accept loop spins"
-    assert told["answer"] == "ping"
-    assert len(told["told"]) == 1
-    assert "Too many open files" in told["told"][0]
+    report = json.loads(child.stdout)
+    assert not report["span"], "the accept loop spins"
+    assert report["answer"] == "ping"
+    assert len(report["logged"]) == 1
+    assert "Too many open files" in report["logged"][0]
 
 
 @pytest.mark.parametrize("name", ["EBADF", "EINVAL", "ENOTSOCK", "EOPNOTSUPP", "EFAULT"])

@@ -1,4 +1,4 @@
-"""Issue 2, 2.4: an exception in a hook costs its connection alone, and goes to ``handle_error``."""
+"""Issue 2, 2.4: an exception in a hook ends only its connection; ``handle_error`` is called."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from tests.defects.kinds import Echoes, Serve
 ADDRESS = ("127.0.0.1", 0)
 
 
-class Told:
-    """A mix-in that keeps what ``handle_error`` was called for."""
+class Recording:
+    """A mix-in that records the calls of ``handle_error``."""
 
     def __init__(self, *args: Any) -> None:
-        self.told: list[tuple[str, Any]] = []
+        self.errors: list[tuple[str, Any]] = []
         super().__init__(*args)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        self.told.append((str(sys.exc_info()[1]), client_address))
+        self.errors.append((str(sys.exc_info()[1]), client_address))
 
 
 def test_get_request(
     socketserver_module: ModuleType, Echo: type, serve: Serve, echoes: Echoes
 ) -> None:
-    class Server(Told, socketserver_module.TCPServer):
+    class Server(Recording, socketserver_module.TCPServer):
         def get_request(self) -> Any:
-            if not self.told:
+            if not self.errors:
                 raise ValueError("no request")
             return super().get_request()
 
     server = Server(ADDRESS, Echo)
     serve(server)
     assert echoes(server.server_address)
-    assert server.told == [("no request", None)]
+    assert server.errors == [("no request", None)]
 
 
 @pytest.mark.parametrize("hook", ["shutdown_request", "close_request"])
 def test_a_request_that_cannot_be_closed(
     hook: str, socketserver_module: ModuleType, Echo: type, serve: Serve, echoes: Echoes
 ) -> None:
-    class Server(Told, socketserver_module.TCPServer):
+    class Server(Recording, socketserver_module.TCPServer):
         refusals = 0
 
     def fail_twice(self: Any, request: Any) -> None:
@@ -58,14 +58,14 @@ def test_a_request_that_cannot_be_closed(
     serve(server)
     for _ in range(2):
         assert echoes(server.server_address)
-    assert [error for error, _ in server.told] == ["cannot close"]
+    assert [error for error, _ in server.errors] == ["cannot close"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_request_that_cannot_be_closed_in_its_thread(
     socketserver_module: ModuleType, Echo: type, serve: Serve, echoes: Echoes, limit: float
 ) -> None:
-    class Server(Told, socketserver_module.ThreadingTCPServer):
+    class Server(Recording, socketserver_module.ThreadingTCPServer):
         def close_request(self, request: Any) -> None:
             request.close()
             raise ValueError("cannot close")
@@ -74,7 +74,7 @@ def test_a_request_that_cannot_be_closed_in_its_thread(
     serve(server)
     assert echoes(server.server_address)
     server.server_close()
-    assert [error for error, _ in server.told] == ["cannot close"]
+    assert [error for error, _ in server.errors] == ["cannot close"]
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_hooks_with_a_request(
     echoes: Echoes,
     limit: float,
 ) -> None:
-    class Server(Told, socketserver_module.TCPServer):
+    class Server(Recording, socketserver_module.TCPServer):
         pass
 
     def fail_once(self: Any, request: Any, client_address: Any) -> Any:
-        if not self.told:
+        if not self.errors:
             raise ValueError(hook)
         return getattr(super(Server, self), hook)(request, client_address)
 
@@ -108,7 +108,7 @@ def test_hooks_with_a_request(
         assert client.recv(100) == b""
         peer = client.getsockname()
     assert echoes(server.server_address)
-    assert server.told == [(hook, peer)]
+    assert server.errors == [(hook, peer)]
 
 
 @pytest.mark.documented
@@ -117,7 +117,7 @@ def test_the_handler(socketserver_module: ModuleType, serve: Serve) -> None:
         def handle(self) -> None:
             raise ValueError("handle")
 
-    class Server(Told, socketserver_module.TCPServer):
+    class Server(Recording, socketserver_module.TCPServer):
         pass
 
     server = Server(ADDRESS, Handler)
@@ -125,4 +125,4 @@ def test_the_handler(socketserver_module: ModuleType, serve: Serve) -> None:
     for number in range(2):
         with connect(server.server_address) as client:
             assert client.recv(100) == b""
-            assert server.told[number] == ("handle", client.getsockname())
+            assert server.errors[number] == ("handle", client.getsockname())

@@ -1,4 +1,4 @@
-"""Issue 2, 2.5: a thread or a child that cannot be started costs its connection alone."""
+"""Issue 2, 2.5: a thread or a child that cannot be started ends only its connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 2, 2.6: ``handle_error`` logs; a peer that went away is one line for the debugger."""
+"""Issue 2, 2.6: ``handle_error`` logs; a peer that disconnected is one debug line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 2, 2.7: a datagram is received whole, and silence is no answer."""
+"""Issue 2, 2.7: a datagram is received whole; a handler that writes nothing sends no reply."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_datagram_is_received_whole(
     assert client.recv(100) == b"%d" % size
 
 
-def test_a_cut_datagram_is_told(
+def test_a_truncated_datagram_is_reported(
     socketserver_module: ModuleType,
     serve: Serve,
     client: socket.socket,
@@ -60,7 +60,7 @@ def test_a_cut_datagram_is_told(
 
 
 @pytest.mark.new
-def test_a_cut_datagram_has_a_flag(
+def test_a_truncated_datagram_has_a_flag(
     socketserver_module: ModuleType, serve: Serve, client: socket.socket
 ) -> None:
     class Handler(socketserver_module.DatagramRequestHandler):
@@ -78,7 +78,7 @@ def test_a_cut_datagram_has_a_flag(
         assert client.recv(100) == flag
 
 
-def test_nothing_written_is_nothing_sent(
+def test_without_a_write_no_reply_is_sent(
     socketserver_module: ModuleType, serve: Serve, client: socket.socket, limit: float
 ) -> None:
     class Handler(socketserver_module.DatagramRequestHandler):

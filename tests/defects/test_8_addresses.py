@@ -1,4 +1,4 @@
-"""Issue 2, 2.8: the family follows the address, and no resolver is asked at bind."""
+"""Issue 2, 2.8: the address determines the family, and bind calls no resolver."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_dual_stack_is_one_attribute(
 
 
 class NoResolver:
-    """A socket that takes nothing but numbers to bind to."""
+    """A socket that only binds to numeric addresses."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

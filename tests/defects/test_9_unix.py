@@ -1,4 +1,4 @@
-"""Issue 2, 2.9: the file of a Unix socket: stale, alive, one's own, somebody else's."""
+"""Issue 2, 2.9: the file of a Unix socket: stale, in use, the server's own, another one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_live_server_keeps_its_file(
 
 
 @pytest.mark.documented
-def test_another_file_in_its_place_is_left_alone(
+def test_another_file_in_its_place_is_not_removed(
     socketserver_module: ModuleType, Echo: type, tmp_path: Path
 ) -> None:
     path = tmp_path / "socket"

@@ -51,7 +51,7 @@ class Run:
 def runs(
     unmeasured: None, against: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Run]]:
-    """Both runs, at the same time: they wait for what does not come, most of their time."""
+    """Both runs, at the same time: they mostly wait for time limits."""
     if against != "everserve":
         pytest.skip("runs the others against the standard library by itself")
     runs = {
@@ -63,13 +63,13 @@ def runs(
         run.end()
 
 
-def test_what_was_repaired_fails_there(runs: dict[str, Run]) -> None:
+def test_repaired_defects_fail_there(runs: dict[str, Run]) -> None:
     passed = runs[REPAIRED].outcomes()
     assert len(passed) > 40
     assert [name for name, is_passed in passed.items() if is_passed] == []
 
 
-def test_what_is_documented_passes_there(runs: dict[str, Run]) -> None:
+def test_documented_behaviour_passes_there(runs: dict[str, Run]) -> None:
     passed = runs[DOCUMENTED].outcomes()
     assert len(passed) > 20
     assert [name for name, is_passed in passed.items() if not is_passed] == []

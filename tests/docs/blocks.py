@@ -1,8 +1,8 @@
-"""The fenced blocks of the pages, with the comments that say what a block needs and the output it has.
+"""The fenced blocks of the pages, with the comments that list the needs of a block and its output.
 
-``<!-- needs: certificates -->``: the files of ``Certificates`` lie in the working folder;
-``<!-- needs: the block above -->``: it goes on where the Python block before it ended;
-``<!-- talk: hello -> HELLO -->``: what a line to the server that the block serves is answered with.
+``<!-- needs: certificates -->``: the files of ``Certificates`` are in the working folder.
+``<!-- needs: the block above -->``: it continues the Python block before it.
+``<!-- talk: hello -> HELLO -->``: a line to the block's server, and its answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PORT = re.compile(r"((?:tcp|tls|udp)://(?:\[[^]]*\]|[^\":\s]*)):\d+")
 
 @dataclass(frozen=True)
 class Block:
-    """One block: where it stands, what it is, and the output that the page shows below it."""
+    """One block: its place, its kind, and the output that the page shows below it."""
 
     page: str
     line: int
@@ -75,7 +75,7 @@ def on_free_ports(code: str) -> str:
 
 
 def fits(shown: str, seen: str) -> bool:
-    """True if ``seen`` is what the page shows, where ``...`` stands for anything."""
+    """True if ``seen`` is the text of the page, in which ``...`` matches anything."""
     pattern = ".*?".join(re.escape(part) for part in shown.strip().split("..."))
     return re.fullmatch(pattern, seen.strip(), re.DOTALL) is not None
 

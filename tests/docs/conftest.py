@@ -1,4 +1,4 @@
-"""The folder in which what the pages show is run: with certificates, and the examples."""
+"""The folder in which the code of the pages runs: with certificates, and the examples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="session")
 def folder(certificates: Certificates) -> Path:
-    """Where snippets and commands run: as in the repository, with certificates."""
+    """The folder of snippets and commands: like the repository, with certificates."""
     (certificates.folder / "examples").symlink_to(ROOT / "examples")
     return certificates.folder

@@ -1,6 +1,6 @@
-"""Runs one Python block of the documentation, in a process of its own: ``python play.py FILE``.
+"""Runs one Python block of the documentation, in its own process: ``python play.py FILE``.
 
-What it serves for ever is talked to, where the page says so, and then stopped.
+If it serves without end, a client talks to it as the page shows, and then stops it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMIT = 20.0
 
 
 def main(file: str, *talk: str) -> None:
-    """Run the block in ``file``; ``talk`` is a line to say to its server, and the answer to that."""
+    """Run the block in ``file``; ``talk`` is a line for its server, and the answer."""
     serving = sys.modules["everserve.serve"]
 
     def serve_and_end(group: Any, *, grace: float) -> Any:

@@ -1,4 +1,4 @@
-"""Every ``everserve`` command that the pages show is run, or read, and says what the page shows."""
+"""Every ``everserve`` command of the pages is run or parsed, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = {"^C": signal.SIGINT}
 
 @dataclass
 class Step:
-    """One command: the variables that are set for it, its words, and what the page shows of it."""
+    """One command: its environment variables, its words, and the output on the page."""
 
     block: Block
     assigned: dict[str, str]
@@ -76,7 +76,7 @@ def start(words: list[str], assigned: dict[str, str], folder: Path) -> subproces
 
 
 def plain(line: str) -> str:
-    """The line without what differs from run to run: numbers."""
+    """The line without numbers, which differ between runs."""
     return re.sub(r"\d+(\.\d+)?", "N", line.rstrip())
 
 
@@ -84,7 +84,7 @@ EVERSERVE = [step for step in STEPS if step.words[0] == "everserve"]
 
 
 @pytest.mark.parametrize("step", [step for step in EVERSERVE if step.output], ids=str)
-def test_a_command_says_what_the_page_shows(step: Step, folder: Path) -> None:
+def test_a_command_prints_what_the_page_shows(step: Step, folder: Path) -> None:
     with start(step.words, step.assigned, folder) as process:
         assert process.stdout is not None
         try:
@@ -100,8 +100,8 @@ def test_a_command_says_what_the_page_shows(step: Step, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [step for step in EVERSERVE if not step.output], ids=str)
-def test_a_command_is_read(step: Step, folder: Path) -> None:
-    """With --help at the end each word before it is checked as far as it can be without the app."""
+def test_a_command_is_parsed(step: Step, folder: Path) -> None:
+    """``--help`` at the end: the arguments before it are checked without running the app."""
     with start([*step.words, "--help"], step.assigned, folder) as process:
         output, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, output

@@ -1,4 +1,4 @@
-"""The way of a connection, as ``how-it-works.md`` lists its files, is the way that the code takes."""
+"""The files of a connection's flow, as ``how-it-works.md`` lists them, are those of the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ITEM = re.compile(r"^\d+\. \*\*`([^`]+)`\*\*: (.*(?:\n   .*)*)", re.MULTILINE)
 
 
 def items(strategy: str) -> dict[str, str]:
-    """The files that the section about ``strategy`` lists, with what it says of each."""
+    """The files that the section about ``strategy`` lists, with the text for each."""
     heading = {"fibers": "## One connection: TCP on fibers", "threads": "## One connection: TLS in"}
     section = (DOCS / "how-it-works.md").read_text().partition(heading[strategy])[2]
     found = _ITEM.findall(re.split(r"^## ", section, flags=re.MULTILINE)[0])
@@ -28,7 +28,7 @@ def items(strategy: str) -> dict[str, str]:
 
 
 def traced(strategy: str, folder: Path) -> list[str]:
-    """The files that a connection enters, in that order. Compiled code cannot be traced."""
+    """The files that a connection enters, in order. Compiled code cannot be traced."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(TRACE), strategy],
         stdout=subprocess.PIPE,

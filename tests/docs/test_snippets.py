@@ -38,6 +38,6 @@ def test_a_snippet_runs(block: Block, folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", SNIPPETS, ids=str)
-def test_a_snippet_that_serves_is_talked_to(block: Block) -> None:
-    """What only defines something proves nothing: it serves, or it prints."""
+def test_a_snippet_that_serves_answers(block: Block) -> None:
+    """A snippet with definitions only proves nothing: each snippet serves or prints."""
     assert block.talk or block.output or "assert " in block.code

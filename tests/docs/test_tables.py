@@ -1,4 +1,4 @@
-"""The tables of the pages have the names that the code has, no more and no less, and its defaults."""
+"""The tables of the pages have exactly the names of the code, and its defaults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SERVERS = [
 
 
 def words(cell: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]*)`", cell)
 
 
@@ -47,7 +47,7 @@ WITHOUT_ONE_DEFAULT = (
     "request_queue_size",
     "trusted_proxies",
     "admission_steps",
-    "coalesce_writes",  # as the strategy says, and so the next
+    "coalesce_writes",  # depends on the strategy, as does the next
     "daemon_threads",
 )
 OPTION_TABLE = table_of("addresses-and-options.md", "| option |")
@@ -68,7 +68,7 @@ def test_an_option_has_its_default(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", OPTION_TABLE, ids=lambda row: words(row[0])[0])
-def test_an_option_says_when_it_is_read(row: list[str]) -> None:
+def test_an_option_states_when_it_is_read(row: list[str]) -> None:
     assert row[4] in ("bind", "serve", "next")
 
 
@@ -150,7 +150,7 @@ def test_the_fields_of_the_peer() -> None:
 
 
 def test_the_options_of_the_command_line() -> None:
-    """Those that are not of the options' table have their own."""
+    """The options outside the options' table have their own table."""
     own = {param.opts[0]: param for param in run.params if param.name not in OPTIONS}
     own.pop("target")
     rows = table_of("command-line.md", "| option |")

@@ -2,7 +2,7 @@
 
 ``python trace.py fibers``: TCP on fibers. ``python trace.py threads``: TLS in threads, with the files
 of ``Certificates`` in the working folder. Run it with ``EVERSERVE_ENGINE=python``: compiled code is not
-seen.
+traced.
 """
 
 from __future__ import annotations

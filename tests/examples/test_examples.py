@@ -1,4 +1,4 @@
-"""Every example runs, is short, and does what its first line says."""
+"""Every example runs, is short, and does what its first line describes."""
 
 import ast
 import runpy
@@ -42,7 +42,7 @@ def run(name: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_each_is_short_and_says_what_it_is(path: Path) -> None:
+def test_each_is_short_and_has_a_description(path: Path) -> None:
     source = path.read_text()
     assert len(source.splitlines()) <= 40
     assert ast.get_docstring(ast.parse(source))
@@ -90,7 +90,7 @@ def test_upper_udp() -> None:
         assert run("upper_udp_client.py", "--port", str(port), "hello") == "HELLO\n"
 
 
-def test_clients_without_a_server_say_so() -> None:
+def test_clients_without_a_server_report_it() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -1,5 +1,5 @@
-"""Every test runs on each engine: the compiled one where it was built, its reference, and the
-reference as it runs where there is no epoll: level-triggered, over `selectors`.
+"""Every test runs on each engine: the compiled one if it was built, its reference, and the reference
+without epoll: level-triggered, over `selectors`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> An
 
 @pytest.fixture
 def errors() -> list[BaseException]:
-    """What fibers raised; a test that expects exceptions clears it."""
+    """The exceptions of fibers; a test that expects some clears the list."""
     return []
 
 

@@ -1,8 +1,8 @@
-"""A soak: very many short connections to a server with fibers, and what they leave behind.
+"""A soak test: very many short connections to a server with fibers, and a count of what they leak.
 
-Run by hand: `python tests/fibers/soak.py --count 1000000`. Each connection sends, is answered, and is
-reset. The load generator of the benchmarks does it where it has been built (a minute for a million
-on a quiet machine), else this program itself. Ends with 1 when something grew.
+Run it by hand: `python tests/fibers/soak.py --count 1000000`. Each connection sends, is answered, and
+is reset. The load generator of the benchmarks makes them if it has been built (a minute for a million
+on a quiet machine), else this program. The exit status is 1 if something grew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESET = b"\1\0\0\0" + bytes(4)  # SO_LINGER of 0
 
 
 def census() -> dict[str, int]:
-    """What this process holds: KiB of memory, descriptors, greenlets, objects."""
+    """The resources of this process: KiB of memory, descriptors, greenlets, objects."""
     import greenlet  # noqa: PLC0415  (in the server only)
 
     gc.collect()

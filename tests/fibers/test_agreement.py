@@ -1,4 +1,4 @@
-"""One table for both engines: what fibers and their sockets do in cases in which they once differed."""
+"""One table for both engines: fibers and their sockets in cases in which they once differed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], object], object]] = {
 @pytest.mark.parametrize("where", ["in a fiber", "in a thread"])
 @pytest.mark.parametrize("how", ARGUMENTS)
 def test_arguments(run: Run, pair: Pair, how: str, where: str) -> None:
-    """Also where the socket is known to be empty: a wrong call does not wait."""
+    """Also if the socket is known to be empty: a wrong call does not wait."""
     ours, peer = pair
     call, expected = ARGUMENTS[how]
 
@@ -81,7 +81,7 @@ def test_arguments(run: Run, pair: Pair, how: str, where: str) -> None:
 
 
 def test_a_timeout_of_years(pair: Pair) -> None:
-    """As long as it is for an `int` of milliseconds."""
+    """Longer than an `int` of milliseconds can hold."""
     ours, _peer = pair
     ours.settimeout(1e12)
     ours._wait(True, time.monotonic() + 1e12)
@@ -92,7 +92,7 @@ def test_a_timeout_of_years(pair: Pair) -> None:
 
 
 def registrations(fd: int) -> int:
-    """How many epolls of this process watch a file by the descriptor `fd`."""
+    """How many epoll instances of this process watch a file by the descriptor `fd`."""
     found = 0
     for entry in Path("/proc/self/fdinfo").iterdir():
         with contextlib.suppress(OSError):
@@ -103,7 +103,7 @@ def registrations(fd: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").exists(), reason="needs Linux's /proc")
-def test_a_duplicate_is_remembered_by_the_next_hub(parts: Any, pair: Pair) -> None:
+def test_the_next_hub_keeps_a_duplicate(parts: Any, pair: Pair) -> None:
     """Closing a descriptor leaves its file in epoll while a duplicate is open."""
     ours, peer = pair
     hubs = [parts.Hub(), parts.Hub()]

@@ -1,4 +1,4 @@
-"""The choice of the engine: made once, and an error when it cannot be met."""
+"""The choice of the engine: made once, and an error if the engine is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names of `everserve.fibers`: what the author of a handler needs, and nothing else."""
+"""The public names of `everserve.fibers`: those that the author of a handler needs."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def run_fibers(choice: str) -> subprocess.CompletedProcess[str]:
 
 
 def preprocessed(*definitions: str) -> str:
-    """What is left of `_frames.h` for a version of CPython."""
+    """`_frames.h` after the preprocessor, for a version of CPython."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -73,7 +73,7 @@ def preprocessed(*definitions: str) -> str:
         ("PY_VERSION_HEX=0x030D00F0", "Py_GIL_DISABLED=1"),
     ],
 )
-def test_an_unknown_layout_is_neither_read_nor_written(definitions: tuple[str, ...]) -> None:
+def test_an_unknown_layout_is_not_accessed(definitions: tuple[str, ...]) -> None:
     code = preprocessed(*definitions)
     assert "everserve_chunk_in" in code
     for private in ("PyThreadState", "datastack", "_PyStackChunk", "ArenaAllocator"):
@@ -105,7 +105,7 @@ def test_a_wrong_choice_names_the_right_ones(monkeypatch: pytest.MonkeyPatch) ->
         allows_small_frames()
 
 
-def test_a_wrong_choice_is_no_reason_to_take_the_other_engine() -> None:
+def test_a_wrong_choice_does_not_select_the_other_engine() -> None:
     loaded("native")
     done = run_fibers("perhaps")
     assert "OptionError" in done.stderr.splitlines()[-1]

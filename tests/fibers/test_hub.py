@@ -1,4 +1,4 @@
-"""The hub: fibers park, wake, end and are killed, whatever comes from outside."""
+"""The hub: fibers park, wake, end and are killed, in spite of threads and signals."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_wake_up_during_the_receipt_of_another_is_not_lost(hub: Any, parts: An
     hub.wake()
     hub.turn(0)
     hub.loop._notified = notified
-    assert not hub.loop._notifying  # else no one could wake the hub any more
+    assert not hub.loop._notifying  # else nothing could wake the hub any more
     hub.wake()
     hub.turn(30)  # less than the time limit of a test
     assert hub.loop.notified
@@ -540,7 +540,7 @@ def test_run_ends_in_time_though_a_fiber_never_waits(hub: Any) -> None:
 
 @pytest.mark.timeout(method="thread")  # the test uses the alarm itself
 def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
-    """Even if what runs between the wait and the test of its result changes errno."""
+    """Even if code between the wait and the test of its result changes errno."""
     received: list[int] = []
     handled = threading.Event()
 
@@ -549,7 +549,7 @@ def test_a_signal_during_the_wait_is_no_error(hub: Any) -> None:
             sys._getframe()
         hub.loop.call_when_active(lambda: os.path.exists("/nonexistent/file"))  # sets errno
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-        handled.wait(0.5)  # in vain where the signal came just before the wait in the kernel
+        handled.wait(0.5)  # without effect if the signal came just before the wait in the kernel
         hub.wake()  # that wait goes on after a signal
 
     def handle(number: int, _frame: object) -> None:

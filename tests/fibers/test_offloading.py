@@ -21,7 +21,7 @@ def test_it_runs_in_another_thread_and_returns_here(run: Run) -> None:
     assert offload(threading.current_thread) is threading.current_thread()
 
 
-def test_what_it_raises_is_raised_here(run: Run) -> None:
+def test_its_error_is_raised_here(run: Run) -> None:
     with pytest.raises(ZeroDivisionError):
         run(offload, lambda: 1 / 0)
 

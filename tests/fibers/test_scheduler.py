@@ -1,4 +1,4 @@
-"""The scheduler: what a switch keeps of the Python that runs in a fiber, and what it must not keep."""
+"""The scheduler: the interpreter state that a switch keeps for a fiber, and that it must not keep."""
 
 from __future__ import annotations
 

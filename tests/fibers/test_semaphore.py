@@ -82,7 +82,7 @@ def test_a_block_that_raises_gives_its_place_back(parts: Any) -> None:
     assert free(semaphore) == 1
 
 
-def test_it_lets_so_many_in_and_in_order(parts: Any, hub: Any) -> None:
+def test_it_admits_so_many_and_in_order(parts: Any, hub: Any) -> None:
     semaphore = parts.Semaphore(2)
     inside = most = 0
     order: list[int] = []
@@ -222,7 +222,7 @@ def test_a_timeout_block_ends_the_wait(none_free: Any, run: Run) -> None:
 def test_a_notification_that_comes_with_the_end_of_time_is_not_lost(
     none_free: Any, hub: Any
 ) -> None:
-    """Either the first waiter has the place, or the next one."""
+    """Either the first waiter has the place, or the next one has."""
     got: list[str] = []
     limit = 0.001
     hub.spawn(lambda: got.append("first" * none_free.acquire(timeout=limit)))

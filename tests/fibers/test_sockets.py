@@ -476,7 +476,7 @@ def test_connecting_to_a_free_port_is_refused(parts: Any, run: Run) -> None:
 def test_a_timeout_block_ends_connecting(
     parts: Any, run: Run, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Even if more addresses are left to try."""
+    """Even if there are more addresses to try."""
     block = Timeout(0.002)
 
     def connect() -> None:
@@ -597,7 +597,7 @@ def test_datagrams(parts: Any, run: Run) -> None:
 
 
 def test_a_read_without_a_bound_takes_what_there_is(parts: Any, run: Run, pair: Pair) -> None:
-    """A call may ask for more than any buffer has: a stream gives less, a datagram comes whole."""
+    """A call may request more than any buffer holds: a stream returns less, a datagram is whole."""
     ours, peer = pair
     sizes = (1, 100_000, 5, 300_000, 70_000)
     sender = threading.Thread(target=lambda: [peer.sendall(b"x" * size) for size in sizes])

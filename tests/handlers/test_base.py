@@ -18,7 +18,7 @@ from everserve.sockets.datagrams import Datagram
 
 
 class Noted(BaseRequestHandler):
-    """Keeps the order of its calls; raises in the one that the server names."""
+    """Records the order of its calls; raises in the one that the server names."""
 
     def __init__(self, request: Any, client_address: Any, server: Any) -> None:
         self.calls: list[str] = server

@@ -1,4 +1,4 @@
-"""``handlers.context``: what stands behind a handler, looked up when it is first asked for."""
+"""``handlers.context``: the server's side of a handler, looked up at the first access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from everserve.handlers.context import HandlerContext
 
 
 class FakeHost(Host):
-    """The server's side, as a test sets it."""
+    """The server's side, set by a test."""
 
     def __init__(self, connection: Any = None, *, draining: bool = False) -> None:
         self.connection = connection
@@ -37,7 +37,7 @@ class FakeHost(Host):
         return ("secured", server, request, client_address)
 
 
-def test_without_a_host_there_is_nothing_to_know() -> None:
+def test_without_a_host_all_values_are_empty() -> None:
     context = HandlerContext(None, "request")
     assert (context.deadline(), context.cancelled()) == (None, None)
     assert context.coalesces_writes() is False
@@ -46,7 +46,7 @@ def test_without_a_host_there_is_nothing_to_know() -> None:
         context.start_tls(None, "peer")
 
 
-def test_what_the_server_knows() -> None:
+def test_the_values_of_the_server() -> None:
     connection = SimpleNamespace(
         deadlines=SimpleNamespace(ends=float("inf")), missed=None, proxy=None, tls=None
     )
@@ -69,7 +69,7 @@ def test_the_peer_is_looked_up_once_and_again_after_a_handshake() -> None:
     assert context.peer("peer") is not first
 
 
-def test_a_handler_makes_it_when_it_is_first_asked_for() -> None:
+def test_a_handler_makes_it_at_the_first_access() -> None:
     host = FakeHost()
     with socket.socket() as request:
         handler = BaseRequestHandler(request, "peer", SimpleNamespace(_everserve=host))

@@ -12,7 +12,7 @@ from everserve.handlers.datagram import DatagramRequestHandler
 
 
 class Sent:
-    """A socket that keeps what is sent."""
+    """A socket that records the sent datagrams."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[bytes, Any]] = []
@@ -38,7 +38,7 @@ def test_the_reply_is_one_datagram() -> None:
     assert (handler.packet, handler.socket) == (b"one\ntwo\n", sock)
 
 
-def test_nothing_written_is_nothing_sent() -> None:
+def test_without_a_write_nothing_is_sent() -> None:
     sock = Sent()
     Upper((b"", sock), ("127.0.0.1", 9), None)
     assert sock.calls == []
@@ -46,7 +46,7 @@ def test_nothing_written_is_nothing_sent() -> None:
     assert sock.calls == []
 
 
-def test_what_was_written_is_sent_though_handle_raised() -> None:
+def test_written_bytes_are_sent_even_if_handle_raised() -> None:
     class Raising(DatagramRequestHandler):
         def handle(self) -> None:
             self.wfile.write(b"so far")
@@ -68,7 +68,7 @@ def test_a_sender_without_an_address_gets_no_reply(address: Any) -> None:
         Upper((b"ping", sock), address, None)
 
 
-def test_what_sendto_raises_goes_on() -> None:
+def test_an_error_of_sendto_is_raised() -> None:
     class Refused(Sent):
         def sendto(self, data: bytes, address: Any) -> None:
             raise OSError(errno.EMSGSIZE, "Message too long")

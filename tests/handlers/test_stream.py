@@ -36,7 +36,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 class Open(StreamRequestHandler):
-    """Stays open, for a test to look at."""
+    """Stays open until the test ends."""
 
     finishing = False
 
@@ -164,7 +164,7 @@ def test_text_is_refused(pair: Pair) -> None:
     handler.end()
 
 
-def test_a_peer_that_has_gone_before_the_last_word(pair: Pair) -> None:
+def test_a_peer_that_disconnects_before_the_last_bytes(pair: Pair) -> None:
     class LastWord(StreamRequestHandler):
         wbufsize = 1000
 

@@ -1,6 +1,6 @@
-"""The attacker: a process of its own, told by lines of JSON what to do to a server.
+"""The attacker: a separate process that attacks a server by commands in lines of JSON.
 
-Its own, because the children of a forking server would hold copies of the test's own sockets, and
+It is separate because the children of a forking server would hold copies of the test's sockets, and
 keep connections open that the test has closed. Run as ``python -m tests.hostile.attacker``.
 """
 
@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 LIMIT = 20.0
-"""Seconds until a wait is given up; no test that passes comes near it."""
+"""The time limit of a wait in seconds; a passing test never comes near it."""
 
 PACE = 0.01
-"""Seconds between the bytes of one who drips."""
+"""Seconds between the bytes of a client that drips."""
 
 RESET_ON_CLOSE = b"\1\0\0\0\0\0\0\0"
 
@@ -36,7 +36,7 @@ def connect(address: Any) -> socket.socket:
 
 
 def part(client: socket.socket, how: str) -> None:
-    """Go, by ``"close"``, ``"reset"``, or ``"end"`` of the own half with the rest of it read."""
+    """Disconnect by ``"close"``, ``"reset"``, or ``"end"``: end the own half, and read the rest."""
     if how == "reset":
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     elif how == "end":
@@ -47,7 +47,7 @@ def part(client: socket.socket, how: str) -> None:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """All until the end, be it a reset."""
+    """All bytes until the end or a reset."""
     heard = bytearray()
     with suppress(ConnectionError, ssl.SSLError):
         while part := client.recv(65536):
@@ -55,11 +55,11 @@ def read_all(client: socket.socket) -> bytes:
     return bytes(heard)
 
 
-# --- what may be asked for ----------------------------------------------------------------------------
+# --- the commands -------------------------------------------------------------------------------------
 
 
 def ask(address: Any, line: str = "hello\n", before: str = "", tls: Any = None) -> dict[str, Any]:
-    """Be a good client: ``before`` in clear, then the line; the answer, or what went wrong."""
+    """Be a good client: ``before`` in cleartext, then the line. Returns the answer or the error."""
     try:
         with connect(address) as raw:
             raw.sendall(bytes.fromhex(before))
@@ -85,7 +85,7 @@ def context_of(ca: str, pair: Any = None) -> ssl.SSLContext:
 
 
 def hold(address: Any, count: int, say: str = "", end: bool = False) -> int:
-    """Open connections, say something (in hex), and keep them; ``end`` the own half first."""
+    """Open connections, send some bytes (in hex), and keep them; ``end`` the own half first."""
     for _ in range(count):
         client = connect(address)
         held.append(client)
@@ -106,7 +106,7 @@ def hold_secure(address: Any, count: int, say: str, tls: Any) -> int:
 
 
 def sip(pause: float) -> int:
-    """Read all of the first that is held, with a pause before each of the first reads."""
+    """Read all from the first held connection, with a pause before each of the first reads."""
     client, total = held[0], 0
     room, other = socket.socketpair()
     with room, other:
@@ -119,7 +119,7 @@ def sip(pause: float) -> int:
 
 
 def listen(count: int, size: int) -> list[str]:
-    """The next ``size`` bytes that each of the last ``count`` held is told, in hex."""
+    """The next ``size`` bytes that each of the last ``count`` held connections receives, in hex."""
     told = []
     for client in held[-count:]:
         heard = b""
@@ -130,18 +130,18 @@ def listen(count: int, size: int) -> list[str]:
 
 
 def say_again(say: str) -> None:
-    """The first of those held says something more, and it is the next to be listened to."""
+    """Send more bytes on the first held connection, and make it the next for ``listen``."""
     held[0].sendall(bytes.fromhex(say))
     held.append(held.pop(0))
 
 
 def hear(count: int) -> list[str]:
-    """What the first ``count`` of those held are told, until their end, in hex."""
+    """The bytes that the first ``count`` held connections receive until their end, in hex."""
     return [read_all(client).hex() for client in held[:count]]
 
 
 def release(how: str = "close") -> int:
-    """Let go of all that are held."""
+    """Close all held connections."""
     count = len(held)
     while held:
         part(held.pop(), how)
@@ -149,7 +149,7 @@ def release(how: str = "close") -> int:
 
 
 def scan(address: Any, count: int, how: str, say: str = "") -> int:
-    """Connect, say something, and go, again and again."""
+    """Connect, send some bytes, and disconnect, many times."""
     done = 0
     for _ in range(count):
         with suppress(ConnectionError):
@@ -162,7 +162,7 @@ def scan(address: Any, count: int, how: str, say: str = "") -> int:
 
 
 def tell(address: Any, say: str, end: bool = True) -> str:
-    """Say something, and hear what comes until the end; both in hex."""
+    """Send some bytes, and read until the end; both in hex."""
     try:
         client = connect(address)
     except ConnectionError:
@@ -176,7 +176,7 @@ def tell(address: Any, say: str, end: bool = True) -> str:
 
 
 def drip(address: Any, count: int, say: str) -> list[int]:
-    """``count`` clients that send a byte now and then; how many bytes each got rid of."""
+    """``count`` clients that send a byte at intervals. Returns how many bytes each has sent."""
     clients = [connect(address) for _ in range(count)]
     sent = [0] * count
     open_ones = set(range(count))
@@ -201,9 +201,9 @@ def drip(address: Any, count: int, say: str) -> list[int]:
 
 
 def cut(address: Any, ca: str, step: int, how: str) -> bool:
-    """Shake hands up to ``step``, then go; false when it was done before.
+    """Do a handshake up to ``step``, then disconnect; false if the handshake was over before.
 
-    Each flight counts three: before it, in its middle, behind it.
+    Each flight counts as three steps: before it, in its middle, after it.
     """
     raw = connect(address)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -229,7 +229,7 @@ def cut(address: Any, ca: str, step: int, how: str) -> bool:
 
 
 def hello(ca: str) -> str:
-    """A TLS client's first words, in hex."""
+    """A TLS client's first bytes, in hex."""
     outgoing = ssl.MemoryBIO()
     tls = context_of(ca).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     with suppress(ssl.SSLWantReadError):

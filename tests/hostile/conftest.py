@@ -1,4 +1,4 @@
-"""A server under siege: attacked by another process, and afterwards as good as before."""
+"""A server under attack by another process, which must work afterwards as before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarni
 
 @dataclass(frozen=True)
 class Strategy:
-    """Where requests run. ``crowd``: connections that it is sent at once; ``room``: for them."""
+    """A strategy. ``crowd``: the number of connections at once; ``room``: the options for them."""
 
     name: str
     crowd: int
@@ -59,7 +59,7 @@ STRATEGIES = [
 
 
 class Upper(everserve.StreamRequestHandler[Any, Any]):
-    """Lines in capitals; more than anybody takes for ``flood``."""
+    """Lines in capitals; for ``flood`` more than any client reads."""
 
     def handle(self) -> None:
         for line in self.rfile:
@@ -107,16 +107,16 @@ def _plain(value: Any) -> Any:
 
 
 class Siege:
-    """A server that serves in the background, an ear on it, and the attacker before it."""
+    """A server in the background, a recorder of its events, and its attacker."""
 
     def __init__(self, server: Any, attacker: Attacker, tls: Any = None) -> None:
         self.server = server
         self.attacker = attacker
         self.heard = Heard()
         self.tls = tls
-        self.before = b""  # what a good client says first
+        self.before = b""  # the first bytes of a good client
         own = os.getpid()
-        # A forked child would find the lock of this ear as the fork has left it.
+        # A forked child would have a copy of the recorder's lock, as the fork left it.
         server.subscribe(lambda event: self.heard(event) if os.getpid() == own else None)
 
     @property
@@ -124,7 +124,7 @@ class Siege:
         return self.server.server_address
 
     def ask(self, line: str = "hello\n", **how: Any) -> dict[str, Any]:
-        """Be a client, and a good one unless ``how`` says otherwise."""
+        """Be a client, a good one unless ``how`` makes it another."""
         chosen = {"tls": self.tls, "before": self.before} | how
         answer: dict[str, Any] = self.attacker.ask(self.address, line=line, **chosen)
         return answer
@@ -157,7 +157,7 @@ class Siege:
         return Counter(event.reason for event in self.heard.of(Refused))
 
     def adds_up(self) -> bool:
-        """True if each connection that came in has ended, once."""
+        """True if each accepted connection has ended, once."""
         accepted = sorted(event.connection for event in self.heard.of(Accepted))
         ends = (Finished, Failed, Refused)
         ended = sorted(event.connection for kind in ends for event in self.heard.of(kind))
@@ -171,7 +171,7 @@ def descriptors() -> dict[str, str]:
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            pass  # that of the look itself
+            pass  # the descriptor of the listing itself
     return found
 
 
@@ -202,7 +202,7 @@ def concurrent(strategy: Strategy) -> Strategy:
 
 @pytest.fixture(params=["tcp", "unix"])
 def scheme(request: pytest.FixtureRequest) -> str:
-    """What connections travel over, for tests that want both."""
+    """The transport, for tests that need both."""
     return request.param  # type: ignore[no-any-return]
 
 
@@ -213,8 +213,8 @@ Besiege = Callable[..., Siege]
 def besiege(
     strategy: Strategy, attacker: Attacker, certificates: Certificates, tmp_path: Path
 ) -> Iterator[Besiege]:
-    """Make a server and serve; in the end it must be as good as before, and leave nothing behind."""
-    gc.collect()  # what earlier tests left is not this one's
+    """Make a server and serve; in the end it must work as before, and leave nothing behind."""
+    gc.collect()  # the leftovers of earlier tests do not count
     threads, found = set(threading.enumerate()), descriptors()
     sieges: list[tuple[Any, Siege]] = []
 

@@ -1,4 +1,4 @@
-"""No descriptor left for the next connection, under TLS: a process of its own has few of them."""
+"""No descriptor left for the next connection, under TLS, in a process with few descriptors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than a limit lets in, by each limit and each policy."""
+"""More connections than a limit admits, for each limit and each policy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FLOOD = 20
 
 
 def fill(siege: Siege, count: int = INSIDE) -> None:
-    """Have ``count`` connections in progress, which have all been answered once."""
+    """Open ``count`` connections, and get an answer on each."""
     for _ in range(count):
         siege.attack("hold", count=1, say=b"hello\n")
         assert siege.attacker.listen(count=1, size=6) == [b"HELLO\n".hex()]
 
 
 def wait_until_quiet(siege: Siege) -> None:
-    """Until a clock of the kernel's with ticks of 4 ms tells the next word from the last one."""
+    """Wait until the kernel's clock, with ticks of 4 ms, separates the next bytes from the last."""
     pause = threading.Event()
     while any(connection.traffic().quiet < 0.02 for connection in siege.server.connections):
         pause.wait(0.005)
@@ -52,7 +52,9 @@ def test_above_max_connections(
     empty(siege, FLOOD + INSIDE)
 
 
-def test_what_waits_comes_in_later(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
+def test_waiting_connections_are_admitted_later(
+    besiege: Besiege, concurrent: Strategy, scheme: str
+) -> None:
     siege = besiege(scheme=scheme, max_connections=INSIDE)
     fill(siege)
     siege.attack("hold", count=FLOOD, say=b"hello\n")
@@ -62,7 +64,7 @@ def test_what_waits_comes_in_later(besiege: Besiege, concurrent: Strategy, schem
 
 
 def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
-    """One that is idle goes: not the first, which has said something meanwhile."""
+    """An idle connection is cut: not the first, which has sent bytes meanwhile."""
     if concurrent.name == "forks" and scheme == "unix":
         pytest.skip("neither the kernel nor the parent counts what moves there")
     siege = besiege(scheme=scheme, max_connections=INSIDE, overload="shed-idle")
@@ -72,12 +74,12 @@ def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
     assert siege.attacker.listen(count=1, size=6) == [b"AGAIN\n".hex()]
     assert siege.serves()
     (shed,) = siege.heard.of(Shed)
-    assert shed.connection > 1  # which of the others is a matter of threads
+    assert shed.connection > 1  # which of the others depends on the threads
     empty(siege, INSIDE + 1)
     assert not siege.reasons()
 
 
-def test_a_policy_of_ones_own(besiege: Besiege, concurrent: Strategy) -> None:
+def test_a_custom_policy(besiege: Besiege, concurrent: Strategy) -> None:
     asked = []
 
     def decide(server: Any, request: Any, client_address: Any, reason: str) -> bool:
@@ -99,7 +101,7 @@ def test_above_max_connections_per_peer(
 ) -> None:
     siege = besiege(scheme=scheme, max_connections_per_peer=INSIDE)
     fill(siege)
-    if scheme == "unix":  # has no peers to tell apart
+    if scheme == "unix":  # has no distinct peers
         fill(siege, 2 * INSIDE)
         empty(siege, 3 * INSIDE)
         return
@@ -119,13 +121,13 @@ def test_above_accept_rate(besiege: Besiege, strategy: Strategy, scheme: str) ->
     siege.server.accept_rate = None
 
 
-def test_accept_rate_makes_wait(besiege: Besiege, strategy: Strategy) -> None:
+def test_accept_rate_delays(besiege: Besiege, strategy: Strategy) -> None:
     siege = besiege(accept_rate=0.001, accept_burst=2)
     siege.attack("hold", count=4, end=True)
     siege.wait_ends(2)
     assert len(siege.heard.of(Accepted)) == 2
     siege.server.accept_rate = None
-    siege.server._everserve.life.wake()  # it would look again when the next was to come in
+    siege.server._everserve.life.wake()  # else it checks again at the time of the next admission
     siege.wait_ends(4)
     assert not siege.reasons()
 
@@ -152,7 +154,7 @@ def test_above_max_handshakes(
 def test_a_handshake_that_is_over_makes_room(
     besiege: Besiege, concurrent: Strategy, tls: TLS
 ) -> None:
-    """It is the handshakes that are bounded, not the connections."""
+    """The limit counts the handshakes, not the connections."""
     siege = besiege(tls=tls, max_handshakes=1)
     siege.attacker.hold_secure(siege.address, count=INSIDE, say=b"hello\n", tls=siege.tls)
     siege.heard.wait_for(Accepted, INSIDE)

@@ -1,4 +1,4 @@
-"""Handshakes that break off, and clients who are not who they should be."""
+"""Handshakes that break off, and clients with wrong names or certificates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everserve.events import Refused
 from everserve.sockets.tls import TLS
 
 STEPS = 6
-"""Of a handshake with TLS 1.3: two flights, and before, in the middle of and behind each."""
+"""The steps of a TLS 1.3 handshake: before, in the middle of and after each of two flights."""
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
@@ -21,11 +21,11 @@ def test_it_breaks_off_at_every_step(
     went = [siege.attack("cut", ca=siege.tls["ca"], step=step, how=how) for step in range(STEPS)]
     assert all(went)
     siege.wait_ends(STEPS)
-    assert siege.reasons()["handshake"] >= STEPS - 1  # behind the last flight it is over
+    assert siege.reasons()["handshake"] >= STEPS - 1  # after the last flight the handshake is over
 
 
 def test_a_wrong_name(besiege: Besiege, strategy: Strategy, certificates: Certificates) -> None:
-    """Who asks for a name that is not there sees the default certificate, and does not like it."""
+    """A client that requests an unknown name gets the default certificate, and refuses it."""
     tls = TLS(*certificates.server, sni={"one.example.org": certificates.named})
     siege = besiege(tls=tls)
     assert siege.ask(tls=siege.tls | {"name": "one.example.org"}) == {"answer": "HELLO\n"}

@@ -1,4 +1,4 @@
-"""PROXY headers that are none, too long, unfinished, or from somebody who may not send any."""
+"""PROXY headers that are invalid, too long, unfinished, or from an untrusted peer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_bad_header_is_refused_unanswered(
     assert siege.reasons() == {"proxy": len(BAD)}
 
 
-def test_a_header_has_its_time(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+def test_a_header_has_a_time_limit(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme, proxy_timeout=0.1, **TRUSTED)
     siege.before = GOOD
     count = strategy.crowd if strategy.is_concurrent else 1
@@ -55,7 +55,7 @@ def test_a_header_has_its_time(besiege: Besiege, strategy: Strategy, scheme: str
     assert siege.reasons() == {"proxy_timeout": count}
 
 
-def test_nobody_waits_for_those_who_owe_theirs(
+def test_a_missing_header_delays_no_other_connection(
     besiege: Besiege, concurrent: Strategy, tls: TLS
 ) -> None:
     siege = besiege(tls=tls, proxy_timeout=600, **TRUSTED)
@@ -65,7 +65,7 @@ def test_nobody_waits_for_those_who_owe_theirs(
 
 
 @pytest.mark.parametrize("networks", ["10.0.0.0/8", "::1/128"])
-def test_who_is_not_trusted_is_not_heard(
+def test_an_untrusted_peer_is_refused_unread(
     besiege: Besiege, strategy: Strategy, networks: str
 ) -> None:
     siege = besiege(proxy_protocol=True, trusted_proxies=networks)

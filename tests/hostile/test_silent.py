@@ -1,4 +1,4 @@
-"""Those who connect and say nothing, or not enough, or nothing but that they have gone."""
+"""Clients that connect and send nothing, too little, or only the end of the connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from everserve.events import Failed, Finished, Refused
 from everserve.sockets.tls import TLS
 
 
-def test_silent_tls_clients_delay_nobody(
+def test_silent_tls_clients_delay_no_other_connection(
     besiege: Besiege, concurrent: Strategy, tls: TLS, scheme: str
 ) -> None:
     siege = besiege(tls=tls, scheme=scheme, handshake_timeout=600)
@@ -33,7 +33,7 @@ def test_a_stop_does_not_wait_for_silent_clients(
 
 
 @pytest.mark.parametrize("say", ["half a hello", "no TLS at all"])
-def test_a_handshake_has_its_time(
+def test_a_handshake_has_a_time_limit(
     besiege: Besiege, strategy: Strategy, tls: TLS, scheme: str, say: str, certificates: Any
 ) -> None:
     siege = besiege(tls=tls, scheme=scheme, handshake_timeout=0.1)
@@ -59,7 +59,7 @@ def test_a_scan_of_ports(
     assert siege.reasons() == ({"handshake": 3 * each} if secure else {})
 
 
-def test_those_who_half_close_at_once(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+def test_clients_that_half_close_at_once(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme)
     siege.attack("hold", count=strategy.crowd, end=True)
     assert siege.attacker.hear(count=strategy.crowd) == [""] * strategy.crowd

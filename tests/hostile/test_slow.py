@@ -1,4 +1,4 @@
-"""Those who keep a connection busy with next to nothing: slow to send, or not reading at all."""
+"""Clients that occupy a connection: slow senders, and peers that do not read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def crowd_of(strategy: Strategy) -> int:
 
 
 @pytest.mark.parametrize("limit", [{"request_timeout": 0.15}, {"min_receive_rate": 1_000_000}])
-def test_who_drips_is_cut(
+def test_a_client_that_drips_is_cut(
     besiege: Besiege,
     strategy: Strategy,
     scheme: str,
@@ -35,7 +35,7 @@ def test_who_drips_is_cut(
     siege.wait_ends(count)
 
 
-def test_who_drips_under_tls(besiege: Besiege, concurrent: Strategy, tls: TLS) -> None:
+def test_a_client_that_drips_under_tls(besiege: Besiege, concurrent: Strategy, tls: TLS) -> None:
     siege = besiege(tls=tls, handshake_timeout=0.2)
     hello = siege.attacker.hello(ca=siege.tls["ca"])
     sent = siege.attack("drip", count=DRIPS, say=bytes.fromhex(hello)[:-1])
@@ -47,7 +47,7 @@ def test_who_drips_under_tls(besiege: Besiege, concurrent: Strategy, tls: TLS) -
     assert siege.reasons() == {"handshake_timeout": DRIPS}
 
 
-def test_who_says_nothing_any_more(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+def test_a_client_that_falls_silent(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme, idle_timeout=0.15)
     count = crowd_of(strategy)
     siege.attack("hold", count=count, say=b"hello\n")
@@ -56,7 +56,7 @@ def test_who_says_nothing_any_more(besiege: Besiege, strategy: Strategy, scheme:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_who_never_reads(
+def test_a_client_that_never_reads(
     besiege: Besiege, concurrent: Strategy, tls: TLS, scheme: str, secure: bool
 ) -> None:
     siege = besiege(scheme=scheme, write_timeout=0.2, tls=tls if secure else None)
@@ -69,8 +69,8 @@ def test_who_never_reads(
     siege.wait_ends(DRIPS + 1)
 
 
-def test_who_reads_slowly_is_no_enemy(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
-    """As long as something moves, ``write_timeout`` is kept."""
+def test_a_slow_reader_is_not_cut(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
+    """As long as the peer reads something, ``write_timeout`` is kept."""
     siege = besiege(scheme=scheme, write_timeout=1.0)
     siege.attack("hold", count=1, say=b"flood\n", end=True)
     assert siege.attacker.sip(pause=0.002) == 16 << 20

@@ -1,4 +1,4 @@
-"""``lifecycle.emitter``: events go to all subscribers, and none can do harm."""
+"""``lifecycle.emitter``: all subscribers get the events, and none can stop the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from everserve.lifecycle.emitter import Emitter
 EVENT = Draining(1.0)
 
 
-def test_where_no_one_listens_nothing_happens() -> None:
+def test_without_subscribers_nothing_happens() -> None:
     emitter = Emitter()
     assert not emitter.subscribers
     emitter.emit(EVENT)
@@ -59,7 +59,7 @@ def test_a_subscriber_may_end_its_subscription_while_it_is_called() -> None:
     assert got == ["once", "always", "always"]
 
 
-def test_what_a_subscriber_raises_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_error_of_a_subscriber_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
     emitter = Emitter()
     got: list[Event] = []
 

@@ -17,7 +17,7 @@ def test_a_condition_that_holds_needs_no_notification() -> None:
     assert Notifier().wait_until(lambda: True) is True
 
 
-def test_it_looks_again_at_every_notification() -> None:
+def test_it_checks_again_at_every_notification() -> None:
     notifier = Notifier()
     looks = threading.Semaphore(0)
     asked = 0
@@ -107,7 +107,7 @@ def test_a_signal_handler_may_notify_the_thread_it_interrupts() -> None:
 
 
 class Park:
-    """A waiter of the caller's own: what a fiber brings."""
+    """A custom waiter, as a fiber passes it."""
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
@@ -122,7 +122,7 @@ class Park:
             raise Empty
 
 
-def test_a_waiter_of_ones_own() -> None:
+def test_a_custom_waiter() -> None:
     notifier = Notifier()
     park = Park()
 

@@ -1,4 +1,4 @@
-"""``lifecycle.outcome``: what the parent of a forked request is reported."""
+"""``lifecycle.outcome``: the report to the parent of a forked request."""
 
 from everserve.lifecycle.outcome import Outcome
 

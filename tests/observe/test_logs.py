@@ -62,7 +62,7 @@ def test_json() -> None:
     assert by_event["Draining"]["grace"] == 5.0
 
 
-def test_values_that_json_has_no_form_for() -> None:
+def test_values_without_a_form_in_json() -> None:
     record = logging.makeLogRecord({"msg": "x", "event": BackedOff(OSError(24, "many"), 0.005, 2)})
     line = json.loads(JSONFormatter().format(record))
     assert line["error"] == "OSError(24, 'many')"

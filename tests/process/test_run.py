@@ -25,7 +25,7 @@ def make() -> everserve.TCPServer:
     return everserve.ThreadingTCPServer(("127.0.0.1", 0), Echo)
 
 
-def test_ready_is_told_when_all_serve() -> None:
+def test_on_ready_is_called_when_all_serve() -> None:
     servers = [make(), make()]
 
     def ready() -> None:
@@ -59,7 +59,7 @@ def test_an_error_stops_all_and_is_raised() -> None:
     assert all(server.state is everserve.ServerState.STOPPED for server in servers)
 
 
-def test_elsewhere_than_in_the_main_thread_signals_are_left_alone() -> None:
+def test_outside_the_main_thread_signals_are_not_changed() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen = []
 

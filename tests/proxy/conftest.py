@@ -1,4 +1,4 @@
-"""A server of everserve, a real HAProxy in front of it, and what a handler says of the client."""
+"""A server of everserve, a real HAProxy in front of it, and a handler that reports the client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRUSTED: dict[str, Any] = {"proxy_protocol": True, "trusted_proxies": "127.0.0.0
 
 
 class Tell(everserve.StreamRequestHandler[Any, Any]):
-    """Says in a line of JSON who is there."""
+    """Sends the peer as a line of JSON."""
 
     def handle(self) -> None:
         self.rfile.readline()
@@ -82,7 +82,7 @@ def serve(concurrency: str) -> Iterator[Serve]:
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Put HAProxy in front of ``server``: its address. ``how`` is what it says to the server."""
+    """Put HAProxy in front of ``server``. Returns its address. ``how``: its options for the server."""
     command = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if command is None:
         pytest.skip("haproxy is not installed: apt-get install haproxy")
@@ -118,7 +118,7 @@ def haproxy(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def talk(client: socket.socket) -> dict[str, Any]:
-    """Ask who is there, over a connection."""
+    """Read the report of the peer over a connection."""
     client.settimeout(LIMIT)
     client.sendall(b"who\n")
     with client.makefile("rb") as file:

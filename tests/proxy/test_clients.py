@@ -1,4 +1,4 @@
-"""The clients that people have: ``openssl s_client`` and ``curl`` talk to servers with TLS."""
+"""Common clients: ``openssl s_client`` and ``curl`` connect to servers with TLS."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Upper(everserve.StreamRequestHandler[Any, Any]):
 
 
 class SMTP(everserve.StreamRequestHandler[Any, Any]):
-    """As much of it as STARTTLS needs (RFC 3207)."""
+    """The part of SMTP that STARTTLS needs (RFC 3207)."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 here\r\n")
@@ -82,7 +82,7 @@ class SMTP(everserve.StreamRequestHandler[Any, Any]):
 
 
 class Web(http.server.BaseHTTPRequestHandler):
-    """The standard library's handler, as it is."""
+    """The standard library's handler, unchanged."""
 
     protocol_version = "HTTP/1.1"
 
@@ -130,7 +130,7 @@ def test_curl_sends_much(serve: Serve, certificates: Certificates, tmp_path: Any
 
 
 @pytest.mark.parametrize("name", ["expired", "wrong_name"])
-def test_curl_does_not_like_a_wrong_certificate(
+def test_curl_refuses_a_wrong_certificate(
     serve: Serve, certificates: Certificates, name: str
 ) -> None:
     pair: Pair = getattr(certificates, name)

@@ -1,4 +1,4 @@
-"""A real HAProxy in front: who the client is gets through it, and TLS too."""
+"""A real HAProxy in front: it passes on the client's address and TLS."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_tls_passes_through(
     assert told["version"] == 2
 
 
-def test_haproxy_tells_of_the_tls_that_it_ended(
+def test_haproxy_reports_the_tls_that_it_terminated(
     serve: Serve, haproxy: Callable[..., Any], certificates: Certificates
 ) -> None:
     server = serve(**TRUSTED)
@@ -75,7 +75,7 @@ def test_haproxy_tells_of_the_tls_that_it_ended(
 def test_health_checks_are_answered_as_the_proxys_own(
     serve: Serve, haproxy: Callable[..., Any]
 ) -> None:
-    """HAProxy's checks carry LOCAL: the connection's own ends count, and traffic goes on."""
+    """HAProxy's checks have LOCAL: the connection's own ends count, and requests work as before."""
     heard = Heard()
     server = serve(**TRUSTED)
     server.subscribe(heard)
@@ -85,7 +85,7 @@ def test_health_checks_are_answered_as_the_proxys_own(
     assert not heard.of(Refused)
 
 
-def test_who_is_not_trusted_is_refused(serve: Serve, haproxy: Callable[..., Any]) -> None:
+def test_an_untrusted_proxy_is_refused(serve: Serve, haproxy: Callable[..., Any]) -> None:
     heard = Heard()
     server = serve(**TRUSTED | {"trusted_proxies": Networks(["10.0.0.0/8"])})
     server.subscribe(heard)

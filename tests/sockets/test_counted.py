@@ -1,4 +1,4 @@
-"""``sockets.counted`` and ``sockets.tcpinfo``: what has moved over a connection."""
+"""``sockets.counted`` and ``sockets.tcpinfo``: the traffic of a connection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ends(clock: Clock) -> Iterator[tuple[CountedSocket, socket.socket]]:
-    """A counted end, and the other."""
+    """A counted end, and the other end."""
     inner, other = socket.socketpair()
     other.settimeout(LIMIT)
     with CountedSocket(inner, clock) as counted, other:
@@ -65,7 +65,7 @@ def test_all_ways_to_receive(ends: Ends, clock: Clock) -> None:
         assert counted.traffic() == Traffic(0.0, 3 * number, 0, False)
 
 
-def test_an_end_is_no_byte(ends: Ends, clock: Clock) -> None:
+def test_the_end_of_a_stream_is_not_counted(ends: Ends, clock: Clock) -> None:
     counted, other = ends
     other.shutdown(socket.SHUT_WR)
     clock.time += 5
@@ -87,7 +87,7 @@ def test_all_ways_to_send(ends: Ends, clock: Clock, tmp_path: Path) -> None:
     assert len(other.recv(100)) == 14
 
 
-def test_a_send_in_progress_waits_and_shows_how_far_it_is(ends: Ends) -> None:
+def test_a_send_in_progress_is_waiting_and_shows_its_progress(ends: Ends) -> None:
     counted, other = ends
     much = bytes(50 * PIECE)
     sending = Background(counted.sendall, much)
@@ -157,17 +157,17 @@ def test_files_over_it(ends: Ends) -> None:
     assert counted.traffic()[1:] == (5, 7, False)
 
 
-def test_to_close_it_is_to_close_the_inner(ends: Ends) -> None:
+def test_closing_it_closes_the_inner_socket(ends: Ends) -> None:
     counted, other = ends
     counted.close()
     assert counted.fileno() == counted.inner.fileno() == -1
     assert other.recv(1) == b""
 
 
-# --- what the kernel knows --------------------------------------------------------------------------
+# --- the kernel's counters --------------------------------------------------------------------------
 
 
-def test_the_kernel_tells_of_tcp_alone() -> None:
+def test_the_kernel_reports_only_tcp() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert traffic_of(one) is None
@@ -194,13 +194,13 @@ def test_tcp() -> None:
     assert traffic_of(server) is None
 
 
-def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as sock:
         monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
         assert traffic_of(sock) is None
 
 
-def test_an_older_kernel_tells_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_kernel_reports_less(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old(socket.socket):
         def getsockopt(self, *arguments: int) -> bytes:  # type: ignore[override]
             return bytes(104)

@@ -1,4 +1,4 @@
-"""``sockets.datagrams``: datagrams are received whole, or the cut is told."""
+"""``sockets.datagrams``: datagrams are received whole, or the truncation is reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_receive(
     assert peer == sender.getsockname()
 
 
-def test_nothing_there_is_told_at_once(receiver: socket.socket) -> None:
+def test_without_a_datagram_it_raises_at_once(receiver: socket.socket) -> None:
     receiver.setblocking(True)
     with pytest.raises(BlockingIOError):
         receive(receiver, 100, wait=False)

@@ -17,7 +17,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture(params=["TCP", "TCP by poll", "Unix"])
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    """Our end and that of the peer; over TCP also as on a system without TCP_INFO."""
+    """The server's end and the peer's; for TCP also as on a system without TCP_INFO."""
     if request.param == "TCP by poll":
         monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     if request.param == "Unix":
@@ -31,7 +31,7 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def end_of_peer(ours: socket.socket, peer: socket.socket) -> None:
-    """Wait for what the peer has done."""
+    """Wait until the peer's action has arrived."""
     ours.settimeout(20)
     try:
         assert ours.recv(1) == b""
@@ -73,7 +73,7 @@ def test_a_connection(pair: Pair, how: str) -> None:
     assert is_hung_up(pair[0]) is expected
 
 
-def test_a_system_that_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     monkeypatch.delattr(select, "poll")
     ours, peer = socket.socketpair()

@@ -1,4 +1,4 @@
-"""``sockets.inheriting``: a listening socket that somebody else opened."""
+"""``sockets.inheriting``: a listening socket that another process opened."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_connection_is_refused_and_left_open() -> None:
         assert ours.recv(1) == b"x"
 
 
-def test_what_is_no_socket(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_not_a_socket(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         with pytest.raises(OSError) as raised:
             inherit(file.fileno())

@@ -1,4 +1,4 @@
-"""``sockets.layer``: a socket on top of another one, to which it passes all but the bytes."""
+"""``sockets.layer``: a socket on top of another one. It passes on all but the transfer of bytes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_is_a_socket_of_the_inner_descriptor(layer: Layer) -> None:
     assert "Layer" in repr(layer)
 
 
-def test_time_is_the_inner_sockets(layer: Layer) -> None:
+def test_the_time_limit_is_that_of_the_inner_socket(layer: Layer) -> None:
     layer.settimeout(3.5)
     assert layer.inner.gettimeout() == layer.gettimeout() == layer.timeout == 3.5
     assert layer.getblocking()
@@ -59,7 +59,7 @@ def test_detaching_it_detaches_the_inner(layer: Layer) -> None:
         assert again.getsockname()
 
 
-def test_what_would_bypass_it_is_refused(layer: Layer) -> None:
+def test_calls_that_would_bypass_it_are_refused(layer: Layer) -> None:
     for call in (
         lambda: layer.sendto(b"x", ("127.0.0.1", 1)),
         lambda: layer.recvfrom(1),
@@ -78,7 +78,7 @@ def test_what_would_bypass_it_is_refused(layer: Layer) -> None:
             call()
 
 
-def test_what_makes_no_sense_on_a_connection_is_refused_by_the_kernel(layer: Layer) -> None:
+def test_calls_without_meaning_on_a_connection_are_refused_by_the_kernel(layer: Layer) -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         layer.bind(("127.0.0.1", 0))
     with pytest.raises(OSError, match="Invalid argument"):

@@ -86,7 +86,7 @@ def test_reuse_of_the_port(sock: socket.socket, on: bool) -> None:
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_dual_stack_says_the_opposite_of_v6only(on: bool) -> None:
+def test_dual_stack_is_the_opposite_of_v6only(on: bool) -> None:
     with socket.socket(INET6) as sock:
         bind_internet(sock, ("::", 0), **{**OPTIONS, "dual_stack": on})
         assert bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) is not on
@@ -179,7 +179,7 @@ def listen(sock: socket.socket) -> None:
 
 
 def abandon(path: Path, kind: int) -> None:
-    """Leave a socket file behind that nobody listens on."""
+    """Leave a socket file without a listener."""
     with socket.socket(socket.AF_UNIX, kind) as gone:
         gone.bind(str(path))
 
@@ -252,7 +252,7 @@ def test_one_of_the_other_kind_is_not(unix: socket.socket, path: Path) -> None:
     assert path.is_socket()
 
 
-def test_what_is_no_socket_is_not(unix: socket.socket, path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_replaced(unix: socket.socket, path: Path) -> None:
     path.write_text("data")
     with pytest.raises(OSError) as raised:
         SocketFile.bind(unix, str(path), mode=0o600)
@@ -267,7 +267,7 @@ def test_no_such_directory_is_named(unix: socket.socket, path: Path) -> None:
     assert raised.value.filename == missing
 
 
-def test_a_file_that_goes_between_bind_and_the_look_at_it(
+def test_a_file_that_is_removed_between_bind_and_the_check(
     unix: socket.socket, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     abandon(path, unix.type)
@@ -295,7 +295,7 @@ def test_the_mode_is_never_wider_than_asked(
     assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
-def test_somebody_elses_file_in_its_place_is_left(unix: socket.socket, path: Path) -> None:
+def test_another_file_in_its_place_is_not_removed(unix: socket.socket, path: Path) -> None:
     file = SocketFile.bind(unix, str(path), mode=None)
     path.unlink()
     abandon(path, unix.type)
@@ -303,21 +303,23 @@ def test_somebody_elses_file_in_its_place_is_left(unix: socket.socket, path: Pat
     assert path.is_socket()
 
 
-def test_its_own_file_goes_though_its_mode_was_changed(unix: socket.socket, path: Path) -> None:
+def test_its_own_file_is_removed_even_if_its_mode_was_changed(
+    unix: socket.socket, path: Path
+) -> None:
     file = SocketFile.bind(unix, str(path), mode=None)
     path.chmod(0o666)
     file.remove()
     assert not path.exists()
 
 
-def test_after_the_socket_was_closed_only_an_untouched_file_goes(path: Path) -> None:
+def test_after_the_socket_was_closed_only_an_unchanged_file_is_removed(path: Path) -> None:
     for touched in (False, True):
         with socket.socket(socket.AF_UNIX) as unix:
             file = SocketFile.bind(unix, str(path), mode=None)
         if touched:
             before = path.lstat().st_ctime_ns
             path.unlink()
-            abandon(path, socket.SOCK_STREAM)  # may well get the inode of the first
+            abandon(path, socket.SOCK_STREAM)  # may get the inode number of the first
             while path.lstat().st_ctime_ns == before:  # the clock of files ticks every few ms
                 path.touch()
         file.remove()

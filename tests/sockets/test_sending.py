@@ -26,7 +26,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("form", [bytes, memoryview])
-def test_what_there_is_room_for_leaves(ends: Ends, form: type, last: bool) -> None:
+def test_it_sends_what_there_is_room_for(ends: Ends, form: type, last: bool) -> None:
     ours, theirs = ends
     timeout = ours.gettimeout()
     assert send_now(ours, form(b"bye"), last=last) == 3

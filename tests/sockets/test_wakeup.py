@@ -1,4 +1,4 @@
-"""``sockets.wakeup``: a selector is woken from any thread, and as often as anybody likes."""
+"""``sockets.wakeup``: any thread can wake a selector, any number of times."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fill(wakeup: Wakeup) -> None:
         pass
 
 
-def test_being_full_is_being_awake(wakeup: Wakeup) -> None:
+def test_a_full_one_is_readable(wakeup: Wakeup) -> None:
     for _ in range(2):
         fill(wakeup)
         wakeup.wake()
@@ -97,7 +97,7 @@ def test_a_full_one_is_no_error_for_a_signal(
 
 
 @pytest.mark.usefixtures("_ignored_signal")
-def test_whoever_was_first_to_be_woken_by_signals_stays_so(wakeup: Wakeup) -> None:
+def test_an_earlier_wake_up_descriptor_is_kept(wakeup: Wakeup) -> None:
     other = Wakeup()
     with other.woken_by_signals():
         with wakeup.woken_by_signals():

@@ -14,7 +14,7 @@ HOMES = {"native": "everserve.streams._stream", "python": "everserve.streams.str
 
 
 class OwnMethods(socket.socket):
-    """Stands for TLS and for wrappers: a stream must use its methods and not its descriptor."""
+    """Like TLS and wrappers: a stream must use its methods and not its descriptor."""
 
     def recv(self, *arguments: Any) -> bytes:
         raise AssertionError("makefile() would not call recv")
@@ -30,7 +30,7 @@ class OwnMethods(socket.socket):
 
 
 class Ends(NamedTuple):
-    """The socket under test, the plain one at its other end, and what opens a stream on it."""
+    """The socket under test, the plain one at its other end, and the function that opens a stream."""
 
     ours: Any
     peer: socket.socket

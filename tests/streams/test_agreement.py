@@ -1,4 +1,4 @@
-"""One table for both engines: what a stream does in cases in which they once differed, or might."""
+"""One table for both engines: streams in cases in which the engines once differed, or might."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_arguments(ends: Any, how: str, wbufsize: int) -> None:
 
 
 def test_read1_gives_all_that_is_there(parts: Any, hub: Any) -> None:
-    """Also when a refused line has left more than one read finds."""
+    """Also if a refused line has left more bytes than one read returns."""
     ours, peer = filled_pair(parts, b"x" * 150_000)
     got: list[int] = []
 
@@ -182,7 +182,7 @@ def test_when_a_buffer_is_sent(ends: Any, how: str) -> None:
 def test_a_writer_that_is_not_closed_sends_without_waiting(
     ends: Any, hub: Any, coalesce: bool, timeout: float | None
 ) -> None:
-    """Through a socket whose methods are its own, that cannot be: then nothing is sent."""
+    """A socket with its own methods does not allow that: then nothing is sent."""
     ends.ours.settimeout(timeout)
 
     def forget() -> None:
@@ -210,7 +210,7 @@ def test_a_writer_that_is_not_closed_does_not_wait(ends: Any) -> None:
 
 
 def test_nothing_follows_a_failed_send(ends: Any) -> None:
-    """Bytes before the gap and bytes after it would make another message."""
+    """Bytes before and after a gap would form another message."""
     reader, writer = ends.open(ends.ours, wbufsize=1000)
     ends.ours.settimeout(0.001)
     large = b"x" * (8 << 20)
@@ -242,7 +242,7 @@ def test_a_fiber_that_does_not_wait_sends_nothing(parts: Any, hub: Any, how: str
             writer.write(b"answer")
             switches = hub.switches
             READS[how](reader)
-            kept.append(writer.buffered == 6 or hub.switches != switches)  # its slice was over
+            kept.append(writer.buffered == 6 or hub.switches != switches)  # its time slice was over
 
     with ours, peer:
         assert hub.spawn(handler).join(20)

@@ -1,4 +1,4 @@
-"""The reading half: it reads what io.BufferedReader reads, in whatever pieces the bytes arrive."""
+"""The reading half: it reads what io.BufferedReader reads, for any pieces in which the bytes arrive."""
 
 from __future__ import annotations
 

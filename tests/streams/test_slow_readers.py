@@ -38,7 +38,7 @@ def test_peers_that_never_read_cost_bounded_memory(parts: Any, hub: Any, how: st
 
     def write_for_ever(number: int, sock: Any) -> None:
         reader, writer = parts.streams.open_stream(sock, coalesce=how == "wfile")
-        with sock, suppress(OSError), reader, writer:  # the peer leaves in the end
+        with sock, suppress(OSError), reader, writer:  # the peer closes in the end
             while True:
                 writer.write(PIECE)
                 written[number] += len(PIECE)

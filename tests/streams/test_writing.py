@@ -157,7 +157,7 @@ def test_what_a_thread_writes_beside_the_fibers_is_sent_at_once(fiber_ends: Any,
 
 
 @pytest.mark.parametrize("error", [FiberExit, SystemExit, LookupError])
-def test_the_last_bytes_of_a_fiber_are_sent_however_it_ends(
+def test_the_last_bytes_of_a_fiber_are_sent_for_every_end(
     fiber_ends: Any, parts: Any, error: type[BaseException]
 ) -> None:
     peer = fiber_ends.peer
@@ -333,7 +333,7 @@ def test_an_error_of_sending_is_raised_by_the_next_write(fiber_ends: Any, hub: A
 
 
 def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any, hub: Any) -> None:
-    """A wait sends what is buffered first; if the peer reads nothing, it waits for that."""
+    """A wait first sends the buffered bytes; if the peer reads nothing, it waits for that."""
     fill_up(fiber_ends.ours)
     raised: list[object] = []
 

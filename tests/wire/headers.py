@@ -1,4 +1,4 @@
-"""What the tests of headers share: values, in the shapes and sizes that a header may have."""
+"""Values for the tests of headers, in all shapes and sizes that a header may have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AMAZON = bytes.fromhex(
 
 
 def block(command: int, transport: int, rest: bytes, length: int | None = None) -> bytes:
-    """A header of version 2 of its parts."""
+    """A header of version 2 made from its parts."""
     size = len(rest) if length is None else length
     return SIGNATURE + bytes([0x20 | command, transport]) + size.to_bytes(2, "big") + rest
 

@@ -1,4 +1,4 @@
-"""Endpoints: each shape of an address goes into a header and comes back as getpeername gives it."""
+"""Endpoints: each shape of an address is packed, and unpacked as getpeername returns it."""
 
 import socket
 
@@ -88,7 +88,7 @@ def test_ipv6_is_written_as_the_system_writes_it(packed: bytes) -> None:
         (None, Transport.UNSPEC, Transport.UNSPEC),
     ],
 )
-def test_two_addresses_tell_their_transport(
+def test_two_addresses_determine_their_transport(
     end: Address | None, stream: Transport, datagram: Transport
 ) -> None:
     assert transport_of(end, end, datagram=False) is stream

@@ -1,4 +1,4 @@
-"""ProxyDecoder, parse and encode: what holds for every header, and for every garbage."""
+"""ProxyDecoder, parse and encode: properties of all headers and of all garbage."""
 
 import pytest
 from hypothesis import example, given
@@ -42,7 +42,7 @@ def _spoil(data: bytes, place: int, byte: int) -> bytes:
 
 
 def outcome(pieces: list[bytes], decoder: ProxyDecoder) -> tuple[object, int]:
-    """What the decoder makes of all pieces: a header, ``None`` or the error, and the bytes taken."""
+    """The decoder's result for all pieces: a header, ``None`` or the error; and the bytes taken."""
     header = None
     for piece in pieces:
         try:
@@ -53,7 +53,7 @@ def outcome(pieces: list[bytes], decoder: ProxyDecoder) -> tuple[object, int]:
 
 
 @given(headers, st.binary(max_size=20))
-def test_what_was_written_reads_the_same(header: ProxyHeader, surplus: bytes) -> None:
+def test_an_encoded_header_decodes_to_an_equal_one(header: ProxyHeader, surplus: bytes) -> None:
     data = encode(header)
     assert parse(data + surplus, version=header.version) == (header, len(data))
 
@@ -81,7 +81,7 @@ def test_any_split_gives_the_same_result(data: bytes, surplus: bytes, draw: st.D
 @example(b"P\0", 1)
 @example(SIGNATURE, 2)
 @given(garbage, st.sampled_from([None, 1, 2]))
-def test_garbage_gives_the_one_error_only(data: bytes, version: Version | None) -> None:
+def test_garbage_raises_only_proxy_header_error(data: bytes, version: Version | None) -> None:
     decoder = ProxyDecoder(version=version)
     try:
         header = decoder.feed(data)
@@ -94,7 +94,7 @@ def test_garbage_gives_the_one_error_only(data: bytes, version: Version | None) 
 
 
 @whole
-def test_a_header_that_is_not_whole_is_waited_for(data: bytes) -> None:
+def test_an_incomplete_header_is_waited_for(data: bytes) -> None:
     decoder = ProxyDecoder()
     for byte in data[:-1]:
         assert decoder.feed(bytes([byte])) is None
@@ -104,16 +104,18 @@ def test_a_header_that_is_not_whole_is_waited_for(data: bytes) -> None:
 
 
 @whole
-def test_a_datagram_whose_header_is_not_whole_is_refused(data: bytes) -> None:
+def test_a_datagram_with_an_incomplete_header_is_refused(data: bytes) -> None:
     for length in range(len(data)):
         with pytest.raises(ProxyHeaderError, match="not whole"):
             parse(data[:length])
 
 
 @given(headers, st.booleans())
-def test_who_reads_what_is_needed_reads_no_byte_too_many(header: ProxyHeader, told: bool) -> None:
+def test_a_reader_of_needed_bytes_reads_none_of_the_next_protocol(
+    header: ProxyHeader, is_known: bool
+) -> None:
     data = encode(header)
-    decoder = ProxyDecoder(version=header.version if told else None)
+    decoder = ProxyDecoder(version=header.version if is_known else None)
     read, turns = 0, 0
     while decoder.needed:
         piece = data[read : read + decoder.needed]
@@ -151,7 +153,7 @@ def test_another_protocol_is_refused_at_its_first_byte_that_differs(
         parse(data, version=version)
 
 
-def test_the_refusal_shows_what_came_and_says_what_to_do() -> None:
+def test_the_refusal_shows_the_bytes_and_what_to_do() -> None:
     with pytest.raises(ProxyHeaderError, match=r"of version 2 begins with b'GET / .* proxy that"):
         ProxyDecoder(version=2).feed(b"GET / HTTP/1.1\r\n")
 

@@ -1,4 +1,4 @@
-"""ProxyHeader: what it knows is at hand, and what no header can say is refused."""
+"""ProxyHeader: its values are properties, and values that a header cannot hold are refused."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ V4 = ("192.0.2.1", 1)
 V6 = ("2001:db8::1", 1, 0, 0)
 
 
-def test_the_registered_tlvs_are_at_hand() -> None:
+def test_the_registered_tlvs_are_properties() -> None:
     header = ProxyHeader.build(
         V4,
         V4,
@@ -35,7 +35,7 @@ def test_the_registered_tlvs_are_at_hand() -> None:
     assert len(header.tlvs) == 7
 
 
-def test_what_is_not_told_is_none() -> None:
+def test_missing_values_are_none() -> None:
     header = ProxyHeader.build(V4, V4)
     values = (header.alpn, header.authority, header.unique_id, header.ssl, header.namespace)
     assert values == (None,) * 5
@@ -52,7 +52,7 @@ def test_what_is_not_told_is_none() -> None:
         (ProxyHeader.build(local=True), False),
     ],
 )
-def test_a_header_tells_whether_it_has_addresses(header: ProxyHeader, has_addresses: bool) -> None:
+def test_has_addresses(header: ProxyHeader, has_addresses: bool) -> None:
     assert header.has_addresses is has_addresses
 
 
@@ -79,12 +79,12 @@ def test_an_ipv6_address_may_be_given_short_and_unequal() -> None:
         ({"tlvs": [(TLVType.SSL, b"")]}, "SSL"),
     ],
 )
-def test_what_no_header_can_say_is_refused(options: dict[str, Any], reason: str) -> None:
+def test_values_that_a_header_cannot_hold_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ProxyHeaderError, match=reason):
         ProxyHeader.build(**options)
 
 
-def test_the_constructor_wants_addresses_where_the_transport_has_them() -> None:
+def test_the_constructor_requires_addresses_if_the_transport_has_them() -> None:
     with pytest.raises(ProxyHeaderError, match="TCP4 has both addresses"):
         ProxyHeader(2, Command.PROXY, Transport.TCP4, V4)
     with pytest.raises(ProxyHeaderError, match="UNSPEC has no addresses"):

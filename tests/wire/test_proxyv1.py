@@ -1,4 +1,4 @@
-"""Version 1: lines of the specification, and lines that miss it by little."""
+"""Version 1: lines of the specification, and lines that differ from it slightly."""
 
 import ipaddress
 
@@ -164,7 +164,7 @@ def test_a_line_is_refused_at_the_first_byte_that_spoils_it(line: bytes) -> None
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_a_line_that_comes_whole_is_refused_too(line: bytes) -> None:
+def test_a_line_that_arrives_complete_is_refused_too(line: bytes) -> None:
     with pytest.raises(ProxyHeaderError):
         parse(line + b" 1\r\n", version=1)
     with pytest.raises(ProxyHeaderError):
@@ -190,6 +190,6 @@ def test_ipv6_is_written_in_digits_and_colons_alone(host: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"checksum": True}, {"align": 8}])
-def test_version_1_has_neither_checksum_nor_padding(options: dict[str, int]) -> None:
+def test_version_1_has_no_checksum_and_no_padding(options: dict[str, int]) -> None:
     with pytest.raises(ProxyHeaderError, match="use version 2"):
         encode(ProxyHeader.build(version=1), **options)  # type: ignore[arg-type]

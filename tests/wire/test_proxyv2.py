@@ -1,4 +1,4 @@
-"""Version 2: blocks byte by byte, and what one byte that is wrong does to them."""
+"""Version 2: blocks byte by byte, and the effect of one wrong byte."""
 
 import pytest
 from hypothesis import given
@@ -146,9 +146,9 @@ def test_one_wrong_byte_is_detected_unless_it_takes_the_checksum_away() -> None:
         if is_taken(data[:place] + bytes([byte]) + data[place + 1 :])
     }
     command, transport, length, kind = 12, 13, 15, len(data) - 7
-    expected = {(command, 0x20), (transport, 0x00)}  # LOCAL and UNSPEC say nothing to be protected
+    expected = {(command, 0x20), (transport, 0x00)}  # LOCAL and UNSPEC have nothing to protect
     expected |= {(length, 12), (length, 17)}  # the header ends before its checksum
-    expected |= {(kind - 3, 2 + 7)}  # ALPN reaches over it
+    expected |= {(kind - 3, 2 + 7)}  # ALPN extends over it
     expected |= {(kind, byte) for byte in range(256) if byte not in (TLVType.CRC32C, TLVType.SSL)}
     assert taken == expected
 
@@ -172,7 +172,7 @@ def test_a_wrong_byte_in_an_address_or_a_value_is_detected(
 
 
 def places(header: ProxyHeader) -> list[int]:
-    """Where addresses, values and the checksum are in the bytes of a header, types and lengths not."""
+    """The offsets of addresses, values and the checksum in a header; not those of types and lengths."""
     start = 16 + header.transport.address_length
     found = list(range(16, start))
     for size in [*(len(value) for _, value in header.tlvs), 4]:
@@ -198,7 +198,7 @@ def test_padding_to_nothing_is_refused(align: int) -> None:
         encode(ProxyHeader.build(), align=align)
 
 
-def test_a_checksum_among_the_tlvs_is_computed_anew() -> None:
+def test_a_checksum_among_the_tlvs_is_recomputed() -> None:
     header = ProxyHeader.build(*TCP4_ENDS, tlvs=[(TLVType.CRC32C, b"1234"), (0xE0, b"x")])
     data = encode(header)
     assert encode(header, checksum=True) == data

@@ -1,4 +1,4 @@
-"""SSLInfo: what a proxy tells of its client's TLS, read and written."""
+"""SSLInfo: a proxy's report on its client's TLS, read and written."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ EVERYTHING = SSLInfo(
 )
 
 
-def test_every_part_is_at_hand() -> None:
+def test_every_part_is_a_property() -> None:
     assert EVERYTHING.secure
     assert EVERYTHING.has_certificate
     assert EVERYTHING.verified
@@ -70,7 +70,7 @@ def test_verified_needs_a_certificate(
 
 
 @given(ssl)
-def test_what_was_written_reads_the_same(info: SSLInfo) -> None:
+def test_an_encoded_value_decodes_to_an_equal_one(info: SSLInfo) -> None:
     assert SSLInfo.decode(info.encode()) == info
 
 

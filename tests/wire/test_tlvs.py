@@ -1,4 +1,4 @@
-"""TLVs: they fill their room exactly, and each registered type has the form it should have."""
+"""TLVs: they fill their space exactly, and each registered type has the specified form."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ def test_what_was_joined_splits_the_same(vectors: list[TLV]) -> None:
     ("data", "lacks"),
     [(b"\1", 2), (b"\1\0", 1), (b"\1\0\1", 1), (b"\1\0\0\4\xff\xff", 65535), (b"\1\0\2h2\4", 2)],
 )
-def test_vectors_that_do_not_fill_their_room_are_refused(data: bytes, lacks: int) -> None:
+def test_vectors_that_do_not_fill_their_space_are_refused(data: bytes, lacks: int) -> None:
     with pytest.raises(ProxyHeaderError, match=f"needs {lacks} bytes more"):
         split(data)
 
@@ -81,7 +81,7 @@ def test_a_value_of_the_right_form_passes(kind: int, value: bytes) -> None:
     check([(kind, value)])
 
 
-def test_of_a_type_that_comes_twice_the_first_counts() -> None:
+def test_the_first_vector_of_a_type_counts() -> None:
     twice = [(TLVType.AUTHORITY, b"a"), (TLVType.NOOP, b""), (TLVType.AUTHORITY, b"b")]
     check(twice)
     assert first(twice, TLVType.AUTHORITY) == b"a"

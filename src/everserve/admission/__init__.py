@@ -1,8 +1,7 @@
-"""Between accept and handler: who may come in, how many, how fast, and how long it may take.
+"""Between accept and handler: which connections are admitted, how many, how fast, and for how long.
 
-Limits and access are asked on the accept loop; the steps (PROXY header, TLS handshake, deadlines) run
-where the request runs, in the order of
-``admission_steps``.
+The accept loop checks limits and access rules. The steps (PROXY header, TLS handshake, deadlines) run
+where the request runs, in the order of ``admission_steps``.
 """
 
 from everserve.admission.access import AccessRules, Networks

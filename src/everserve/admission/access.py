@@ -1,4 +1,4 @@
-"""Which networks may connect: asked on the accept loop, before any byte is read."""
+"""Which networks may connect: the accept loop checks it before any byte is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _unmapped(network: _Network) -> _Network:
-    """The IPv4 network that an IPv6 one stands for, as ``host_of`` has its addresses."""
+    """The IPv4 network that a mapped IPv6 network stands for: ``host_of`` unmaps addresses too."""
     if network.version == 6 and network.prefixlen >= 96:
         packed = network.network_address.packed
         if packed.startswith(_MAPPED):
@@ -41,7 +41,7 @@ def _unmapped(network: _Network) -> _Network:
 
 
 class Networks:
-    """A set of networks that answers in one look-up for each prefix length that occurs."""
+    """A set of networks. A membership test is one look-up for each prefix length in the set."""
 
     def __init__(self, networks: Iterable[str | _Network] = ()) -> None:
         """``networks``: texts such as ``10.0.0.0/8``, ``::1``, or of ``ipaddress``.
@@ -64,7 +64,7 @@ class Networks:
 
     @classmethod
     def of(cls, value: Networks | str | Iterable[str | _Network]) -> Networks:
-        """``value`` as it is, or made of texts; one text has them with commas."""
+        """``value`` unchanged, or made from texts; a single text is a comma-separated list."""
         if isinstance(value, Networks):
             return value
         return cls(value.split(",") if isinstance(value, str) else value)
@@ -84,11 +84,11 @@ class Networks:
 
 
 class AccessRules:
-    """Networks that may connect, and networks that may not: what is denied is never allowed.
+    """Networks that may connect, and networks that may not. ``deny`` takes precedence.
 
-    Without ``allow`` every peer may connect that is not denied. Peers without an IP address (Unix
-    sockets) always may. Immutable: assign a new one to ``server.access``; it counts from the next
-    connection.
+    Without ``allow``, every peer that is not denied may connect. Peers without an IP address (Unix
+    sockets) always may. Immutable: assign a new one to ``server.access``; it applies from the next
+    connection on.
     """
 
     def __init__(

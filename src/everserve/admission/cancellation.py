@@ -1,4 +1,4 @@
-"""Whether a handler should go on: asked by one that computes, as ``self.cancelled``."""
+"""Whether a handler should go on: a long computation checks ``self.cancelled``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CancelReason(enum.Enum):
 
 
 def reason_to_stop(draining: bool, connection: Any, request: Any) -> CancelReason | None:
-    """The first reason there is, ``None`` to go on. A look at the socket is one system call."""
+    """The first reason that applies, or ``None`` to go on. Costs one system call on the socket."""
     if draining:
         return CancelReason.DRAINING
     if _is_late(connection):

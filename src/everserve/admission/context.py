@@ -1,6 +1,7 @@
 """The context of one request on its way to its handler: what the steps of admission read and change.
 
-``Flow.finish`` makes one for a request of a server that has steps to take, and leaves it at the end.
+``Flow.finish`` makes one for each request of a server that has steps to take, and calls ``leave`` at
+the end.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from everserve.sockets.tls import TLS, TLSSocket
 __all__ = ["Refusal", "RequestContext", "Step", "StepSettings"]
 
 CLOSE_NOTIFY_TIMEOUT = 1.0
-"""Seconds that the end of a TLS stream may take to be written to a peer that does not read."""
+"""Seconds that sending the end of a TLS stream may take if the peer does not read."""
 
 
 class Refusal(Exception):
-    """A step refuses the request. ``reason`` is a word, for counting; the cause has the details."""
+    """A step refuses the request. ``reason`` is one word, for counting; the cause has the details."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -61,7 +62,7 @@ class StepSettings(Protocol):
 
 
 class StepProgress(Protocol):
-    """What the steps report to."""
+    """The receiver of the steps' reports."""
 
     def deadline_missed(self, connection: Any, name: str) -> None: ...
     def handshake_started(self, connection: Any) -> None: ...
@@ -69,7 +70,7 @@ class StepProgress(Protocol):
 
 
 class Sockets(Protocol):
-    """The sockets that suit where the request runs: a strategy makes them."""
+    """Makes the sockets that fit the request's thread or fiber: a strategy implements it."""
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket: ...
     def count(self, sock: socket.socket) -> CountedSocket: ...
@@ -78,10 +79,10 @@ class Sockets(Protocol):
 class RequestContext:
     """One request on its way to its handler. The steps change ``request`` and ``client_address``.
 
-    ``connection`` is the server's entry for it, or ``None``; the results of the steps are kept there
-    for the handler: ``proxy``, ``tls`` and ``deadlines``. ``settings`` are the server's, as they were
-    when the request was admitted; ``server`` is that server; ``sockets`` makes the sockets that suit
-    where the request runs.
+    ``connection`` is the server's entry for it, or ``None``. It keeps the results of the steps for the
+    handler: ``proxy``, ``tls`` and ``deadlines``. ``settings`` are those of the server at the time when
+    the request was admitted; ``server`` is that server; ``sockets`` makes the sockets that fit the
+    request's thread or fiber.
     """
 
     __slots__ = (
@@ -124,14 +125,14 @@ class RequestContext:
             step(self)
 
     def arm(self, deadline: Deadline, when: float) -> None:
-        """Have ``deadline`` looked at from the monotonic time ``when`` until the request ends."""
+        """Watch ``deadline`` from the monotonic time ``when`` until the request ends."""
         self._armed.append(deadline)
         self._watchdog.watch(deadline, when)
 
     def leave(self) -> None:
-        """End a TLS stream in order, and watch no more: the handler has ended.
+        """End a TLS stream in order, and stop watching: the handler has ended.
 
-        Not the stream of a request that failed: an answer that was cut must not look complete.
+        The stream of a failed request is not ended in order: a truncated answer must not look complete.
         """
         connection = self.connection
         if connection is not None and connection.tls is not None and not connection.failed:
@@ -141,7 +142,7 @@ class RequestContext:
         self._armed.clear()
 
     def stage(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        """Do ``work`` in at most ``seconds``, all of it; raises ``Refusal`` where it fails."""
+        """Do all of ``work`` within ``seconds``. Raises ``Refusal`` if it fails."""
         progress, connection = self.progress, self.connection
         deadline = StageDeadline(lambda: progress.deadline_missed(connection, name))
         self._watchdog.watch(deadline, monotonic() + seconds)
@@ -155,4 +156,4 @@ class RequestContext:
 
 
 Step: TypeAlias = Callable[[RequestContext], None]
-"""One step of admission; it raises ``Refusal`` where it objects."""
+"""One step of admission; it raises ``Refusal`` to refuse the request."""

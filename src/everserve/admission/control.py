@@ -1,6 +1,6 @@
-"""Admission control: asked on the accept loop whether the next may be admitted, and this one stay.
+"""Admission control: whether the next connection may be accepted, and an accepted one be admitted.
 
-It is given the server's settings anew each time, so that a change counts from the next connection.
+The accept loop calls it with the current settings each time: a change applies to the next connection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: socket(7)
 
 @dataclass(frozen=True, slots=True)
 class OverloadPolicy:
-    """A policy of one's own for connections above a limit.
+    """A custom policy for connections above a limit.
 
     ``decide(server, request, client_address, reason)`` returns true to admit the request. It runs on
     the accept loop; ``reason`` is the name of the limit.
@@ -76,7 +76,7 @@ class AdmissionLimits(Protocol):
 
 
 class AdmissionControl:
-    """Counts what is in progress, and says which limits a new connection violates.
+    """Counts what is in progress, and reports which limits a new connection violates.
 
     For the accept loop; ``leave``, the handshakes and ``count_refusal`` may be called from any thread.
     """
@@ -90,19 +90,19 @@ class AdmissionControl:
         self.refusals: Counter[str] = Counter()
 
     def pause(self, limits: AdmissionLimits) -> float:
-        """Seconds for which ``accept_rate`` admits no one, where the policy is to wait."""
+        """Seconds for which ``accept_rate`` admits no connection, if the policy is to wait."""
         if limits.accept_rate is None or limits.overload != "wait":
             return 0.0
         return self._rate(limits.accept_rate, limits.accept_burst).wait()
 
     def has_room(self, limits: AdmissionLimits) -> bool:
-        """False where the next connection is to wait in the kernel's queue for one of these limits."""
+        """False if the next connection must wait in the kernel's queue because of a limit."""
         return not (self._has_too_many_handshakes(limits) or self.pause(limits))
 
     def violations(
         self, limits: AdmissionLimits, address: Any, is_full: Callable[[], bool]
     ) -> list[str]:
-        """The limits that the connection from ``address``, accepted just now, is above: their names."""
+        """The names of the limits that the just accepted connection from ``address`` violates."""
         found: list[str] = []
         if limits.access is not None and not limits.access.permits(address):
             return ["access"]
@@ -121,29 +121,29 @@ class AdmissionControl:
         return found
 
     def enter(self, limits: AdmissionLimits, connection: Any) -> None:
-        """Count an admitted connection among those of its peer, and its handshake to come."""
+        """Count an admitted connection for its peer, and count its coming handshake."""
         if limits.max_connections_per_peer is not None:
-            connection.counted = connection.peer  # which a PROXY header will change
+            connection.counted = connection.peer  # kept: a PROXY header changes `peer`
             self.peers.add(connection.peer)
         if limits.handshakes_first:
             self._max_handshakes = limits.max_handshakes
             self.handshake_started(connection)  # now: the next is admitted before this one runs
 
     def leave(self, connection: Any) -> None:
-        """Count a connection no more: it has ended."""
+        """Stop counting a connection: it has ended."""
         if connection.counted is not None:
             self.peers.remove(connection.counted)
         self.handshake_done(connection)
 
     def handshake_started(self, connection: Any) -> None:
-        """Count a handshake, unless the connection is in one already."""
+        """Count a handshake, unless the connection is in a handshake already."""
         with self._lock:
             if not connection.in_handshake:
                 connection.in_handshake = True
                 self.handshakes += 1
 
     def handshake_done(self, connection: Any) -> bool:
-        """Count the handshake, if there is one, no more. True if others may have waited for that."""
+        """Stop counting the connection's handshake. True if others may have waited for that."""
         if not connection.in_handshake:
             return False
         with self._lock:
@@ -154,7 +154,7 @@ class AdmissionControl:
         return full
 
     def handshakes_left(self, limits: AdmissionLimits) -> float:
-        """How many handshakes more may begin."""
+        """How many more handshakes may begin."""
         limit = limits.max_handshakes
         return inf if limit is None else max(0, limit - self.handshakes)
 
@@ -175,7 +175,7 @@ class AdmissionControl:
 
 
 def send_and_leave(request: Any, message: bytes) -> None:
-    """Send ``message`` if there is room for it: a refused peer is not waited for."""
+    """Send ``message`` if there is room for it: the server never waits for a refused peer."""
     if message and isinstance(request, socket.socket):
         with suppress(OSError):
             request.setblocking(False)
@@ -183,14 +183,14 @@ def send_and_leave(request: Any, message: bytes) -> None:
 
 
 def reset(request: Any) -> None:
-    """Let the coming close of ``request`` send a reset instead of an orderly end."""
+    """Make the next close of ``request`` send a reset instead of an orderly end."""
     if isinstance(request, socket.socket):
         with suppress(OSError):
             request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def duplicate_of(request: Any) -> socket.socket | None:
-    """Another object for the same connection, if the system has a descriptor left for it."""
+    """A duplicate of the connection's socket, if the system has a descriptor left."""
     if not isinstance(request, socket.socket):
         return None
     try:

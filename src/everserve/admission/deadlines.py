@@ -1,7 +1,7 @@
 """The deadlines of one connection while its handler runs.
 
-``steps`` arms them; the watchdog looks at them when they are due, and cuts the connection that missed
-one: a blocked read ends, a blocked write raises.
+``steps`` arms them. The watchdog checks them when they are due, and cuts a connection that missed one:
+a blocked read ends, a blocked write raises.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from everserve.sockets.tcpinfo import Traffic
 __all__ = ["ConnectionDeadlines", "StageDeadline", "TimeLimits"]
 
 FIRST_GRACE = 5.0
-"""Seconds after which the rate of a connection is looked at first."""
+"""Seconds after which the rate of a connection is checked first."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """What a connection must keep to; ``None`` is no limit. All in seconds, the rate in bytes/s."""
+    """The limits of a connection; ``None`` is no limit. In seconds; the rate is in bytes/s."""
 
     idle_timeout: float | None = None
     request_timeout: float | None = None
@@ -41,7 +41,7 @@ class TimeLimits:
 
     @property
     def need_traffic(self) -> bool:
-        """True if it must be known what has moved."""
+        """True if a limit depends on how many bytes have moved."""
         return any(
             limit is not None
             for limit in (self.idle_timeout, self.write_timeout, self.min_receive_rate)
@@ -52,11 +52,11 @@ class Observed(Protocol):
     """A connection."""
 
     def traffic(self) -> Traffic | None:
-        """What has moved over it; ``None`` where that is not known."""
+        """How many bytes have moved over it; ``None`` if that is not known."""
 
 
 class StageDeadline:
-    """One moment, by which a stage (PROXY header, TLS handshake) must be over."""
+    """The moment by which a stage (PROXY header, TLS handshake) must be over."""
 
     __slots__ = ("_miss",)
 
@@ -69,9 +69,9 @@ class StageDeadline:
 
 
 class ConnectionDeadlines:
-    """Looks whether a connection keeps to its limits. ``miss(name)`` is called once, if it does not.
+    """Checks whether a connection keeps its limits. ``miss(name)`` is called once if it does not.
 
-    ``first_look`` is when to look first. Knows its limits as they were when the request began.
+    ``first_look`` is the time of the first check. The limits are those at the start of the request.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ConnectionDeadlines:
         return min(moments)
 
     def due(self, now: float) -> float | None:
-        """Look. Returns the next moment to do so, ``None`` when one was missed or none is known."""
+        """Check. Returns the time of the next check; ``None`` if one was missed or none is left."""
         if self.ends is not None and now >= self.ends:
             self._miss("request_timeout")
             return None
@@ -128,16 +128,16 @@ class ConnectionDeadlines:
         return min(moments, default=None)
 
     def _idle(self, traffic: Traffic, now: float) -> float | None:
-        """When it will have been quiet for too long."""
+        """When the connection will have been quiet for too long."""
         if self._limits.idle_timeout is None:
             return None
         quiet_since = max(self.began, now - traffic.quiet)
         return quiet_since + self._limits.idle_timeout
 
     def _stuck(self, traffic: Traffic, now: float) -> float | None:
-        """When the peer will have taken nothing of what waits for it for too long.
+        """When the peer will have read nothing of the waiting bytes for too long.
 
-        Looked at twice in ``write_timeout``: it is missed by half of it at the most.
+        Checked twice in each ``write_timeout``, so a cut comes late by half of it at most.
         """
         limit = self._limits.write_timeout
         if limit is None:
@@ -148,7 +148,7 @@ class ConnectionDeadlines:
         return end if end <= now else min(end, now + limit / 2)
 
     def _slow(self, traffic: Traffic, now: float) -> float | None:
-        """When its average rate since the beginning will be too low, if nothing more comes."""
+        """When the average rate since the beginning becomes too low if no more bytes come."""
         rate = self._limits.min_receive_rate
         if rate is None:
             return None

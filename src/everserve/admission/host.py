@@ -1,7 +1,7 @@
-"""What a handler may ask of the server that runs it.
+"""The operations of a server that its handlers may use.
 
-A handler finds it behind the one private attribute of its server. A server of another kind, a mock say,
-has none.
+A handler reaches them through the one private attribute of its server. A server of another kind, such
+as a mock, has none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Host", "host_of_server"]
 
 
 class Host:
-    """The base of what stands behind a server: the server's side of a request."""
+    """The server's side of a request. The runtime of a server implements it."""
 
     def connection_of(self, request: Any) -> Any:
         """The entry among ``connections`` that ``request`` belongs to, or ``None``."""
@@ -23,15 +23,15 @@ class Host:
         raise NotImplementedError
 
     def coalesces_writes(self) -> bool:
-        """True if what a handler writes is to leave when it next waits."""
+        """True if the bytes that a handler writes are sent when it next waits."""
         raise NotImplementedError
 
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
-        """Do a TLS handshake on ``request``; the socket to go on with."""
+        """Do a TLS handshake on ``request``. Returns the socket to use from then on."""
         raise NotImplementedError
 
 
 def host_of_server(server: Any) -> Host | None:
-    """What stands behind ``server``, if that is a server of everserve, or under one of its mix-ins."""
+    """The ``Host`` of ``server``; ``None`` if it has neither a class nor a mix-in of everserve."""
     host = getattr(server, "_everserve", None)
     return host if issubclass(type(host), Host) else None

@@ -1,4 +1,4 @@
-"""How many, and how fast: counters that the accept loop asks."""
+"""How many connections, and how fast: the counters that the accept loop checks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from everserve.admission.access import host_of
 __all__ = ["PeerCounter", "TokenBucket"]
 
 _LONG = 86_400.0
-"""Seconds until one asks again whether anything may pass at a rate of 0."""
+"""Seconds until the next check at a rate of 0: the rate may have been changed."""
 
 
 class TokenBucket:
-    """Lets ``rate`` things a second pass on average, and ``burst`` of them at once.
+    """Passes ``rate`` items a second on average, and up to ``burst`` of them at once.
 
     For the accept loop alone: not safe between threads.
     """
@@ -33,17 +33,17 @@ class TokenBucket:
         self._at = now()
 
     def wait(self) -> float:
-        """Seconds until the next may pass; 0.0 for at once."""
+        """Seconds until the next item may pass; 0.0 for at once."""
         now = self._now()
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
         if self.rate <= 0:
             return _LONG
-        # Rounded: a wait of a billionth part of a token would be a turn of the loop for nothing.
+        # Rounded: to wait for a billionth of a token would be a useless turn of the loop.
         return 0.0 if self._tokens > 0.999999 else (1.0 - self._tokens) / self.rate
 
     def take(self) -> bool:
-        """Let one pass, if it may."""
+        """Pass one item if the rate allows it."""
         if self.wait():
             return False
         self._tokens -= 1.0
@@ -74,7 +74,7 @@ class PeerCounter:
                 self._counts[key] = self._counts.get(key, 0) + 1
 
     def remove(self, address: Any) -> None:
-        """One less; a peer without any is forgotten."""
+        """Count one connection less; a peer without connections is removed."""
         key = self._key(address)
         if key is None:
             return
@@ -87,5 +87,5 @@ class PeerCounter:
 
     def _key(self, address: Any) -> bytes | None:
         host = host_of(address)
-        # RFC 6177: a site has at least a /64, so that counting addresses would count nothing.
+        # RFC 6177: a site has at least a /64, so it could use a new address for each connection.
         return host[:8] if host is not None and len(host) == 16 else host

@@ -1,6 +1,6 @@
-"""Who is there: one frozen object for all that is known of the other end of a request.
+"""The peer of a request: one frozen object with all that is known about it.
 
-A handler asks for it as ``self.peer``; nothing is looked up before that.
+A handler reads it as ``self.peer``; nothing is looked up before that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: unix(7)
 
 
 class Credentials(NamedTuple):
-    """Who connected over a Unix socket, as the kernel saw it then (``SO_PEERCRED``)."""
+    """The process that connected over a Unix socket, as the kernel recorded it (``SO_PEERCRED``)."""
 
     pid: int
     uid: int
@@ -33,7 +33,7 @@ class Peer:
     ``address`` is the client's, as in ``client_address``; ``transport`` is ``tcp``, ``udp``, ``unix``
     or ``unixgram``. ``proxy`` is the ``ProxyHeader``, with its TLVs, if a proxy sent one, and
     ``proxy_address`` is that proxy's own; ``tls`` is the ``TLSIdentity`` of a TLS connection;
-    ``credentials`` are those of a Unix stream. What is not there is ``None``.
+    ``credentials`` are those of a Unix stream. A field without a value is ``None``.
     """
 
     address: Any
@@ -45,7 +45,7 @@ class Peer:
 
     @classmethod
     def of(cls, connection: Any, request: Any, address: Any) -> Peer:
-        """Look it all up. ``connection`` is the server's entry, or ``None``."""
+        """Look up all fields. ``connection`` is the server's entry, or ``None``."""
         sock = request[1] if isinstance(request, tuple) else request
         proxy = getattr(connection, "proxy", None) or getattr(request, "proxy", None)
         tls = getattr(connection, "tls", None)
@@ -72,7 +72,7 @@ def _proxy_address(request: Any, sock: Any) -> Any:
     try:
         return sock.getpeername()
     except OSError:
-        return None  # gone meanwhile
+        return None  # the connection has ended meanwhile
 
 
 def _credentials(sock: Any) -> Credentials | None:

@@ -1,4 +1,4 @@
-"""Look now and then whether certificates were renewed on disk, and take them."""
+"""Check at intervals whether certificates were renewed on disk, and load them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class _Renewable(Protocol):
 
 
 class CertificateWatch:
-    """Looked at by the watchdog every ``interval`` seconds; a broken file is logged, once, and the
-    old certificate stays."""
+    """The watchdog calls it every ``interval`` seconds. A broken file is logged once, and the old
+    certificate stays."""
 
     def __init__(self, tls: _Renewable, interval: float) -> None:
         self._tls = tls
         self._interval = interval
 
     def due(self, now: float) -> float:
-        """Reload what has changed; the time of the next look."""
+        """Reload the files that have changed. Returns the time of the next check."""
         if self._tls.changed():
             try:
                 self._tls.reload()

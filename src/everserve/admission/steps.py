@@ -1,7 +1,7 @@
 """The steps of admission that run where the request runs: PROXY header, TLS handshake, deadlines.
 
-``Flow.finish`` has each request take the steps of ``admission_steps``, in order, before it makes the
-handler. A step that objects raises ``Refusal``.
+``Flow.finish`` takes each request through the steps of ``admission_steps``, in order, before it makes
+the handler. A step raises ``Refusal`` to refuse the request.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = [
 
 PROXY_TIMEOUT = 5.0
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds: the defaults. Neither stage can be without a limit."""
+"""The defaults, in seconds. Both stages always have a limit."""
 
 
 def read_proxy_header(context: RequestContext) -> None:
-    """PROXY protocol: take the header off the stream; the address becomes the client's own.
+    """PROXY protocol: read the header from the stream; the address becomes the client's own.
 
-    Only for a server with ``proxy_protocol``, and then always: a peer that is none of
-    ``trusted_proxies`` is refused unread.
+    Runs for every connection of a server with ``proxy_protocol``, and for no other server. A peer
+    outside ``trusted_proxies`` is refused before any byte is read.
     """
     settings = context.settings
     if not settings.proxy_protocol:
@@ -50,7 +50,7 @@ def read_proxy_header(context: RequestContext) -> None:
 
 
 def _strip_header(context: RequestContext, datagram: Datagram) -> None:
-    """Every datagram of a proxy begins with a header; the reply goes to the proxy."""
+    """Every datagram of a proxy begins with a header; the reply is sent to the proxy."""
     data, sock = datagram
     try:
         header, length = parse(data)
@@ -77,7 +77,7 @@ def _believe(context: RequestContext, header: ProxyHeader) -> None:
 
 
 def _receive_header(sock: socket.socket) -> ProxyHeader:
-    """Read exactly the header: what comes behind it stays in the kernel for the next reader."""
+    """Read exactly the header: the bytes after it stay in the kernel for the next reader."""
     decoder = ProxyDecoder()
     while True:
         received = sock.recv(decoder.needed)
@@ -100,7 +100,7 @@ def do_handshake(context: RequestContext) -> None:
 
 
 def secure(context: RequestContext) -> TLSSocket:
-    """Do a handshake on the context's request, in its time; the connection keeps the session."""
+    """Do a handshake on the context's request, within its time; the connection keeps the session."""
     settings, connection = context.settings, context.connection
     if settings.tls is None:
         raise TLSConfigError("start_tls() needs the server's tls, an everserve.TLS")
@@ -116,7 +116,7 @@ def secure(context: RequestContext) -> TLSSocket:
 
 
 def arm_deadlines(context: RequestContext) -> None:
-    """Deadlines: from here the handler must keep to the server's limits of time."""
+    """Deadlines: from here on the time limits of the server apply to the handler."""
     settings, connection = context.settings, context.connection
     limits = TimeLimits(
         settings.idle_timeout,
@@ -137,7 +137,7 @@ def arm_deadlines(context: RequestContext) -> None:
 
 
 def _count_traffic(context: RequestContext) -> None:
-    """Where the kernel does not count what moves (Unix sockets), a socket of our own does."""
+    """Where the kernel does not count bytes (Unix sockets), a ``CountedSocket`` does."""
     if isinstance(context.request, socket.socket) and context.connection.traffic() is None:
         counted = context.sockets.count(context.request)
         context.request = context.connection.counter = counted

@@ -1,7 +1,7 @@
 """Deadlines for connections, without a timer for each and without a cost for each byte.
 
-One thread for a server sleeps until the next connection is due, and looks at it. The kernel knows what
-has moved meanwhile (tcp(7), ``TCP_INFO``).
+One thread for each server sleeps until the next deadline is due, and checks it. The kernel has counted
+the bytes meanwhile (tcp(7), ``TCP_INFO``).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ logger = logging.getLogger("everserve")
 
 
 class Deadline(Protocol):
-    """Something with a time: looked at when it is due."""
+    """Something with a time: it is checked when that time comes."""
 
     def due(self, now: float) -> float | None:
-        """Look, at the monotonic time ``now``; returns when to look again, ``None`` for never."""
+        """Check, at the monotonic time ``now``. Returns the next time to check, ``None`` for never."""
 
 
 class Watchdog:
-    """Looks at deadlines when they are due, in a thread that exists only while there are any.
+    """Checks deadlines when they are due, in a thread that exists only while there are deadlines.
 
     ``watch`` and ``forget`` are O(log n) and may be called from any thread, also in a forked child,
-    which starts anew with none.
+    which starts without deadlines.
     """
 
     def __init__(self, name: str = "everserve-deadlines") -> None:
@@ -43,8 +43,8 @@ class Watchdog:
         self._process = os.getpid()
         self._heap: list[tuple[float, int]] = []
         self._watched: dict[Deadline, tuple[float, int]] = {}
-        self._numbered: dict[int, Deadline] = {}  # what the heap's entries mean, while they do
-        self._lock = threading.Lock()  # of the condition, whose own methods are slower
+        self._numbered: dict[int, Deadline] = {}  # of the heap's entries, without those forgotten
+        self._lock = threading.Lock()  # the lock of the condition: taking it directly is faster
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._next = float("inf")
@@ -54,7 +54,7 @@ class Watchdog:
         return len(self._watched)
 
     def watch(self, deadline: Deadline, when: float) -> None:
-        """Look at ``deadline`` at the monotonic time ``when``."""
+        """Check ``deadline`` at the monotonic time ``when``."""
         if self._process != os.getpid():
             self._reset()
         with self._lock:
@@ -66,7 +66,7 @@ class Watchdog:
                 self._changed.notify()
 
     def forget(self, deadline: Deadline) -> None:
-        """Do not look at it any more; one that is being looked at now is not looked at again."""
+        """Stop checking it. A check that runs now is the last one."""
         if self._process == os.getpid():
             with self._lock:
                 self._drop(deadline)
@@ -77,7 +77,7 @@ class Watchdog:
                     heapq.heapify(self._heap)
 
     def close(self) -> None:
-        """End the thread as soon as nothing is watched, and not only when the next was to be due."""
+        """End the thread as soon as nothing is watched, not only at the time of the next entry."""
         if self._process == os.getpid():
             with self._changed:
                 self._closed = True
@@ -90,7 +90,7 @@ class Watchdog:
         heapq.heappush(self._heap, entry)
 
     def _drop(self, deadline: Deadline) -> None:
-        """Its entry stays in the heap, but keeps nothing alive: a deadline holds its connection."""
+        """Its entry stays in the heap, without the deadline, which would keep the connection alive."""
         entry = self._watched.pop(deadline, None)
         if entry is not None:
             del self._numbered[entry[1]]
@@ -99,8 +99,8 @@ class Watchdog:
         while (deadline := self._next_due()) is not None:
             try:
                 again = deadline.due(monotonic())
-            except Exception:  # one that fails must not end the others'
-                logger.exception("looking at a deadline failed: %r", deadline)
+            except Exception:  # a failure of one must not stop the checks of the others
+                logger.exception("checking a deadline failed: %r", deadline)
                 again = None
             with self._changed:
                 if deadline in self._watched:
@@ -108,10 +108,10 @@ class Watchdog:
                         self._drop(deadline)
                     else:
                         self._push(deadline, again)
-            del deadline  # the wait for the next one does not keep it alive
+            del deadline  # so that the wait for the next one does not keep it alive
 
     def _next_due(self) -> Deadline | None:
-        """Wait for the next one; ``None``, and the thread ends, when there is none left."""
+        """Wait until the next one is due. ``None`` if none is left: the thread then ends."""
         with self._changed:
             while self._heap:
                 when, number = self._heap[0]

@@ -1,4 +1,4 @@
-"""The command line: ``everserve run``, and what is common to all commands."""
+"""The command line: ``everserve run``, and the entry point of all commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The entry point: what goes wrong is one line on stderr and an exit status, 2 for bad usage.
+    """The entry point. An error is one line on stderr and an exit status, 2 for wrong usage.
 
-    Without the extra ``cli`` it says what to install.
+    Without the extra ``cli`` the line names the package to install.
     """
     try:
         import click  # noqa: PLC0415

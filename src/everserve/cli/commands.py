@@ -47,7 +47,7 @@ _REASONS = {
 
 
 class _Value(click.ParamType[Any]):
-    """An option's own check as a type of click's."""
+    """The check of an everserve option, as a parameter type of click."""
 
     name = "value"
 
@@ -57,7 +57,7 @@ class _Value(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return self._option.check(value)
-        except OptionError as error:  # click says itself which option it is
+        except OptionError as error:  # click adds the name of the option itself
             self.fail(str(error).removeprefix(f"{self._option.name} = "), param, ctx)
 
 
@@ -76,7 +76,7 @@ def _server_options(command: Any) -> Any:
 @click.group(epilog=EXAMPLES, context_settings={"max_content_width": 100})
 @click.version_option(package_name="everserve", prog_name="everserve")
 def everserve() -> None:
-    """Serve any socketserver request handler: in threads, processes or one after the other."""
+    """Serve any socketserver request handler: in fibers, threads, processes, or one after the other."""
 
 
 @everserve.command(
@@ -115,7 +115,7 @@ def everserve() -> None:
 @click.option(
     "--tls-key", metavar="FILE", help="PEM file: its private key; default: in --tls-cert."
 )
-@click.option("--tls-client-ca", metavar="FILE", help="PEM file: who signs clients' certificates.")
+@click.option("--tls-client-ca", metavar="FILE", help="PEM file: the CA of clients' certificates.")
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
 @_server_options
 def run(
@@ -134,8 +134,8 @@ def run(
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
-    SIGTERM drains: what waits is served, what runs may end; a second one cuts. SIGHUP reads renewed
-    certificates. Every option may also stand in the environment: --bind as EVERSERVE_BIND, and so on.
+    SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
+    reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
     """
     configure(level=log_level, form=log_format)
     chosen = {name: value for name, value in settings.items() if value is not None}
@@ -157,7 +157,7 @@ def run(
 def _tls(
     cert: str | None, key: str | None, client_ca: str | None, alpn: str | None
 ) -> dict[str, TLS]:
-    """The setting ``tls``, if there is a certificate."""
+    """The option ``tls``, if there is a certificate."""
     if cert is None:
         if key or client_ca or alpn:
             raise OptionError("--tls-key, --tls-client-ca and --tls-alpn go with --tls-cert")
@@ -167,7 +167,7 @@ def _tls(
 
 
 def _explain(error: OSError) -> str:
-    """One line for what the system said."""
+    """One line for an error of the system."""
     if isinstance(error, socket.gaierror):
         return f"cannot listen on {error.filename}: there is no host of this name"
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
@@ -184,7 +184,7 @@ def _report_ready(group: ServerGroup[TCPServer]) -> None:
 
 
 def _invitation(address: Address) -> str:
-    """A line to paste that talks to the server."""
+    """A command line to paste, which connects to the server."""
     if address.is_unix:
         if address.path.startswith("\0"):
             return ""

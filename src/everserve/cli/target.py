@@ -17,7 +17,7 @@ __all__ = ["find_handler"]
 
 
 def find_handler(target: str) -> Any:
-    """The handler that ``target`` names. Raises ``HandlerError`` with one line that says why not."""
+    """The handler that ``target`` names. Raises ``HandlerError`` with one line of explanation."""
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise HandlerError(f"{target!r}: write it as module:Class or path/file.py:Class")
@@ -76,7 +76,7 @@ def _load_file(path: str) -> ModuleType:
 
 
 def _unloadable(place: str, error: Exception) -> HandlerError:
-    """Name the last line of the user's own code on the way to ``error``."""
+    """The error for a module that cannot be loaded; it names the last line of the user's own code."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

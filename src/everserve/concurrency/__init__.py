@@ -1,1 +1,1 @@
-"""Where a request runs: one strategy a file, strangers to one another and to the servers."""
+"""Where a request runs: one strategy a file. Strategies import no other strategy and no server."""

@@ -1,7 +1,7 @@
 """A fiber for each request, all on one event loop.
 
-The accept loop turns the hub instead of polling; requests get a ``FiberSocket``, whose waits park the
-fiber. The engine is ``everserve.fibers``, which knows nothing of servers.
+The accept loop runs the hub instead of polling. Requests get a ``FiberSocket``, whose waits park the
+fiber. The engine is ``everserve.fibers``, which is independent of servers.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _LAST_TURNS = 0.1
 class FiberStrategy(Strategy):
     """Runs each request in a fiber, on the thread of the accept loop.
 
-    After the loop the thread goes on for those in progress, until they are done or their time is up.
-    Without a loop (``handle_request``) nothing would turn the fibers, and the request runs at once.
+    After the loop, the thread runs the fibers in progress until they end or their time is over. Without
+    a loop (``handle_request``) nothing would run fibers, so the request runs at once.
     """
 
     name: ClassVar[str] = "fibers"
@@ -67,11 +67,11 @@ class FiberStrategy(Strategy):
         self._stopper: Fiber | None = None
         self._left = threading.Event()
 
-    # -- who, and where ------------------------------------------------------------------------
+    # -- where a request runs ------------------------------------------------------------------
 
     @staticmethod
     def here() -> int:
-        """The fiber, where one runs; else the thread."""
+        """The current fiber, or else the thread."""
         fiber = current()
         return threading.get_ident() if fiber is None else id(fiber)
 
@@ -79,7 +79,7 @@ class FiberStrategy(Strategy):
         """Start the fiber."""
         hub = self._hub
         if hub is None:
-            with suppress(SystemExit):  # ends the request, as it would end a thread, or a fiber
+            with suppress(SystemExit):  # ends the request, as it would end a thread or a fiber
                 hooks.process_request_thread(request, client_address)
             return
         if type(request) is socket.socket:
@@ -95,13 +95,13 @@ class FiberStrategy(Strategy):
         return adopted
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
-        """TLS whose writers take turns without holding the loop: a lock for threads would stop it."""
+        """TLS whose lock parks the waiting writer: a lock for threads would stop the loop."""
         return tls.wrap(sock, write_lock=Semaphore(1), records=Records, kind=FiberTLSSocket)
 
     # -- the accept loop -----------------------------------------------------------------------
 
     def open_selector(self, selector: selectors.BaseSelector | None) -> selectors.BaseSelector:
-        """The hub of this run, as a selector: a new one, or that of another server in the loop."""
+        """The hub of this run, as a selector: a new one, or that of another server in the same loop."""
         self._hurried = False
         self._stopper = self._stop = None
         self._left = threading.Event()
@@ -116,7 +116,7 @@ class FiberStrategy(Strategy):
         return HubSelector(hub)
 
     def linger(self) -> None:
-        """Turn the hub for the requests in progress, until they are done or their time is up."""
+        """Run the hub for the requests in progress, until they end or their time is over."""
         hub = self._hub
         if hub is None:
             return
@@ -135,7 +135,7 @@ class FiberStrategy(Strategy):
         hub.remove_reader(wakeup.fileno())
 
     def leave(self) -> None:
-        """Close the hub of this run: fibers that are left are killed."""
+        """Close the hub of this run, and kill the fibers that are left."""
         hub, self._hub = self._hub, None
         if hub is not None and self._owns_hub:
             hub.close()
@@ -155,7 +155,7 @@ class FiberStrategy(Strategy):
     # -- the stop ------------------------------------------------------------------------------
 
     def wait_until(self, condition: Condition, deadline: MovableDeadline = lambda: None) -> bool:
-        """Wait for a change of the server's state; a fiber parks."""
+        """Wait for a change of the server's state; a fiber parks meanwhile."""
         fiber = current()
         if fiber is None:
             return super().wait_until(condition, deadline)
@@ -167,7 +167,7 @@ class FiberStrategy(Strategy):
         self._stopper = self._stopper or current()
 
     def close(self, *, wait: bool) -> None:
-        """Wait until the thread that serves has ended its fibers, or have it end them now."""
+        """Wait until the serving thread has ended its fibers, or make it end them now."""
         hub = self._hub
         if hub is None or hub.is_here():
             return
@@ -193,7 +193,7 @@ def _report_failure(fiber: Fiber, error: BaseException) -> None:
 
 
 class _FiberWaiter:
-    """What a fiber waits on for a notification: it parks instead of its thread."""
+    """The waiter of a fiber: a wait for a notification parks the fiber, not its thread."""
 
     def __init__(self, fiber: Fiber) -> None:
         self._fiber = fiber

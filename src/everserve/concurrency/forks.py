@@ -36,11 +36,11 @@ _HAS_PIDFD = hasattr(os, "pidfd_open")
 class ForkStrategy(Strategy):
     """Runs each request in a child process, at most ``max_children`` at a time.
 
-    A child has a copy of the server: of that, ``stop``, ``shutdown`` and ``draining`` reach the parent,
-    other changes do not. Only children that were started here are waited for.
+    A child has a copy of the server. ``stop``, ``shutdown`` and ``draining`` on it reach the parent;
+    other changes do not. The strategy waits only for children that it started.
 
-    Events are emitted in the parent alone, to which the child reports: a subscriber that takes a lock
-    could wait for ever in a child, which has a copy of the lock but not of the thread that holds it.
+    Only the parent emits events; the child reports to it. In a child, a subscriber that takes a lock
+    could wait forever: the child has a copy of the lock, but not the thread that holds it.
     """
 
     name: ClassVar[str] = "forks"
@@ -55,18 +55,18 @@ class ForkStrategy(Strategy):
         self.children: set[int] | None = None
         self._descriptors: dict[int, int] = {}
         self._notes: dict[int, tuple[Note, Connection | None]] = {}
-        self._unopened: set[int] = set()  # the children whose handler is not known to have begun
+        self._unopened: set[int] = set()  # children whose handler has not reported its start
         self._orders: SharedOrders | None = None
         self._watched: dict[int, Callable[[], object]] = {}
         self._last_signal: signal.Signals | None = (
-            None  # that all children got when a stop cut them
+            None  # the signal that a stop sent to all children
         )
         self._note: Note | None = None  # in a child: its own
 
     # -- on the accept loop --------------------------------------------------------------------
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
-        """Fork a child for the request; the parent closes its copy of it."""
+        """Fork a child for the request; the parent closes its own copy."""
         if self.children is None:
             self.children = set()
             self._orders = SharedOrders()
@@ -85,7 +85,7 @@ class ForkStrategy(Strategy):
         self._keep_track(pid, request, note)
         hooks.close_request(request)
         if self._last_signal is not None:
-            _signal(pid, self._last_signal)  # a stop has cut its siblings meanwhile
+            _signal(pid, self._last_signal)  # a stop has cut the other children meanwhile
 
     def _run_child(self, hooks: Any, request: Any, client_address: Any, note: Note) -> NoReturn:
         status = 1
@@ -104,7 +104,7 @@ class ForkStrategy(Strategy):
                 os._exit(status)
 
     def _become_child(self, note: Note) -> None:
-        """Leave the listener to the parent, so that it can close it, and report to it."""
+        """Report to the parent, and close the copy of the listener, so that the parent can close it."""
         if self._loop is not None:
             self._loop.close_listeners()
         self._note = note
@@ -128,12 +128,12 @@ class ForkStrategy(Strategy):
     def _keep_track(self, pid: int, request: Any, note: Note) -> None:
         connection = self._connections.find(request)
         if connection is not None and self._settings.values.overload == "shed-idle":
-            connection.duplicate = duplicate_of(request)  # to be looked at, and cut
+            connection.duplicate = duplicate_of(request)  # for the deadlines and for cuts
         self._notes[pid] = note, connection
         self._unopened.add(pid)
         self._connections.hold(request, pid)
         if _HAS_PIDFD:
-            with suppress(OSError):  # none left: the next poll_interval collects it
+            with suppress(OSError):  # no descriptor left: collected at the next poll_interval
                 descriptor = os.pidfd_open(pid)
                 self._descriptors[pid] = descriptor
                 self._watched[descriptor] = lambda: self._collect(pid, os.WNOHANG)
@@ -141,17 +141,17 @@ class ForkStrategy(Strategy):
                     self._loop.watch(descriptor)
 
     def watched(self) -> Mapping[int, Callable[[], object]]:
-        """The children: a process descriptor is readable when the process has ended."""
+        """The process descriptors of the children: one is readable when its process has ended."""
         return self._watched
 
     def attend(self) -> None:
-        """Collect the children that have ended, and report how far the others are."""
+        """Collect the children that have ended, and report the progress of the others."""
         self.collect()
         for pid in tuple(self._unopened):
             self._read_progress(pid)
 
     def needs_attention(self) -> bool:
-        """Children are looked for regularly, while there are any."""
+        """True while there are children: they are checked at intervals."""
         return bool(self.children)
 
     def is_full(self) -> bool:
@@ -164,7 +164,7 @@ class ForkStrategy(Strategy):
             self.collect()
 
     def _read_progress(self, pid: int) -> None:
-        """Report what the child has noted of the beginning of its request."""
+        """Report the start of the request, as the child has noted it."""
         note, connection = self._notes.get(pid, (None, None))
         if note is None or connection is None:
             self._unopened.discard(pid)
@@ -172,16 +172,16 @@ class ForkStrategy(Strategy):
         try:
             handshaken, opened, peer = note.handshaken, note.opened, note.peer(connection.peer)
         except ValueError:
-            return  # closed: a stop has collected the child in its thread meanwhile
+            return  # closed: a stop, in its own thread, has collected the child
         if handshaken:
             self._control.handshake_done(connection)
         if opened:
-            with suppress(KeyError):  # one thread of two reports it
+            with suppress(KeyError):  # only one of two threads reports it
                 self._unopened.remove(pid)
                 self._progress.opened_elsewhere(connection, peer)
 
     def collect(self, *, blocking: bool = False) -> None:
-        """Take note of the children that have ended; of all, waiting for them, if ``blocking``."""
+        """Collect the children that have ended; if ``blocking``, wait for all and collect them."""
         for pid in tuple(self.children or ()):
             self._collect(pid, 0 if blocking else os.WNOHANG)
 
@@ -190,7 +190,7 @@ class ForkStrategy(Strategy):
         try:
             ended, status = os.waitpid(pid, flags)
         except ChildProcessError:
-            ended = pid  # another part of the program has waited for it
+            ended = pid  # another part of the program has called waitpid(2) for it
         if not ended or self.children is None:
             return
         self.children.discard(pid)
@@ -221,7 +221,7 @@ class ForkStrategy(Strategy):
     # -- the stop ------------------------------------------------------------------------------
 
     def relay(self, grace: float | None) -> bool:
-        """From a child: leave the order for the parent, and wake it."""
+        """In a child: write the order for the parent, and wake it."""
         if self._note is None or self._orders is None:
             return False
         if grace is not None:
@@ -231,7 +231,7 @@ class ForkStrategy(Strategy):
         return True
 
     def take_order(self) -> Order | None:
-        """What a child has asked for."""
+        """The order of a child, if there is one."""
         return None if self._orders is None else self._orders.take()
 
     def is_draining(self) -> bool:
@@ -239,13 +239,13 @@ class ForkStrategy(Strategy):
         return self._orders is not None and self._orders.draining
 
     def stopping(self, stop: StopTimes) -> None:
-        """Let the children see that the server drains."""
+        """Show the children that the server drains."""
         if self._orders is not None:
             self._orders.draining = True
 
     def wait_for_requests(self, quiet: Condition, deadline: MovableDeadline) -> bool:
-        """Wait, and collect the children once no accept loop does."""
-        # While the loop runs it collects the children, and the wake-up is its own.
+        """Wait. Collect the children here once no accept loop does."""
+        # While the loop runs, it collects the children, and only it may use the wake-up.
         life = self._life
         if not self.wait_until(lambda: not life.serving_elsewhere() or quiet(), deadline):
             return False
@@ -259,7 +259,7 @@ class ForkStrategy(Strategy):
         return super().wait_for_requests(quiet, deadline)
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
-        """Shut down the connections, end the children with SIGTERM, and soon after with SIGKILL."""
+        """Shut down the connections; end the children with SIGTERM, and soon after with SIGKILL."""
         super().cut(hooks, connections)
         end = monotonic() + _TERM_TIME
         self._signal_children(signal.SIGTERM)
@@ -269,12 +269,12 @@ class ForkStrategy(Strategy):
         self._signal_children(signal.SIGKILL)
 
     def close(self, *, wait: bool) -> None:
-        """Collect the children; ``wait`` for those that run."""
+        """Collect the children; with ``wait``, wait for those that run."""
         if self._note is None:
             self.collect(blocking=wait)
 
     def _signal_children(self, number: signal.Signals) -> None:
-        self._last_signal = number  # first, for one that is being started
+        self._last_signal = number  # set first, for a child that is being started
         for pid in tuple(self.children or ()):
             _signal(pid, number)
 
@@ -285,7 +285,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _outcome_of(status: int | None) -> Outcome:
-    """Of a child that left no note: what waitpid(2) says, ``None`` where its status is not known."""
+    """The outcome of a child without a note, from its exit status; ``None`` if that is unknown."""
     code = 0 if status is None else os.waitstatus_to_exitcode(status)
     if code == 0:
         return Outcome()
@@ -296,7 +296,7 @@ def _outcome_of(status: int | None) -> Outcome:
 def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> None:
     """Wait until one of those processes has ended, or ``also`` is readable, or for a while."""
     if not _HAS_PIDFD:
-        sleep(0.01)  # no way to wait for one of several on this system
+        sleep(0.01)  # this system cannot wait for one of several processes
         return
     poll = select.poll()
     with ExitStack() as stack:
@@ -304,7 +304,7 @@ def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> No
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
-                return  # ended, and collected elsewhere
+                return  # it has ended and was collected elsewhere
             except OSError:
                 sleep(0.01)  # no descriptor left to wait with
                 return
@@ -316,7 +316,7 @@ def _wait_for_any(pids: Iterable[int], deadline: float | None, *also: int) -> No
 
 
 def _flush_output() -> None:
-    """What is buffered is to be written once: before the fork, and by the child at its end."""
+    """Write buffered output once: before the fork, and in the child at its end."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()

@@ -1,4 +1,4 @@
-"""A selector whose waiting turns a hub of fibers: what an accept loop waits with under fibers."""
+"""A selector that runs a hub of fibers while it waits: the accept loop uses it under fibers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HubSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Run the fibers until a descriptor is readable, or for ``timeout`` seconds; say which are."""
+        """Run the fibers until a descriptor is readable, or for ``timeout`` seconds; return those."""
         self._ready.clear()
         self.hub.run(timeout)
         return self._ready
@@ -51,5 +51,5 @@ class HubSelector(selectors.BaseSelector):
             self.unregister(fileobj)
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
-        """What it waits for."""
+        """The registered descriptors."""
         return self._keys

@@ -1,4 +1,4 @@
-"""A bounded number of threads, which are kept and used again."""
+"""A bounded number of threads, which are reused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["PoolStrategy"]
 class PoolStrategy(Strategy):
     """Runs requests in at most ``max_workers`` threads.
 
-    A place is taken before a connection is accepted, so that what is too much waits in the kernel's
-    queue. Under an accept loop that does not ask ``is_full`` the loop waits for a place instead.
+    A place is reserved before a connection is accepted, so excess connections wait in the kernel's
+    queue. An accept loop that does not check ``is_full`` waits for a place instead.
     """
 
     name: ClassVar[str] = "pool"
@@ -30,7 +30,7 @@ class PoolStrategy(Strategy):
         self._made_for: Settings | None = None
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
-        """Give the request to a worker. Raises ``RuntimeError`` where there is no thread at all."""
+        """Pass the request to a worker. Raises ``RuntimeError`` if the system has no thread at all."""
         pool = self._workers()
         unasked = self._loop is None
         pool.run(hooks.process_request_thread, request, client_address, wait=unasked)
@@ -40,14 +40,14 @@ class PoolStrategy(Strategy):
         return not self._workers().has_room
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
-        """Shut the connections down, and close those that wait for a worker."""
+        """Shut the connections down, and close those that still wait for a worker."""
         super().cut(hooks, connections)
         if self._pool is not None:
             for request, _ in self._pool.drop_waiting():
                 hooks.shutdown_request(request)
 
     def close(self, *, wait: bool) -> None:
-        """Let the workers end what they have begun; ``wait`` for that."""
+        """Let the workers finish what they have begun; with ``wait``, wait for that."""
         if self._pool is not None:
             self._pool.close(wait=wait)
 

@@ -1,7 +1,7 @@
 """A few bytes that a process shares with the children it forks.
 
-Through them a parent says that the server drains, a child asks for a stop, and each child reports how
-its request goes.
+With them a parent shows that the server drains, a child requests a stop, and each child reports the
+progress of its request.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Note", "SharedOrders"]
 
 _SHUTDOWN, _STOP = 1, 2
 _WORD, _TEXT = 40, 200
-"""Characters of a reason and of an error that are noted: with 12 bytes each, as JSON has the worst of
-them, they fit into the space below."""
+"""Characters of a reason and of an error that are kept. One takes at most 12 bytes in JSON, so both fit
+into the space below."""
 
 _SIZE = 8192
 _OUTCOME_AT, _PEER_AT, _PEER_END = 64, 4096, 4096 + 1024
-"""Where the parts of a note are. The name of a Unix socket, of 108 bytes, takes 435 as a literal."""
+"""The offsets of the parts of a note. The name of a Unix socket, 108 bytes, takes 435 as a literal."""
 
 
 class SharedOrders:
-    """Made before the first fork; lives as long as the processes that hold it."""
+    """Orders in shared memory: made before the first fork, freed with the last process."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 10)
@@ -46,12 +46,12 @@ class SharedOrders:
         self._memory[0] = draining
 
     def ask(self, grace: float | None) -> None:
-        """Leave an order for the parent, which must then be woken."""
+        """Write an order for the parent. The caller must then wake the parent."""
         self._memory[2:10] = struct.pack("d", grace or 0.0)
         self._memory[1] = _SHUTDOWN if grace is None else _STOP
 
     def take(self) -> Order | None:
-        """The order that was left, once."""
+        """Return the order, and remove it."""
         command, self._memory[1] = self._memory[1], 0
         if not command:
             return None
@@ -60,9 +60,9 @@ class SharedOrders:
 
 
 class Note:
-    """What a child reports of its one request. Made before the fork; the parent closes it.
+    """The report of a child on its one request. Made before the fork; the parent closes it.
 
-    The child writes, and the parent may read at any time: how far it is, who the peer is, and at the
+    The child writes, and the parent may read at any time: the progress, the peer's address, and at the
     end the outcome.
     """
 
@@ -88,7 +88,7 @@ class Note:
         return self._memory[1] != 0
 
     def peer(self, known: Any) -> Any:
-        """Who the peer is: ``known``, unless the child has learnt better (from a PROXY header)."""
+        """The peer's address: ``known``, unless the child has read another one (in a PROXY header)."""
         (size,) = struct.unpack("H", self._memory[_PEER_AT : _PEER_AT + 2])
         with suppress(ValueError, SyntaxError):
             if size:
@@ -102,13 +102,13 @@ class Note:
             self._memory[_PEER_AT : _PEER_AT + 2] = struct.pack("H", len(text))
 
     def take_down(self, event: Event) -> None:
-        """For the child: note what ``event`` says."""
+        """In the child: note the contents of ``event``."""
         if isinstance(event, (Opened, *self.ENDS)):
             self._write_peer(event.peer)
         if isinstance(event, Opened):
             self._memory[1] = True
         if not isinstance(event, self.ENDS):
-            return  # a child that is killed after it has begun has noted no outcome
+            return  # no outcome yet: the child may still be killed
         match event:
             case DeadlineMissed():
                 self._outcome = replace(self._outcome, missed=event.deadline[:_WORD])
@@ -127,7 +127,7 @@ class Note:
         self._memory[2:4] = struct.pack("H", len(text))  # last: the child may be killed meanwhile
 
     def read(self) -> Outcome | None:
-        """For the parent: what was noted; ``None`` if the child did not come to that."""
+        """In the parent: the outcome; ``None`` if the child noted none."""
         (size,) = struct.unpack("H", self._memory[2:4])
         if not size:
             return None
@@ -137,5 +137,5 @@ class Note:
             return None
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._memory.close()

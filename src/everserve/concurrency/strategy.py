@@ -1,7 +1,7 @@
-"""What a strategy is: where requests run, how a caller waits there, and how requests are cut.
+"""The interface of a strategy: where requests run, how a caller waits there, and how requests are cut.
 
-The accept loop, the flow and a stop talk to it; the mix-ins name it. A strategy is given the parts of
-a server that it needs, and knows no server: the hooks come with each call, the standard library's too.
+The accept loop, the flow and a stop call it; the mix-ins name it. A strategy gets the parts of a server
+that it needs, but no server: each call passes the hooks, also those of the standard library's servers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RunningLoop(Protocol):
 
 
 class Order(NamedTuple):
-    """What a child asks its parent for: ``stop(grace)``, or ``shutdown()`` where that is ``None``."""
+    """A child's order for its parent: ``stop(grace)``, or ``shutdown()`` if ``grace`` is ``None``."""
 
     grace: float | None
 
@@ -68,7 +68,7 @@ class StopTimes(Protocol):
 
     @property
     def ends(self) -> float:
-        """After this the stop waits for nothing."""
+        """After this time the stop waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +88,17 @@ MovableDeadline: TypeAlias = Callable[[], float | None]
 
 
 class AcceptMany(Protocol):
-    """Accepts at most ``limit`` connections that wait: pairs of socket and address."""
+    """Accepts at most ``limit`` waiting connections: pairs of socket and address."""
 
     def __call__(self, fd: int, limit: int, /) -> list[tuple[Any, Any]]: ...
 
 
 class Strategy:
-    """One request after the other, in the thread that serves; the base of all strategies.
+    """One request after the other, in the serving thread; the base of all strategies.
 
-    ``name`` is the one word. ``accept_many(descriptor, limit)``, where there is one, accepts a batch of
-    connections as the sockets that the strategy wants. ``attends``: ``attend`` does something;
-    ``is_bounded``: ``is_full`` may be true.
+    ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
+    accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
+    empty; ``is_bounded``: ``is_full`` may be true.
     """
 
     name: ClassVar[str] = "serial"
@@ -112,28 +112,28 @@ class Strategy:
         self._connections = parts.connections
         self._loop: RunningLoop | None = None
 
-    # -- who, and where ------------------------------------------------------------------------
+    # -- where a request runs ------------------------------------------------------------------
 
     @staticmethod
     def here() -> int:
-        """What runs now: two requests with the same number cannot run at the same time."""
+        """The number of the current thread or fiber: two with the same number never run at once."""
         return threading.get_ident()
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
-        """Have the request run. Raises what hinders it; the request is the caller's again then."""
+        """Start the request. If this raises, it did not start, and the caller owns it again."""
         hooks.finish_request(request, client_address)
         hooks.shutdown_request(request)
 
     def is_full(self) -> bool:
-        """True if the next request is to wait in the kernel's queue."""
+        """True if the next request must wait in the kernel's queue."""
         return False
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
-        """TLS over ``sock``, before its handshake."""
+        """A TLS socket over ``sock``, before its handshake."""
         return tls.wrap(sock, records=Records)
 
     def count(self, sock: socket.socket) -> CountedSocket:
-        """A socket over ``sock`` that counts what moves, where the kernel does not."""
+        """A socket over ``sock`` that counts bytes where the kernel does not."""
         return CountedSocket(sock)
 
     # -- the accept loop -----------------------------------------------------------------------
@@ -141,20 +141,20 @@ class Strategy:
     def open_selector(
         self, selector: selectors.BaseSelector | None
     ) -> selectors.BaseSelector | None:
-        """What the loop waits with; ``selector`` is that of another strategy in the same loop."""
+        """The selector of the loop; ``selector`` is that of another strategy in the same loop."""
         return selector
 
     def watched(self) -> Mapping[int, Callable[[], object]]:
-        """The descriptors that the loop waits for too, and what to call when one is readable."""
+        """Further descriptors that the loop waits for, with the function to call for a readable one."""
         return {}
 
     def attach(self, loop: RunningLoop) -> None:
-        """Note the loop that asks ``is_full`` before each request, until ``detach``."""
+        """Note the loop that checks ``is_full`` before each request, until ``detach``."""
         if self._loop is None:
             self._loop = loop
 
     def detach(self, loop: RunningLoop) -> None:
-        """Note that the loop runs no more."""
+        """Note that the loop has ended."""
         if self._loop is loop:
             self._loop = None
 
@@ -162,14 +162,14 @@ class Strategy:
         """Do what is due after each turn of the loop."""
 
     def needs_attention(self) -> bool:
-        """True if ``attend`` has something to do even while no request comes."""
+        """True if ``attend`` must be called even while no request arrives."""
         return False
 
     def linger(self) -> None:
-        """Go on for the requests in progress, where they live on the thread of the loop."""
+        """Run the requests in progress, if they need the thread of the loop."""
 
     def leave(self) -> None:
-        """End what lives on the thread of the loop: the run is over."""
+        """The run is over: end what needs the thread of the loop."""
 
     # -- the stop ------------------------------------------------------------------------------
 
@@ -182,17 +182,17 @@ class Strategy:
         return self.wait_until(quiet, deadline)
 
     def stopping(self, stop: StopTimes) -> None:
-        """Note that a stop is conducted from here."""
+        """Note that the current thread or fiber conducts a stop."""
 
     def relay(self, grace: float | None) -> bool:
-        """Hand a ``stop(grace)`` (``None``: a ``shutdown()``) to the process that can do it.
+        """Pass a ``stop(grace)`` (``None``: a ``shutdown()``) to the process that can do it.
 
-        False where that is this process.
+        False if this process can.
         """
         return False
 
     def take_order(self) -> Order | None:
-        """What another process has relayed to this one, once."""
+        """Return an order that another process has relayed to this one, and remove it."""
         return None
 
     def is_draining(self) -> bool:
@@ -205,4 +205,4 @@ class Strategy:
             connection.cut()
 
     def close(self, *, wait: bool) -> None:
-        """End, when the server is closed; ``wait`` for the requests in progress."""
+        """End, as the server is closed; with ``wait``, wait for the requests in progress."""

@@ -13,7 +13,7 @@ __all__ = ["ThreadStrategy"]
 class ThreadStrategy(Strategy):
     """Runs each request in a new thread.
 
-    ``running`` has the threads that run, also those that are daemons.
+    ``running`` has the threads that run, daemons included.
     """
 
     name: ClassVar[str] = "threads"
@@ -23,7 +23,7 @@ class ThreadStrategy(Strategy):
         self.running: dict[threading.Thread, None] = {}
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
-        """Start the thread. Raises ``RuntimeError`` where the system has none left."""
+        """Start the thread. Raises ``RuntimeError`` if the system has none left."""
         thread = _RequestThread(
             target=hooks.process_request_thread,
             args=(request, client_address),
@@ -32,7 +32,7 @@ class ThreadStrategy(Strategy):
         thread.run_among(self.running)
 
     def close(self, *, wait: bool) -> None:
-        """Wait for the threads that are no daemons, but not for the caller's own."""
+        """Wait for the non-daemon threads, except the caller's own."""
         if wait:
             for thread in tuple(self.running):
                 if not thread.daemon and thread is not threading.current_thread():
@@ -40,7 +40,7 @@ class ThreadStrategy(Strategy):
 
 
 class _RequestThread(threading.Thread):
-    """A thread that takes itself out of the running ones: O(1), however many there are."""
+    """A thread that removes itself from the running ones, in O(1)."""
 
     def run_among(self, running: dict[threading.Thread, None]) -> None:
         self._others = running

@@ -1,6 +1,6 @@
-"""Threads that are kept and used again: at most so many, and at most so many tasks at a time.
+"""A bounded number of reused threads, and a bounded number of tasks at a time.
 
-The strategy of pools runs requests in it; it knows nothing of requests.
+The strategy of pools runs requests in it; a task may be any call.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class WorkerPool:
-    """Threads that run tasks: grown when needed, kept for a while, replaced when one dies.
+    """Threads that run tasks: started when needed, kept for a while, replaced when one fails.
 
-    At most ``size`` threads; at most ``limit`` tasks at a time, running or waiting (default: ``size``);
-    ``resize`` changes both.
-    ``on_room()`` is called when a place has become free after there was none. All methods may be
-    called from any thread.
+    At most ``size`` threads, and at most ``limit`` tasks at a time, running or waiting (default:
+    ``size``); ``resize`` changes both. ``on_room()`` is called when a place becomes free after there
+    was none. All methods may be called from any thread.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class WorkerPool:
 
     @property
     def has_room(self) -> bool:
-        """True if another task would be taken at once."""
+        """True if another task would be accepted at once."""
         return self._busy < self.limit
 
     def __len__(self) -> int:
@@ -62,8 +61,8 @@ class WorkerPool:
     def run(self, function: Callable[..., None], *args: Any, wait: bool = True) -> None:
         """Let a worker call ``function(*args)``.
 
-        ``wait`` (default): wait for a place if there is none, instead of going above the limit.
-        Raises ``RuntimeError`` where the system has no thread left and no worker is there.
+        ``wait`` (default): wait for a place if there is none, instead of exceeding the limit. Raises
+        ``RuntimeError`` if the system has no thread left and there is no worker.
         """
         with self._changed:
             while wait and not self.has_room:
@@ -80,11 +79,11 @@ class WorkerPool:
                 logger.warning("no thread left, going on with %d workers", len(self._workers))
 
     def resize(self, size: int, limit: int) -> None:
-        """Another ``size`` and ``limit``. What is above them goes on until its task has ended."""
+        """Change ``size`` and ``limit``. A worker above the new size ends after its task."""
         with self._changed:
             self.size, self.limit = size, limit
             for _ in range(len(self._workers) - size):
-                self._tasks.put(None)  # for workers that wait; one that works looks by itself
+                self._tasks.put(None)  # wakes waiting workers; the others check after their task
             try:
                 while self._needs_worker():
                     self._start_worker()
@@ -93,7 +92,7 @@ class WorkerPool:
             self._changed.notify_all()
 
     def drop_waiting(self) -> list[tuple[Any, ...]]:
-        """Take back the tasks that no worker has begun: their arguments."""
+        """Remove the tasks that no worker has begun. Returns their arguments."""
         dropped = []
         ends = 0
         with self._changed:
@@ -106,14 +105,14 @@ class WorkerPool:
                         dropped.append(task[1])
             except Empty:
                 pass
-            for _ in range(ends):  # workers that close() has told to go are still to be told
+            for _ in range(ends):  # put back the items with which close() ends workers
                 self._tasks.put(None)
         for _ in dropped:
             self._give_place()
         return dropped
 
     def close(self, *, wait: bool) -> None:
-        """Let the workers end when nothing is left to do; ``wait`` for that."""
+        """Let the workers end when no task is left; with ``wait``, wait for that."""
         with self._changed:
             self.closed = True
             for _ in self._workers:
@@ -152,13 +151,13 @@ class WorkerPool:
                 try:
                     function(*args)
                 finally:
-                    del function, args  # a worker that waits keeps no request, and no server, alive
+                    del function, args  # a waiting worker must keep no request or server alive
                     self._give_place()
         finally:
             self._retire()
 
     def _is_surplus(self) -> bool:
-        """True, for as many workers as there are too many; they are to leave."""
+        """True for as many callers as there are surplus workers: these must end."""
         if len(self._workers) <= self.size:
             return False
         with self._changed:
@@ -182,7 +181,7 @@ class WorkerPool:
             self._on_room()
 
     def _retire(self) -> None:
-        """Leave; a worker that died with work waiting is replaced."""
+        """Remove a worker that ends. If it failed while tasks wait, start another one."""
         with self._changed:
             self._workers.discard(threading.current_thread())
             self._grow()

@@ -1,4 +1,4 @@
-"""The request handlers: what users subclass."""
+"""The request handlers: the classes that users subclass."""
 
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.datagram import DatagramRequestHandler

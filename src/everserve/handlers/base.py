@@ -1,4 +1,4 @@
-"""``BaseRequestHandler``: one object for each request, which it handles while it is made."""
+"""``BaseRequestHandler``: one object for each request. Its constructor handles the request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ else:
     ServerT = TypeVar("ServerT")
 
     class _Base:
-        """At run time a handler is a plain class: ``Generic`` would stand in every ``__mro__``."""
+        """At run time a handler is a plain class: ``Generic`` would be in every ``__mro__``."""
 
         def __class_getitem__(cls, parameters):
             return object
@@ -38,14 +38,15 @@ __all__ = ["BaseRequestHandler", "RequestT", "ServerT"]
 class BaseRequestHandler(_Base[RequestT, ServerT]):
     """Handles one request: a subclass defines ``handle()``.
 
-    The hooks, in the order in which they are called, where the server's strategy runs requests:
-    ``setup()``, ``handle()``, ``finish()``. ``finish`` is called even if ``handle`` raised, and not if
-    ``setup`` did. They find ``self.request``, ``self.client_address`` and ``self.server``.
+    The hooks, in call order: ``setup()``, ``handle()``, ``finish()``. The server's strategy determines
+    the thread or fiber that runs them. ``finish`` is called even if ``handle`` raised, but not if
+    ``setup`` did. They use ``self.request``, ``self.client_address`` and ``self.server``.
 
-    And, worked out when asked: ``self.peer``, who is there; ``self.deadline`` and
-    ``self.cancelled``, for one that computes; ``self.truncated``, of a datagram.
+    Further attributes are computed on access: ``self.peer``; ``self.deadline`` and ``self.cancelled``,
+    for a handler that computes; ``self.truncated``, for a datagram.
 
-    For types, ``BaseRequestHandler[socket.socket, MyServer]`` tells what the request and server are.
+    For type checkers, ``BaseRequestHandler[socket.socket, MyServer]`` gives the types of request and
+    server.
     """
 
     _everserve = ContextSlot()
@@ -74,14 +75,14 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
         """Prepare; called before ``handle``."""
 
     def handle(self) -> None:
-        """Do what the request asks for."""
+        """Handle the request: a subclass defines it."""
 
     def finish(self) -> None:
         """Clean up; called after ``handle``."""
 
     @Reading
     def peer(self) -> Peer:
-        """Who is there: address, proxy, TLS identity, Unix credentials. Looked up when first asked."""
+        """The peer: address, proxy, TLS identity, Unix credentials. Looked up at the first access."""
         return self._everserve.peer(self.client_address)
 
     @Reading
@@ -91,10 +92,10 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
 
     @Reading
     def cancelled(self) -> CancelReason | None:
-        """Why a handler that computes should not go on: ``None``, or a ``CancelReason``, which is true.
+        """Why a handler that computes should end: ``None``, or a ``CancelReason``, which is true.
 
-        The server drains, the deadline has passed, or the peer has gone. A peer that has only ended
-        its own half (``shutdown(SHUT_WR)``) still waits for the answer, and has not gone.
+        The server drains, the deadline has passed, or the peer has disconnected. A peer that has only
+        ended its own half (``shutdown(SHUT_WR)``) still waits for the answer: it is not a reason.
         """
         return self._everserve.cancelled()
 

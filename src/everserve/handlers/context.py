@@ -1,6 +1,6 @@
-"""What stands behind a handler: its connection, as the server knows it, looked up when first asked for.
+"""The server's side of a handler: its connection, looked up in the server at the first access.
 
-The handler has it as its one private attribute.
+It is the handler's one private attribute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ContextSlot", "HandlerContext"]
 
 
 class HandlerContext:
-    """The server's side of one request. A server that is not everserve's knows nothing of it."""
+    """The server's side of one request. Empty under a server of another library."""
 
     def __init__(self, host: Host | None, request: Any) -> None:
         self._host = host
@@ -25,27 +25,27 @@ class HandlerContext:
         self._peer: Peer | None = None
 
     def peer(self, address: Any) -> Peer:
-        """Who is there; looked up once."""
+        """The peer; looked up once."""
         if self._peer is None:
             self._peer = Peer.of(self._connection, self._request, address)
         return self._peer
 
     def deadline(self) -> float | None:
-        """The end of the request (``time.monotonic``), ``None`` for never."""
+        """The end of the request (``time.monotonic``); ``None`` for never."""
         deadlines = getattr(self._connection, "deadlines", None)
         return None if deadlines is None else deadlines.ends
 
     def cancelled(self) -> CancelReason | None:
-        """Why the handler should not go on, ``None`` to go on."""
+        """Why the handler should end; ``None`` to go on."""
         draining = self._host is not None and self._host.is_draining()
         return reason_to_stop(draining, self._connection, self._request)
 
     def coalesces_writes(self) -> bool:
-        """True if the server wants what is written to leave when the handler next waits."""
+        """True if the server sends written bytes when the handler next waits."""
         return self._host is not None and self._host.coalesces_writes()
 
     def start_tls(self, server: Any, client_address: Any) -> Any:
-        """Do a TLS handshake; the socket to go on with, whose context this is from now on."""
+        """Do a TLS handshake. Returns the socket to use from then on; this is its context now."""
         if self._host is None:
             raise TLSConfigError("start_tls() needs a server of everserve, with its tls")
         self._request = self._host.start_tls(server, self._request, client_address)
@@ -54,7 +54,7 @@ class HandlerContext:
 
 
 class ContextSlot:
-    """The one private attribute of a handler class: makes the context when it is first asked for."""
+    """The one private attribute of a handler class: makes the context at the first access."""
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

@@ -12,10 +12,10 @@ __all__ = ["DatagramRequestHandler"]
 
 
 class DatagramRequestHandler(BaseRequestHandler[RequestT, ServerT]):
-    """A handler with the datagram in ``self.rfile``; what it writes to ``self.wfile`` is the reply.
+    """A handler with the datagram in ``self.rfile``; the bytes written to ``self.wfile`` are the reply.
 
-    ``self.packet`` holds the bytes, ``self.socket`` the server's socket, ``self.truncated`` tells
-    whether the end was lost. Nothing written is nothing sent.
+    ``self.packet`` holds the bytes, ``self.socket`` is the server's socket, ``self.truncated`` is true
+    if the end was lost. If the handler writes nothing, nothing is sent.
     """
 
     def setup(self) -> None:

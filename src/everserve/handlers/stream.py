@@ -20,12 +20,12 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     Class attributes, read by ``setup``:
 
-    - ``rbufsize``: bytes to buffer when reading; -1 (default): as much as is good; 0: none
+    - ``rbufsize``: bytes to buffer when reading; -1 (default): a suitable size; 0: none
     - ``wbufsize``: bytes to buffer when writing; 0 (default): each write is sent at once
-    - ``coalesce_writes``: what is written leaves together, in order, when the handler next waits,
+    - ``coalesce_writes``: written bytes are sent together, in order, when the handler next waits,
       flushes or ends, or at 64 KiB; ``None`` (default): under fibers, unless ``wbufsize`` is set
     - ``max_line``: bytes that a line may have, else ``LineTooLong``; ``None`` (default): any number
-    - ``timeout``: seconds that one read or write may take (``TimeoutError``); ``None``: for ever
+    - ``timeout``: seconds that one read or write may take (``TimeoutError``); ``None``: forever
     - ``disable_nagle_algorithm``: send small writes at once (``TCP_NODELAY``)
     """
 
@@ -50,12 +50,12 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         _open_files(self)
 
     def start_tls(self) -> None:
-        """Go on with TLS (STARTTLS), with the ``tls`` of the server; then ``self.peer.tls`` is there.
+        """Change to TLS (STARTTLS), with the ``tls`` of the server. Then ``self.peer.tls`` is set.
 
-        Call it when the peer has been told to begin. What it sent in clear behind its request is
-        thrown away: it must not be taken for TLS (RFC 7457, section 2.2). Raises ``ConnectionError``
-        where the handshake fails or takes longer than ``handshake_timeout``. The server has
-        ``implicit_tls = False``.
+        Call it after the reply that lets the peer begin TLS. Cleartext that the peer sent after its
+        request is discarded: it must not be treated as TLS data (RFC 7457, section 2.2). Raises
+        ``ConnectionError`` if the handshake fails or takes longer than ``handshake_timeout``. The
+        server needs ``implicit_tls = False``.
         """
         self.wfile.flush()
         self.rfile.close()
@@ -70,7 +70,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             try:
                 self.wfile.flush()
             except OSError:
-                pass  # the peer may have gone before the last word
+                pass  # the peer may have disconnected before the last bytes
         self.wfile.close()
         self.rfile.close()
 
@@ -86,7 +86,7 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
             max_line=max_line if type(max_line) is int else None,
         )
         return
-    # Nothing may be read ahead, or it only looks like a socket.
+    # Reading ahead is off, or the object only has a socket's interface.
     handler.rfile = connection.makefile("rb", handler.rbufsize)
     if handler.wbufsize:
         handler.wfile = connection.makefile("wb", handler.wbufsize)

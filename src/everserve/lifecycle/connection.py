@@ -19,7 +19,7 @@ __all__ = ["Connection", "ConnectionState", "Connections"]
 
 
 class ConnectionState(enum.Enum):
-    """Where a request is on its way."""
+    """The stage of a request."""
 
     ACCEPTED = "accepted"
     HANDLING = "handling"
@@ -27,26 +27,26 @@ class ConnectionState(enum.Enum):
 
 
 class Counter(Protocol):
-    """What counts the traffic of a connection where the kernel does not: a ``CountedSocket``."""
+    """Counts the traffic of a connection where the kernel does not: a ``CountedSocket``."""
 
     def traffic(self) -> Traffic | None:
-        """What has moved; ``None`` if that is not known yet."""
+        """The bytes that have moved; ``None`` if that is not known yet."""
 
 
 class _Admitted:
-    """What few connections have: class attributes, so that the others need no room for it."""
+    """Fields that few connections set: class attributes, so the others need no memory for them."""
 
     __slots__ = ()
 
-    held_by: int | None = None  # the process that has it after the parent closed its copy
-    duplicate: socket.socket | None = None  # the socket again, while a process holds the request
-    counted: Any = None  # the peer among whose connections it is
-    in_handshake: bool = False  # among the handshakes in progress
+    held_by: int | None = None  # the process that holds it after the parent closed its copy
+    duplicate: socket.socket | None = None  # of the socket, while a process holds the request
+    counted: Any = None  # the peer for which it is counted
+    in_handshake: bool = False  # it is counted as a handshake in progress
     missed: str | None = None  # the deadline it missed
     deadlines: ConnectionDeadlines | None = None
-    proxy: ProxyHeader | None = None  # what the proxy in front sent
+    proxy: ProxyHeader | None = None  # the header that the proxy sent
     tls: TLSSocket | None = None  # the TLS session
-    counter: Counter | None = None  # what counts where the kernel does not
+    counter: Counter | None = None  # set where the kernel does not count
 
 
 class Connection(_Admitted):
@@ -75,16 +75,16 @@ class Connection(_Admitted):
         self.peer = peer
         self.state = ConnectionState.ACCEPTED
         self.started = monotonic()
-        self.place = place  # the id of its request, under which it is filed
+        self.place = place  # its key in the table: the id of its request
         self.reference: Callable[[], Any] = _nothing
-        self.key: int | None = None  # the descriptor under which it is filed too
-        self.runner: int | None = None  # the thread, or the fiber, of its handler
+        self.key: int | None = None  # its second key: the descriptor
+        self.runner: int | None = None  # the thread or fiber of its handler
         self.failed = False  # its end has been reported
         self.gone = False  # its peer has reset it
 
     @property
     def request(self) -> Any:
-        """The request, as ``get_request`` returned it; ``None`` once it is closed or gone."""
+        """The request, as ``get_request`` returned it; ``None`` once it is closed or freed."""
         return self.reference()
 
     @property
@@ -102,25 +102,25 @@ class Connection(_Admitted):
         sock = self._socket()
         if sock is not None:
             with suppress(OSError):
-                # The plain method: SSLSocket's would pull the session from under its thread.
+                # The plain method: SSLSocket's would drop the session while its thread uses it.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def traffic(self) -> Traffic | None:
-        """What has moved over it; ``None`` where that is not known."""
+        """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
             return self.counter.traffic()
         sock = self._socket()
         return None if sock is None else traffic_of(sock)
 
     def close(self) -> None:
-        """Note its end, and let go of what belongs to the request."""
+        """Record its end, and drop the objects of the request."""
         self.state = ConnectionState.CLOSED
         self.reference = _nothing
         if self.duplicate is not None:
             self.duplicate.close()
 
     def _socket(self) -> socket.socket | None:
-        sock = self.duplicate or self.request  # once: it may end meanwhile, in another thread
+        sock = self.duplicate or self.request  # read once: another thread may end it meanwhile
         return sock if isinstance(sock, socket.socket) else None
 
     def __repr__(self) -> str:

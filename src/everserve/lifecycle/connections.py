@@ -23,22 +23,23 @@ from everserve.lifecycle.connection import (
 __all__ = ["ConnectionTable"]
 
 _LOOKED_AT = 64
-"""Connections among which the one that was idle longest is looked for."""
+"""How many connections are searched for the longest idle one."""
 
 
 class ConnectionTable:
     """The set of connections in progress. Lock-free: each step is one atomic operation of a dict.
 
-    A connection is found by its request object, and by its descriptor, for a server that wraps the
-    socket on the way (TLS). A descriptor that comes again was closed behind the server's back: its
-    old entry is lost, as is one whose request has died. Keeps no request alive. A request that is
-    in progress already (a ``get_request`` that returns its one socket again and again) has no entry.
+    A connection is found by its request object, and also by its descriptor, for a server that wraps
+    the socket on the way (TLS). If a descriptor appears again, the program closed it without the
+    server's hooks: its old entry is dropped, as is an entry whose request was freed. The table keeps
+    no request alive. A request that is already in progress (a ``get_request`` that returns its one
+    socket again and again) has no entry.
     """
 
     def __init__(self) -> None:
         self._by_request: dict[int, Connection] = {}
         self._by_descriptor: dict[int, Connection] = {}
-        self._shed: set[int] = set()  # the numbers of those that were cut to make room
+        self._shed: set[int] = set()  # the ids of those cut to make room
         self._numbers = itertools.count(1)
         self.accepted = 0
         self.view = Connections(self._by_request)
@@ -49,9 +50,9 @@ class ConnectionTable:
     def add(
         self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None
     ) -> Connection | None:
-        """File a request; ``None`` where it is in progress already. For the accept loop alone.
+        """Add a request; ``None`` if it is in progress already. For the accept loop alone.
 
-        ``lost(connection)`` is called for one that has ended unseen, and removes it.
+        ``lost(connection)`` is called for a connection that ended without the hooks, and removes it.
         """
         lost = lost or self.remove
         place = id(request)
@@ -77,14 +78,14 @@ class ConnectionTable:
     def replace(
         self, connection: Connection, request: Any, lost: Callable[[Connection], object]
     ) -> None:
-        """Follow a connection whose socket goes on as another object, ``request``."""
+        """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
         connection.reference = weakref.ref(request, partial(self._died, connection, lost))
 
     def _died(
         self, connection: Connection, lost: Callable[[Connection], object], _: object
     ) -> None:
-        """Its request is no more: closed without the server's hooks, or detached for a wrapper."""
+        """Its request was freed: closed without the server's hooks, or detached for a wrapper."""
         if connection.held_by is None and connection.place in self._by_request:
             if connection.key is not None and not _is_free(connection.key):
                 self._move(connection, -connection.id)  # another may get the id of the request
@@ -104,7 +105,7 @@ class ConnectionTable:
         return connection
 
     def unfile(self, request: Any) -> Connection | None:
-        """Find a request that is about to be closed, and free its descriptor for the next."""
+        """Find a request that is about to be closed, and free its descriptor for the next one."""
         connection = self.find(request)
         if connection is not None and connection.key is not None:
             self._forget_descriptor(connection)
@@ -118,7 +119,7 @@ class ConnectionTable:
             connection.key = None
 
     def remove(self, connection: Connection | None) -> bool:
-        """Take a connection out. True for one caller only, and never while a process holds it."""
+        """Remove a connection. True for one caller only, and never while a process holds it."""
         if connection is None or connection.held_by is not None:
             return False
         if self._by_request.pop(connection.place, None) is None:
@@ -147,10 +148,10 @@ class ConnectionTable:
         return None
 
     def shed(self, *, but: Any) -> Connection | None:
-        """The ``longest_idle`` connection, to be cut; ``None`` where there is none.
+        """The ``longest_idle`` connection, to be cut; ``None`` if there is none.
 
-        Also ``None`` when more than half were cut but have not ended: their handlers do not look at
-        their connection, and to admit still more would be no limit at all.
+        Also ``None`` when more than half were cut but have not ended: their handlers do not use their
+        connection, and admitting still more would defeat the limit.
         """
         if 2 * len(self._shed) > len(self):
             return None
@@ -161,9 +162,9 @@ class ConnectionTable:
         return idle
 
     def longest_idle(self, *, but: Any) -> Connection | None:
-        """Of the oldest connections (a look at each costs a system call) the one idle longest.
+        """The longest idle of the oldest connections (each check costs a system call).
 
-        Those that were cut already, and have not ended yet, do not count.
+        Connections that were cut and have not ended yet do not count.
         """
         there = (c for c in self.view if c.request is not but and c.missed is None)
         oldest = itertools.islice(there, _LOOKED_AT)
@@ -171,7 +172,7 @@ class ConnectionTable:
         return max(looks)[2] if looks else None
 
     def forget_closed(self) -> None:
-        """Drop those whose socket was closed without the server's hooks."""
+        """Drop the connections whose socket was closed without the server's hooks."""
         for connection in self.view:
             if connection.key is not None and _is_closed(connection.request, connection.key):
                 self.remove(connection)
@@ -182,7 +183,7 @@ def _same(request: Any) -> Any:
 
 
 def _is_closed(request: Any, descriptor: int) -> bool:
-    """True unless the socket, or one that was wrapped around it, still has its descriptor."""
+    """True unless the socket, or a wrapper around it, still has its descriptor."""
     return (request is None or request.fileno() == -1) and _is_free(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""Who is told what happened: the subscribers of a server, and the log.
+"""Passes events to the subscribers of a server, and to the log.
 
 Every part of a server emits through the one emitter of that server.
 """
@@ -16,13 +16,13 @@ logger = logging.getLogger("everserve")
 
 
 class Emitter:
-    """Passes events on. ``subscribers`` is empty where no one listens: one test on the hot paths."""
+    """Emits events. ``subscribers`` is empty if there are none: one test on the hot paths."""
 
     def __init__(self) -> None:
         self.subscribers: tuple[Subscriber, ...] = ()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber(event)`` for every event; returns a function that ends that."""
+        """Call ``subscriber(event)`` for every event. Returns a function that unsubscribes it."""
         self.subscribers = (*self.subscribers, subscriber)
         ended = False
 
@@ -37,7 +37,7 @@ class Emitter:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Pass ``event`` on. What a subscriber raises is logged and goes no further."""
+        """Pass ``event`` to all subscribers. An error of a subscriber is logged and not raised."""
         for subscriber in self.subscribers:
             try:
                 subscriber(event)
@@ -45,6 +45,6 @@ class Emitter:
                 logger.exception("subscriber %r failed at %s", subscriber, event)
 
     def log(self, event: Event) -> None:
-        """Write the line of an event that an operator must see, and pass it on."""
+        """Log an event that an operator must see, and emit it."""
         logger.log(event.level, "%s", event, extra={"event": event})
         self.emit(event)

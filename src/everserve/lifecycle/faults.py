@@ -1,6 +1,6 @@
-"""Whose fault an exception was: the peer's, who went away, or the handler's.
+"""Whether an exception is the fault of the peer, which disconnected, or of the handler.
 
-``handle_error`` asks, to write a debug line for the one and a traceback for the other.
+``handle_error`` logs a debug line for the peer's fault, a traceback for the handler's.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NO_ONE = (ConnectionRefusedError, FileNotFoundError)  # of sendto(2) over Unix 
 def peer_is_gone(
     error: BaseException, request: Any, peer: Any = None, tls: TLSSocket | None = None
 ) -> bool:
-    """True if ``error`` says that the peer of ``request`` went away, was silent for too long, or
-    sent what cannot be read. ``peer`` is its address, ``tls`` its TLS session.
+    """True if ``error`` means that the peer of ``request`` disconnected, was silent for too long, or
+    sent bytes that cannot be read. ``peer`` is its address, ``tls`` its TLS session.
 
-    The same exceptions may come from another connection that the handler uses, a database say: as
-    long as the peer's own socket is alive they are the handler's.
+    The same exceptions may come from another connection that the handler uses, such as a database. As
+    long as the peer's own socket is alive, they are the handler's fault.
     """
     if isinstance(error, NoReplyAddressError | LineTooLong | HandshakeError):
         return True
@@ -45,7 +45,7 @@ def peer_is_gone(
 
 
 def _has_reader(address: Any) -> bool:
-    """False if the Unix datagram socket at ``address`` is gone. Connecting asks, and sends nothing."""
+    """False if the Unix datagram socket at ``address`` is gone. A connect(2) checks it, unnoticed."""
     if not address or not isinstance(address, str | bytes):
         return True
     try:
@@ -64,5 +64,5 @@ def _has_timeout(request: Any) -> bool:
 
 def _is_connected(request: Any) -> bool:
     if isinstance(request, Datagram):
-        return True  # there is no connection to lose: it was another one
+        return True  # never connected: the error is of another socket
     return isinstance(request, socket.socket) and is_hung_up(request) is False

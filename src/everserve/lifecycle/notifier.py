@@ -16,7 +16,7 @@ __all__ = ["Notifier", "Waiter"]
 
 
 class Waiter(Protocol):
-    """What a caller waits on: a queue, or something that parks a fiber."""
+    """The object that a caller waits on: a queue, or an object that parks a fiber."""
 
     def put(self, item: None) -> None:
         """End the wait. From any thread."""
@@ -26,17 +26,17 @@ class Waiter(Protocol):
 
 
 class Notifier:
-    """Wakes every waiter, so that it looks again. Takes no lock: a signal handler may notify and wait.
+    """Wakes every waiter to check its condition. Takes no lock: a signal handler may notify and wait.
 
-    (``SimpleQueue.put`` is the one primitive that is documented to be re-entrant; a ``Condition``
-    would dead-lock when the signal comes while its lock is held.)
+    (``SimpleQueue.put`` is the one primitive documented as re-entrant. A ``Condition`` would deadlock
+    if the signal arrived while its lock is held.)
     """
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
 
     def notify(self) -> None:
-        """Call after each change that a caller may wait for. Costs one test when no one waits."""
+        """Call after each change that a caller may wait for. Costs one test if there is no waiter."""
         if self._waiters:
             for waiter in tuple(self._waiters):
                 waiter.put(None)
@@ -48,11 +48,11 @@ class Notifier:
         *,
         waiter: Waiter | None = None,
     ) -> bool:
-        """Wait until ``condition()`` is true, asked at every notification; true if it was in time.
+        """Wait until ``condition()`` is true. False if ``deadline()`` passed before.
 
-        ``deadline()`` gives a time of ``time.monotonic``, or ``None`` for no end; it is asked anew at
-        every notification, so that it may be moved. ``waiter`` is what to wait on: a fiber brings its
-        own.
+        Both are called again at every notification, so the deadline may move. It is a time of
+        ``time.monotonic``, or ``None`` for no end. ``waiter`` is the object to wait on: a fiber passes
+        its own.
         """
         if waiter is None:
             waiter = SimpleQueue()

@@ -1,6 +1,6 @@
 """How a request ended in another process, as the child reports it to its parent.
 
-The strategy of forks carries it; ``Progress`` makes events of it.
+The strategy of forks passes it to ``Progress``, which emits the events.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one request, in words. ``missed`` is a deadline, ``refused`` the reason of a refusal.
+    """The end of one request, as text. ``missed`` is a deadline, ``refused`` the reason of a refusal.
 
-    ``error`` is the text of the exception that made it fail, or be refused; ``failed`` is true where
-    the handler raised it, and ``peer_gone`` where it did because the peer had gone.
+    ``error`` is the text of the exception that caused the failure or the refusal. ``failed`` is true if
+    the handler raised it; ``peer_gone`` is true if the cause is that the peer disconnected.
     """
 
     missed: str = ""

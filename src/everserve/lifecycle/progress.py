@@ -1,6 +1,6 @@
 """How far each connection is: its entry, its counts and its events change here, together.
 
-The flow of a request, the deadlines and the strategies report to it; it emits what happened.
+The flow of a request, the deadlines and the strategies report to it; it emits the events.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Progress:
         self.on_handshake_done: Callable[[], object] | None = None
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
-        """File a request that was taken from the kernel."""
+        """Add a request that was accepted from the kernel."""
         connection = self._connections.add(request, peer, self.ended)
         if connection is not None and self._emitter.subscribers:
             self._emitter.emit(Accepted(connection.id, peer))
@@ -67,14 +67,14 @@ class Progress:
             self._emitter.emit(Opened(connection.id, peer))
 
     def opened_elsewhere(self, connection: Connection, peer: Any) -> None:
-        """Note that the handler has begun in another process, which has learnt who the peer is."""
+        """Note that the handler has begun in another process, which reports the peer's address."""
         connection.peer = peer
         self._emitter.emit(Opened(connection.id, peer))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None
     ) -> None:
-        """Count a request that does not reach its handler, and say why."""
+        """Count a request that does not reach its handler, and report why."""
         self._control.count_refusal(reason)
         if connection is None or connection.failed:
             return
@@ -89,7 +89,7 @@ class Progress:
         error: BaseException,
         gone: bool | None = None,
     ) -> None:
-        """Report, once, that a request failed. ``gone``: its peer did; ``None`` to find out."""
+        """Report, once, that a request failed. ``gone``: its peer disconnected; ``None``: find out."""
         if connection is None or connection.failed:
             return
         connection.failed = True
@@ -117,7 +117,7 @@ class Progress:
         connection.cut()
 
     def make_room(self, request: Any) -> bool:
-        """Cut the connection that was idle longest, for ``request``; false where there is none."""
+        """Cut the longest idle connection to make room for ``request``; false if there is none."""
         idle = self._connections.shed(but=request)
         if idle is None:
             return False

@@ -1,4 +1,4 @@
-"""Where a server is between its making and its end: one state, changed in one place.
+"""The life cycle of a server: one state, changed in one place.
 
 The conductor changes it; the accept loop and a stop read it; threads wait on its notifier.
 """
@@ -30,9 +30,9 @@ class ServerState(enum.Enum):
 class LifeCycle:
     """The state of one server, with the means to change it from any thread or signal handler.
 
-    Takes no lock. ``runner()`` identifies what runs now: a thread, or a fiber. ``session`` is a new
-    object for each ``serve_forever`` while it runs, so that a waiter can tell one run from the next.
-    ``gated`` is true while the accept loop waits for room, and is to be woken when there is some.
+    Takes no lock. ``runner()`` identifies the current thread or fiber. ``session`` is a new object for
+    each run of ``serve_forever``, so that a waiter can distinguish one run from the next. ``gated`` is
+    true while the accept loop waits for room, and must be woken when there is some.
     """
 
     def __init__(self, runner: Callable[[], int] = get_ident) -> None:
@@ -40,20 +40,20 @@ class LifeCycle:
         self._serving: int | None = None
         self._state = ServerState.READY
         self._shutdown_requested = False
-        self.accepting = False  # the accept loop is to go on, suspended or not
-        self.taking = False  # requests are to be taken
+        self.accepting = False  # the accept loop must go on, suspended or not
+        self.taking = False  # requests must be accepted: false while suspended
         self.notifier = Notifier()
         self.session: object | None = None
-        self.announced = False  # the run accepts, and its subscribers know
+        self.announced = False  # the run accepts, and the event was emitted
         self.suspended = False
         self.gated = False
-        self.keeps_listener = False  # a stop has left it open, for requests that reply through it
+        self.keeps_listener = False  # a stop leaves it open for requests that reply through it
         self._stops: dict[str, Any] = {}
         self._wakeup: Wakeup | None = None
 
     @property
     def shutdown_requested(self) -> bool:
-        """Set it to end the accept loop; it is remembered until a run has ended by it."""
+        """Set it to end the accept loop. It stays set until a run has ended because of it."""
         return self._shutdown_requested
 
     @shutdown_requested.setter
@@ -65,7 +65,7 @@ class LifeCycle:
 
     @property
     def state(self) -> ServerState:
-        """Where the server is."""
+        """The current state."""
         return self._state
 
     @state.setter
@@ -74,9 +74,9 @@ class LifeCycle:
         self._derive()
 
     def _derive(self) -> None:
-        """Set what the accept loop asks at each request: fields, as a property takes longer.
+        """Set the fields that the accept loop checks at each request: a property would be slower.
 
-        Again where another thread has changed the state meanwhile: the last to write has seen it all.
+        Repeated if another thread has changed the state meanwhile: the last write then has all changes.
         """
         while True:
             state, requested = self._state, self._shutdown_requested
@@ -96,27 +96,27 @@ class LifeCycle:
         return self._stops.get("stop")
 
     def begin_stop(self, stop: Any) -> Any:
-        """Take ``stop`` as the stop of this server, or return the one that began before.
+        """Make ``stop`` the stop of this server, or return the one that began before.
 
-        One step: many may call at once.
+        One atomic step: several threads may call it at once.
         """
         return self._stops.setdefault("stop", stop)
 
     def forget_stop(self) -> None:
-        """Begin anew, with another socket."""
+        """Forget the stop: the server has a new socket."""
         self._stops.clear()
 
     def begin(self) -> bool:
-        """Start a run in this thread. False if a shutdown was asked for before."""
+        """Start a run in this thread. False if a shutdown was requested before."""
         if self.session is not None:
             raise AlreadyServingError("serve_forever() runs already: one run at a time")
         self._serving = self._runner()
-        self.session = object()  # first: a shutdown() either sees it and waits, or is seen here
+        self.session = object()  # first: shutdown() waits for it, or is noticed below
         if self._shutdown_requested:
             self.end()
             return False
         self.state = ServerState.SUSPENDED if self.suspended else ServerState.SERVING
-        if self.stop is not None and self.stop.report is None:  # it began in this moment
+        if self.stop is not None and self.stop.report is None:  # it began just now
             self.state = ServerState.DRAINING
         self.notifier.notify()
         return True
@@ -131,7 +131,7 @@ class LifeCycle:
         self.notifier.notify()
 
     def announce(self) -> None:
-        """Say that the run accepts, and that its subscribers know."""
+        """Note that the run accepts, and that the event was emitted."""
         self.announced = True
         self.notifier.notify()
 
@@ -142,7 +142,7 @@ class LifeCycle:
         self.notifier.notify()
 
     def suspend(self, suspended: bool) -> None:
-        """Stop or go on accepting; before ``serve_forever`` it is remembered."""
+        """Suspend or resume accepting. Before ``serve_forever``, it applies to the next run."""
         self.suspended = suspended
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
             self.move(ServerState.SUSPENDED if suspended else ServerState.SERVING)
@@ -153,7 +153,7 @@ class LifeCycle:
         self._wakeup = None
 
     def serving_here(self) -> bool:
-        """True where the accept loop runs, and in what it calls."""
+        """True in the thread or fiber of the accept loop."""
         return self._serving == self._runner()
 
     def serving_elsewhere(self) -> bool:
@@ -161,13 +161,13 @@ class LifeCycle:
         return self.session is not None and not self.serving_here()
 
     def wakeup(self) -> Wakeup:
-        """What the accept loop waits on beside its listener."""
+        """The descriptor that the accept loop waits on in addition to its listener."""
         if self._wakeup is None:
             self._wakeup = Wakeup()
         return self._wakeup
 
     def wake(self) -> None:
-        """Let the accept loop look again at what it waits for."""
+        """Wake the accept loop, so that it checks again."""
         wakeup = self._wakeup
         if wakeup is not None:
             wakeup.wake()

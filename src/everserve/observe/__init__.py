@@ -1,1 +1,1 @@
-"""Subscribers to a server's events: what is done with them outside the flow."""
+"""Subscribers to a server's events, which work outside the flow."""

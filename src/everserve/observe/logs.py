@@ -1,7 +1,7 @@
 """Events as log lines, text or JSON.
 
-``log_events`` subscribes to a server; failures and warnings are logged by the server itself, so that
-no one can miss them, and take the same form through the formatters here.
+``log_events`` subscribes to a server. The server itself logs failures and warnings, even without a
+subscriber; the formatters here apply to these lines too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Subscribable(Protocol):
 
 
 def log_events(server: _Subscribable) -> Callable[[], None]:
-    """Log every event of ``server`` on the logger ``everserve``; returns what ends it."""
+    """Log every event of ``server`` on the logger ``everserve``. Returns a function that ends this."""
     if isinstance(server, Served):
         return Served.subscribe(server, _log)  # a subclass may have its own
     return server.subscribe(_log)
@@ -42,7 +42,8 @@ def configure(
 ) -> logging.Handler:
     """Send the log of everserve to ``stream`` (default: stderr), as ``"text"`` or ``"json"`` lines.
 
-    Returns the handler, which may be removed again. Raises ``ValueError`` for an unknown form or level.
+    Returns the handler; remove it from the logger to end this. Raises ``ValueError`` for an unknown
+    form or level.
     """
     formatters = {"text": TextFormatter, "json": JSONFormatter}
     if form not in formatters:
@@ -67,10 +68,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``message``, and of an event its name and fields."""
+    """One JSON object a line: ``time``, ``level``, ``message``, and the name and fields of an event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without its line end."""
         line: dict[str, Any] = {
             "time": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -86,7 +87,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON has it: addresses are lists, what has no form there is its ``repr``."""
+    """``value`` as JSON allows it: addresses become lists, objects that JSON lacks their ``repr``."""
     if value is None or isinstance(value, bool | int | float | str | list | tuple | dict):
         return value
     return str(value) if dataclasses.is_dataclass(value) else repr(value)

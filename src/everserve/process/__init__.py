@@ -1,1 +1,1 @@
-"""One process and many: running servers, signals, draining. Acts on servers from outside."""
+"""The process: runs servers, receives signals, drains. Acts on servers from outside."""

@@ -1,4 +1,4 @@
-"""Where threads and signal handlers leave messages for the thread that runs the servers."""
+"""The queue of messages from threads and signal handlers to the thread that runs the servers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MessageT = TypeVar("MessageT")
 
 
 class Inbox(Generic[MessageT]):
-    """A queue whose reader is woken by signals too; ``put`` may be called anywhere."""
+    """A queue whose reader signals wake too; ``put`` may be called anywhere."""
 
     def __init__(self) -> None:
         self._messages: deque[MessageT] = deque()
         self._wakeup = Wakeup()
 
     def put(self, message: MessageT) -> None:
-        """Leave a message."""
+        """Add a message."""
         self._messages.append(message)
         self._wakeup.wake()
 

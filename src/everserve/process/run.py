@@ -1,7 +1,7 @@
-"""Run servers until a signal, or an error of theirs, ends it.
+"""Run servers until a signal or an error ends them.
 
-``serve`` and ``everserve run`` stand on it. The calling thread only waits, for signals and for the
-thread that serves.
+``serve`` and ``everserve run`` use it. The calling thread only waits for signals and for the serving
+thread.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def run(
     """Serve with all servers of ``group`` until SIGINT or SIGTERM, or until they have all ended.
 
     The first signal stops them with ``grace`` seconds, a second one cuts. ``on_ready()`` is called when
-    all serve, ``on_signal(signal)`` at each signal. Returns what ``stop`` reports, summed up. An error
-    that ends the loop stops all and is raised at the end. SIGHUP has servers with TLS read their
-    certificates anew. Signals are received in the main thread only.
+    all serve, ``on_signal(signal)`` at each signal. Returns the sum of the stop reports. An error that
+    ends the loop stops all servers, and is raised at the end. At SIGHUP, servers with TLS reload their
+    certificates. Signals are received in the main thread only.
     """
     runner = _Runner(group, grace)
     reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and group.has_tls() else []
@@ -47,13 +47,13 @@ def run(
 
 @dataclass(frozen=True)
 class _Ended:
-    """The thread that serves, or the stop, has ended; perhaps by an error."""
+    """The message that the serving thread, or the stop, has ended, perhaps with an error."""
 
     error: BaseException | None = None
 
 
 class _Runner:
-    """The threads of one ``run``, and the inbox through which they and the signals speak to it."""
+    """The threads of one ``run``, and the inbox for their messages and the signals."""
 
     def __init__(self, group: ServerGroup[Any], grace: float) -> None:
         self.inbox: Inbox[signal.Signals | Event | _Ended] = Inbox()
@@ -86,7 +86,7 @@ class _Runner:
         return self._finish(on_signal)
 
     def _finish(self, on_signal: Callable[[signal.Signals], object]) -> StopReport:
-        """Complete the stop, still listening to signals that would shorten it."""
+        """Complete the stop; a further signal still shortens it."""
         self._stop(self._grace)
         threading.Thread(target=self._join_stoppers, daemon=True).start()
         while not isinstance(message := self.inbox.get(), _Ended):

@@ -1,6 +1,6 @@
 """Signals as items of a queue, while servers run.
 
-The handlers do nothing but put the number into the queue; who waits on it decides.
+The handlers only put the number into the queue; the reader of the queue acts on it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 __all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "receiving"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What asks a server process to end: Ctrl-C, and what service managers send."""
+"""The signals that stop a server process: Ctrl-C's, and that of service managers."""
 
 
 RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)
-"""What asks a server to read its files anew, where the system has it."""
+"""The signal that makes a server reload its files, where the system has it."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def receiving(
 ) -> Iterator[None]:
     """Call ``put(signal)`` for each of these signals during the block; restore the handlers after it.
 
-    Signals belong to the main thread: in any other the block just runs.
+    Only the main thread receives signals: in any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

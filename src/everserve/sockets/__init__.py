@@ -1,1 +1,1 @@
-"""The operating system's sockets: making, accepting, inheriting and waking them."""
+"""The operating system's sockets: how to make, accept, inherit and wake them."""

@@ -1,6 +1,6 @@
-"""What a failed accept(2) or recvfrom(2) means, and how long to wait after it.
+"""The meaning of a failed accept(2) or recvfrom(2), and how long to wait after it.
 
-The accept loop asks here what to do next: go on at once, wait until the system has recovered, or end.
+It decides what the accept loop does next: go on at once, wait until the system has recovered, or end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["BackOff", "Verdict", "classify"]
 
 
 class Verdict(enum.Enum):
-    """What an accept error asks for."""
+    """What to do after an accept error."""
 
     RETRY = "it concerned one connection: accept the next"
     BACK_OFF = "the system is exhausted: wait, then accept again"
     FATAL = "the listener itself is unusable: end"
 
 
-# accept(2) of Linux: errors of the connection are passed on, and are to be taken like EAGAIN.
+# accept(2) of Linux: it also returns errors of the new connection; treat them like EAGAIN.
 _FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -29,8 +29,8 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 def classify(error: OSError) -> Verdict:
     """Sort an error of accept(2), or of an overridden ``get_request``.
 
-    Errors whose ``errno`` is not the operating system's (``ssl.SSLError`` numbers its own, a
-    ``TimeoutError`` may have none) concern the connection that raised them.
+    Errors whose ``errno`` is not the operating system's (``ssl.SSLError`` has its own numbers, a
+    ``TimeoutError`` may have none) concern the one connection that raised them.
     """
     if error.errno is None or not _is_of_the_system(error):
         return Verdict.RETRY
@@ -64,7 +64,7 @@ class BackOff:
         self.failures = 0
 
     def fail(self) -> float | None:
-        """Note a failure. Returns the delay in seconds where it should be reported, else ``None``."""
+        """Note a failure. Returns the delay in seconds if it should be reported, else ``None``."""
         now = self._now()
         self.delay = min(self.delay * 2 or self.first, self.longest)
         self._until = now + self.delay

@@ -1,7 +1,7 @@
-"""A socket that counts what moves over it, for deadlines where the kernel does not count.
+"""A socket that counts its bytes, for deadlines where the kernel does not count.
 
-TCP on Linux is asked by `tcpinfo`. Over Unix sockets, and on other systems, `admission.steps` puts this
-layer between the connection and its handler.
+For TCP on Linux `tcpinfo` reads the kernel's counters. For Unix sockets, and on other systems,
+`admission.steps` puts this layer between the connection and its handler.
 """
 
 import socket
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["PIECE", "CountedSocket"]
 
 PIECE = 16_384
-"""Bytes that are sent at once: a blocking send(2) takes all, and shows no progress before its end."""
+"""Bytes of one send(2): a blocking send(2) of more shows no progress before its end."""
 
 
 class CountedSocket(Layer):
-    """A connected stream socket, `inner`, that knows its `Traffic`. What bypasses it is not counted.
+    """Counts the `Traffic` of a connected stream socket, `inner`, from its own creation on.
 
-    *Ownership*: as of every `Layer`, `inner` owns the descriptor. Counts from when it is made.
+    Bytes that bypass it are not counted.
+
+    *Ownership*: as for every `Layer`, `inner` owns the descriptor.
     """
 
     __slots__ = ("_moved", "_now", "_received", "_sending", "_sent")
@@ -38,7 +40,7 @@ class CountedSocket(Layer):
         self._received = self._sent = self._sending = 0
 
     def traffic(self) -> Traffic:
-        """What has moved. `delivered` is what the kernel took; `waiting`: a send is in progress."""
+        """The counts. `delivered`: bytes that the kernel accepted; `waiting`: a send is in progress."""
         return Traffic(self._now() - self._moved, self._received, self._sent, self._sending > 0)
 
     # --- in ------------------------------------------------------------------------------------
@@ -75,12 +77,12 @@ class CountedSocket(Layer):
     # --- out -----------------------------------------------------------------------------------
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
-        """Send some of `data`: `PIECE` bytes at the most."""
+        """Send some of `data`: at most `PIECE` bytes."""
         with memoryview(data) as view, view.cast("B") as left:
             return self._send(left[:PIECE], flags)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0, /) -> None:
-        """Send `data`; a time limit is for the whole, and looked at between the pieces too."""
+        """Send `data`; a time limit applies to the whole, and is checked between the pieces too."""
         timeout = self._inner.gettimeout()
         limit = None if timeout is None else self._now() + timeout
         with memoryview(data) as view, view.cast("B") as left:
@@ -99,7 +101,7 @@ class CountedSocket(Layer):
         return sent
 
     def _send(self, data: memoryview, flags: int) -> int:
-        # Without flags for a layer below that knows none.
+        # Without flags, as the layer below may accept none.
         return self._goes(self._inner.send, data, *((flags,) if flags else ()))
 
     def _goes(self, send: Callable[..., int], *arguments: Any) -> int:

@@ -1,4 +1,4 @@
-"""Receive datagrams whole, and tell when the end of one was cut off.
+"""Receive whole datagrams, and detect truncated ones.
 
 ``UDPServer.get_request`` calls ``receive``; the ``Datagram`` it returns is the handler's ``request``.
 """
@@ -16,15 +16,15 @@ __all__ = ["LARGEST", "Datagram", "receive"]
 LARGEST = 65535
 """The length field of UDP has 16 bits (RFC 768): no datagram is longer, in bytes."""
 
-# As plain numbers: the flags of an enum take a microsecond each to be combined.
+# As plain numbers: combining the flags of an enum takes a microsecond each.
 _MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 _MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
 
 
 class Datagram(tuple[bytes, socket.socket]):
-    """The ``(data, socket)`` that a handler gets as its ``request``; ``truncated`` if it was cut.
+    """The ``(data, socket)`` that a handler gets as its ``request``; ``truncated`` if its end was lost.
 
-    Where a proxy sent it, ``proxy`` is its header, and ``reply_to`` the address of the proxy.
+    If a proxy sent it, ``proxy`` is its header, and ``reply_to`` is the address of the proxy.
     """
 
     truncated: bool = False
@@ -35,13 +35,13 @@ class Datagram(tuple[bytes, socket.socket]):
 def receive(sock: socket.socket, size: int, *, wait: bool) -> tuple[Datagram, Any]:
     """Receive one datagram of at most ``size`` bytes: ``(Datagram, address)``.
 
-    Raises ``BlockingIOError`` where none is there and ``wait`` is false, else ``OSError``.
+    Raises ``BlockingIOError`` if there is none and ``wait`` is false, and ``OSError`` for other errors.
     """
     flags = 0 if wait else _MSG_DONTWAIT
     if hasattr(sock, "recvmsg"):
         data, _, received, address = sock.recvmsg(size, 0, flags)
         truncated = bool(received & _MSG_TRUNC)
-    else:  # Windows, or an object of the user's that only looks like a socket
+    else:  # Windows, or a user's object with the interface of a socket
         data, address = sock.recvfrom(size + 1)
         truncated = len(data) > size
     datagram = Datagram((data[:size], sock))

@@ -1,6 +1,7 @@
 """Whether a connection has ended: a probe that reads nothing and never waits.
 
-A handler that computes asks it, and so does the attribution of errors to the peer or to the handler.
+Two callers use it: ``cancelled``, for a handler that computes, and the attribution of errors to the
+peer or to the handler.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ __all__ = ["is_hung_up"]
 
 
 def is_hung_up(sock: socket.socket) -> bool | None:
-    """True after a reset, after a close by both sides, and for a closed ``sock``. ``None`` where the
-    system does not know.
+    """True after a reset, after a close by both sides, and for a closed ``sock``. ``None`` if the
+    system cannot tell.
 
-    False for a peer that has only ended its own direction, as with ``shutdown``: it still listens.
+    False for a peer that has only ended its own direction, as with ``shutdown``: it still reads.
     """
     if sock.fileno() == -1:
         return True
     state = state_of(sock)
-    if state in (ESTABLISHED, CLOSE_WAIT):  # a third of the cost of poll(2), and sufficient mostly
+    if state in (ESTABLISHED, CLOSE_WAIT):  # a third of the cost of poll(2), and usually enough
         return False
     return state == CLOSE or _is_polled_as_hung_up(sock)
 

@@ -1,4 +1,4 @@
-"""Take over a listening socket that somebody else opened: ``fd://3``."""
+"""Take over a listening socket that another process opened: ``fd://3``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["inherit"]
 
 
 def inherit(descriptor: int) -> socket.socket:
-    """The socket behind ``descriptor``, listening; family and type are read off it.
+    """The listening socket of ``descriptor``; family and type are read from the descriptor.
 
-    The caller owns it. Raises ``OSError`` with ``fd://...`` in ``filename`` where it is no socket, or
-    a connected one.
+    The caller owns it. Raises ``OSError`` with ``fd://...`` in ``filename`` if it is not a socket, or
+    is a connected one.
     """
     with naming(f"fd://{descriptor}"):
         os.fstat(descriptor)  # a closed descriptor: "bad file descriptor", not "not a socket"

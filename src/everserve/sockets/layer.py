@@ -1,7 +1,7 @@
-"""A `socket.socket` on top of another one: all that does not concern the bytes is the inner socket's.
+"""A `socket.socket` on top of another one: all but the transfer of bytes is passed to the inner socket.
 
-`TLSSocket` and `CountedSocket` build on it. The layer has no descriptor of its own, so that it can
-neither leak one nor close it twice: the inner socket remains the owner.
+`TLSSocket` and `CountedSocket` build on it. The layer has no own descriptor, so it cannot leak one or
+close it twice: the inner socket remains the owner.
 """
 
 import socket
@@ -14,10 +14,10 @@ __all__ = ["Layer"]
 
 
 class Layer(socket.socket):
-    """The formalities of a socket, passed on to `inner`, which must live as long as this is used.
+    """Passes the methods of a socket on to `inner`, which must live as long as the layer is used.
 
-    A subclass defines `recv`, `recv_into`, `send`, `sendall` and `shutdown`. Time limits are the
-    inner's: `settimeout` here and there is the same.
+    A subclass defines `recv`, `recv_into`, `send`, `sendall` and `shutdown`. The time limit is that of
+    `inner`: `settimeout` has the same effect on both.
     """
 
     __slots__ = ("_inner",)
@@ -102,7 +102,7 @@ class Layer(socket.socket):
     def setsockopt(self, *arguments: Any) -> None:
         self._inner.setsockopt(*arguments)
 
-    # --- what makes no sense on a connection: the kernel refuses it -------------------------------
+    # --- calls without meaning on a connection: the kernel refuses them ----------------------------
 
     def bind(self, address: Any, /) -> None:
         self._inner.bind(address)
@@ -119,7 +119,7 @@ class Layer(socket.socket):
     def connect_ex(self, address: Any, /) -> int:
         return self._inner.connect_ex(address)
 
-    # --- what would bypass the layer: refused, with the errors of ssl.SSLSocket ---------------------
+    # --- calls that would bypass the layer: refused, with the errors of ssl.SSLSocket ---------------
 
     def sendto(self, data: "ReadableBuffer", *_rest: Any) -> NoReturn:
         raise self._has_no("sendto")

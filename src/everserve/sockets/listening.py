@@ -1,6 +1,6 @@
 """Make and bind the sockets that a server listens on.
 
-``server.tcp`` and ``server.unix`` call this from ``server_bind``; what comes after is ``accepting``.
+``server.tcp`` and ``server.unix`` call it from ``server_bind``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["SocketFile", "bind_internet", "family_for", "is_filesystem_path", "n
 
 
 def family_for(address: Any, *, dual_stack: bool) -> int:
-    """The address family that ``(host, port)`` asks for, without asking a resolver.
+    """The address family for ``(host, port)``, without a call to a resolver.
 
-    A host with a colon is IPv6, and so is every interface (``""``) when ``dual_stack`` is set and the
-    system has IPv6. Anything else, names included, is IPv4, as in the standard library.
+    IPv6 for a host with a colon, and for all interfaces (``""``) if ``dual_stack`` is set and the
+    system has IPv6. IPv4 for everything else, names included, as in the standard library.
     """
     host = address[0] if isinstance(address, tuple) and address else None
     if isinstance(host, str) and ":" in host:
@@ -33,7 +33,7 @@ def family_for(address: Any, *, dual_stack: bool) -> int:
 
 
 def has_ipv6() -> bool:
-    """True if the system can make an IPv6 socket now (the build alone does not tell)."""
+    """True if the system can make an IPv6 socket now (support in the build is not enough)."""
     if not socket.has_ipv6:
         return False
     try:
@@ -53,7 +53,7 @@ def bind_internet(
 ) -> None:
     """Set the options of a listener and bind it. Numbers, ``""`` and ``localhost`` need no resolver.
 
-    Raises ``OSError`` (the kind that the system says), with the address in ``filename``.
+    Raises ``OSError`` (the subclass for the system's ``errno``), with the address in ``filename``.
     """
     internet = sock.family in (socket.AF_INET, socket.AF_INET6)
     if reuse_address:
@@ -62,7 +62,7 @@ def bind_internet(
     if reuse_port and internet and hasattr(socket, "SO_REUSEPORT"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
-        # The system's default differs (net.ipv6.bindv6only): say it.
+        # The default depends on the system (net.ipv6.bindv6only): set it.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
     with naming(address):
         sock.bind(_without_resolver(sock.family, address))
@@ -77,7 +77,7 @@ def _without_resolver(family: int, address: Any) -> Any:
 
 @contextmanager
 def naming(address: Any) -> Iterator[None]:
-    """Let an ``OSError`` of the block tell which address it was about."""
+    """Add the address to an ``OSError`` of the block."""
     try:
         yield
     except OSError as error:
@@ -99,9 +99,9 @@ def is_filesystem_path(address: str | bytes) -> bool:
 
 
 class SocketFile:
-    """The file of a bound Unix socket: replaces a stale one, and removes only its own.
+    """The file of a bound Unix socket. It replaces a stale file, and removes only the file it made.
 
-    Made by ``bind``; ``remove`` may be called again and again, and does nothing in a forked child.
+    ``bind`` makes the file. ``remove`` may be called several times, and does nothing in a forked child.
     """
 
     def __init__(self, sock: socket.socket, path: str | bytes) -> None:
@@ -112,10 +112,10 @@ class SocketFile:
 
     @classmethod
     def bind(cls, sock: socket.socket, path: str | bytes, *, mode: int | None) -> SocketFile:
-        """Bind ``sock`` to ``path``, whose permission bits become ``mode`` (``None``: by the umask).
+        """Bind ``sock`` to ``path``, with the permission bits ``mode`` (``None``: from the umask).
 
-        A socket file that nobody listens on is replaced. Raises ``OSError`` with the path in
-        ``filename``: ``EADDRINUSE`` where somebody listens there or where it is no socket.
+        A socket file without a listener is replaced. Raises ``OSError`` with the path in ``filename``:
+        ``EADDRINUSE`` if another socket listens there, or if the file is not a socket.
         """
         with naming(path):
             if mode is not None:
@@ -128,7 +128,7 @@ class SocketFile:
         return cls(sock, path)
 
     def remove(self) -> None:
-        """Remove the file if it still is the one that was bound, by this process."""
+        """Remove the file if it still is the one that this process bound."""
         if os.getpid() == self._owner and self._is_still_ours():
             with suppress(OSError):
                 os.unlink(self._path)
@@ -138,7 +138,7 @@ class SocketFile:
         bound, found = self._identity, self._identify()
         if bound is None or found is None:
             return False
-        if self._socket.fileno() != -1:  # it holds the inode: nobody else's file can have it
+        if self._socket.fileno() != -1:  # it holds the inode: no other file can have the number
             return bound[:2] == found[:2]
         return bound == found
 
@@ -147,7 +147,7 @@ class SocketFile:
             status = os.lstat(self._path)
         except OSError:
             return None
-        # Once our socket is closed, the inode may be given anew to the file that took our place.
+        # Once our socket is closed, the file that replaced ours may get the same inode number.
         return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
@@ -162,7 +162,7 @@ def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:
 
 
 def _is_stale(path: str | bytes, kind: int) -> bool:
-    """True if ``path`` is a socket that refuses connections: whoever bound it is gone."""
+    """True if ``path`` is a socket that refuses connections: the process that bound it is gone."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return False

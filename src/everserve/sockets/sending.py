@@ -1,6 +1,6 @@
 """A send(2) that never waits, whatever the time limit of the socket.
 
-TLS sends alerts and close_notify by it, which must wait for no one.
+TLS sends alerts and close_notify with it, as these must never wait for the peer.
 """
 
 import _socket
@@ -15,9 +15,9 @@ _NON_BLOCKING = _socket.SOCK_STREAM | getattr(_socket, "SOCK_NONBLOCK", 0)
 
 
 def send_now(sock: socket.socket, data: "bytes | memoryview", *, last: bool = False) -> int:
-    """Send what the kernel takes of `data` at once; the number of bytes.
+    """Send the part of `data` that the kernel accepts at once. Returns the number of bytes.
 
-    `last`: the stream is shut down directly after this; the kernel may keep the data until then, or
+    `last`: the stream is shut down directly after this. The kernel may keep the data until then, or
     for 0.2 s, so that both leave in one segment.
 
     The time limit of `sock` may be in use by a reader, so this works on a second object for the same

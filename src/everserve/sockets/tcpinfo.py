@@ -1,6 +1,6 @@
-"""What the kernel knows of a TCP connection: when bytes last moved, and how many.
+"""The kernel's counters of a TCP connection: when bytes last moved, and how many.
 
-Deadlines ask it instead of counting, so that a byte costs them nothing.
+Deadlines read them instead of counting, so that a byte costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["CLOSE", "CLOSE_WAIT", "ESTABLISHED", "Traffic", "state_of", "traffic
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8  # of <netinet/tcp.h>
 
-# struct tcp_info of <linux/tcp.h>; what follows is newer, and may be missing.
+# struct tcp_info of <linux/tcp.h>; later fields are newer, and may be missing.
 _LAYOUT = struct.Struct("=8B 24I 4Q 3I")
 _SIZE = _LAYOUT.size
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 
 
 class Traffic(NamedTuple):
-    """A look at one connection. ``quiet`` is in seconds, the rest in bytes since it was opened.
+    """A snapshot of one connection. ``quiet`` is in seconds, the counts in bytes since it was opened.
 
-    ``quiet``: since a byte last came or went; ``received``: taken from the peer; ``delivered``:
-    acknowledged by the peer; ``waiting``: true while bytes that were written are not.
+    ``quiet``: since a byte was last received or sent; ``received``: from the peer; ``delivered``:
+    acknowledged by the peer; ``waiting``: true while written bytes are not acknowledged.
     """
 
     quiet: float
@@ -33,7 +33,7 @@ class Traffic(NamedTuple):
 
 
 def state_of(sock: socket.socket) -> int | None:
-    """The state of a TCP connection; ``None`` where the kernel does not tell (no TCP, no Linux)."""
+    """The state of a TCP connection; ``None`` if the kernel does not report it (not TCP, not Linux)."""
     if _TCP_INFO is None:
         return None
     try:
@@ -43,7 +43,7 @@ def state_of(sock: socket.socket) -> int | None:
 
 
 def traffic_of(sock: socket.socket) -> Traffic | None:
-    """What has moved over ``sock``; ``None`` where the kernel does not tell (no TCP, no Linux)."""
+    """The traffic of ``sock``; ``None`` if the kernel does not report it (not TCP, not Linux)."""
     if _TCP_INFO is None:
         return None
     try:

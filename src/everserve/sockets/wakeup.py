@@ -1,6 +1,6 @@
-"""A descriptor that wakes whoever waits on it: from any thread, a signal handler, or by a signal.
+"""A descriptor that wakes its waiter: from any thread, from a signal handler, or by a signal.
 
-The accept loop waits on it beside its listener, so that nothing has to poll.
+The accept loop waits on it in addition to its listener, so that it need not poll.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["Wakeup"]
 
 
 class Wakeup:
-    """Wakes a selector. ``wake`` takes no lock and may run anywhere; the rest is the waiter's.
+    """Wakes a selector. ``wake`` takes no lock and may run anywhere; only the waiter calls the rest.
 
-    The descriptors close with the last reference: a thread that is about to call ``wake`` holds one,
-    so that it can never write into a descriptor that was closed and given to somebody else.
+    The descriptors close with the last reference. A thread that is about to call ``wake`` holds one, so
+    it can never write to a descriptor that was closed and opened again for another purpose.
     """
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class Wakeup:
         try:
             os.write(self._writer, b"\0")
         except BlockingIOError:
-            pass  # as awake as can be
+            pass  # full: the waiter is woken already
 
     def clear(self) -> None:
-        """Take the wake-ups so far as seen."""
+        """Consume the wake-ups so far."""
         try:
             while len(os.read(self._reader, 4096)) == 4096:
                 pass
@@ -50,10 +50,10 @@ class Wakeup:
 
     @contextmanager
     def woken_by_signals(self) -> Iterator[None]:
-        """In the main thread, let every signal that has a handler wake during the block.
+        """In the main thread, make every signal that has a handler wake the waiter during the block.
 
-        Without it one that comes just before the wait is noticed at the wait's end only. Does nothing
-        in other threads, which get no signals, and where somebody else has set a wake-up descriptor.
+        Without it, a signal just before the wait would be handled only after the wait. Does nothing in
+        other threads, which get no signals, and if the program has set another wake-up descriptor.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""Protocols as bytes alone: decoders that are fed, and encoders; no sockets, no threads, no clock.
+"""Protocols as bytes alone: decoders and encoders, without sockets, threads or a clock.
 
-What reads and writes the bytes (``admission``, ``streams``, a user's handler) stands above.
+The callers (``admission``, ``streams``, a user's handler) read and write the bytes.
 """

@@ -1,6 +1,6 @@
-"""CRC32C, the Castagnoli checksum of RFC 4960, appendix B, in Python alone.
+"""CRC32C, the Castagnoli checksum of RFC 4960, appendix B, in pure Python.
 
-``proxyv2`` checks and fills with it the checksum of a PROXY protocol header.
+``proxyv2`` uses it to check and to compute the checksum of a PROXY protocol header.
 """
 
 from __future__ import annotations

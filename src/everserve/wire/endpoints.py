@@ -1,7 +1,7 @@
 """The two ends of a relayed connection: as ``getpeername`` gives them, and as bytes of a header.
 
 ``proxyv2`` packs and unpacks address blocks with it, ``proxyv1`` writes and reads hosts as text,
-``proxyheader`` learns from it the transport that two addresses are of.
+``proxyheader`` derives from it the transport of two addresses.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ __all__ = ["MAPPED", "Address", "Transport", "ipv6_text", "pack", "transport_of"
 Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 """One end, in the shapes of ``client_address``.
 
-``("192.0.2.1", 80)`` over IPv4; ``("2001:db8::1", 80, 0, 0)`` over IPv6 (a header carries neither
-flow nor scope: both are 0); a path as ``str``, ``""`` for an unnamed Unix socket, and the name of
-an abstract one as ``bytes`` that begin with a NUL.
+``("192.0.2.1", 80)`` over IPv4. ``("2001:db8::1", 80, 0, 0)`` over IPv6: a header has no flow and no
+scope, so both are 0. A path as ``str``, ``""`` for an unnamed Unix socket, and the name of an
+abstract one as ``bytes`` that begin with a NUL.
 """
 
 
 MAPPED = bytes(10) + b"\xff\xff"
-"""What an IPv6 address begins with that stands for one of IPv4 (RFC 4291, section 2.5.5.2)."""
+"""The prefix of an IPv6 address that stands for an IPv4 address (RFC 4291, section 2.5.5.2)."""
 
 
 class Transport(enum.Enum):
-    """What was relayed: the values are the 14th byte of a header of version 2 (section 2.2)."""
+    """The relayed transport: the values are the 14th byte of a header of version 2 (section 2.2)."""
 
     UNSPEC = 0x00
     TCP4 = 0x11
@@ -41,12 +41,12 @@ class Transport(enum.Enum):
 
     @property
     def family(self) -> int:
-        """0 where there are no addresses, 1 for IPv4, 2 for IPv6, 3 for Unix (section 2.2)."""
+        """0 for no addresses, 1 for IPv4, 2 for IPv6, 3 for Unix (section 2.2)."""
         return self.value >> 4
 
     @property
     def address_length(self) -> int:
-        """The bytes of both addresses together in a header of version 2."""
+        """The number of bytes of both addresses in a header of version 2."""
         return (0, 12, 36, 216)[self.family]
 
 
@@ -77,7 +77,7 @@ def unpack(transport: Transport, block: bytes) -> tuple[Address, Address]:
 def pack(transport: Transport, source: Address | None, destination: Address | None) -> bytes:
     """The address block of two ends; flow and scope of IPv6 are left out.
 
-    Raises ``ProxyHeaderError`` where an end does not fit the transport.
+    Raises ``ProxyHeaderError`` if an end does not fit the transport.
     """
     if transport.family == 0:
         return b""
@@ -92,7 +92,7 @@ def pack(transport: Transport, source: Address | None, destination: Address | No
 def ipv6_text(packed: bytes) -> str:
     """An IPv6 address as ``inet_ntop`` writes it: embedded IPv4 addresses with dots.
 
-    (``str`` of an ``IPv6Address`` writes them so from Python 3.13 on only.)
+    (``str`` of an ``IPv6Address`` does so only from Python 3.13 on.)
     """
     if packed.startswith(MAPPED):
         return f"::ffff:{ipaddress.IPv4Address(packed[12:])}"
@@ -131,7 +131,7 @@ _UNPACKERS: dict[int, Callable[[bytes], tuple[Address, Address]]] = {
 
 
 def _unpack_path(room: bytes) -> Address:
-    """A path ends before its first NUL; of an abstract name, NULs at its end are the padding."""
+    """A path ends before its first NUL. In an abstract name, only the NULs at its end are padding."""
     if room[0] == 0:
         return room.rstrip(b"\0") or ""
     return room.partition(b"\0")[0].decode("utf-8", "surrogateescape")

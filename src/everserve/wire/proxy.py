@@ -1,10 +1,10 @@
-"""The PROXY protocol, versions 1 and 2: who is behind the proxy that opened this connection.
+"""The PROXY protocol, versions 1 and 2: the client behind the proxy that opened a connection.
 
 ``admission`` feeds a ``ProxyDecoder`` with the first bytes of a connection from a trusted proxy, or
-gives a datagram to ``parse``; ``encode`` writes the header of a connection to somebody else.
+passes a datagram to ``parse``. ``encode`` writes the header of an outgoing connection.
 
 The specification is HAProxy's ``doc/proxy-protocol.txt``, revision of 2026/04/27. Sections named in
-this room are its sections.
+this package are its sections.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 LIMIT: Final = 4096
-"""How many bytes a header may have unless told otherwise, TLVs included (the protocol: 65551)."""
+"""The default limit of a header in bytes, TLVs included (the protocol allows 65551)."""
 
 _SHORTEST = len(b"PROXY UNKNOWN\r\n")
 _FIRST_BYTES: dict[int, Version] = {ord("P"): 1, ord("\r"): 2}
 
 
 class ProxyDecoder:
-    """Reads one header from the start of a stream, in whatever pieces it comes.
+    """Reads one header from the start of a stream, which may arrive in any pieces.
 
-    ``version`` says which one is taken, ``None`` either; ``limit`` is the longest header in bytes.
-    That there is a header at all is never guessed: what is not one is refused, by its first byte
-    where that tells. A decoder reads one header: make a new one for each connection.
+    ``version`` is the accepted version, ``None`` for both; ``limit`` is the longest header in bytes.
+    The decoder never guesses whether there is a header: it refuses bytes that cannot begin one, at the
+    first byte if possible. A decoder reads one header: make a new one for each connection.
     """
 
     def __init__(self, *, version: Version | None = None, limit: int = LIMIT) -> None:
@@ -64,17 +64,17 @@ class ProxyDecoder:
 
     @property
     def consumed(self) -> int:
-        """How many of all bytes fed are the header's; 0 until it is whole.
+        """How many of the bytes fed belong to the header; 0 until it is complete.
 
-        What was fed beyond them belongs to the next protocol, and to the caller.
+        The bytes fed after them belong to the next protocol, and to the caller.
         """
         return self._consumed
 
     @property
     def needed(self) -> int:
-        """How many bytes are missing at least; 0 once the header is whole, or refused.
+        """How many bytes are missing at least; 0 once the header is complete or refused.
 
-        Who reads no more than this from a socket takes nothing that belongs to the next protocol.
+        A caller that reads no more than this from a socket reads nothing of the next protocol.
         """
         if self._header is not None or self._refusal:
             return 0
@@ -85,10 +85,10 @@ class ProxyDecoder:
         return missing(self._data)
 
     def feed(self, data: bytes | bytearray | memoryview) -> ProxyHeader | None:
-        """Take the next bytes. Returns the header once it is whole, ``None`` before.
+        """Take the next bytes. Returns the header once it is complete, ``None`` before.
 
         Raises ``ProxyHeaderError`` as soon as the bytes cannot become a header, and again at each
-        later call. Once the header is whole it is returned again, and no more bytes are taken.
+        later call. Once the header is complete, later calls return it again and take no bytes.
         """
         if self._refusal:
             raise ProxyHeaderError(self._refusal)
@@ -114,7 +114,7 @@ def parse(
 ) -> tuple[ProxyHeader, int]:
     """The header at the start of a datagram, and its length: the payload begins there.
 
-    Each datagram has its own header, whole (section 2). ``version`` and ``limit`` are those of
+    Each datagram has its own complete header (section 2). ``version`` and ``limit`` are those of
     ``ProxyDecoder``. Raises ``ProxyHeaderError``.
     """
     _check_version(version)
@@ -125,11 +125,11 @@ def parse(
 
 
 def encode(header: ProxyHeader, *, checksum: bool = False, align: int = 1) -> bytes:
-    """The bytes of a header: send them before all others, at once.
+    """The bytes of a header: send them before all others, in one call.
 
-    ``checksum`` adds a CRC32C, and ``align`` pads with a NOOP until the length is its multiple;
-    both need version 2. A CRC32C among the header's own TLVs is computed anew. A header of at most
-    536 bytes arrives in one TCP segment everywhere (section 2). Raises ``ProxyHeaderError``.
+    ``checksum`` adds a CRC32C. ``align`` pads with a NOOP to a multiple of that length. Both need
+    version 2. A CRC32C among the header's own TLVs is recomputed. A header of at most 536 bytes
+    arrives in one TCP segment everywhere (section 2). Raises ``ProxyHeaderError``.
     """
     if header.version == 2:
         return proxyv2.encode(header, checksum=checksum, align=align)
@@ -148,7 +148,7 @@ def _read(
 
 
 def _version_of(data: bytes | bytearray, expected: Version | None) -> Version:
-    """The version by the first byte. Raises ``ProxyHeaderError`` if it begins no expected header."""
+    """The version, from the first byte. Raises ``ProxyHeaderError`` if no expected header begins so."""
     found: Version | None = _FIRST_BYTES.get(data[0])
     if found is None or expected not in (None, found):
         raise ProxyHeaderError(

@@ -1,6 +1,6 @@
-"""A header of the PROXY protocol as a value: who is connected to whom, and what else is known.
+"""A header of the PROXY protocol as a value: the ends of the connection, and its TLVs.
 
-``proxyv1`` and ``proxyv2`` make it of bytes, and bytes of it; ``admission`` reads it.
+``proxyv1`` and ``proxyv2`` decode it from bytes and encode it; ``admission`` reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Version = Literal[1, 2]
 
 
 class Command(enum.Enum):
-    """Whose connection it is: the values are those of version 2 (section 2.2)."""
+    """Whose connection it is. The values are those of version 2 (section 2.2)."""
 
     LOCAL = 0
     PROXY = 1
@@ -31,13 +31,13 @@ class Command(enum.Enum):
 class ProxyHeader:
     """One header. ``source`` is the client, ``destination`` what it connected to.
 
-    Both are ``None``, and the real connection's ends are to be used, where the proxy speaks for
-    itself (``command`` is ``LOCAL``: a health check) or cannot tell them (``transport`` is
-    ``UNSPEC``, in version 1 ``UNKNOWN``). ``tlvs`` are all vectors in their order, padding and
-    checksum included; version 1 has none.
+    Both are ``None`` if the connection is the proxy's own (``command`` is ``LOCAL``: a health check) or
+    if the proxy does not know them (``transport`` is ``UNSPEC``, in version 1 ``UNKNOWN``): use the
+    ends of the real connection then. ``tlvs`` are all vectors in order, padding and checksum included;
+    version 1 has none.
 
-    ``build`` makes one of addresses, and checks them; the constructor takes addresses as they are.
-    Both raise ``ProxyHeaderError`` for what no header can say.
+    ``build`` makes one from addresses, and checks them; the constructor takes addresses unchanged.
+    Both raise ``ProxyHeaderError`` for values that a header cannot hold.
     """
 
     version: Version
@@ -69,7 +69,7 @@ class ProxyHeader:
     def _check_local(self) -> None:
         if self.transport is not Transport.UNSPEC or self.tlvs:
             raise ProxyHeaderError(
-                "a LOCAL header says nothing but that: its receiver ignores addresses and TLVs"
+                "a LOCAL header has no addresses and no TLVs: its receiver ignores them"
             )
 
     def _check_addresses(self) -> None:
@@ -97,11 +97,11 @@ class ProxyHeader:
         datagram: bool = False,
         tlvs: Iterable[TLV] = (),
     ) -> Self:
-        """The header of a connection between two addresses, whose shapes tell the transport.
+        """The header of a connection between two addresses. Their shapes determine the transport.
 
         With ``local`` it is the proxy's own connection; without addresses, one of an unknown kind.
-        An IPv6 address may be given as ``(host, port)``. The result equals what a receiver will
-        read, ``encode``'s own vectors apart. Raises ``ProxyHeaderError``.
+        An IPv6 address may be given as ``(host, port)``. A receiver decodes an equal header, apart
+        from the vectors that ``encode`` adds. Raises ``ProxyHeaderError``.
         """
         transport = transport_of(source, destination, datagram)
         if transport is not Transport.UNSPEC:
@@ -115,7 +115,7 @@ class ProxyHeader:
         return self.source is not None
 
     def tlv(self, kind: int) -> bytes | None:
-        """The value of the first vector of a type; ``None`` where there is none."""
+        """The value of the first vector of a type; ``None`` if there is none."""
         return first(self.tlvs, kind)
 
     @property
@@ -125,12 +125,12 @@ class ProxyHeader:
 
     @property
     def authority(self) -> str | None:
-        """The host name that the client asked for, with TLS its SNI (section 2.2.2)."""
+        """The host name that the client requested, with TLS its SNI (section 2.2.2)."""
         return text(self.tlvs, TLVType.AUTHORITY)
 
     @property
     def has_checksum(self) -> bool:
-        """Whether the header has a CRC32C, which then was found right (section 2.2.3)."""
+        """Whether the header has a CRC32C: decoding verifies it (section 2.2.3)."""
         return self.tlv(TLVType.CRC32C) is not None
 
     @property

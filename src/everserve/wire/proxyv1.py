@@ -5,8 +5,8 @@
     PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\\r\\n
 
 A line has at most 107 bytes with its CRLF, exactly one space between two fields, and decimal
-numbers without leading zeros. After ``UNKNOWN`` anything may follow, and is ignored. An unfinished
-line is refused as soon as nothing that may follow makes it a header.
+numbers without leading zeros. Anything may follow ``UNKNOWN``, and is ignored. An unfinished line is
+refused as soon as no continuation can make it a header.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read(data: bytes | bytearray, limit: int) -> tuple[ProxyHeader, int] | None:
 
 
 def missing(data: bytes | bytearray) -> int:
-    """How many bytes an unfinished line lacks at least: 2 a space that is to come, 2 of CRLF."""
+    """How many bytes an unfinished line lacks at least: 2 for each missing space, 2 for CRLF."""
     if len(data) < _SHORTEST:
         return _SHORTEST - len(data)
     if data.endswith(b"\r"):
@@ -66,7 +66,7 @@ def encode(header: ProxyHeader) -> bytes:
 
 
 def _text(packed: bytes) -> str:
-    """An address in digits and colons: section 2.1 knows no dots in IPv6."""
+    """An address in digits and colons: section 2.1 allows no dots in IPv6."""
     if packed.startswith(MAPPED):
         return "::ffff:{:x}:{:x}".format(*struct.unpack("!HH", packed[len(MAPPED) :]))
     return str(ipaddress.ip_address(packed))
@@ -80,7 +80,7 @@ def _header(line: bytes) -> ProxyHeader:
     transport = _INTERNET.get(line[: len(opening)])
     fields = line[len(opening) :].split(b" ")
     if transport is None or len(fields) != 4:
-        raise ProxyHeaderError(f"{line!r} has not the six words of a header of version 1")
+        raise ProxyHeaderError(f"{line!r} does not have the six words of a header of version 1")
     source, destination = (_host(transport, field) for field in fields[:2])
     source_port, destination_port = map(_port, fields[2:])
     return ProxyHeader(
@@ -97,7 +97,7 @@ def _address(transport: Transport, host: str, port: int) -> Address:
 
 
 def _opening(line: bytes) -> bytes:
-    """What the line begins with, or may begin with once it is longer."""
+    """The beginning of the line, or one that the line can still become."""
     for opening in _OPENINGS:
         if opening.startswith(line[: len(opening)]):
             return opening
@@ -108,14 +108,14 @@ def _opening(line: bytes) -> bytes:
 
 
 def _check_unknown(line: bytes) -> None:
-    """After UNKNOWN comes a space, and anything, or CRLF, of which the CR may be here."""
+    """Check that a space and anything follows UNKNOWN, or CRLF, or the CR of an unfinished CRLF."""
     rest = line[len(_UNKNOWN) :]
     if rest and not rest.startswith(b" ") and rest != b"\r":
         raise ProxyHeaderError(f"after 'PROXY UNKNOWN' comes a space or CRLF, not {rest[:8]!r}")
 
 
 def _check_beginning(line: bytes) -> None:
-    """Raise ``ProxyHeaderError`` if no end makes a header of this beginning."""
+    """Raise ``ProxyHeaderError`` if no continuation can make this beginning a header."""
     opening = _opening(line)
     if opening == _UNKNOWN:
         _check_unknown(line)
@@ -136,7 +136,7 @@ def _check_fields(transport: Transport, beginning: bytes) -> None:
 
 
 def _check_last(transport: Transport, place: int, beginning: bytes) -> None:
-    """The field that still arrives is well where one of the tails makes it whole."""
+    """Check that one of the tails completes the field that is still arriving."""
     for tail in _TAILS:
         try:
             _field(transport, place, beginning + tail)
@@ -146,8 +146,8 @@ def _check_last(transport: Transport, place: int, beginning: bytes) -> None:
     _field(transport, place, beginning)
 
 
-# Whatever begins an address or a port becomes one with one of these: "192.0." with "0.0", "1:2"
-# with "::".
+# One of these completes every beginning of an address or a port: "0.0" completes "192.0.", "::"
+# completes "1:2".
 _TAILS = (b"", b"0", b"::", b":", b".0", b".0.0", b".0.0.0", b"0.0", b"0.0.0")
 
 
@@ -158,8 +158,8 @@ def _field(transport: Transport, place: int, field: bytes) -> object:
 def _host(transport: Transport, field: bytes) -> str:
     """The host as ``getpeername`` writes it.
 
-    The specification has digits and colons alone in IPv6. Dots at the end are taken too: senders
-    that write with ``inet_ntop``, as HAProxy does, write embedded IPv4 addresses with them.
+    The specification allows only digits and colons in IPv6. Dots at the end are accepted too:
+    senders that use ``inet_ntop``, as HAProxy does, write embedded IPv4 addresses with dots.
     """
     try:
         text = field.decode("ascii")

@@ -6,10 +6,10 @@
      1 byte   2 in the high four bits, the command in the low four
      1 byte   the family in the high four bits, the protocol in the low four
      2 bytes  the length of what follows, in network byte order
-    then      the addresses, whose length the family tells, and TLVs to the end
+    then      the addresses, whose length depends on the family, and TLVs to the end
 
-Each of these is judged as soon as it is there, addresses and TLVs once the block is whole. A block
-that announces more than the limit is refused by its length, before any more of it is taken.
+Each of these is checked as soon as it has arrived; addresses and TLVs once the block is complete. A
+block whose length exceeds the limit is refused before any more of it is read.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def encode(header: ProxyHeader, *, checksum: bool, align: int) -> bytes:
 
 
 def _check_start(data: bytes | bytearray) -> None:
-    """Raise ``ProxyHeaderError`` if signature, command or transport, so far as there, are none."""
+    """Raise ``ProxyHeaderError`` if the part that has arrived begins no valid header."""
     if data[: len(_SIGNATURE)] != _SIGNATURE[: len(data)]:
         raise ProxyHeaderError(
             f"{bytes(data[: len(_SIGNATURE)])!r} is not the signature of a header of version 2"
@@ -102,7 +102,7 @@ def _check_length(data: bytes | bytearray, length: int, limit: int) -> None:
 
 
 def _relayed(block: bytes) -> ProxyHeader:
-    """The header of a whole block with the command PROXY."""
+    """The header of a complete block with the command PROXY."""
     transport = _TRANSPORTS[block[13]]
     start = _FIXED + transport.address_length
     if transport is Transport.UNSPEC:
@@ -116,7 +116,7 @@ def _relayed(block: bytes) -> ProxyHeader:
 
 
 def _tlvs_if_any(rest: bytes) -> tuple[TLV, ...]:
-    """What follows UNSPEC: its TLVs, or addresses of an unknown form, which are to be ignored."""
+    """The TLVs after UNSPEC; empty if addresses of an unknown form follow, which are ignored."""
     try:
         tlvs = split(rest)
         ProxyHeader(2, tlvs=tlvs)
@@ -126,13 +126,13 @@ def _tlvs_if_any(rest: bytes) -> tuple[TLV, ...]:
 
 
 def _verify_checksum(block: bytes, start: int, tlvs: tuple[TLV, ...]) -> None:
-    """Section 2.2.3: where there is a checksum, it is that of the whole header."""
+    """Check the checksum, if there is one: it covers the whole header (section 2.2.3)."""
     if _with_checksum(block, start, tlvs) != block:
         raise ProxyHeaderError("the CRC32C is not that of the header: its bytes were changed")
 
 
 def _with_checksum(block: bytes, start: int, tlvs: tuple[TLV, ...]) -> bytes:
-    """The block with its checksum made right, if it has one; ``start`` is where its TLVs begin."""
+    """The block with its checksum computed, if it has one; its TLVs begin at ``start``."""
     offset = offset_of(tlvs, TLVType.CRC32C)
     if offset is None:
         return block
@@ -141,7 +141,7 @@ def _with_checksum(block: bytes, start: int, tlvs: tuple[TLV, ...]) -> bytes:
 
 
 def _padding(length: int, align: int) -> tuple[TLV, ...]:
-    """The NOOP that makes a multiple of ``align`` of ``length``; it has 3 bytes at least."""
+    """The NOOP that pads ``length`` to a multiple of ``align``; it has at least 3 bytes."""
     if align < 1:
         raise ProxyHeaderError(f"a header cannot be aligned to {align} bytes: give 1 or more")
     gap = -length % align

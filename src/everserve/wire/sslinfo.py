@@ -1,6 +1,6 @@
-"""What a proxy tells of its client's TLS connection: the vector ``SSL`` of the PROXY protocol.
+"""The client's TLS connection, as a proxy reports it: the vector ``SSL`` of the PROXY protocol.
 
-``proxyheader`` checks it in each header, and hands it out as ``header.ssl``.
+``proxyheader`` checks it in each header, and returns it as ``header.ssl``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class SSLClient(enum.IntFlag):
 class SSLInfo:
     """The TLS connection between the client and the proxy: the value of ``SSL`` (section 2.2.6).
 
-    ``verify`` is 0 where the client's certificate was verified. Some senders write 0 also where
-    there was none: ask ``verified``. Texts are ``None`` where the proxy did not tell them.
-    Raises ``ProxyHeaderError`` where a text is not in its encoding.
+    ``verify`` is 0 if the client's certificate was verified. Some senders write 0 also without a
+    certificate: use ``verified``. Texts are ``None`` if the proxy did not send them. Raises
+    ``ProxyHeaderError`` for a text that is not in its encoding.
     """
 
     client: SSLClient = SSLClient.SSL
@@ -63,12 +63,12 @@ class SSLInfo:
 
     @property
     def has_certificate(self) -> bool:
-        """Whether the client showed a certificate, on this connection or earlier in its session."""
+        """Whether the client sent a certificate, on this connection or earlier in its session."""
         return bool(self.client & (SSLClient.CERT_CONN | SSLClient.CERT_SESS))
 
     @property
     def verified(self) -> bool:
-        """Whether the client showed a certificate and the proxy verified it."""
+        """Whether the client sent a certificate and the proxy verified it."""
         return self.secure and self.has_certificate and self.verify == 0
 
     @property
@@ -88,12 +88,12 @@ class SSLInfo:
 
     @property
     def signature_algorithm(self) -> str | None:
-        """What the proxy's certificate was signed with: ``"RSA-SHA256"``."""
+        """The algorithm of the signature on the proxy's certificate: ``"RSA-SHA256"``."""
         return text(self.tlvs, TLVType.SSL_SIG_ALG)
 
     @property
     def key_algorithm(self) -> str | None:
-        """What the key of the proxy's certificate was made with: ``"RSA2048"``."""
+        """The algorithm of the key of the proxy's certificate: ``"RSA2048"``."""
         return text(self.tlvs, TLVType.SSL_KEY_ALG)
 
     @property
@@ -103,7 +103,7 @@ class SSLInfo:
 
     @property
     def signature_scheme(self) -> str | None:
-        """What the proxy signed the handshake with: ``"rsa_pss_rsae_sha256"``."""
+        """The algorithm of the proxy's signature in the handshake: ``"rsa_pss_rsae_sha256"``."""
         return text(self.tlvs, TLVType.SSL_SIG_SCHEME)
 
     @property

@@ -1,4 +1,4 @@
-"""Type-length-value vectors: what a header of the PROXY protocol says beyond the addresses.
+"""Type-length-value vectors: the contents of a PROXY protocol header after the addresses.
 
 ``proxyv2`` splits and joins them, ``proxyheader`` keeps them and looks values up by their type.
 """
@@ -29,7 +29,7 @@ TLV = tuple[int, bytes]
 
 
 class TLVType(enum.IntEnum):
-    """The registered types (section 2.2); those named ``SSL_...`` stand within the value of ``SSL``."""
+    """The registered types (section 2.2); those named ``SSL_...`` occur inside the value of ``SSL``."""
 
     ALPN = 0x01
     AUTHORITY = 0x02
@@ -99,7 +99,7 @@ def join(tlvs: Iterable[TLV]) -> bytes:
 
 
 def first(tlvs: Iterable[TLV], kind: int) -> bytes | None:
-    """The value of the first vector of a type; ``None`` where there is none."""
+    """The value of the first vector of a type; ``None`` if there is none."""
     for other, value in tlvs:
         if other == kind:
             return value
@@ -107,13 +107,13 @@ def first(tlvs: Iterable[TLV], kind: int) -> bytes | None:
 
 
 def text(tlvs: Iterable[TLV], kind: TLVType) -> str | None:
-    """The text of the first vector of a type; ``None`` where there is none."""
+    """The text of the first vector of a type; ``None`` if there is none."""
     value = first(tlvs, kind)
     return None if value is None else _decode(kind, value)
 
 
 def offset_of(tlvs: Iterable[TLV], kind: int) -> int | None:
-    """Where in ``join(tlvs)`` the value of the first vector of a type begins."""
+    """The offset in ``join(tlvs)`` of the value of the first vector of a type."""
     offset = 0
     for other, value in tlvs:
         if other == kind:
@@ -123,10 +123,10 @@ def offset_of(tlvs: Iterable[TLV], kind: int) -> int | None:
 
 
 def check(tlvs: Iterable[TLV]) -> None:
-    """Raise ``ProxyHeaderError`` where a value is not what the specification says of its type.
+    """Raise ``ProxyHeaderError`` for a value that the specification does not allow for its type.
 
-    Section 2.2 says nothing of a type that comes twice: all are kept, and the first one counts. The
-    checksum is the exception: of two, each would be wrong where the other is right.
+    Section 2.2 does not define a type that occurs twice: all are kept, and the first one counts. The
+    checksum is the exception: two checksums cannot both be right.
     """
     checksums = 0
     for kind, value in tlvs:
