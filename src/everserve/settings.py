@@ -165,10 +165,11 @@ _MISSING = object()
 
 
 class SettingsReader:
-    """Reads the settings from a server's attributes, each time again: a change counts at once.
+    """Reads the settings from a server's attributes. An attribute that is set counts at once.
 
-    Those that its class has: an option of another strategy has no meaning. Keeps no server alive.
-    ``values`` are those of the last ``read()``; ``changed``: an attribute was set since.
+    Reads only the options that the class has, since those of another strategy have no meaning. Does
+    not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
+    attribute was set since.
     """
 
     def __init__(self, server: object) -> None:
