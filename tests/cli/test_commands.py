@@ -66,7 +66,9 @@ def test_it_serves_says_where_and_drains() -> None:
             assert client.recv(100) == b"HELLO\n"
             process.send_signal(signal.SIGTERM)
             assert process.stdout is not None
-            assert process.stdout.readline() == "everserve: SIGTERM: draining (once more cuts)\n"
+            assert (
+                process.stdout.readline() == "everserve: SIGTERM: draining (a second signal cuts)\n"
+            )
             client.sendall(b"bye\n")
             assert client.recv(100) == b"BYE\n"
         output, errors = process.communicate()
@@ -140,12 +142,12 @@ def test_help_shows_examples() -> None:
         (["walk"], "No such command"),
         (["run", "--frobnicate"], "No such option"),
         (["run", "no_such_module:H"], "there is no module 'no_such_module'"),
-        (["run", "json:dumps"], "is no request handler"),
+        (["run", "json:dumps"], "is not a request handler"),
         (["run", UPPER, "--bind", "127.0.0.1"], "cannot read the address '127.0.0.1'"),
         (["run", UPPER, "--concurrency", "magic"], "magic"),
         (
             ["run", UPPER, "--concurrency", "pool", "--max-workers", "0"],
-            "'0': wants a number from 1 up",
+            "'0': expected a number from 1 up",
         ),
         (["run", UPPER, "--max-children", "3"], "max_children has no meaning for"),
     ],
@@ -163,10 +165,10 @@ def test_what_the_system_refuses_is_one_line_and_status_1(tmp_path: Path) -> Non
         port = taken.getsockname()[1]
         cases = {
             f"tcp://127.0.0.1:{port}": f"127.0.0.1:{port}: is in use",
-            "tcp://192.0.2.1:9999": "192.0.2.1:9999: is no address of this machine",
+            "tcp://192.0.2.1:9999": "192.0.2.1:9999: is not an address of this machine",
             f"unix:{tmp_path}/no/such/socket": "no such directory",
             "fd://999": "fd://999: is not open",
-            "tcp://no-such-host.invalid:1": "there is no host of this name",
+            "tcp://no-such-host.invalid:1": "there is no host with this name",
         }
         for address, words in cases.items():
             done = everserve("run", UPPER, "--bind", "tcp://127.0.0.1:0", "--bind", address)
@@ -229,7 +231,7 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
         install(certificates.renewed)
         process.send_signal(signal.SIGHUP)
         assert process.stdout is not None
-        assert "SIGHUP: reading certificates anew" in process.stdout.readline()
+        assert "SIGHUP: reloading certificates" in process.stdout.readline()
         while (serial := ask_securely(port, certificates)[1]) == first:
             pass  # the signal was told before it was obeyed
         assert serial != first
@@ -288,9 +290,9 @@ def test_a_deadline_from_the_environment() -> None:
         (["--access", "10.0.0.0/8"], "allow 10.0.0.0/8"),
         (["--overload", "drop"], "shed-idle"),
         (["--access", "allow ::1, deny 10.1.2.3/8"], "'10.1.2.3/8' (10.1.2.3/8 has host bits set)"),
-        (["--trusted-proxies", "here"], "no network: 'here'"),
+        (["--trusted-proxies", "here"], "not a network: 'here'"),
         (["--proxy-protocol"], "needs trusted_proxies"),
-        (["--idle-timeout", "0"], "'0': wants seconds, more than 0"),
+        (["--idle-timeout", "0"], "'0': expected seconds, more than 0"),
         (["--bind", "udp://127.0.0.1:0", "--idle-timeout", "5"], "idle_timeout has no meaning for"),
     ],
 )

@@ -43,8 +43,8 @@ def test_a_module_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("no_such_module:H", "no module 'no_such_module'"),
         ("everserve.nothing:H", "no module 'everserve.nothing'"),
         ("no/such/file.py:H", "no file 'no/such/file.py'"),
-        ("json:JSONDecoder", "is no request handler"),
-        ("json:dumps", "is no request handler"),
+        ("json:JSONDecoder", "is not a request handler"),
+        ("json:dumps", "is not a request handler"),
         ("json:H", "there is no 'H' in 'json'"),
     ],
 )
