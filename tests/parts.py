@@ -23,10 +23,18 @@ __all__ = ["FixedSettings", "NotedHooks", "Parts"]
 class FixedSettings:
     """Stands in for a ``SettingsReader``: the values that a test gives, and may replace."""
 
+    changed = False
+
     def __init__(self, **values: Any) -> None:
         self.values = Settings(**values)
+        self.readings = 0
+
+    def note_change(self) -> None:
+        self.changed = True
 
     def read(self) -> Settings:
+        self.readings += 1
+        self.changed = False
         return self.values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import socket
 import socketserver as standard
@@ -45,6 +46,35 @@ def test_all_is_exact() -> None:
     assert set(scope) - {"__builtins__"} == set(everserve.__all__)
 
 
+ATTRIBUTES_ALONE = ["Connection", "engine", "make_group", "make_server", "serve"]
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES_ALONE)
+def test_what_a_star_import_leaves_out(name: str) -> None:
+    assert name not in everserve.__all__
+    assert hasattr(everserve, name)
+
+
+ELSEWHERE = """
+builtins asyncio concurrent.futures contextlib ctypes http.client http.server io logging.handlers
+multiprocessing multiprocessing.connection multiprocessing.managers os queue select selectors signal
+socket sqlite3 ssl subprocess sys threading time types typing unittest wsgiref.simple_server
+xmlrpc.server
+"""
+
+
+@pytest.mark.parametrize("module", ELSEWHERE.split())
+def test_a_star_import_replaces_nothing_else(module: str) -> None:
+    own = set(everserve.__all__) - set(standard.__all__)
+    assert not own & set(vars(importlib.import_module(module)))
+
+
+def test_a_star_import_brings_classes_alone() -> None:
+    assert [
+        name for name in everserve.__all__ if not inspect.isclass(getattr(everserve, name))
+    ] == []
+
+
 def test_a_star_import_replaces_the_standard_one() -> None:
     scope: dict[str, Any] = {}
     exec("from socketserver import *\nfrom everserve import *", scope)
@@ -52,7 +82,9 @@ def test_a_star_import_replaces_the_standard_one() -> None:
         assert scope[name] is getattr(everserve, name)
 
 
-@pytest.mark.parametrize("name", everserve.__all__)
+@pytest.mark.parametrize(
+    "name", [*everserve.__all__, "Connection", "make_group", "make_server", "serve"]
+)
 def test_every_export_is_documented(name: str) -> None:
     assert inspect.getdoc(getattr(everserve, name))
 

@@ -1,8 +1,10 @@
-"""``settings``: an attribute is an option only where it has exactly the option's type."""
+"""``settings``: an attribute is an option only where it has the option's type and range."""
 
 from __future__ import annotations
 
+import socketserver
 import ssl
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from everserve.admission.steps import STEPS, arm_deadlines
 from everserve.combos import CONCURRENCY, server_class
 from everserve.options import OPTIONS
 from everserve.server.base import BaseServer
+from everserve.server.tcp import TCPServer
 from everserve.settings import NAMES, TYPES, Settings, SettingsReader
 from everserve.sockets.tls import TLS
 
@@ -33,8 +36,13 @@ NUMBERS = (
     "min_receive_rate",
     "stall_threshold",
 )
-TIMES = ("proxy_timeout", "handshake_timeout", "worker_idle_timeout", "shutdown_grace")
+TIMES = ("proxy_timeout", "handshake_timeout", "worker_idle_timeout")
 FLAGS = ("proxy_protocol", "implicit_tls", "coalesce_writes")
+
+
+@pytest.fixture(autouse=True)
+def _no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everserve.settings.LAG", 0.0)
 
 
 class Bag:
@@ -44,14 +52,15 @@ class Bag:
         vars(self).update(attributes)
 
 
-DEFAULTS = SettingsReader(Bag()).values
+DEFAULTS = Settings()
 
 GOOD: dict[str, list[Any]] = {
-    **{name: [None, 0, 7] for name in COUNTS},
-    **{name: [None, 0, 7, 0.5] for name in NUMBERS},
-    **{name: [0, 7, 0.5] for name in TIMES},
+    **{name: [None, 1, 7] for name in COUNTS},
+    **{name: [None, 7, 0.5] for name in NUMBERS},
+    **{name: [7, 0.5] for name in TIMES},
     **{name: [True, False] for name in FLAGS},
     "max_workers": [1, 7],
+    "shutdown_grace": [0, 0.0, 7, 0.5],
     "overload": [*POLICIES, POLICY],
     "overload_message": [b"", b"busy"],
     "access": [AccessRules(), AccessRules(deny="::/0")],
@@ -83,8 +92,8 @@ def method(self: Any) -> None:
 
 
 ANYTHING: list[Any] = [
-    None, True, False, 0, 7, 0.5, float("nan"), 1j, "", "7", "wait", "yes", Text("wait"), Whole(7),
-    b"", b"busy", bytearray(b"busy"), (), (1,), [], [print], {}, print, method, int, object(),
+    None, True, False, 0, 7, -1, 0.0, 0.5, -0.5, inf, nan, 1j, "", "7", "wait", "yes", Text("wait"),
+    Whole(7), b"", b"busy", bytearray(b"busy"), (), (1,), [], [print], {}, print, method, int, object(),
     Unequal(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), AccessRules(), Networks(), POLICY, TLS_VALUE,
 ]  # fmt: skip
 
@@ -97,7 +106,7 @@ def read(name: str, value: Any) -> Any:
 def counts(name: str, value: Any) -> bool:
     """True if ``value`` is one of the good ones, or of a type of which every value will do."""
     kinds = {type(one) for one in GOOD[name]}
-    if type(value) in kinds - {float, str, tuple}:
+    if type(value) in kinds - {int, float, str, tuple}:
         return True
     return any(type(value) is type(one) and value == one for one in GOOD[name])
 
@@ -107,13 +116,13 @@ def test_the_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_value_of_the_type_counts(name: str) -> None:
+def test_a_value_of_the_type_and_range_counts(name: str) -> None:
     for value in GOOD[name]:
         assert read(name, value) is value
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_value_of_another_type_does_not(name: str) -> None:
+def test_a_value_of_another_type_or_range_does_not(name: str) -> None:
     for value in ANYTHING:
         expected = value if counts(name, value) else getattr(DEFAULTS, name)
         assert read(name, value) is expected, value
@@ -152,8 +161,6 @@ def test_one_that_has_no_truth_is_none() -> None:
 
 def test_a_server_without_any_attribute_has_the_defaults() -> None:
     assert SettingsReader(Bag()).read() == DEFAULTS
-    trusting_no_one = Settings(trusted_proxies=DEFAULTS.trusted_proxies)
-    assert trusting_no_one == DEFAULTS
     assert not DEFAULTS.trusted_proxies
 
 
@@ -211,14 +218,24 @@ def test_values_that_cannot_be_compared() -> None:
 
 
 def test_an_attribute_that_comes_or_goes_later() -> None:
-    """On the instance, or on its class: a mix-in's server may have had none before."""
-    server = Bag(tls=TLS_VALUE, overload="reset")
+    class Server(Bag):
+        idle_timeout: float | None = None
+
+    server = Server(tls=TLS_VALUE, overload="reset")
     reader = SettingsReader(server)
     assert reader.read().idle_timeout is None
-    server.idle_timeout = 3.0  # type: ignore[attr-defined]
+    server.idle_timeout = 3.0
     assert reader.read().idle_timeout == 3.0
     del server.tls  # type: ignore[attr-defined]
     assert (reader.read().tls, reader.read().overload) == (None, "reset")
+
+
+def test_an_option_that_the_class_lacks_has_no_meaning_later() -> None:
+    server = Bag(overload="reset")
+    reader = SettingsReader(server)
+    server.idle_timeout = 3.0  # type: ignore[attr-defined]
+    assert reader.read().idle_timeout is None
+    assert SettingsReader(server).values.idle_timeout == 3.0
 
 
 def test_a_change_counts_at_once_and_costs_nothing_where_there_is_none() -> None:
@@ -231,6 +248,42 @@ def test_a_change_counts_at_once_and_costs_nothing_where_there_is_none() -> None
     assert reader.values.max_connections == 5
     del server.max_connections
     assert reader.read().max_connections is None
+
+
+def test_a_change_that_is_not_noted_counts_after_the_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("everserve.settings.LAG", 1.0)
+    monkeypatch.setattr("everserve.settings.monotonic", lambda: now)
+    server = Bag(max_connections=None)
+    reader = SettingsReader(server)
+    server.max_connections = 5
+    now += 0.5
+    assert reader.read().max_connections is None
+    now += 0.5
+    assert reader.read().max_connections == 5
+    server.max_connections = 6
+    assert not reader.changed
+    reader.note_change()
+    assert reader.changed
+    assert (reader.read().max_connections, reader.changed) == (6, False)
+
+
+class FiberServer(everserve.FiberMixIn, socketserver.TCPServer):
+    """Of the standard library, under a mix-in."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(TCPServer, "max_connections"), (FiberServer, "stall_threshold")]
+)
+def test_what_is_set_on_a_server_is_noted(kind: Any, name: str) -> None:
+    with kind(("127.0.0.1", 0), everserve.BaseRequestHandler) as server:
+        reader = server._everserve.settings
+        reader.read()
+        server.of_the_program = 3
+        assert not reader.changed
+        setattr(server, name, 3)
+        assert reader.changed
+        assert getattr(reader.read(), name) == 3
 
 
 def test_it_keeps_no_server_alive_and_knows_the_last_values() -> None:

@@ -1,7 +1,10 @@
 """Python's ``socketserver``, rebuilt for production and for speed.
 
 ``import everserve as socketserver`` is a drop-in; ``everserve.serve(Handler, "tcp://...")`` is the
-short way. Each public name is written once, in the ``__all__`` of the package that defines it.
+short way. Each public name is written once, in the ``__all__`` of the room that makes it.
+
+``from everserve import *`` must not replace what a program has from elsewhere: functions such as
+``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.
 """
 
 from everserve import admission as _admission
@@ -13,8 +16,11 @@ from everserve.admission import *
 from everserve.combos import *
 from everserve.fibers.engines import engine as engine
 from everserve.handlers import *
+from everserve.lifecycle.connection import Connection as Connection
 from everserve.mixins import *
-from everserve.serve import make_group, make_server, serve
+from everserve.serve import make_group as make_group
+from everserve.serve import make_server as make_server
+from everserve.serve import serve as serve
 from everserve.server import *
 from everserve.sockets.tls import TLS
 
@@ -25,7 +31,4 @@ __all__ = [
     *_handlers.__all__,
     *_mixins.__all__,
     *_server.__all__,
-    "make_group",
-    "make_server",
-    "serve",
 ]

@@ -36,14 +36,14 @@ class _StrategyMixIn(Served):
     def server_close(self) -> None:
         """Close the server, then wait for the requests in progress."""
         self._everserve.conductor.close()
-        super().server_close()  # type: ignore[safe-super]  # a server stands behind each mix-in
+        super().server_close()  # type: ignore[misc]  # a server stands behind each mix-in
         self._everserve.conductor.close_strategy()
 
 
 class _ThreadHookMixIn(_StrategyMixIn):
     """The hook ``process_request_thread``."""
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """Run in the thread, or fiber: ``finish_request``, ``shutdown_request``.
 
         ``handle_error`` where either raised.

@@ -1,4 +1,4 @@
-"""Computed attributes that a program may replace with its own attribute of the same name.
+"""Attributes that give way to a program's own of the same name, and how everserve reads its options.
 
 A subclass written for the standard library may have had its own ``self.connections`` or ``stop()``
 for years. So each new computed attribute of servers and handlers is a ``Reading``, and everserve
@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
-__all__ = ["DefaultInt", "InstanceReading", "Reading"]
+__all__ = ["DefaultInt", "InstanceReading", "Reading", "attribute_of"]
 
 ValueT = TypeVar("ValueT")
+
+
+def attribute_of(owner: object, name: str, otherwise: Any = None) -> Any:
+    """An attribute; ``otherwise`` where there is none, or where it is a property that raises."""
+    try:
+        return getattr(owner, name, otherwise)
+    except Exception:  # it may need what the program has not set yet
+        return otherwise
 
 
 class DefaultInt(int):

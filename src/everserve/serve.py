@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 from everserve.addresses import Address
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
-from everserve.admission.control import OverloadPolicy
+from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
 from everserve.options import check
@@ -37,7 +37,6 @@ __all__ = [
 
 Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
 Handler: TypeAlias = Callable[..., Any]
-Policy: TypeAlias = Literal["wait", "refuse", "reset", "shed-idle"]
 
 DEFAULT_CONCURRENCY: Concurrency = "fibers"
 

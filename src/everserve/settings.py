@@ -18,9 +18,12 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
 __all__ = ["LAG", "NAMES", "TYPES", "Settings", "SettingsReader"]
+
+_NO_NETWORKS = Networks()
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class Settings:
     access: AccessRules | None = None
     admission_steps: tuple[Step, ...] = STEPS
     proxy_protocol: bool = False
-    trusted_proxies: Networks = field(default_factory=Networks)
+    trusted_proxies: Networks = _NO_NETWORKS
     proxy_timeout: float = PROXY_TIMEOUT
     tls: TLS | None = None
     implicit_tls: bool = True
@@ -162,10 +165,11 @@ _MISSING = object()
 
 
 class SettingsReader:
-    """Reads the settings from a server's attributes, each time again: a change counts at once.
+    """Reads the settings from a server's attributes. An attribute that is set counts at once.
 
     Reads only the options that the class has, since those of another strategy have no meaning. Does
-    not keep the server alive. ``values`` are the result of the last ``read()``.
+    not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
+    attribute was set since.
     """
 
     def __init__(self, server: object) -> None:
@@ -175,18 +179,20 @@ class SettingsReader:
         self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
+        self.changed = False
         self.values = Settings()
         self.read()
 
     def note_change(self) -> None:
         """An attribute was set: look again at the next reading."""
-        self._fresh_until = 0.0
+        self.changed = True
 
     def read(self) -> Settings:
         """The settings now. An attribute that changes unnoticed (of a class) counts after ``LAG``."""
         now = monotonic()
-        if now < self._fresh_until:  # a look at all attributes is 6 % of a short connection
+        if now < self._fresh_until and not self.changed:  # to look is 6 % of a short connection
             return self.values
+        self.changed = False  # before it looks, so that a change meanwhile is not missed
         self._fresh_until = now + LAG
         server = self._server()
         try:
@@ -206,7 +212,7 @@ class SettingsReader:
     def _read_each(self, server: object) -> tuple[Any, ...]:
         if server is None:
             return self._raw
-        return tuple(_attribute(server, name) for name in self._names)
+        return tuple(attribute_of(server, name, _MISSING) for name in self._names)
 
 
 def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
@@ -214,13 +220,6 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) < 2:  # for one name, attrgetter returns the bare value
         return lambda server: tuple(getattr(server, name) for name in names)
     return attrgetter(*names)
-
-
-def _attribute(server: object, name: str) -> Any:
-    try:
-        return getattr(server, name, _MISSING)
-    except Exception:  # the program's own property
-        return _MISSING
 
 
 def _take(name: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from tests.clients import reset
 
 from everserve.admission.cancellation import CancelReason, reason_to_stop
+from everserve.sockets import tcpinfo
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -103,4 +104,5 @@ def test_without_poll_it_goes_on(ends: Pair, monkeypatch: pytest.MonkeyPatch) ->
     reset(client)
     wait_for_end(server)
     monkeypatch.delattr(select, "poll")
+    monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     assert reason_to_stop(False, None, server) is None

@@ -352,16 +352,18 @@ def test_a_value_of_another_type_is_no_option(
     heard.wait_for(Finished)
 
 
-def test_a_rate_of_0_admits_no_one_and_ends_nothing(heard: Heard) -> None:
+def test_above_the_rate_the_next_waits_until_it_is_raised(heard: Heard) -> None:
     server = make_server(Upper, "tcp://127.0.0.1:0", concurrency="threads")
     server.subscribe(heard)
-    server.accept_rate = 0
-    with server.running() as address, connect(address) as waiting:
-        waiting.sendall(b"later\n")
-        waiting.shutdown(socket.SHUT_WR)
-        assert not heard.of(Accepted)
-        server.accept_rate = None
-        assert read_all(waiting) == b"LATER\n"
+    server.accept_rate, server.accept_burst = 0.001, 1
+    with server.running() as address:
+        assert ask(address, b"now\n") == b"NOW\n"
+        with connect(address) as waiting:
+            waiting.sendall(b"later\n")
+            waiting.shutdown(socket.SHUT_WR)
+            assert len(heard.of(Accepted)) == 1
+            server.accept_rate = None
+            assert read_all(waiting) == b"LATER\n"
 
 
 def test_a_policy_is_asked_about_each_limit(serve: Any, heard: Heard, concurrency: str) -> None:

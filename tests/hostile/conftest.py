@@ -232,7 +232,7 @@ def besiege(
     attacker._ask({"do": "release"})
     while sieges:
         running, siege = sieges.pop()
-        hub = getattr(siege.server, "_hub", None)
+        hub = getattr(siege.server._everserve.strategy, "_hub", None)
         try:
             assert siege.server.state is ServerState.STOPPED or siege.serves()
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from everserve.lifecycle.connection import Connection, Connections, ConnectionState, reference_to
+from everserve.lifecycle.connection import Connection, Connections, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.sockets.tcpinfo import Traffic
 
@@ -32,7 +32,7 @@ def ours(pair: Pair) -> socket.socket:
 
 def connection_of(request: Any, peer: Any = "peer") -> Connection:
     connection = Connection(1, id(request), peer)
-    connection.reference = reference_to(request, lambda _: None)
+    connection.reference = lambda: request
     return connection
 
 
@@ -122,18 +122,18 @@ def test_what_few_have_is_not_there_before() -> None:
 def test_it_keeps_no_request_alive(pair: Pair) -> None:
     died: list[Any] = []
     sock = socket.socket(fileno=pair[0].detach())
-    reference = reference_to(sock, died.append)
-    assert reference() is sock
+    connection = ConnectionTable().add(sock, "peer", died.append)
+    assert connection.request is sock
     sock.close()
     del sock
     gc.collect()
-    assert reference() is None
-    assert died == [reference]
+    assert connection.request is None
+    assert died == [connection]
 
 
 def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
     request = (b"data", None)
-    assert reference_to(request, pytest.fail)() is request
+    assert ConnectionTable().add(request, "peer", pytest.fail).request is request
 
 
 def test_a_view_of_nothing() -> None:

@@ -111,7 +111,7 @@ def test_one_that_a_process_holds_stays_until_it_has_ended(ours: socket.socket) 
     ours.close()
     table.forget_closed()
     assert table.remove(connection) is False
-    assert connection.state is ConnectionState.ACCEPTED
+    assert connection.state is ConnectionState.HANDLING
     assert table.release(4712) is None
     assert table.release(4711) is connection
     assert table.remove(connection) is True

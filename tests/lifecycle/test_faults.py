@@ -14,6 +14,7 @@ from tests.clients import LIMIT, connect, reset
 
 from everserve.errors import LineTooLong, NoReplyAddressError
 from everserve.lifecycle.faults import peer_is_gone
+from everserve.sockets import tcpinfo
 from everserve.sockets.datagrams import Datagram
 
 GONE = [ConnectionResetError, BrokenPipeError, ConnectionAbortedError]

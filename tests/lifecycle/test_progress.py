@@ -33,6 +33,10 @@ PEER = ("192.0.2.7", 4711)
 RUNNER = 7
 
 
+def here() -> int:
+    return RUNNER
+
+
 class Parts:
     """A ``Progress``, its neighbours, and what it emits."""
 
@@ -87,7 +91,7 @@ def accept(parts: Parts, request: Any = "request") -> Connection:
 def test_a_request_that_goes_well(parts: Parts) -> None:
     connection = accept(parts)
     assert list(parts.connections.view) == [connection]
-    parts.progress.opened(connection, PEER, RUNNER)
+    parts.progress.opened(connection, PEER, here)
     assert (connection.runner, connection.state) == (RUNNER, ConnectionState.HANDLING)
     parts.progress.ended(connection)
     parts.progress.ended(connection)
@@ -97,7 +101,7 @@ def test_a_request_that_goes_well(parts: Parts) -> None:
 
 def test_each_event_has_the_number_and_the_peer(heard_parts: Parts) -> None:
     connection = accept(heard_parts)
-    heard_parts.progress.opened(connection, "client", RUNNER)
+    heard_parts.progress.opened(connection, "client", here)
     heard_parts.progress.ended(connection)
     accepted, opened, finished = heard_parts.heard.events
     assert (accepted, opened) == (Accepted(1, PEER), Opened(1, "client"))
@@ -111,7 +115,6 @@ def test_a_request_without_an_entry_is_reported_nowhere(parts: Parts) -> None:
     assert parts.progress.accepted("request", PEER) is None
     before = parts.heard.names()
     progress = parts.progress
-    progress.opened(None, PEER, RUNNER)
     progress.failed(None, "request", ValueError())
     progress.deadline_missed(None, "idle_timeout")
     progress.handshake_started(None)
@@ -199,7 +202,7 @@ def test_an_accept_loop_that_may_wait_for_a_handshake_is_woken(parts: Parts, ste
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
     if step == "opened":  # without a handshake: a handler of a step of its own did it, say
-        parts.progress.opened(connection, PEER, RUNNER)
+        parts.progress.opened(connection, PEER, here)
     else:
         parts.progress.handshake_done(connection)
     assert (parts.control.handshakes, parts.woken) == (0, 1)

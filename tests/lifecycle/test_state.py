@@ -201,17 +201,6 @@ def test_draining(state: ServerState, draining: bool) -> None:
     assert life.draining is draining
 
 
-def test_it_wakes_for_room_only_a_loop_that_waits_for_room() -> None:
-    life = LifeCycle()
-    woken: list[bool] = []
-    life.wakeup().wake = lambda: woken.append(True)  # type: ignore[method-assign]
-    life.wake_if_gated()
-    assert woken == []
-    life.gated = True
-    life.wake_if_gated()
-    assert woken == [True]
-
-
 def test_it_asks_its_runner_who_serves() -> None:
     here = [1]
     life = LifeCycle(lambda: here[0])

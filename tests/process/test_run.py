@@ -1,4 +1,4 @@
-"""``run``: several servers, signals, and the end. Tests of signals use a separate process."""
+"""``run``: several servers, signals, and how it ends. Signals have a process of their own."""
 
 import signal
 import socket

@@ -16,8 +16,9 @@ from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.parts import NotedHooks, Parts
 from tests.scenes import LOOPBACK, Echo, Heard
 
+from everserve.combos import ThreadingTCPServer
 from everserve.concurrency.strategy import Order, Strategy, StrategyParts
-from everserve.events import BackedOff, Finished
+from everserve.events import BackedOff, Finished, Opened
 from everserve.lifecycle.state import ServerState
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.listener import Listener
@@ -68,6 +69,8 @@ class Turns(selectors.BaseSelector):
 class NotedStrategy(Strategy):
     """Notes the loop that it is attached to, and watches what a test gives it."""
 
+    attends = True
+
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
         self.callbacks: dict[int, Callable[[], object]] = {}
@@ -96,7 +99,7 @@ class NotedAcceptor:
         self.delay = 0.0
         self.taken = 0
 
-    def can_accept(self, hooks: Any) -> bool:
+    def can_accept(self) -> bool:
         return self.room
 
     def pause(self) -> float:
@@ -128,6 +131,7 @@ class LonePort:
         self.port = Port(
             self.hooks,
             listener=self.listener,
+            settings=self.parts.settings,
             acceptor=self.acceptor,
             strategy=self.strategy,
             life=self.life,
@@ -193,6 +197,14 @@ def test_it_sleeps_for_as_long_as_nothing_may_be_taken() -> None:
     run(turns, lone)
     assert turns.timeouts == [0.25, None, None]
     assert lone.acceptor.taken == 1
+
+
+def test_the_settings_are_read_after_each_wait() -> None:
+    lone = LonePort()
+    read: list[int] = []
+    lone.acceptor.take_many = lambda hooks: read.append(lone.parts.settings.readings)
+    run(Turns(request_waits, nothing, request_waits, ending(lone)), lone)
+    assert read == [1, 3]
 
 
 def test_one_loop_listens_for_many() -> None:
@@ -433,10 +445,10 @@ def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
 
 
 def test_without_room_the_next_waits_in_the_kernel(waits: Waits) -> None:
-    server = TCPServer(LOOPBACK, Echo)
-    server.max_connections = 0
-    with serving(server) as address:
-        waits.until(False)
+    server = ThreadingTCPServer(LOOPBACK, Echo)
+    server.max_connections = 1
+    with serving(server) as address, connect(address):
+        waits.until(True, False)
         with connect(address) as client:
             client.sendall(b"ping")
             server.max_connections = None
@@ -538,6 +550,18 @@ def test_handle_request_times_out(by: str) -> None:
         assert server.timed_out == 2
 
 
+def test_handle_request_takes_a_limit_as_it_is_now() -> None:
+    with TCPServer(LOOPBACK, Echo) as server:
+        other = threading.Event()
+        server.max_connections = 1
+        server._everserve.connections.add(other, "peer")
+        server._everserve.settings.read()
+        server.max_connections = None
+        thread = Background(server.handle_request)
+        assert ask(server.server_address) == b"ping"
+        thread.result()
+
+
 def test_a_wake_up_does_not_end_handle_request() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         server._everserve.life.wakeup()
@@ -559,13 +583,16 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
-    server = TCPServer(LOOPBACK, Echo)
-    server.max_connections = 0
-    with server.running() as address, connect(address) as client:
-        report = server.stop(0.02)
-        assert report.finished == 0
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
+    server.max_connections = 1
+    server.subscribe(heard)
+    with server.running() as address, connect(address):
+        heard.wait_for(Opened)
+        with connect(address) as client:
+            report = server.stop(0.02)
+            assert (report.finished, len(report.cut)) == (0, 1)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
 
 
 def test_a_drain_serves_no_more_than_the_backlog() -> None:

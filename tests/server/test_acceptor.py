@@ -25,8 +25,6 @@ class NotedFlow:
         self.most = BATCH
 
     def has_room(self) -> bool:
-        if isinstance(self.full, Exception):
-            raise self.full
         return not self.full
 
     def room(self, most: int) -> int:
@@ -40,10 +38,9 @@ class NotedFlow:
 
 
 class Batches(Listener):
-    def takes_batches(self, get_request: Any) -> bool:
-        return True
+    accepts_streams = True
 
-    def accepts_in_batches(self, get_request: Any) -> bool:
+    def takes_batches(self, get_request: Any) -> bool:
         return True
 
 
@@ -55,7 +52,11 @@ class Scene:
         self.parts.life.begin()
         self.flow: Any = NotedFlow()
         self.acceptor = Acceptor(
-            self.flow, self.parts.strategy, self.parts.life, self.parts.emitter
+            settings=self.parts.settings,
+            flow=self.flow,
+            strategy=self.parts.strategy,
+            life=self.parts.life,
+            emitter=self.parts.emitter,
         )
         self.acceptor.back_off = BackOff(lambda: 0.0)
 
@@ -76,6 +77,15 @@ def test_one_request_is_admitted(scene: Scene) -> None:
     hooks = NotedHooks(get_request=lambda: ("request", "peer"))
     assert scene.acceptor.take(hooks)
     assert scene.flow.admitted == [("request", "peer")]
+
+
+def test_the_settings_are_read_where_no_loop_has_read_them(scene: Scene) -> None:
+    hooks = NotedHooks(get_request=lambda: ("request", "peer"))
+    scene.acceptor.take(hooks)
+    assert scene.parts.settings.readings == 1
+    scene.acceptor.listener = Listener()
+    scene.acceptor.take(hooks)
+    assert scene.parts.settings.readings == 1
 
 
 def test_many_are_taken_until_none_is_left(scene: Scene) -> None:
@@ -152,7 +162,7 @@ def test_without_descriptors_it_backs_off(
         )
         scene.acceptor.listener = Batches()
     assert not scene.acceptor.take(hooks)
-    assert not scene.acceptor.can_accept(hooks)
+    assert not scene.acceptor.can_accept()
     assert scene.acceptor.pause() == BackOff.first
     (event,) = scene.parts.heard.of(BackedOff)
     assert event.error.errno == errno.EMFILE
@@ -161,7 +171,7 @@ def test_without_descriptors_it_backs_off(
 def test_an_accept_that_goes_well_ends_the_back_off(scene: Scene) -> None:
     scene.acceptor.back_off.fail()
     scene.acceptor.take(NotedHooks(get_request=lambda: ("request", "peer")))
-    assert scene.acceptor.can_accept(NotedHooks())
+    assert scene.acceptor.can_accept()
     assert scene.acceptor.pause() == 0.25  # that of the rate limit
 
 
@@ -176,7 +186,7 @@ def test_an_unusable_listener_ends_the_loop(scene: Scene) -> None:
 def test_a_connection_that_is_gone_is_nothing_to_report(scene: Scene) -> None:
     hooks = NotedHooks(get_request=fails(ConnectionAbortedError(errno.ECONNABORTED, "aborted")))
     assert not scene.acceptor.take(hooks)
-    assert scene.acceptor.can_accept(hooks)
+    assert scene.acceptor.can_accept()
     assert scene.parts.heard.events == []
     assert hooks.calls == ["get_request"]
 
@@ -196,17 +206,10 @@ def test_what_else_get_request_raises_goes_to_handle_error(scene: Scene) -> None
     assert notes == [(None, None, [note])]
 
 
-def test_a_limit_that_raises_is_as_good_as_no_room(scene: Scene) -> None:
-    scene.flow.full = ValueError("no number")
-    hooks = NotedHooks()
-    assert not scene.acceptor.can_accept(hooks)
-    assert hooks.calls == ["handle_error"]
-
-
 def test_while_there_is_no_room_the_loop_wants_to_be_woken(scene: Scene) -> None:
     scene.flow.full = True
-    assert not scene.acceptor.can_accept(NotedHooks())
+    assert not scene.acceptor.can_accept()
     assert scene.parts.life.gated
     scene.flow.full = False
-    assert scene.acceptor.can_accept(NotedHooks())
+    assert scene.acceptor.can_accept()
     assert not scene.parts.life.gated

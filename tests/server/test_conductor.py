@@ -23,6 +23,8 @@ from everserve.sockets.listening import SocketFile
 class NotedStrategy(Strategy):
     """Notes what a conductor has it do."""
 
+    attends = True
+
     def __init__(self, parts: Any) -> None:
         super().__init__(parts)
         self.calls: list[Any] = []
@@ -47,7 +49,7 @@ class NotedAcceptor:
 
     listener: Any = None
 
-    def can_accept(self, hooks: Any) -> bool:
+    def can_accept(self) -> bool:
         return True
 
     def pause(self) -> float:

@@ -120,6 +120,17 @@ def test_room_is_asked_for_only_where_the_rest_is_to_wait() -> None:
     assert flow.has_room()
 
 
+def test_settings_that_were_set_within_a_batch_count_from_the_next_request() -> None:
+    parts = Parts()
+    flow = flow_of(parts)
+    for look in (flow.has_room, lambda: flow.admit(NotedHooks(), Request(), "peer")):
+        look()
+        read = parts.settings.readings
+        parts.settings.changed = True
+        look()
+        assert parts.settings.readings == read + 1
+
+
 @pytest.mark.parametrize(
     ("settings", "room"),
     [
@@ -342,20 +353,21 @@ def test_start_tls_without_tls(flow: Flow) -> None:
 def test_the_stream_is_ended_unless_the_peer_has_reset_it(
     parts: Parts, flow: Flow, gone: bool
 ) -> None:
-    request, ended = Request(), []
+    ended: list[int] = []
+    request = SimpleNamespace(shutdown=ended.append)
     connection = parts.progress.accepted(request, "peer")
     assert connection is not None
     connection.gone = gone
     hooks = NotedHooks()
-    flow.shut_down(hooks, request, ended.append)
-    assert ended == ([] if gone else [request])
+    flow.shut_down(hooks, request, is_stream=True)
+    assert ended == ([] if gone else [socket.SHUT_WR])
     assert hooks.calls == ["close_request"]
     assert len(parts.connections) == 0
 
 
 def test_an_end_that_fails_does_not_hinder_the_close(flow: Flow) -> None:
     hooks = NotedHooks()
-    flow.shut_down(hooks, Request(), raising(OSError()))
+    flow.shut_down(hooks, SimpleNamespace(shutdown=raising(OSError())), is_stream=True)
     assert hooks.calls == ["close_request"]
 
 
@@ -369,13 +381,16 @@ def test_a_close_that_fails_ends_the_connection(parts: Parts, flow: Flow) -> Non
 
 def test_the_last_request_closes_a_listener_that_was_kept_for_it(parts: Parts, flow: Flow) -> None:
     parts.life.keeps_listener = True
-    hooks, first, second = NotedHooks(), Request(), Request()
+    hooks: Any = NotedHooks()
+    first, second = Request(), Request()
     for request in (first, second):
         parts.progress.accepted(request, "peer")
-    flow.close(hooks, first)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hooks.socket:
+        flow.close(hooks, first)
+        assert hooks.socket.fileno() != -1
+        flow.close(hooks, second)
+        assert hooks.socket.fileno() == -1
     assert hooks.calls == []
-    flow.close(hooks, second)
-    assert hooks.calls == ["server_close"]
     assert not parts.life.keeps_listener
 
 

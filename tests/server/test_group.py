@@ -270,6 +270,7 @@ def test_certificates_that_servers_share_are_read_once(
     with group_of(Echo, Echo, Echo, Echo) as group:
         for server, tls in zip(group.servers, (shared, other, None, shared), strict=True):
             vars(server)["tls"] = tls
+            server._everserve.settings.note_change()
         assert group.has_tls()
         group.reload_tls()
     assert read == [shared, other]

@@ -49,8 +49,8 @@ def test_one_that_is_no_socket_promises_nothing() -> None:
     with listener.serving():
         assert listener.timeout() is None
         assert not listener.accepts_connections
+        assert not listener.accepts_streams
         assert not listener.takes_batches(DEFAULT)
-        assert not listener.accepts_in_batches(DEFAULT)
     listener.close()
 
 
@@ -86,9 +86,8 @@ def test_connections_come_in_batches_unless_get_request_is_overridden(
     assert not listener.takes_batches(DEFAULT)  # it may block
     with listener.serving():
         assert listener.takes_batches(DEFAULT)
-        assert listener.accepts_in_batches(DEFAULT)
         assert not listener.takes_batches(OVERRIDDEN)
-        assert not listener.accepts_in_batches(OVERRIDDEN)
+    assert listener.accepts_streams
 
 
 @linux
@@ -111,7 +110,7 @@ def test_packets_with_connections_are_accepted_one_by_one() -> None:
         sock.setblocking(False)
         listener = StreamListener(sock)
         assert listener.takes_batches(DEFAULT)
-        assert not listener.accepts_in_batches(DEFAULT)
+        assert not listener.accepts_streams
 
 
 def test_datagrams_come_many_at_a_time_and_never_by_accept(datagram: socket.socket) -> None:
@@ -121,7 +120,7 @@ def test_datagrams_come_many_at_a_time_and_never_by_accept(datagram: socket.sock
         assert listener.timeout() is None
         assert listener.takes_batches(DEFAULT)
         assert not listener.takes_batches(OVERRIDDEN)
-        assert not listener.accepts_in_batches(DEFAULT)
+        assert not listener.accepts_streams
     datagram.settimeout(1.0)
     assert not listener.takes_batches(DEFAULT)
     listener.close()

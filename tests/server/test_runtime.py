@@ -23,6 +23,7 @@ from everserve.server.tcp import TCPServer
 
 class Slotted:
     _everserve = RuntimeSlot(Strategy)
+    coalesce_writes = False
 
 
 class Threaded(Slotted):
@@ -84,6 +85,7 @@ def test_what_a_handler_asks_of_it() -> None:
     assert not server._everserve.is_draining()
     assert not server._everserve.coalesces_writes()
     server.coalesce_writes = True
+    server._everserve.settings.note_change()
     server._everserve.settings.read()
     assert server._everserve.coalesces_writes()
     assert host_of_server(SimpleNamespace()) is None

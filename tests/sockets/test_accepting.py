@@ -84,21 +84,21 @@ def test_success_begins_anew() -> None:
     assert back_off.remaining() == pytest.approx(0.005)
 
 
-def test_it_is_told_once_a_second_with_the_failures_since() -> None:
+def test_it_is_reported_once_a_second_with_the_failures_since() -> None:
     clock = Clock()
     back_off = BackOff(clock)
     assert back_off.fail() == 0.005
-    assert back_off.told() == 1
+    assert back_off.reported() == 1
     for _ in range(3):
         clock.now += 0.25
         assert back_off.fail() is None
     clock.now += 0.25
     assert back_off.fail() is not None
-    assert back_off.told() == 4
-    assert back_off.told() == 0
+    assert back_off.reported() == 4
+    assert back_off.reported() == 0
 
 
-def test_it_is_told_once_a_second_even_if_an_accept_succeeds_between() -> None:
+def test_it_is_reported_once_a_second_even_if_an_accept_succeeds_between() -> None:
     back_off = BackOff(Clock())
     assert back_off.fail() is not None
     back_off.succeed()

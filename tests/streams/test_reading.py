@@ -46,9 +46,7 @@ def send_in_pieces(peer: socket.socket, pieces: list[bytes]) -> None:
     peer.shutdown(socket.SHUT_WR)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(
         st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\0", b"defghij"]), max_size=8).map(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from everserve.wire.proxy import ProxyHeader, SSLClient, SSLInfo, TLVType
@@ -19,9 +18,6 @@ AMAZON = bytes.fromhex(
     "0d0a0d0a000d0a515549540a 21 11 0054 ac1f0771 ac1f0a1f c8f2 0050 030004 e8d6892d"
     "ea0017 01 767063652d3038643262663135666163353030316339 040024"
 ) + bytes(36)
-
-steady = settings(derandomize=True, deadline=None, max_examples=100)
-"""The same examples in each run, however slow the machine."""
 
 
 def block(command: int, transport: int, rest: bytes, length: int | None = None) -> bytes:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.wire.headers import AMAZON, SIGNATURE, TCP4_LINE, block, headers, steady
+from tests.wire.headers import AMAZON, SIGNATURE, TCP4_LINE, block, headers
 
 from everserve.errors import ProxyHeaderError
 from everserve.wire import proxy
@@ -52,14 +52,12 @@ def outcome(pieces: list[bytes], decoder: ProxyDecoder) -> tuple[object, int]:
     return header, decoder.consumed
 
 
-@steady
 @given(headers, st.binary(max_size=20))
 def test_an_encoded_header_decodes_to_an_equal_one(header: ProxyHeader, surplus: bytes) -> None:
     data = encode(header)
     assert parse(data + surplus, version=header.version) == (header, len(data))
 
 
-@steady
 @given(headers)
 def test_a_checksum_and_padding_come_after_the_other_tlvs(header: ProxyHeader) -> None:
     if header.version == 2 and header.transport.family:
@@ -69,7 +67,6 @@ def test_a_checksum_and_padding_come_after_the_other_tlvs(header: ProxyHeader) -
         assert read.tlvs[: len(header.tlvs)] == header.tlvs
 
 
-@steady
 @given(st.one_of(garbage, headers.map(encode)), st.binary(max_size=20), st.data())
 def test_any_split_gives_the_same_result(data: bytes, surplus: bytes, draw: st.DataObject) -> None:
     data += surplus
@@ -81,7 +78,6 @@ def test_any_split_gives_the_same_result(data: bytes, surplus: bytes, draw: st.D
     assert outcome([bytes([byte]) for byte in data], ProxyDecoder()) == whole
 
 
-@steady
 @example(b"P\0", 1)
 @example(SIGNATURE, 2)
 @given(garbage, st.sampled_from([None, 1, 2]))
@@ -114,7 +110,6 @@ def test_a_datagram_with_an_incomplete_header_is_refused(data: bytes) -> None:
             parse(data[:length])
 
 
-@steady
 @given(headers, st.booleans())
 def test_a_reader_of_needed_bytes_reads_none_of_the_next_protocol(
     header: ProxyHeader, is_known: bool

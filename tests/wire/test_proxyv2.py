@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.wire.headers import AMAZON, SIGNATURE, TCP4_ENDS, block, relayed, steady, tlv
+from tests.wire.headers import AMAZON, SIGNATURE, TCP4_ENDS, block, relayed, tlv
 
 from everserve.errors import ProxyHeaderError
 from everserve.wire.proxy import (
@@ -160,7 +160,6 @@ def is_taken(data: bytes) -> bool:
         return False
 
 
-@steady
 @given(relayed, st.data())
 def test_a_wrong_byte_in_an_address_or_a_value_is_detected(
     header: ProxyHeader, draw: st.DataObject

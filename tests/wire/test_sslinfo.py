@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import given
-from tests.wire.headers import ssl, steady, tlv
+from tests.wire.headers import ssl, tlv
 
 from everserve.errors import ProxyHeaderError
 from everserve.wire.sslinfo import SSLClient, SSLInfo
@@ -69,7 +69,6 @@ def test_verified_needs_a_certificate(
     assert info.encode()[0] == client
 
 
-@steady
 @given(ssl)
 def test_an_encoded_value_decodes_to_an_equal_one(info: SSLInfo) -> None:
     assert SSLInfo.decode(info.encode()) == info

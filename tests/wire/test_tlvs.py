@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import given
-from tests.wire.headers import steady, tlvs
+from tests.wire.headers import tlvs
 
 from everserve.errors import ProxyHeaderError
 from everserve.wire.tlvs import (
@@ -34,7 +34,6 @@ def test_vectors_are_split_and_joined(data: bytes, vectors: tuple[TLV, ...]) -> 
     assert join(vectors) == data
 
 
-@steady
 @given(tlvs)
 def test_what_was_joined_splits_the_same(vectors: list[TLV]) -> None:
     assert split(join(vectors)) == tuple(vectors)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from everserve.admission.access import AccessRules
 from everserve.admission.limits import PeerCounter, TokenBucket
@@ -24,13 +24,16 @@ __all__ = [
     "AdmissionLimits",
     "Overload",
     "OverloadPolicy",
+    "Policy",
     "duplicate_of",
     "reset",
     "send_and_leave",
 ]
 
-POLICIES = ("wait", "refuse", "reset", "shed-idle")
+Policy: TypeAlias = Literal["wait", "refuse", "reset", "shed-idle"]
 """What to do with a connection above a limit."""
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: socket(7)
 
@@ -47,7 +50,10 @@ class OverloadPolicy:
 
 
 Overload: TypeAlias = str | OverloadPolicy
-"""One of ``POLICIES``, or an ``OverloadPolicy``."""
+"""A ``Policy``, or an ``OverloadPolicy``.
+
+Not ``Policy`` here: of a word that a subclass sets, mypy would infer that no other may follow.
+"""
 
 
 class AdmissionLimits(Protocol):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from everserve.concurrency.strategy import Strategy, StrategyParts
 from everserve.concurrency.workers import WorkerPool
 from everserve.lifecycle.connection import Connection
+from everserve.settings import Settings
 
 __all__ = ["PoolStrategy"]
 
@@ -26,6 +27,7 @@ class PoolStrategy(Strategy):
         super().__init__(parts)
         self._pool: WorkerPool | None = None
         self._process = 0
+        self._made_for: Settings | None = None
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Pass the request to a worker. Raises ``RuntimeError`` if the system has no thread at all."""
@@ -50,12 +52,15 @@ class PoolStrategy(Strategy):
             self._pool.close(wait=wait)
 
     def _workers(self) -> WorkerPool:
-        """The pool, resized to the current settings."""
-        settings = self._settings.values
+        """The pool, as large as the settings say now; threads do not fork with their process."""
+        settings, pool = self._settings.values, self._pool
+        is_own = self._process == os.getpid()
+        if pool is not None and settings is self._made_for and is_own and not pool.closed:
+            return pool
+        self._made_for = settings
         size = settings.max_workers
         limit = size if settings.max_connections is None else settings.max_connections
-        pool = self._pool
-        if pool is None or pool.closed or self._process != os.getpid():  # threads do not fork
+        if pool is None or pool.closed or not is_own:
             self._process = os.getpid()
             self._pool = pool = WorkerPool(
                 size,

@@ -6,7 +6,7 @@ It stands beside the sockets, for what cannot use one: files, name resolution, d
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from everserve.fibers import engines
 
@@ -17,9 +17,10 @@ OFFLOAD_THREADS: Final = (
 )
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
-def offload(function: Callable[..., T], /, *arguments: Any) -> T:
+def offload(function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> T:
     """Run `function(*arguments)` in a thread, park meanwhile, and return what it returns.
 
     Raises what it raises. If the fiber is killed meanwhile, the call goes on to its end, because a
@@ -29,7 +30,8 @@ def offload(function: Callable[..., T], /, *arguments: Any) -> T:
     fiber = engines.current()
     if fiber is None:
         return function(*arguments)
-    future = _pool_of(fiber.hub).submit(contextvars.copy_context().run, function, *arguments)
+    run: Callable[..., T] = contextvars.copy_context().run
+    future = _pool_of(fiber.hub).submit(run, function, *arguments)
     future.add_done_callback(lambda _done: fiber.wake())
     try:
         while not future.done():

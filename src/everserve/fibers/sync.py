@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple
 
 from everserve.errors import FiberTimeout, HubError
 from everserve.fibers import engines
@@ -20,9 +20,10 @@ from everserve.fibers.waiters import Waiter, WaitQueue, wait_until
 __all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
-def spawn(function: Callable[..., object], /, *arguments: Any) -> engines.Fiber:
+def spawn(function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> engines.Fiber:
     """Run `function(*arguments)` as a fiber of the hub that runs in this thread."""
     fiber = engines.current()
     hub = engines.turning_hub() if fiber is None else fiber.hub

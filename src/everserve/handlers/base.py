@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from everserve.admission.cancellation import CancelReason
 from everserve.admission.peer import Peer
@@ -51,10 +51,15 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
 
     _everserve = ContextSlot()
 
+    request: RequestT
+    client_address: Any
+    server: ServerT
+
     if not TYPE_CHECKING:
 
-        def __class_getitem__(cls, parameters: Any) -> type[Self]:
-            return cls
+        def __class_getitem__(cls, parameters: Any) -> Any:
+            further = getattr(super(), "__class_getitem__", None)
+            return cls if further is None else further(parameters)
 
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request

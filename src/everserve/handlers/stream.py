@@ -7,7 +7,7 @@ from io import BufferedIOBase
 from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
-from everserve.reading import DefaultInt
+from everserve.reading import DefaultInt, attribute_of
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
@@ -78,7 +78,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
     connection = handler.connection
     if handler.rbufsize and isinstance(connection, socket.socket):
-        max_line = handler.max_line
+        max_line = attribute_of(handler, "max_line")
         handler.rfile, handler.wfile = open_stream(
             connection,
             wbufsize=handler.wbufsize,
@@ -95,8 +95,8 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
 
 
 def _coalesces(handler: StreamRequestHandler[Any, Any]) -> bool:
-    """The handler's setting, or else the server's. A ``wbufsize`` that the program sets comes first."""
-    own = handler.coalesce_writes
+    """As the handler says, or else the server; a program that sets ``wbufsize`` means it."""
+    own = attribute_of(handler, "coalesce_writes")
     if type(own) is bool:
         return own
     return handler.wbufsize is _EACH_WRITE and handler._everserve.coalesces_writes()

@@ -67,7 +67,12 @@ class ConnectionTable:
             if stale is not None:
                 lost(stale)
         self._by_request[place] = connection
-        connection.reference = self._refer(connection, request, lost)
+        try:
+            connection.reference = weakref.ref(request, partial(self._died, connection, lost))
+        except (
+            TypeError
+        ):  # a tuple (a datagram): it owns no descriptor that would have to be closed
+            connection.reference = partial(_same, request)
         return connection
 
     def replace(
@@ -75,20 +80,7 @@ class ConnectionTable:
     ) -> None:
         """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
-        connection.reference = self._refer(connection, request, lost)
-
-    def _refer(
-        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
-    ) -> Callable[[], Any]:
-        """A function that returns ``request``, and keeps it alive only where that cannot be avoided.
-
-        When a program drops its socket, the socket must close. A tuple (a datagram) has no weak
-        references, and owns no descriptor.
-        """
-        try:
-            return weakref.ref(request, partial(self._died, connection, lost))
-        except TypeError:
-            return lambda: request
+        connection.reference = weakref.ref(request, partial(self._died, connection, lost))
 
     def _died(
         self, connection: Connection, lost: Callable[[Connection], object], _: object
@@ -184,6 +176,10 @@ class ConnectionTable:
         for connection in self.view:
             if connection.key is not None and _is_closed(connection.request, connection.key):
                 self.remove(connection)
+
+
+def _same(request: Any) -> Any:
+    return request
 
 
 def _is_closed(request: Any, descriptor: int) -> bool:

@@ -2,7 +2,7 @@
 
 import socket
 
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import ConnectionState
 from everserve.lifecycle.state import ServerState
 from everserve.server.base import BaseServer
 from everserve.server.group import ServerGroup
@@ -12,7 +12,6 @@ from everserve.server.udp import UDPServer
 
 __all__ = [
     "BaseServer",
-    "Connection",
     "ConnectionState",
     "ServerGroup",
     "ServerState",

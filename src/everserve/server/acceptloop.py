@@ -51,6 +51,7 @@ class Port:
         self.is_listened_to = False
         self.is_ready = False
         self.is_retired = False
+        self.is_serviced = False  # a program's own ``service_actions`` is to be called
         self._left_to_drain: int | None = None
 
     def wants_request(self, *, asked: bool) -> bool:
@@ -90,17 +91,14 @@ class Port:
 
     def needs_service(self) -> bool:
         """True if something is to be done regularly even while no request comes."""
-        if not is_default(self.hooks.service_actions):
-            return True
-        return self.strategy.attends and self.strategy.needs_attention()
+        self.is_serviced = not is_default(self.hooks.service_actions)
+        return self.is_serviced or (self.strategy.attends and self.strategy.needs_attention())
 
     def is_over(self) -> bool:
         """True when the loop need not look at it any more; a stop drains the backlog first.
 
         What waits now is served, not what comes for ever, and not after the deadline.
         """
-        if self.life.accepting:
-            return False
         stop = self.life.stop
         if stop is None or stop.report is not None:
             return True
@@ -167,17 +165,22 @@ class AcceptLoop:
                 if port.life.accepting:
                     if port.strategy.attends:
                         port.attend()
-                    port.hooks.service_actions()
+                    if port.is_serviced:
+                        port.hooks.service_actions()
 
     def _go_on(self, on_retired: Callable[[Port], object]) -> bool:
         """Retire the ports that are over; false when none is left."""
         left = False
         for port in self._ports:
-            if not port.is_retired and port.is_over():
-                port.is_retired = True
-                self._unlisten(port)
-                on_retired(port)
-            left = left or not port.is_retired
+            if port.life.accepting:
+                left = True
+            elif not port.is_retired:
+                if port.is_over():
+                    port.is_retired = True
+                    self._unlisten(port)
+                    on_retired(port)
+                else:
+                    left = True
         return left
 
     def turn(self, deadline: float | None) -> bool:
@@ -189,6 +192,7 @@ class AcceptLoop:
         before = port.life.stop
         port.attend()
         while port.life.stop is before:
+            port.settings.read()  # a wake-up may say that a limit was changed
             self._wait(None if deadline is None else max(0.0, deadline - monotonic()), asked=True)
             if port.is_ready:
                 port.hooks._handle_request_noblock()

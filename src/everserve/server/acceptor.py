@@ -42,6 +42,12 @@ class Acceptor:
         self._emitter = emitter
         self.back_off = BackOff()
         self.listener: Listener | None = None
+        self._is_overridden = False
+
+    def begin(self, hooks: Hooks, listener: Listener) -> None:
+        """Note the listener of a run."""
+        self.listener = listener
+        self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:
         """False where the next request is to wait in the kernel's queue."""
@@ -59,25 +65,27 @@ class Acceptor:
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
-        take, accept_many = hooks._handle_request_noblock, self._strategy.accept_many
-        listener = self._listener(hooks)
+        listener, take = self._listener(hooks), self._take_one
+        if self._is_overridden:
+            take = _take_by_hook
+        elif self._strategy.accept_many is not None and listener.accepts_streams:
+            take = self._take_batch
         if not listener.takes_batches(hooks.get_request):
-            take()
+            hooks._handle_request_noblock()
             return
-        if not (listener.accepts_streams and is_default(take)):
-            accept_many = None
         for _ in range(BATCH):
-            taken = take() if accept_many is None else self._take_batch(hooks, accept_many)
-            if not taken or not self._life.taking or not self.can_accept():
+            if not take(hooks) or not self._life.taking or not self.can_accept():
                 return
 
     def take(self, hooks: Hooks) -> bool:
         """Take one request that is known to wait, or a batch, and admit it. False if none was there."""
         if self.listener is None:  # no loop runs that has read them
             self._settings.read()
-        accept_many = self._strategy.accept_many
-        if accept_many is not None and self._accepts_in_batches(hooks):
-            return self._take_batch(hooks, accept_many)
+        if self._strategy.accept_many is not None and self._accepts_in_batches(hooks):
+            return self._take_batch(hooks)
+        return self._take_one(hooks)
+
+    def _take_one(self, hooks: Hooks) -> bool:
         try:
             request, client_address = hooks.get_request()
         except OSError as error:
@@ -94,7 +102,8 @@ class Acceptor:
         listener = self._listener(hooks)
         return listener.accepts_streams and listener.takes_batches(hooks.get_request)
 
-    def _take_batch(self, hooks: Hooks, accept_many: Any) -> bool:
+    def _take_batch(self, hooks: Hooks) -> bool:
+        accept_many: Any = self._strategy.accept_many
         try:
             accepted = accept_many(hooks.fileno(), self._flow.room(BATCH))
         except OSError as error:
@@ -123,3 +132,8 @@ class Acceptor:
         self.back_off.fail()
         error.add_note(f"raised by {what}, before there was a request")
         hooks.handle_error(None, None)
+
+
+def _take_by_hook(hooks: Hooks) -> bool:
+    """As a program does that has overridden the standard library's own hook."""
+    return bool(hooks._handle_request_noblock())

@@ -94,7 +94,6 @@ class BaseServer(Served):
     min_receive_rate: float | None = None
     coalesce_writes: bool = False
 
-    server_address: Any
     RequestHandlerClass: Callable[..., Any]
 
     def __init__(self, server_address: Any, RequestHandlerClass: Callable[..., Any]) -> None:

@@ -147,12 +147,14 @@ class Conductor:
         event = _shut_down_event(hooks)
         if event is not None:
             event.clear()
+        self._settings.note_change()  # a run begins with the settings as they are
         self._watch_certificates()
         return True
 
     def enter(self, hooks: Hooks, stack: ExitStack) -> Port:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
-        self._acceptor.listener = listener = listener_of(hooks)
+        listener = listener_of(hooks)
+        self._acceptor.begin(hooks, listener)
         stack.enter_context(listener.serving())
         return self._port(hooks)
 

@@ -65,10 +65,13 @@ class Flow:
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
-        settings = self._settings.values
+        reader = self._settings
+        settings = reader.read() if reader.changed else reader.values
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
-        return not self._is_full() and self._control.has_room(settings)
+        if self._is_full():
+            return False
+        return not settings.may_wait or self._control.has_room(settings)
 
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
@@ -97,11 +100,12 @@ class Flow:
 
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Admit a request that was accepted, or refuse it; an error costs that request alone."""
-        settings = self._settings.values
+        reader = self._settings
+        settings = reader.read() if reader.changed else reader.values  # also within a batch
         connection = None
         try:
             violations: list[str] = []
-            if settings.has_limits or self._strategy.is_bounded:  # before it is counted itself
+            if settings.has_limits or settings.overload != "wait":  # before it is counted itself
                 violations = self._control.violations(settings, client_address, self._is_full)
             connection = self._progress.accepted(request, client_address)
             for violation in violations:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
-from everserve.server.conductor import serve_together
+from everserve.server.conductor import Conductor, serve_together
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport, sum_of
@@ -28,7 +28,9 @@ class ServerGroup(Generic[ServerT]):
 
     def __init__(self, servers: Sequence[ServerT]) -> None:
         self.servers: tuple[ServerT, ...] = tuple(servers)
-        self._members = [(server._everserve.conductor, server) for server in self.servers]
+        self._members: list[tuple[Conductor, Any]] = [
+            (server._everserve.conductor, server) for server in self.servers
+        ]
 
     @property
     def addresses(self) -> tuple[Any, ...]:
@@ -57,7 +59,9 @@ class ServerGroup(Generic[ServerT]):
         )
 
     @contextmanager
-    def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
+    def running(
+        self, *, grace: float = 5.0, poll_interval: float = 0.5
+    ) -> Iterator[tuple[Any, ...]]:
         """Serve in a background thread while the block runs; the block gets the ``addresses``."""
         lives = [conductor.life for conductor, _ in self._members]
         name = f"ServerGroup {', '.join(map(repr, self.addresses))}"
@@ -94,7 +98,7 @@ class ServerGroup(Generic[ServerT]):
 
     def server_close(self) -> None:
         """Close all servers."""
-        for server in self.servers:
+        for _, server in self._members:
             server.server_close()
 
     def __enter__(self) -> Self:

@@ -1,14 +1,15 @@
 """What every server of everserve offers its caller: serve, stop, suspend, look, subscribe.
 
 ``BaseServer`` has it, and so has each mix-in: under one of them a server of the standard library is
-served by the same parts.
+served by the same parts. What passes ``self`` on as the hooks takes it as ``Any``: the server behind a
+mix-in has them, and a base class that declared them would be abstract to type checkers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import TLSConfigError
@@ -21,11 +22,6 @@ from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
 from everserve.settings import NAMES
-
-if TYPE_CHECKING:
-    from everserve.server.hooks import Hooks as _Base
-else:
-    _Base = object
 
 __all__ = ["Served", "serving_in_background"]
 
@@ -41,8 +37,10 @@ def _set_shutdown_request(self: Any, requested: bool) -> None:
     self._everserve.life.shutdown_requested = requested
 
 
-class Served(_Base):
+class Served:
     """The methods and readings of a server that runs. See ``BaseServer``."""
+
+    server_address: Any
 
     _everserve = RuntimeSlot(Strategy)
     # Programs set it to end the loop from within a handler.
@@ -56,7 +54,7 @@ class Served(_Base):
 
     # -- serving -------------------------------------------------------------------------------
 
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
+    def serve_forever(self: Any, poll_interval: float = 0.5) -> None:
         """Handle requests until ``shutdown()`` or ``stop()``.
 
         ``poll_interval`` (seconds) is how often ``service_actions`` runs on an idle server, where it
@@ -75,7 +73,7 @@ class Served(_Base):
         """
         self._everserve.conductor.shutdown()
 
-    def handle_request(self) -> None:
+    def handle_request(self: Any) -> None:
         """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
 
         A timeout of the listening socket counts too, if it is shorter.
@@ -83,9 +81,10 @@ class Served(_Base):
         self._everserve.conductor.handle_request(self)
 
     @default_hook
-    def _handle_request_noblock(self) -> bool:
+    def _handle_request_noblock(self: Any) -> bool:
         """Take one request, which is known to wait, and see it on its way. False if none was there."""
-        return self._everserve.acceptor.take(self)
+        taken: bool = self._everserve.acceptor.take(self)
+        return taken
 
     # -- the life cycle ------------------------------------------------------------------------
 
@@ -117,7 +116,7 @@ class Served(_Base):
         """Accept again after ``suspend()``."""
         self._everserve.life.suspend(False)
 
-    def stop(self, grace: float = 5.0) -> StopReport:
+    def stop(self: Any, grace: float = 5.0) -> StopReport:
         """Stop for good, from anywhere, and report how it went.
 
         What waits in the backlog is still served, the listener closes, requests in progress have
@@ -128,7 +127,8 @@ class Served(_Base):
         ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
         Ends with ``server_close()``.
         """
-        return self._everserve.conductor.stop(self, grace)
+        report: StopReport = self._everserve.conductor.stop(self, grace)
+        return report
 
     @contextmanager
     def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from everserve.reading import DefaultInt
+from everserve.reading import DefaultInt, attribute_of
 from everserve.server.base import BaseServer
 from everserve.server.hooks import default_hook
 from everserve.sockets.listening import bind_internet, family_for
@@ -55,7 +55,9 @@ class TCPServer(BaseServer):
         """Make the socket; bind and listen too unless ``bind_and_activate`` is false."""
         BaseServer.__init__(self, server_address, RequestHandlerClass)
         if self.address_family is _FOLLOWS_ADDRESS:
-            self.address_family = family_for(server_address, dual_stack=self.dual_stack is True)
+            self.address_family = family_for(
+                server_address, dual_stack=attribute_of(self, "dual_stack") is True
+            )
         self.socket = socket.socket(self.address_family, self.socket_type)
         if bind_and_activate:
             try:
@@ -72,13 +74,14 @@ class TCPServer(BaseServer):
             self.server_address,
             reuse_address=self.allow_reuse_address,
             reuse_port=self.allow_reuse_port,
-            dual_stack=self.dual_stack is True,
+            dual_stack=attribute_of(self, "dual_stack") is True,
         )
         self.server_address = self.socket.getsockname()
 
     def server_activate(self) -> None:
         """Listen."""
-        if self.disable_nagle_algorithm is True and self.socket.family != socket.AF_UNIX:
+        no_delay = attribute_of(self, "disable_nagle_algorithm") is True
+        if no_delay and self.socket.family != socket.AF_UNIX:
             # Accepted sockets inherit it: no system call for each connection.
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.socket.listen(self.request_queue_size)

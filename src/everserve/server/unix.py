@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from everserve.reading import attribute_of
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 from everserve.sockets.listening import SocketFile, is_filesystem_path, naming
@@ -30,8 +31,8 @@ class _OnSocketFile(_Base):
         """Bind the socket to the path ``server_address``."""
         address = self.server_address
         if is_filesystem_path(address):
-            mode = self.socket_mode if type(self.socket_mode) is int else None
-            file = SocketFile.bind(self.socket, address, mode=mode)
+            mode = attribute_of(self, "socket_mode")
+            file = SocketFile.bind(self.socket, address, mode=mode if type(mode) is int else None)
             self._everserve.conductor.socket_file = file
         else:
             with naming(address):

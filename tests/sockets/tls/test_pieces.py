@@ -139,7 +139,7 @@ def test_recv_times_out(pair: Pair) -> None:
     assert server.recv(1) == b"x"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.integers(1, 40_000), max_size=6),
     st.lists(st.integers(1, 40_000), max_size=12),

@@ -27,7 +27,7 @@ ALL = 1 << 30
 GARBAGE = b"\x17\x03\x03\x00\x20" + b"j" * 32
 """A record that was not encrypted with the keys."""
 
-PLENTY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+PLENTY = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 class Peer:
