@@ -126,7 +126,9 @@ SIGNATURES = [
 
 
 @pytest.mark.parametrize(("name", "method", "theirs"), SIGNATURES)
-def test_methods_take_what_the_standard_ones_take(name: str, method: str, theirs: Any) -> None:
+def test_methods_accept_the_arguments_of_the_standard_ones(
+    name: str, method: str, theirs: Any
+) -> None:
     expected = inspect.signature(theirs).parameters.values()
     ours = inspect.signature(getattr(getattr(everserve, name), method)).parameters
     positional = [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD]

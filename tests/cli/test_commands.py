@@ -54,7 +54,7 @@ def port_of(line: str) -> int:
     return int(found[1])
 
 
-def test_it_serves_says_where_and_drains() -> None:
+def test_it_serves_prints_its_address_and_drains() -> None:
     with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, said):
         port = port_of(said[0])
         assert said[0] == (
@@ -76,7 +76,7 @@ def test_it_serves_says_where_and_drains() -> None:
         assert (process.returncode, errors) == (0, "")
 
 
-def test_a_second_signal_cuts_and_says_whom() -> None:
+def test_a_second_signal_cuts_and_lists_the_connections() -> None:
     with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, said):
         with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
             client.sendall(b"hello\n")
@@ -160,7 +160,7 @@ def test_bad_usage_is_one_line_and_status_2(arguments: list[str], words: str) ->
     assert done.stderr.count("\n") == 1
 
 
-def test_what_the_system_refuses_is_one_line_and_status_1(tmp_path: Path) -> None:
+def test_an_error_of_the_system_is_one_line_and_status_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cases = {
@@ -185,7 +185,7 @@ def test_no_permission(tmp_path: Path) -> None:
     assert "no permission" in done.stderr
 
 
-def test_without_click_it_says_what_to_install() -> None:
+def test_without_click_it_names_the_package_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; import everserve.cli; everserve.cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
@@ -205,7 +205,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 def ask_securely(port: int, certificates: Certificates) -> tuple[bytes, str]:
-    """The answer, and the serial number of the certificate that was shown."""
+    """The answer, and the serial number of the server's certificate."""
     context = certificates.client_context()
     with socket.create_connection(("127.0.0.1", port)) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as client:
@@ -233,7 +233,7 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
         assert process.stdout is not None
         assert "SIGHUP: reloading certificates" in process.stdout.readline()
         while (serial := ask_securely(port, certificates)[1]) == first:
-            pass  # the signal was told before it was obeyed
+            pass  # the line is printed before the reload
         assert serial != first
         process.send_signal(signal.SIGTERM)
         assert process.wait(50) == 0
@@ -258,7 +258,7 @@ def test_a_proxy_in_front() -> None:
             assert client.recv(100) == b"HELLO\n"
 
 
-def test_with_starttls_it_says_that_it_listens_in_clear(certificates: Certificates) -> None:
+def test_with_starttls_its_address_is_that_of_cleartext(certificates: Certificates) -> None:
     cert, key = map(str, certificates.server)
     options = ["--tls-cert", cert, "--tls-key", key, "--no-implicit-tls"]
     with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
@@ -296,7 +296,7 @@ def test_a_deadline_from_the_environment() -> None:
         (["--bind", "udp://127.0.0.1:0", "--idle-timeout", "5"], "idle_timeout has no meaning for"),
     ],
 )
-def test_bad_usage_of_what_is_for_the_internet(arguments: list[str], words: str) -> None:
+def test_bad_usage_of_options_for_the_internet(arguments: list[str], words: str) -> None:
     done = everserve("run", UPPER, *arguments)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr

@@ -177,7 +177,7 @@ def test_access_changed_on_a_running_server(besiege: Besiege, strategy: Strategy
     siege.server.access = None
 
 
-def test_verify_request_goes_on_working(besiege: Besiege, strategy: Strategy) -> None:
+def test_verify_request_still_works(besiege: Besiege, strategy: Strategy) -> None:
     siege = besiege(access=everserve.AccessRules(allow=["127.0.0.0/8"]))
     siege.server.verify_request = lambda *_: False
     siege.attack("scan", count=FLOOD, how="end")
