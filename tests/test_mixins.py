@@ -303,9 +303,7 @@ def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
     heard.wait_for(Finished, 2)
     server.shutdown()
     thread.result()
-    for (
-        worker
-    ) in threading.enumerate():  # a request's thread references the server until its last step
+    for worker in threading.enumerate():  # a request's thread has the server until its last step
         if "process_request_thread" in worker.name:
             worker.join(LIMIT)
     return server.server_address, weakref.ref(server)

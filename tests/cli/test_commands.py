@@ -41,9 +41,9 @@ def serving(
         env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
     ) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(lines + 1)]
+        output = [process.stdout.readline() for _ in range(lines + 1)]
         try:
-            yield process, said
+            yield process, output
         finally:
             process.kill()
 
@@ -55,12 +55,12 @@ def port_of(line: str) -> int:
 
 
 def test_it_serves_prints_its_address_and_drains() -> None:
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, said):
-        port = port_of(said[0])
-        assert said[0] == (
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, output):
+        port = port_of(output[0])
+        assert output[0] == (
             f"everserve: listening on tcp://127.0.0.1:{port}; talk to it: nc 127.0.0.1 {port}\n"
         )
-        assert said[1] == f"everserve: process {process.pid}; press Ctrl-C to stop\n"
+        assert output[1] == f"everserve: process {process.pid}; press Ctrl-C to stop\n"
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"hello\n")
             assert client.recv(100) == b"HELLO\n"
@@ -77,8 +77,8 @@ def test_it_serves_prints_its_address_and_drains() -> None:
 
 
 def test_a_second_signal_cuts_and_lists_the_connections() -> None:
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             client.sendall(b"hello\n")
             assert client.recv(100) == b"HELLO\n"
             process.send_signal(signal.SIGINT)
@@ -96,11 +96,11 @@ def test_several_addresses_of_any_kind(tmp_path: Path) -> None:
     abstract = f"unix:@everserve-test-{os.getpid()}"
     binds = ["tcp://[::1]:0", f"unix:{path}", abstract, "tcp://*:0"]
     arguments = [word for bind in binds for word in ("--bind", bind)]
-    with serving(UPPER, *arguments, lines=4) as (process, said):
-        assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", said[0])
-        assert said[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
-        assert said[2].endswith(f"on {abstract}\n")
-        assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", said[3])
+    with serving(UPPER, *arguments, lines=4) as (process, output):
+        assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", output[0])
+        assert output[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
+        assert output[2].endswith(f"on {abstract}\n")
+        assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", output[3])
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"hello\n")
@@ -117,10 +117,10 @@ def test_options_by_environment() -> None:
         EVERSERVE_CONCURRENCY="serial",
         EVERSERVE_LOG_LEVEL="info",
         EVERSERVE_LOG_FORMAT="json",
-    ) as (process, said):
-        assert "nc -u 127.0.0.1" in said[0]
+    ) as (process, output):
+        assert "nc -u 127.0.0.1" in output[0]
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.sendto(b"hello", ("127.0.0.1", port_of(said[0])))
+            client.sendto(b"hello", ("127.0.0.1", port_of(output[0])))
             assert client.recv(100) == b"HELLO"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
@@ -224,8 +224,8 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
 
     install(certificates.server)
     tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-alpn", "one,two")
-    with serving(UPPER, "--bind", "tls://127.0.0.1:0", *tls) as (process, said):
-        port = port_of(said[0])
+    with serving(UPPER, "--bind", "tls://127.0.0.1:0", *tls) as (process, output):
+        port = port_of(output[0])
         answer, first = ask_securely(port, certificates)
         assert answer == b"HELLO\n"
         install(certificates.renewed)
@@ -241,9 +241,9 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
 
 def test_limits_and_access_from_the_command_line() -> None:
     options = ("--access", "deny 127.0.0.0/8", "--log-level", "info")
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, output):
         with suppress(ConnectionResetError):
-            with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+            with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
                 assert client.recv(100) == b""
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=50)
@@ -252,8 +252,8 @@ def test_limits_and_access_from_the_command_line() -> None:
 
 def test_a_proxy_in_front() -> None:
     options = ("--proxy-protocol", "--trusted-proxies", "127.0.0.0/8,::1", "--max-handshakes", "9")
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nhello\n")
             assert client.recv(100) == b"HELLO\n"
 
@@ -261,8 +261,8 @@ def test_a_proxy_in_front() -> None:
 def test_with_starttls_its_address_is_that_of_cleartext(certificates: Certificates) -> None:
     cert, key = map(str, certificates.server)
     options = ["--tls-cert", cert, "--tls-key", key, "--no-implicit-tls"]
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
-        assert said[0].startswith("everserve: listening on tcp://127.0.0.1:")
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, output):
+        assert output[0].startswith("everserve: listening on tcp://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=50)
     done = everserve("run", UPPER, "--bind", "tls://127.0.0.1:0", *options)
@@ -273,8 +273,8 @@ def test_with_starttls_its_address_is_that_of_cleartext(certificates: Certificat
 def test_a_deadline_from_the_environment() -> None:
     with serving(
         UPPER, "--bind", "tcp://127.0.0.1:0", "--log-level", "info", EVERSERVE_IDLE_TIMEOUT="0.1"
-    ) as (process, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+    ) as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             assert client.recv(100) == b""
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=50)

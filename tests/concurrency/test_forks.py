@@ -451,7 +451,7 @@ def test_the_idle_connection_is_shed() -> None:
         for client in (first, second):
             exchange(client)
         one, other = server.connections
-        while quiet(other) <= quiet(one):  # until the kernel says that the second is idle longer
+        while quiet(other) <= quiet(one):  # until the kernel reports that the second is idle longer
             exchange(first)
         with connect(address) as third:
             third.sendall(b"line\n")

@@ -219,7 +219,7 @@ def test_a_child_reports_the_end_of_a_handshake(parts: Parts) -> None:
 def test_an_end_is_no_longer_counted(parts: Parts) -> None:
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
-    connection.peer = "who the proxy says"
+    connection.peer = "the proxy's client"
     parts.progress.ended(connection)
     assert (parts.control.handshakes, len(parts.control.peers)) == (0, 0)
 

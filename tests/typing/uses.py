@@ -1,4 +1,4 @@
-"""What a user writes, and what a type checker is to say to it: `# expect: error`, or the type revealed.
+"""Uses of everserve, with the result expected of a type checker: `# expect: error`, or the type.
 
 It is read by type checkers alone, never run.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Counting(everserve.ThreadingTCPServer):
-    """A server with an attribute of its own, and some options."""
+    """A server with its own attribute, and some options."""
 
     allow_reuse_address = True
     request_queue_size = 5
