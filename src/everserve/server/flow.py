@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from contextvars import copy_context
 from typing import Any
 
 from everserve.admission.context import Refusal, RequestContext
@@ -119,6 +120,7 @@ class Flow:
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
             else:
+                self._control.give_back(settings)
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
             self._contain(hooks, connection, request, client_address, error)
@@ -181,7 +183,7 @@ class Flow:
     def run_here(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Handle a request on the accept loop; what it raises is contained there."""
         connection = self._connections.find(request)
-        hooks.finish_request(request, client_address)
+        copy_context().run(hooks.finish_request, request, client_address)
         hooks.shutdown_request(request)
         self._end(hooks, connection)
 
