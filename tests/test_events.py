@@ -95,7 +95,7 @@ def test_it_is_immutable(event: Any) -> None:
         event.anything = "else"
 
 
-def test_the_server_itself_logs_what_an_operator_must_see() -> None:
+def test_the_server_itself_logs_the_events_for_operators() -> None:
     logged = {type(event) for event, _, _ in LOGGED if event.logged}
     assert logged == {Failed, BackedOff, Truncated, Stalled}
     assert all(kind.level >= logging.WARNING for kind in logged)

@@ -1,4 +1,4 @@
-"""``mixins``: each on the standard library's servers, and what all strategies owe to a program."""
+"""``mixins``: each on the standard library's servers, and the duties of all strategies."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_connections_and_events(kind: Any) -> None:
     assert heard.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
 
 
-def test_a_handler_that_fails_is_an_event_and_goes_to_handle_error(kind: Any) -> None:
+def test_a_handler_that_fails_is_an_event_and_calls_handle_error(kind: Any) -> None:
     class Server(kind):
         def handle_error(self, request: Any, client_address: Any) -> None:
             request.sendall(b"handled")
@@ -162,7 +162,7 @@ def test_a_handler_that_fails_is_an_event_and_goes_to_handle_error(kind: Any) ->
     assert "wrong" in str(failed.error)
 
 
-def test_what_is_not_verified_is_refused(kind: Any) -> None:
+def test_an_unverified_request_is_refused(kind: Any) -> None:
     server, heard = kind(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     server.verify_request = lambda *_: False
@@ -209,7 +209,7 @@ def test_a_program_that_sets_the_old_flag_ends_the_loop(kind: Any) -> None:
         assert server._BaseServer__shutdown_request is False
 
 
-def test_the_old_event_tells_whether_it_serves(kind: Any) -> None:
+def test_the_old_event_shows_whether_it_serves(kind: Any) -> None:
     with kind(LOOPBACK, Echo) as server:
         event = server._BaseServer__is_shut_down
         thread = Background(server.serve_forever, 0.01)
@@ -220,7 +220,7 @@ def test_the_old_event_tells_whether_it_serves(kind: Any) -> None:
         thread.result()
 
 
-def test_service_actions_take_their_turn(kind: Any) -> None:
+def test_service_actions_are_called(kind: Any) -> None:
     class Server(kind):
         turned = threading.Event()
 
@@ -232,7 +232,7 @@ def test_service_actions_take_their_turn(kind: Any) -> None:
         assert Server.turned.wait(LIMIT)
 
 
-def test_in_a_group_with_one_of_ours(kind: Any) -> None:
+def test_in_a_group_with_a_server_of_everserve(kind: Any) -> None:
     with ServerGroup([kind(LOOPBACK, Echo), TCPServer(LOOPBACK, Echo)]).running() as addresses:
         for address in addresses:
             assert ask(address) == b"ping"
@@ -256,7 +256,7 @@ def test_a_web_server(mix_in: Any) -> None:
     server = type("Server", (mix_in, http.server.HTTPServer), {})(LOOPBACK, Page)
     with server.running() as (host, port):
         client = http.client.HTTPConnection(host, port, timeout=LIMIT)
-        for _ in range(2):  # the connection is kept
+        for _ in range(2):  # the connection is reused
             client.request("GET", "/")
             assert client.getresponse().read() == b"page"
         client.close()
@@ -275,12 +275,12 @@ def test_datagrams(mix_in: Any) -> None:
             assert client.recv(100) == b"PING"
 
 
-# -- what is dropped ---------------------------------------------------------------------------
+# -- dropped servers ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    """What is freed is freed by its last reference, not by the collector."""
+    """Objects must be freed by their last reference, not by the collector."""
     gc.collect()
     gc.disable()
     yield
@@ -288,13 +288,13 @@ def _no_collector() -> Iterator[None]:
 
 
 def assert_no_one_listens(address: Any) -> None:
-    """To bind again would fail by chance: a connection of before may be in TIME_WAIT there."""
+    """Binding again could fail by chance: an earlier connection may be in TIME_WAIT there."""
     with pytest.raises(ConnectionRefusedError):
         connect(address)
 
 
 def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
-    """Serve, end, and let go of the server; its address, and a reference to it."""
+    """Serve, end, and drop the server. Returns its address, and a weak reference to it."""
     server, heard = make(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     thread = Background(server.serve_forever, 0.01)
@@ -312,7 +312,7 @@ def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_server_that_is_dropped_is_gone_at_once_and_its_port_is_free(ours: Any) -> None:
+def test_a_dropped_server_is_freed_at_once_and_so_is_its_port(ours: Any) -> None:
     address, server = dropped_after_serving(ours)
     assert server() is None
     assert_no_one_listens(address)
@@ -321,7 +321,7 @@ def test_a_server_that_is_dropped_is_gone_at_once_and_its_port_is_free(ours: Any
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_so_is_one_of_the_standard_librarys_under_a_mix_in(kind: Any) -> None:
+def test_so_is_a_server_of_the_standard_library_under_a_mix_in(kind: Any) -> None:
     address, server = dropped_after_serving(kind)
     assert server() is None
     assert_no_one_listens(address)
@@ -330,7 +330,7 @@ def test_so_is_one_of_the_standard_librarys_under_a_mix_in(kind: Any) -> None:
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_so_is_one_that_never_served(ours: Any) -> None:
+def test_so_is_a_server_that_never_served(ours: Any) -> None:
     server = ours(LOOPBACK, Echo)
     address, reference = server.server_address, weakref.ref(server)
     del server
@@ -339,7 +339,7 @@ def test_so_is_one_that_never_served(ours: Any) -> None:
 
 
 @pytest.mark.usefixtures("_no_collector")
-def test_so_is_one_that_was_stopped(ours: Any) -> None:
+def test_so_is_a_stopped_server(ours: Any) -> None:
     server = ours(LOOPBACK, Echo)
     with server.running() as address:
         assert ask(address) == b"ping"
@@ -351,7 +351,7 @@ def test_so_is_one_that_was_stopped(ours: Any) -> None:
     assert reference() is None
 
 
-# -- a request that a program lets go of -------------------------------------------------------
+# -- a request that a program drops ------------------------------------------------------------
 
 
 def open_descriptors() -> int:
@@ -371,7 +371,7 @@ def test_a_request_that_the_hooks_do_not_close_is_closed_when_it_is_dropped(
 
     dropped = threading.Semaphore(0)
     setattr(Drops, hook, lambda self, request: weakref.finalize(request, dropped.release) and None)
-    # The parent of a forked child calls close_request alone: there the child's end is waited for.
+    # The parent of a forked child calls only close_request; the test waits for the child's end.
     is_called = not (issubclass(ours, ForkingTCPServer) and hook == "shutdown_request")
     server = Drops(LOOPBACK, Echo)
     with server.running() as address:
@@ -386,7 +386,7 @@ def test_a_request_that_the_hooks_do_not_close_is_closed_when_it_is_dropped(
 
 
 def ask_without_end(server: Any, address: Any) -> bytes:
-    """Ask, and read up to the end that the drop of the request makes; then its entry is gone."""
+    """Send a line, and read until the drop of the request ends the stream; then its entry is gone."""
     with connect(address) as client:
         client.sendall(b"ping")
         answer = read_all(client)

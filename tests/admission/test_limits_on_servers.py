@@ -1,4 +1,4 @@
-"""Limits, access and PROXY headers where connections are no plain IPv4: datagrams, IPv6, both."""
+"""Limits, access and PROXY headers beyond plain IPv4 connections: datagrams, IPv6, dual stack."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_datagrams_above_the_rate_are_dropped(
     heard.wait_for(Finished, 2)
 
 
-def test_each_datagram_has_a_header_and_the_reply_goes_to_the_proxy(
+def test_each_datagram_has_a_header_and_the_reply_is_sent_to_the_proxy(
     serve: Any, heard: Heard, client: socket.socket
 ) -> None:
     server = serve(
@@ -138,7 +138,7 @@ def test_a_datagram_without_a_good_header_is_dropped(
     assert not heard.of(Opened)
 
 
-def test_a_datagram_of_a_stranger_is_dropped(
+def test_a_datagram_of_an_untrusted_peer_is_dropped(
     serve: Any, heard: Heard, client: socket.socket
 ) -> None:
     server = serve(
@@ -217,7 +217,7 @@ class Waits(everserve.StreamRequestHandler[Any, Any]):
 
 @contextmanager
 def coming(server: Any) -> Iterator[socket.socket]:
-    """A client; at the end its handler sees the end too, of which a forked sibling has a copy."""
+    """A client. A shutdown ends it for its handler even if another forked child has a copy."""
     with connect(server.server_address) as client:
         yield client
         client.shutdown(socket.SHUT_RDWR)
@@ -228,7 +228,7 @@ def set_limits(server: Any, concurrency: str, limit: int) -> None:
         setattr(server, name, limit)
 
 
-def test_a_limit_that_is_raised_admits_what_waits(serve: Any, concurrency: str) -> None:
+def test_a_limit_that_is_raised_admits_waiting_connections(serve: Any, concurrency: str) -> None:
     if concurrency == "serial":
         pytest.skip("one request at a time")
     server = serve(Waits, "tcp://127.0.0.1:0", **dict.fromkeys(LIMITS[concurrency], 1))
@@ -264,8 +264,8 @@ def test_a_limit_that_is_raised_and_lowered_counts_from_the_next(
     assert {event.reason for event in heard.of(Refused)} == {"max_connections"}
 
 
-def test_a_policy_of_ones_own(heard: Heard) -> None:
-    """On the class, on an instance, and given to ``serve``: it gets the server, and is asked."""
+def test_a_custom_policy(heard: Heard) -> None:
+    """On the class, on an instance, and as an option of ``serve``: it is called with the server."""
     asked: list[Any] = []
 
     def decide(server: Any, request: Any, client_address: Any, reason: str) -> bool:
@@ -309,7 +309,7 @@ def test_a_method_of_that_name_is_the_programs_own() -> None:
 
 
 class Deaf(everserve.BaseRequestHandler[Any, Any]):
-    """Does not look at its connection: a cut does not end it."""
+    """Does not use its connection: a cut does not end it."""
 
     def handle(self) -> None:
         self.server.opened.wait(LIMIT)
@@ -325,13 +325,13 @@ def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None
         clients = [connect(address) for _ in range(20)]
         heard.wait_for(Accepted, 20)
         heard.wait_for(Refused)
-        assert len(server.connections) <= 2 * 3 + 3  # one may just be refused
+        assert len(server.connections) <= 2 * 3 + 3  # one may still be in refusal
         shed = len(heard.of(Shed))
         server.opened.set()  # type: ignore[attr-defined]
         heard.wait_for(Finished, 3 + shed)
         for client in clients:
             client.close()
-        with connect(address):  # what had been shed has ended: there is room to shed again
+        with connect(address):  # the shed ones have ended, so there are connections to shed again
             heard.wait_for(Accepted, 21)
     assert server.refusals["max_connections"] == 20 - 3 - shed
     assert not server._everserve.connections._shed
@@ -342,7 +342,7 @@ def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None
     ["access", "max_connections_per_peer", "accept_rate", "max_handshakes", "overload", "tls"],
 )
 @pytest.mark.parametrize("value", ["nonsense", object(), 1j])
-def test_a_value_of_another_type_is_no_option(
+def test_a_value_of_another_type_is_not_an_option(
     serve: Any, heard: Heard, option: str, value: Any
 ) -> None:
     server = serve(Upper, "tcp://127.0.0.1:0")
@@ -366,8 +366,8 @@ def test_above_the_rate_the_next_waits_until_it_is_raised(heard: Heard) -> None:
             assert read_all(waiting) == b"LATER\n"
 
 
-def test_a_policy_is_asked_about_each_limit(serve: Any, heard: Heard, concurrency: str) -> None:
-    """To waive one is not to waive the others."""
+def test_a_policy_is_called_for_each_limit(serve: Any, heard: Heard, concurrency: str) -> None:
+    """A policy that waives one limit does not waive the others."""
     if concurrency == "serial":
         pytest.skip("one request at a time")
     asked: list[str] = []

@@ -122,12 +122,12 @@ def test_a_handler_that_holds_the_loop_is_reported() -> None:
     server.stall_threshold = 0.01
     stalls: list[Stalled] = []
 
-    def hear(event: Any) -> None:
+    def record(event: Any) -> None:
         if isinstance(event, Stalled):
             stalls.append(event)
             reported.set()
 
-    server.subscribe(hear)
+    server.subscribe(record)
     with serving(server) as address:
         assert ask(address, b"") == b""
     (stalled,) = stalls

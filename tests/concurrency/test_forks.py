@@ -246,7 +246,7 @@ def test_a_child_that_ends_without_a_note_is_a_failure(end: Any, how: str) -> No
 
 
 @any_system
-def test_waiting_for_a_process_that_is_gone_already() -> None:
+def test_waiting_for_a_process_that_has_already_ended() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -451,7 +451,7 @@ def test_the_idle_connection_is_shed() -> None:
         for client in (first, second):
             exchange(client)
         one, other = server.connections
-        while quiet(other) <= quiet(one):  # until the kernel says that the second is idle longer
+        while quiet(other) <= quiet(one):  # until the kernel reports that the second is idle longer
             exchange(first)
         with connect(address) as third:
             third.sendall(b"line\n")
@@ -665,7 +665,7 @@ def test_there_max_children_waits_in_the_loop() -> None:
             assert read_all(second) == b"bye"
 
 
-def test_it_counts_what_it_has_accepted() -> None:
+def test_it_counts_accepted_connections() -> None:
     server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
     server.subscribe(heard)
     with serving(server) as address:

@@ -34,7 +34,7 @@ def test_none_is_left_open(strategy: Strategy, transport: Transport, tmp_path: P
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
         if line == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
         handler.wfile.write(line)
 
     def verify_request(self: Any, request: Any, client_address: Any) -> bool:

@@ -93,7 +93,7 @@ def test_of_a_request_that_fails(
 ) -> None:
     def fail(handler: Any) -> None:
         handler.rfile.readline()
-        raise ValueError("told to fail")
+        raise ValueError("must fail")
 
     server = noted(fail, handle_error=lambda self, *_: record.note("handle_error"))
     server.subscribe(heard)
@@ -126,7 +126,7 @@ def test_finish_is_not_called_if_setup_raised(
 ) -> None:
     def setup(handler: Any) -> None:
         record.note("setup")
-        raise ValueError("told to fail")
+        raise ValueError("must fail")
 
     server = noted(echo, handle_error=lambda self, *_: record.note("handle_error"))
     server.RequestHandlerClass.setup = setup
@@ -144,7 +144,7 @@ def test_each_request_is_accounted_for(
 ) -> None:
     def handle(handler: Any) -> None:
         if handler.rfile.readline() == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
 
     turns = iter([True, False, True, True, False, True])
     server = make_server(

@@ -103,20 +103,20 @@ def test_an_exception_ends_only_its_request(
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
         if line == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
         handler.wfile.write(line)
 
     def handle_error(self: Any, request: Any, client_address: Any) -> None:
-        said = f"{sys.exception()}\n".encode()
+        text = f"{sys.exception()}\n".encode()
         if isinstance(request, socket.socket):
-            request.sendall(said)
+            request.sendall(text)
         else:
-            request[1].sendto(said, client_address)
+            request[1].sendto(text, client_address)
 
     server = make_server(handle, handle_error=handle_error)
     with server.running():
         failing = make_client(server)
-        assert failing.ask(b"fail\n") == b"told to fail\n"
+        assert failing.ask(b"fail\n") == b"must fail\n"
         failing.end()
         assert make_client(server).ask(b"ping\n") == b"ping\n"
 
@@ -162,11 +162,11 @@ def test_refused_by_verify_request(
 
 
 def test_its_peer(make_server: MakeServer, make_client: MakeClient, transport: Transport) -> None:
-    def tell(handler: Any) -> None:
+    def reply(handler: Any) -> None:
         handler.rfile.readline()
         handler.wfile.write(repr(handler.client_address).encode() + b"\n")
 
-    server = make_server(tell)
+    server = make_server(reply)
     with server.running():
         client = make_client(server)
         name = client.name if transport.host or not transport.is_stream else ""
@@ -174,13 +174,13 @@ def test_its_peer(make_server: MakeServer, make_client: MakeClient, transport: T
 
 
 def test_the_handlers_request_and_server(make_server: MakeServer, make_client: MakeClient) -> None:
-    def tell(handler: Any) -> None:
+    def reply(handler: Any) -> None:
         handler.rfile.readline()
         request = handler.request
         sock = request if isinstance(request, socket.socket) else request[1]
         handler.wfile.write(f"{sock.fileno() >= 0} {handler.server.mark}\n".encode())
 
-    server = make_server(tell, mark="ours")
+    server = make_server(reply, mark="ours")
     with server.running():
         assert make_client(server).ask(b"?\n") == b"True ours\n"
 

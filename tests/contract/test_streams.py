@@ -101,7 +101,9 @@ def test_a_reset_ends_only_its_connection(
         assert make_client(server).ask(b"ping\n") == b"alive\n"
 
 
-def test_a_client_that_comes_and_goes(make_server: MakeServer, make_client: MakeClient) -> None:
+def test_a_client_that_disconnects_at_once(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
     def handle(handler: Any) -> None:
         handler.wfile.write(handler.rfile.readline())
 

@@ -196,7 +196,7 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
 def concurrent(strategy: Strategy) -> Strategy:
     """The strategy, where it runs several requests at a time."""
     if not strategy.is_concurrent:
-        pytest.skip("one request at a time, as it says")
+        pytest.skip("one request at a time")
     return strategy
 
 

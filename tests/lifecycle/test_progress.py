@@ -38,7 +38,7 @@ def here() -> int:
 
 
 class Parts:
-    """A ``Progress``, its neighbours, and what it emits."""
+    """A ``Progress``, the objects that it uses, and the events that it emits."""
 
     def __init__(self) -> None:
         self.connections = ConnectionTable()
@@ -78,7 +78,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def heard(parts: Parts, *names: str) -> bool:
-    """True if those are the events so far, or if no one listens."""
+    """True if those are the events so far, or if there is no subscriber."""
     return not parts.emitter.subscribers or parts.heard.names() == list(names)
 
 
@@ -88,7 +88,7 @@ def accept(parts: Parts, request: Any = "request") -> Connection:
     return connection
 
 
-def test_a_request_that_goes_well(parts: Parts) -> None:
+def test_a_request_without_errors(parts: Parts) -> None:
     connection = accept(parts)
     assert list(parts.connections.view) == [connection]
     parts.progress.opened(connection, PEER, here)
@@ -146,7 +146,7 @@ def test_a_failure_is_reported_once(heard_parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False, None])
-def test_it_finds_out_whether_the_peer_has_gone_unless_that_is_known(
+def test_it_finds_out_whether_the_peer_has_disconnected_unless_known(
     heard_parts: Parts, pair: Any, gone: bool | None
 ) -> None:
     ours, peers = pair
@@ -191,7 +191,7 @@ def test_a_handshake(parts: Parts) -> None:
     parts.progress.handshake_started(connection)
     assert parts.control.handshakes == 1
     parts.progress.handshake_done(connection)
-    assert (parts.control.handshakes, parts.woken) == (0, 0)  # without a limit no one waits
+    assert (parts.control.handshakes, parts.woken) == (0, 0)  # without a limit nothing waits
 
 
 LIMITED: Any = SimpleNamespace(max_connections_per_peer=1, handshakes_first=True, max_handshakes=1)
@@ -201,7 +201,7 @@ LIMITED: Any = SimpleNamespace(max_connections_per_peer=1, handshakes_first=True
 def test_an_accept_loop_that_may_wait_for_a_handshake_is_woken(parts: Parts, step: str) -> None:
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
-    if step == "opened":  # without a handshake: a handler of a step of its own did it, say
+    if step == "opened":  # without a handshake: a custom step did it, for example
         parts.progress.opened(connection, PEER, here)
     else:
         parts.progress.handshake_done(connection)
@@ -216,15 +216,15 @@ def test_a_child_reports_the_end_of_a_handshake(parts: Parts) -> None:
     assert reports == [True, True]
 
 
-def test_an_end_gives_back_what_was_counted(parts: Parts) -> None:
+def test_an_end_is_no_longer_counted(parts: Parts) -> None:
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
-    connection.peer = "who the proxy says"
+    connection.peer = "the proxy's client"
     parts.progress.ended(connection)
     assert (parts.control.handshakes, len(parts.control.peers)) == (0, 0)
 
 
-def test_an_end_wakes_who_waits(parts: Parts) -> None:
+def test_an_end_wakes_waiters(parts: Parts) -> None:
     first, second = accept(parts, "first"), accept(parts, "second")
     notified: list[bool] = []
     parts.life.notifier.notify = lambda: notified.append(True)  # type: ignore[method-assign]
@@ -236,7 +236,7 @@ def test_an_end_wakes_who_waits(parts: Parts) -> None:
     assert (parts.woken, notified) == (1, [True, True])
 
 
-def test_one_that_a_process_holds_has_not_ended(parts: Parts) -> None:
+def test_a_connection_that_a_process_holds_has_not_ended(parts: Parts) -> None:
     connection = accept(parts)
     parts.connections.hold("request", 4711)
     parts.progress.ended(connection)
@@ -245,7 +245,7 @@ def test_one_that_a_process_holds_has_not_ended(parts: Parts) -> None:
     assert heard(parts, "Accepted", "Finished")
 
 
-def test_one_that_ended_unseen_is_finished(parts: Parts, pair: Any) -> None:
+def test_a_connection_that_ended_without_the_hooks_is_finished(parts: Parts, pair: Any) -> None:
     ours, _ = pair
     accept(parts, ours)
     again = socket.socket(fileno=ours.detach())
@@ -258,7 +258,7 @@ def test_one_that_ended_unseen_is_finished(parts: Parts, pair: Any) -> None:
 # -- in another process --------------------------------------------------------------------------
 
 
-def test_one_that_opened_elsewhere(heard_parts: Parts) -> None:
+def test_a_connection_that_opened_elsewhere(heard_parts: Parts) -> None:
     connection = accept(heard_parts)
     heard_parts.progress.opened_elsewhere(connection, "client")
     assert connection.peer == "client"

@@ -31,12 +31,12 @@ def test_the_clients_address_gets_through(
     front = haproxy(server, how)
     for _ in range(3):
         with connect(front) as client:
-            told, own = talk(client), list(client.getsockname())
-        assert told["client_address"] == told["address"] == own
-        assert told["destination"] == list(front)
-        assert told["proxy_address"] != own
-        assert told["proxy_address"][0] == "127.0.0.1"
-        assert (told["version"], told["command"]) == (version, "PROXY")
+            report, own = talk(client), list(client.getsockname())
+        assert report["client_address"] == report["address"] == own
+        assert report["destination"] == list(front)
+        assert report["proxy_address"] != own
+        assert report["proxy_address"][0] == "127.0.0.1"
+        assert (report["version"], report["command"]) == (version, "PROXY")
 
 
 def test_tls_passes_through(
@@ -47,10 +47,10 @@ def test_tls_passes_through(
     context = certificates.client_context()
     context.set_alpn_protocols(["two"])
     with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
-        told, own = talk(client), list(client.getsockname())
-    assert told["client_address"] == own
-    assert told["tls"] == {"sni": "localhost", "alpn": "two"}
-    assert told["version"] == 2
+        report, own = talk(client), list(client.getsockname())
+    assert report["client_address"] == own
+    assert report["tls"] == {"sni": "localhost", "alpn": "two"}
+    assert report["version"] == 2
 
 
 def test_haproxy_reports_the_tls_that_it_terminated(
@@ -66,10 +66,10 @@ def test_haproxy_reports_the_tls_that_it_terminated(
     )
     context = certificates.client_context(certificates.client)
     with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
-        told, own = talk(client), list(client.getsockname())
-    assert told["client_address"] == own
-    assert told["ssl"] == {"secure": True, "common_name": "alice"}
-    assert told["tls"] is None
+        report, own = talk(client), list(client.getsockname())
+    assert report["client_address"] == own
+    assert report["ssl"] == {"secure": True, "common_name": "alice"}
+    assert report["tls"] is None
 
 
 def test_health_checks_are_answered_as_the_proxys_own(

@@ -23,7 +23,7 @@ from everserve.server.tcp import TCPServer
 
 
 class Queued(BaseServer):
-    """A server of requests that are objects out of a queue."""
+    """A server whose requests are objects from a queue."""
 
     def __init__(self, handler: Any) -> None:
         super().__init__("a queue", handler)
@@ -66,7 +66,7 @@ def test_a_server_without_a_socket(server: Queued, handled: list[Any]) -> None:
     assert len(server.connections) == 0
 
 
-def test_it_serves_for_ever_and_stops(server: Queued, handled: list[Any]) -> None:
+def test_it_serves_forever_and_stops(server: Queued, handled: list[Any]) -> None:
     heard = Heard()
     server.subscribe(heard)
     with server.running() as address:
@@ -78,7 +78,7 @@ def test_it_serves_for_ever_and_stops(server: Queued, handled: list[Any]) -> Non
     assert len(handled) == 2
 
 
-def test_what_must_be_overridden_says_so() -> None:
+def test_abstract_hooks_raise() -> None:
     server = BaseServer("nowhere", Echo)
     with pytest.raises(NotImplementedError, match="BaseServer has no fileno"):
         server.fileno()
@@ -94,7 +94,7 @@ def test_the_hooks_that_do_nothing() -> None:
     assert server.verify_request(None, None) is True
 
 
-def test_a_closed_server_says_so() -> None:
+def test_a_closed_server_raises() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.server_close()
     for call in (server.serve_forever, server.handle_request):
@@ -183,7 +183,7 @@ def test_the_events_of_a_refusal(server: Queued, handled: list[Any]) -> None:
     assert handled == []
 
 
-def test_a_refusal_that_no_one_listens_to(server: Queued, handled: list[Any]) -> None:
+def test_a_refusal_without_subscribers(server: Queued, handled: list[Any]) -> None:
     server.verify_request = lambda *_: False  # type: ignore[method-assign]
     server.put("request")
     server.handle_request()
@@ -201,7 +201,7 @@ def test_a_request_that_the_server_has_not_accepted(server: Queued, handled: lis
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_what_is_no_exception_passes_and_closes_the_request(
+def test_a_base_exception_is_raised_and_the_request_closed(
     kind: type[BaseException], server: Queued
 ) -> None:
     def leave(*_: Any) -> None:
@@ -258,7 +258,7 @@ def test_handle_error_outside_of_an_error(caplog: pytest.LogCaptureFixture) -> N
     assert not record.exc_info
 
 
-def test_a_get_request_that_fails_is_reported_with_its_name_and_not_repeated_at_full_speed(
+def test_a_get_request_that_fails_is_reported_by_name_and_backs_off(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Any:
@@ -276,7 +276,7 @@ def test_a_get_request_that_fails_is_reported_with_its_name_and_not_repeated_at_
     ]
 
 
-def test_a_request_that_cannot_be_closed_is_reported_and_forgotten(
+def test_a_request_that_cannot_be_closed_is_reported_and_dropped(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -310,7 +310,7 @@ def test_a_handle_error_that_raises_ends_the_server_and_closes_the_request(
     assert server.state is ServerState.READY
 
 
-# -- the view of what is in progress -----------------------------------------------------------
+# -- the view of requests in progress -----------------------------------------------------------
 
 
 def test_connections_in_progress() -> None:
@@ -329,7 +329,7 @@ def test_connections_in_progress() -> None:
     assert connection.state is ConnectionState.CLOSED
 
 
-def test_states_on_the_way() -> None:
+def test_the_sequence_of_states() -> None:
     server = TCPServer(LOOPBACK, Echo)
     states, heard = [server.state], Heard()
     server.subscribe(lambda event: states.append(server.state))

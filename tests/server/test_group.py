@@ -100,7 +100,7 @@ def test_servers_of_different_strategies_together() -> None:
             assert ask(address) == b"ping"
 
 
-def test_the_end_of_one_leaves_the_others() -> None:
+def test_the_end_of_one_does_not_end_the_others() -> None:
     group = group_of(Echo, Echo)
     one, other = group.servers
     with group.running() as addresses:
@@ -130,7 +130,7 @@ def test_serve_forever_returns_when_the_last_has_ended() -> None:
     group.server_close()
 
 
-def test_a_shutdown_before_is_remembered_by_each() -> None:
+def test_an_early_shutdown_counts_for_each() -> None:
     with group_of(Echo, Echo) as group:
         group.shutdown()
         Background(group.serve_forever).result()
@@ -155,7 +155,7 @@ def test_it_cannot_serve_twice() -> None:
         assert ask(group.addresses[1]) == b"ping"
 
 
-def test_what_prevents_one_is_raised_before_the_block_and_no_one_serves() -> None:
+def test_a_failure_to_start_one_is_raised_before_the_block_and_none_serves() -> None:
     group = group_of(Echo, Echo)
     group.servers[1].server_close()
     with pytest.raises(ServerClosedError), group.running():
@@ -165,7 +165,7 @@ def test_what_prevents_one_is_raised_before_the_block_and_no_one_serves() -> Non
 
 
 def ask_serving(server: Any) -> bytes:
-    """Whether a server can serve by itself still."""
+    """Whether a server can still serve by itself."""
     with server.running() as address:
         return ask(address)
 
@@ -219,7 +219,7 @@ def test_from_a_fiber() -> None:
     assert len(heard.of(Stopped)) == 2
 
 
-def test_while_one_drains_its_requests_the_other_is_not_held() -> None:
+def test_while_one_drains_the_other_goes_on() -> None:
     gate = Gate()
     group, heard = group_of(gate, Held, kind=ThreadingTCPServer), Heard()
     group.subscribe(heard)
@@ -242,7 +242,7 @@ def test_while_one_drains_its_requests_the_other_is_not_held() -> None:
 # -- the rest ----------------------------------------------------------------------------------
 
 
-def test_a_subscription_is_to_all_and_ends_for_all() -> None:
+def test_a_subscription_is_for_all_and_ends_for_all() -> None:
     group, heard = group_of(Echo, Echo), Heard()
     end = group.subscribe(heard)
     with group.running() as addresses:

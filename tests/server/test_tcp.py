@@ -144,7 +144,7 @@ def test_a_timeout_of_the_listener_is_left_as_it_is() -> None:
         assert server.socket.gettimeout() == LIMIT
 
 
-def test_a_connection_that_is_gone_before_accept_does_not_block_the_loop() -> None:
+def test_a_connection_that_ends_before_accept_does_not_block_the_loop() -> None:
     class Stolen(TCPServer):
         thefts = 0
 
@@ -152,7 +152,7 @@ def test_a_connection_that_is_gone_before_accept_does_not_block_the_loop() -> No
             if not self.thefts:
                 self.thefts += 1
                 self.socket.setblocking(True)
-                self.socket.accept()[0].close()  # a sibling process was quicker
+                self.socket.accept()[0].close()  # another process has accepted it first
                 self.socket.setblocking(False)
             return super().get_request()
 
@@ -212,7 +212,7 @@ def test_the_end_of_a_request() -> None:
     server.server_close()
 
 
-def test_a_peer_that_has_gone_does_not_hinder_it() -> None:
+def test_a_peer_that_has_disconnected_does_not_prevent_it() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         ours, peers = socket.socketpair()
         peers.close()
@@ -231,7 +231,7 @@ def test_close_request_alone_ends_it() -> None:
         peers.close()
 
 
-def test_requests_that_only_look_like_sockets() -> None:
+def test_requests_with_the_interface_of_a_socket() -> None:
     class Request:
         calls: list[str] = []
 

@@ -64,7 +64,7 @@ def test_handle_request_waits_for_one(client: socket.socket) -> None:
         thread.result()
 
 
-def test_a_datagram_that_is_gone_does_not_block_the_loop(client: socket.socket) -> None:
+def test_a_datagram_that_was_dropped_does_not_block_the_loop(client: socket.socket) -> None:
     class Stolen(UDPServer):
         thefts = 0
 
@@ -80,7 +80,7 @@ def test_a_datagram_that_is_gone_does_not_block_the_loop(client: socket.socket) 
         assert client.recv(100) == b"kept"
 
 
-def test_a_cut_datagram_is_an_event(client: socket.socket) -> None:
+def test_a_truncated_datagram_is_an_event(client: socket.socket) -> None:
     server, heard = UDPServer(LOOPBACK, Echo), Heard()
     server.max_packet_size = 3
     server.subscribe(heard)
@@ -111,7 +111,7 @@ def test_closing_a_request_keeps_the_socket() -> None:
         assert server.fileno() != -1
 
 
-# -- a handler that stops the server, and replies then -----------------------------------------
+# -- a handler that stops the server, and then replies -----------------------------------------
 
 
 class StopsAndReplies:

@@ -55,7 +55,7 @@ def test_datagrams(path: Path) -> None:
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["closed", "removed"])
-def test_a_peer_that_is_gone_before_its_reply_is_no_error(
+def test_a_peer_that_closes_before_its_reply_is_no_error(
     path: Path, removed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = f"{path}.client"
@@ -116,7 +116,7 @@ def test_the_mode(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_reusing_the_port_means_nothing_here(path: Path) -> None:
+def test_reusing_the_port_has_no_effect(path: Path) -> None:
     class Reusing(UnixStreamServer):
         allow_reuse_port = True
         allow_reuse_address = True
@@ -125,7 +125,7 @@ def test_reusing_the_port_means_nothing_here(path: Path) -> None:
         assert server.server_address == str(path)
 
 
-def test_the_nagle_algorithm_means_nothing_here(path: Path) -> None:
+def test_the_nagle_algorithm_has_no_effect(path: Path) -> None:
     class Prompt(UnixStreamServer):
         disable_nagle_algorithm = True
 
