@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.admission.control import AdmissionControl
 from everserve.admission.watchdog import Watchdog
@@ -100,7 +100,7 @@ class NotedHooks:
 
 
 class Parts:
-    """The parts that use no hooks, connected as in a ``Runtime``; ``heard`` has the events."""
+    """The parts that use no hooks, connected as in a ``Runtime``; ``recorder`` has the events."""
 
     def __init__(self, strategy: type[Strategy] = Strategy, **settings: Any) -> None:
         self.settings: Any = FixedSettings(**settings)
@@ -120,5 +120,5 @@ class Parts:
                 progress=self.progress,
             )
         )
-        self.heard = Heard()
-        self.emitter.subscribe(self.heard)
+        self.recorder = EventRecorder()
+        self.emitter.subscribe(self.recorder)

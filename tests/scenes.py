@@ -41,7 +41,7 @@ class Gate:
         assert self.opened.wait(LIMIT)
 
 
-class Heard:
+class EventRecorder:
     """A subscriber that records the events, and lets a test wait for them."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve.combos import (
     FiberTCPServer,
@@ -72,8 +72,8 @@ def test_it_runs_while_a_block_runs(kind: Any) -> None:
 
 
 def test_a_stop_waits_for_requests_in_progress(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
@@ -82,7 +82,7 @@ def test_a_stop_waits_for_requests_in_progress(kind: Any) -> None:
         assert read_all(client) == b"bye"
         report = stop.result()
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
-    assert heard.of(Stopped) == [Stopped(report)]
+    assert recorder.of(Stopped) == [Stopped(report)]
 
 
 def test_a_stop_cuts_them_after_its_grace(kind: Any) -> None:
@@ -122,28 +122,28 @@ def test_a_handler_that_stops_the_server_does_not_wait_for_itself(kind: Any) -> 
         server.stop(3600)
         request.sendall(b"stopped")
 
-    server, heard = kind(LOOPBACK, stop), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, stop), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     assert ask(server.server_address, b"") == b"stopped"
     thread.result()
-    (stopped,) = heard.wait_for(Stopped)
+    (stopped,) = recorder.wait_for(Stopped)
     assert stopped.report.cut == ()
 
 
 def test_connections_and_events(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         with connect(address) as client:
             assert client.recv(5) == b"ready"
             assert [c.peer for c in server.connections] == [client.getsockname()]
             client.sendall(b"go on")
             assert read_all(client) == b"bye"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         assert len(server.connections) == 0
     # Opened is emitted by everserve's own finish_request.
-    assert heard.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
+    assert recorder.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
 
 
 def test_a_handler_that_fails_is_an_event_and_calls_handle_error(kind: Any) -> None:
@@ -154,21 +154,21 @@ def test_a_handler_that_fails_is_an_event_and_calls_handle_error(kind: Any) -> N
     def fail(*_: Any) -> None:
         raise ValueError("wrong")
 
-    server, heard = Server(LOOPBACK, fail), Heard()
-    server.subscribe(heard)
+    server, recorder = Server(LOOPBACK, fail), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         assert ask(address, b"") == b"handled"
-        (failed,) = heard.wait_for(Failed)
+        (failed,) = recorder.wait_for(Failed)
     assert "wrong" in str(failed.error)
 
 
 def test_an_unverified_request_is_refused(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     server.verify_request = lambda *_: False
     with server.running() as address:
         assert ask(address, b"") == b""
-        heard.wait_for(Refused)
+        recorder.wait_for(Refused)
     assert server.refusals == {"verify_request": 1}
 
 
@@ -295,12 +295,12 @@ def assert_no_one_listens(address: Any) -> None:
 
 def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
     """Serve, end, and drop the server. Returns its address, and a weak reference to it."""
-    server, heard = make(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = make(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever, 0.01)
     for _ in range(2):
         assert ask(server.server_address) == b"ping"
-    heard.wait_for(Finished, 2)
+    recorder.wait_for(Finished, 2)
     server.shutdown()
     thread.result()
     for worker in threading.enumerate():  # a request's thread has the server until its last step

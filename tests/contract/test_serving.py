@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.contract.kinds import Client, Gate, Strategy, Transport
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.events import Finished
 from everserve.lifecycle.state import ServerState
@@ -64,16 +64,18 @@ def test_handle_request_times_out(make_server: MakeServer) -> None:
     assert timeouts == [True]
 
 
-def test_many_clients(make_server: MakeServer, make_client: MakeClient, heard: Heard) -> None:
+def test_many_clients(
+    make_server: MakeServer, make_client: MakeClient, recorder: EventRecorder
+) -> None:
     server = make_server(echo)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         clients = [make_client(server) for _ in range(30)]
         for number, client in enumerate(clients):
             client.send(b"%d\n" % number)
         for number, client in enumerate(clients):
             assert client.receive() == b"%d\n" % number
-        heard.wait_for(Finished, 30)
+        recorder.wait_for(Finished, 30)
 
 
 @pytest.mark.usefixtures("concurrent")
@@ -124,7 +126,10 @@ def test_an_exception_ends_only_its_request(
 @pytest.mark.usefixtures("concurrent")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_exit_of_a_handler_ends_only_its_request(
-    make_server: MakeServer, make_client: MakeClient, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    make_server: MakeServer,
+    make_client: MakeClient,
+    recorder: EventRecorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
@@ -141,7 +146,7 @@ def test_an_exit_of_a_handler_ends_only_its_request(
 
 
 def test_refused_by_verify_request(
-    make_server: MakeServer, make_client: MakeClient, transport: Transport, heard: Heard
+    make_server: MakeServer, make_client: MakeClient, transport: Transport, recorder: EventRecorder
 ) -> None:
     verified: list[Any] = []
 
@@ -150,15 +155,15 @@ def test_refused_by_verify_request(
         return len(verified) > 1
 
     server = make_server(echo, verify_request=verify_request)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         refused = make_client(server)
         if not transport.is_stream:
             refused.send(b"refused\n")
         refused.end()
         assert make_client(server).ask(b"ping\n") == b"ping\n"
-        heard.wait_for(Finished)
-    assert heard.names()[:3] == ["Serving", "Accepted", "Refused"]
+        recorder.wait_for(Finished)
+    assert recorder.names()[:3] == ["Serving", "Accepted", "Refused"]
 
 
 def test_its_peer(make_server: MakeServer, make_client: MakeClient, transport: Transport) -> None:

@@ -77,7 +77,7 @@ def test_the_servers_half_ends_first(make_server: MakeServer, make_client: MakeC
         client = make_client(server)
         assert client.receive() == b"over\n"
         client.end()
-        client.send(b"still heard\n")
+        client.send(b"still recorder\n")
         client.reset()
 
 

@@ -41,7 +41,7 @@ def test_a_bad_header_is_refused_unanswered(
     siege.before = GOOD
     for header in BAD.values():
         assert siege.attack("exchange", payload=header) == ""
-    siege.heard.wait_for(Refused, len(BAD))
+    siege.recorder.wait_for(Refused, len(BAD))
     assert siege.reasons() == {"proxy": len(BAD)}
 
 
@@ -50,8 +50,8 @@ def test_a_header_has_a_time_limit(besiege: Besiege, strategy: Strategy, scheme:
     siege.before = GOOD
     count = strategy.crowd if strategy.is_concurrent else 1
     siege.attack("hold", count=count, payload=GOOD[:20])
-    assert len(siege.heard.wait_for(DeadlineMissed, count)) == count
-    siege.heard.wait_for(Refused, count)
+    assert len(siege.recorder.wait_for(DeadlineMissed, count)) == count
+    siege.recorder.wait_for(Refused, count)
     assert siege.reasons() == {"proxy_timeout": count}
 
 
@@ -70,7 +70,7 @@ def test_an_untrusted_peer_is_refused_unread(
 ) -> None:
     siege = besiege(proxy_protocol=True, trusted_proxies=networks)
     siege.attack("exchange", payload=GOOD + b"hello\n")
-    siege.heard.wait_for(Refused)
+    siege.recorder.wait_for(Refused)
     assert siege.reasons() == {"untrusted_proxy": 1}
     siege.server.trusted_proxies = Networks(["127.0.0.0/8"])  # counts from the next connection
     siege.before = GOOD

@@ -41,7 +41,7 @@ def test_a_handshake_has_a_time_limit(
     payloads = {"half a hello": hello[:100], "no TLS at all": b"GET / HTTP/1.1\r\n\r\n"}
     count = strategy.crowd if strategy.is_concurrent else 1
     siege.attack("hold", count=count, payload=payloads[payload])
-    siege.heard.wait_for(Refused, count)
+    siege.recorder.wait_for(Refused, count)
     reason = "handshake" if payload == "no TLS at all" else "handshake_timeout"
     assert siege.reasons() == {reason: count}
     siege.attacker.receive(count=count)
@@ -64,4 +64,4 @@ def test_clients_that_half_close_at_once(besiege: Besiege, strategy: Strategy, s
     siege.attack("hold", count=strategy.crowd, end=True)
     assert siege.attacker.receive(count=strategy.crowd) == [""] * strategy.crowd
     siege.wait_ends(strategy.crowd)
-    assert len(siege.heard.of(Finished)) == strategy.crowd, siege.heard.of(Failed)[:3]
+    assert len(siege.recorder.of(Finished)) == strategy.crowd, siege.recorder.of(Failed)[:3]

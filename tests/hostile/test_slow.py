@@ -30,7 +30,7 @@ def test_a_client_that_drips_is_cut(
     count = crowd_of(strategy)
     sent = siege.attack("drip", count=count, payload=WORDS)
     assert all(0 < each < len(WORDS) for each in sent)
-    missed = siege.heard.wait_for(DeadlineMissed, count)
+    missed = siege.recorder.wait_for(DeadlineMissed, count)
     assert {event.deadline for event in missed} == set(limit)
     siege.wait_ends(count)
 
@@ -40,7 +40,7 @@ def test_a_client_that_drips_under_tls(besiege: Besiege, concurrent: Strategy, t
     hello = siege.attacker.hello(ca=siege.tls["ca"])
     sent = siege.attack("drip", count=DRIPS, payload=bytes.fromhex(hello)[:-1])
     assert all(sent)
-    assert {e.deadline for e in siege.heard.wait_for(DeadlineMissed, DRIPS)} == {
+    assert {e.deadline for e in siege.recorder.wait_for(DeadlineMissed, DRIPS)} == {
         "handshake_timeout"
     }
     siege.wait_ends(DRIPS)
@@ -51,7 +51,7 @@ def test_a_client_that_falls_silent(besiege: Besiege, strategy: Strategy, scheme
     siege = besiege(scheme=scheme, idle_timeout=0.15)
     count = crowd_of(strategy)
     siege.attack("hold", count=count, payload=b"hello\n")
-    assert {e.deadline for e in siege.heard.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
+    assert {e.deadline for e in siege.recorder.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
     assert siege.attacker.receive(count=count) == [b"HELLO\n".hex()] * count
 
 
@@ -63,7 +63,7 @@ def test_a_client_that_never_reads(
     how = "hold_secure" if secure else "hold"
     more = {"tls": siege.tls} if secure else {}
     siege.attack(how, count=DRIPS, payload=b"flood\n", **more)
-    missed = siege.heard.wait_for(DeadlineMissed, DRIPS)
+    missed = siege.recorder.wait_for(DeadlineMissed, DRIPS)
     assert {event.deadline for event in missed} == {"write_timeout"}
     assert siege.serves()
     siege.wait_ends(DRIPS + 1)
@@ -74,4 +74,4 @@ def test_a_slow_reader_is_not_cut(besiege: Besiege, strategy: Strategy, scheme: 
     siege = besiege(scheme=scheme, write_timeout=1.0)
     siege.attack("hold", count=1, payload=b"flood\n", end=True)
     assert siege.attacker.sip(pause=0.002) == 16 << 20
-    assert not siege.heard.of(DeadlineMissed)
+    assert not siege.recorder.of(DeadlineMissed)

@@ -10,7 +10,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT
 from tests.proxy.conftest import TRUSTED, Serve, talk
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.admission.access import Networks
 from everserve.events import Refused
@@ -76,20 +76,20 @@ def test_health_checks_are_answered_as_the_proxys_own(
     serve: Serve, haproxy: Callable[..., Any]
 ) -> None:
     """HAProxy's checks have LOCAL: the connection's own ends count, and requests work as before."""
-    heard = Heard()
+    recorder = EventRecorder()
     server = serve(**TRUSTED)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     front = haproxy(server, "send-proxy-v2 check check-send-proxy inter 50ms")
     with connect(front) as client:
         assert talk(client)["client_address"] == list(client.getsockname())
-    assert not heard.of(Refused)
+    assert not recorder.of(Refused)
 
 
 def test_an_untrusted_proxy_is_refused(serve: Serve, haproxy: Callable[..., Any]) -> None:
-    heard = Heard()
+    recorder = EventRecorder()
     server = serve(**TRUSTED | {"trusted_proxies": Networks(["10.0.0.0/8"])})
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with connect(haproxy(server, "send-proxy-v2")) as client:
         client.sendall(b"who\n")
         assert client.recv(100) == b""
-    assert heard.wait_for(Refused)[0].reason == "untrusted_proxy"
+    assert recorder.wait_for(Refused)[0].reason == "untrusted_proxy"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.parts import NotedHooks, Parts
-from tests.scenes import LOOPBACK, Echo, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder
 
 from everserve.combos import ThreadingTCPServer
 from everserve.concurrency.strategy import Order, Strategy, StrategyParts
@@ -464,15 +464,15 @@ def test_a_back_off_is_waited_for_and_reported(waits: Waits) -> None:
                 raise self.errors.pop()
             return super().get_request()
 
-    server, heard = Exhausted(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = Exhausted(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         assert ask(address) == b"ping"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
     pauses = [timeout for timeout in waits.timeouts if timeout is not None]
     assert pauses
     assert all(0 < pause <= 0.02 for pause in pauses)
-    (backed_off,) = heard.of(BackedOff)
+    (backed_off,) = recorder.of(BackedOff)
     assert (backed_off.error.errno, backed_off.delay, backed_off.failures) == (
         errno.EMFILE,
         0.005,
@@ -509,12 +509,12 @@ def test_service_actions_run_after_each_request_too() -> None:
         def service_actions(self) -> None:
             self.turns += 1
 
-    server, heard = Serviced(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = Serviced(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         for _ in range(3):
             ask(address)
-        heard.wait_for(Finished, 3)
+        recorder.wait_for(Finished, 3)
     assert server.turns >= 2
 
 
@@ -583,11 +583,11 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
+    server, recorder = ThreadingTCPServer(LOOPBACK, Echo), EventRecorder()
     server.max_connections = 1
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running() as address, connect(address):
-        heard.wait_for(Opened)
+        recorder.wait_for(Opened)
         with connect(address) as client:
             report = server.stop(0.02)
             assert (report.finished, len(report.cut)) == (0, 1)

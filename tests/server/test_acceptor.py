@@ -164,7 +164,7 @@ def test_without_descriptors_it_backs_off(
     assert not scene.acceptor.take(hooks)
     assert not scene.acceptor.can_accept()
     assert scene.acceptor.pause() == BackOff.first
-    (event,) = scene.parts.heard.of(BackedOff)
+    (event,) = scene.parts.recorder.of(BackedOff)
     assert event.error.errno == errno.EMFILE
 
 
@@ -187,7 +187,7 @@ def test_a_connection_that_has_ended_is_not_reported(scene: Scene) -> None:
     hooks = NotedHooks(get_request=fails(ConnectionAbortedError(errno.ECONNABORTED, "aborted")))
     assert not scene.acceptor.take(hooks)
     assert scene.acceptor.can_accept()
-    assert scene.parts.heard.events == []
+    assert scene.parts.recorder.events == []
     assert hooks.calls == ["get_request"]
 
 

@@ -117,7 +117,7 @@ def scene() -> Iterator[Scene]:
 
 def test_a_run_from_its_start_to_its_end(scene: Scene) -> None:
     thread = scene.serve()
-    assert scene.parts.heard.events == [Serving("here")]
+    assert scene.parts.recorder.events == [Serving("here")]
     assert scene.life.state is ServerState.SERVING
     assert scene.acceptor.listener is not None
     scene.conductor.shutdown()
@@ -132,13 +132,13 @@ def test_it_serves_again(scene: Scene) -> None:
         thread = scene.serve()
         scene.conductor.shutdown()
         thread.result()
-    assert scene.parts.heard.events == [Serving("here")] * 2
+    assert scene.parts.recorder.events == [Serving("here")] * 2
 
 
 def test_an_early_shutdown_counts_once(scene: Scene) -> None:
     scene.conductor.shutdown()
     Background(scene.conductor.serve, scene.hooks, 3600.0).result()
-    assert scene.parts.heard.events == []
+    assert scene.parts.recorder.events == []
     thread = scene.serve()
     assert thread.is_alive()
     scene.conductor.shutdown()
@@ -213,7 +213,7 @@ def test_the_order_of_another_process_is_executed(scene: Scene) -> None:
         scene.life.wake()
         thread.result()
         assert scene.life.state is state
-    assert scene.parts.heard.of(Draining) == [Draining(2.5)]
+    assert scene.parts.recorder.of(Draining) == [Draining(2.5)]
 
 
 @pytest.mark.parametrize("grace", [None, 2.5])
@@ -250,7 +250,7 @@ def test_a_stop_closes_for_good(scene: Scene) -> None:
     thread = scene.serve()
     report = scene.conductor.stop(scene.hooks, 5.0)
     thread.result()
-    assert scene.parts.heard.events == [Serving("here"), Draining(5.0), Stopped(report)]
+    assert scene.parts.recorder.events == [Serving("here"), Draining(5.0), Stopped(report)]
     assert scene.hooks.calls == ["server_close"]
     assert scene.life.state is ServerState.STOPPED
     assert scene.conductor.is_draining()
@@ -263,7 +263,7 @@ def test_a_stop_in_the_serving_thread_is_completed_at_the_end_of_the_run(scene: 
     thread = scene.serve()
     scene.request()
     thread.result()
-    assert len(scene.parts.heard.of(Stopped)) == 1
+    assert len(scene.parts.recorder.of(Stopped)) == 1
     assert scene.life.state is ServerState.STOPPED
 
 
@@ -346,7 +346,7 @@ def test_a_server_that_was_shut_down_before_does_not_serve() -> None:
     assert one.life.session is None
     other.conductor.shutdown()
     thread.result()
-    assert one.parts.heard.events == []
+    assert one.parts.recorder.events == []
     one.close()
     other.close()
 
@@ -367,4 +367,4 @@ def test_a_signal_handler_may_stop_all_of_them() -> None:
         signal.signal(signal.SIGALRM, before)
     for scene in (one, other):
         assert scene.life.state is ServerState.STOPPED
-        assert len(scene.parts.heard.of(Stopped)) == 1
+        assert len(scene.parts.recorder.of(Stopped)) == 1

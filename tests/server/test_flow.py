@@ -64,14 +64,14 @@ def test_an_admitted_request_is_counted_verified_and_processed(parts: Parts, flo
     flow.admit(hooks, request, "peer")
     assert hooks.calls == ["verify_request", "process_request"]
     assert [c.peer for c in parts.connections.view] == ["peer"]
-    assert parts.heard.events == [Accepted(1, "peer")]
+    assert parts.recorder.events == [Accepted(1, "peer")]
 
 
 def test_an_unverified_request_is_refused(parts: Parts, flow: Flow) -> None:
     hooks = NotedHooks(verify_request=lambda *_: False)
     flow.admit(hooks, Request(), "peer")
     assert hooks.calls == ["verify_request", "shutdown_request"]
-    assert parts.heard.of(Refused) == [Refused(1, "peer", "verify_request")]
+    assert parts.recorder.of(Refused) == [Refused(1, "peer", "verify_request")]
     assert parts.control.refusals == {"verify_request": 1}
 
 
@@ -81,7 +81,7 @@ def test_an_exception_ends_only_its_request(parts: Parts, flow: Flow, hook: str)
     hooks, request = NotedHooks(**{hook: raising(error)}), Request()
     flow.admit(hooks, request, "peer")
     assert hooks.calls[-2:] == ["handle_error", "shutdown_request"]
-    assert parts.heard.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert parts.recorder.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
     assert len(parts.connections) == 0
 
 
@@ -155,7 +155,7 @@ def test_a_connection_above_the_limit_is_refused(overload: str) -> None:
     hooks.calls.clear()
     flow.admit(hooks, Request(), "second")
     assert hooks.calls == ["close_request" if overload == "reset" else "shutdown_request"]
-    assert parts.heard.of(Refused) == [Refused(2, "second", "max_connections")]
+    assert parts.recorder.of(Refused) == [Refused(2, "second", "max_connections")]
 
 
 def test_a_refused_connection_is_sent_the_message() -> None:
@@ -200,7 +200,7 @@ def test_an_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks = NotedHooks()
     flow.admit(hooks, Request(), "second")
     assert "process_request" in hooks.calls
-    assert parts.heard.of(Shed) == [Shed(1, "first")]
+    assert parts.recorder.of(Shed) == [Shed(1, "first")]
 
 
 # -- where the request runs --------------------------------------------------------------------
@@ -253,8 +253,8 @@ def test_an_overridden_finish_request_is_counted(parts: Parts, flow: Flow) -> No
     request, error = Request(), ValueError()
     connection = parts.progress.accepted(request, "peer")
     flow.run(NotedHooks(finish_request=raising(error)), request, "peer")
-    assert parts.heard.of(Failed) == [Failed(1, "peer", error, False)]
-    assert parts.heard.of(Finished) == []
+    assert parts.recorder.of(Failed) == [Failed(1, "peer", error, False)]
+    assert parts.recorder.of(Finished) == []
     assert connection is not None
     assert connection.runner == parts.strategy.here()
 
@@ -268,7 +268,7 @@ def test_the_connection_ends_with_the_run_if_the_hooks_do_not_end_it(
     assert connection is not None
     assert connection.state is ConnectionState.CLOSED
     assert len(parts.connections) == 0
-    assert len(parts.heard.of(Finished)) == 1
+    assert len(parts.recorder.of(Finished)) == 1
 
 
 def test_on_the_accept_loop_an_error_is_raised_to_the_caller(parts: Parts, flow: Flow) -> None:
@@ -288,7 +288,7 @@ def test_the_handler_is_made_with_the_hooks_as_its_server(parts: Parts, flow: Fl
     assert made == [request, "peer", hooks]
     assert connection is not None
     assert connection.runner == parts.strategy.here()
-    assert parts.heard.of(Opened) == [Opened(1, "peer")]
+    assert parts.recorder.of(Opened) == [Opened(1, "peer")]
 
 
 def test_an_error_of_the_handler_is_reported_and_raised(parts: Parts, flow: Flow) -> None:
@@ -296,7 +296,7 @@ def test_an_error_of_the_handler_is_reported_and_raised(parts: Parts, flow: Flow
     parts.progress.accepted(request, "peer")
     with pytest.raises(ValueError):
         flow.finish(NotedHooks(RequestHandlerClass=raising(error)), request, "peer")
-    assert parts.heard.of(Failed) == [Failed(1, "peer", error, False)]
+    assert parts.recorder.of(Failed) == [Failed(1, "peer", error, False)]
 
 
 def test_the_cut_of_a_fiber_is_not_a_failure(parts: Parts, flow: Flow) -> None:
@@ -304,7 +304,7 @@ def test_the_cut_of_a_fiber_is_not_a_failure(parts: Parts, flow: Flow) -> None:
     parts.progress.accepted(request, "peer")
     with pytest.raises(FiberExit):
         flow.finish(NotedHooks(RequestHandlerClass=raising(FiberExit())), request, "peer")
-    assert parts.heard.of(Failed) == []
+    assert parts.recorder.of(Failed) == []
 
 
 def test_the_steps_of_admission_change_the_request_of_the_handler() -> None:
@@ -317,7 +317,7 @@ def test_the_steps_of_admission_change_the_request_of_the_handler() -> None:
     parts.progress.accepted(request, "peer")
     flow_of(parts).finish(hooks, request, "peer")
     assert made == [request, "behind a proxy", hooks]
-    assert parts.heard.of(Opened) == [Opened(1, "behind a proxy")]
+    assert parts.recorder.of(Opened) == [Opened(1, "behind a proxy")]
 
 
 def test_a_step_that_refuses_keeps_the_request_from_its_handler() -> None:
@@ -330,7 +330,7 @@ def test_a_step_that_refuses_keeps_the_request_from_its_handler() -> None:
     parts.progress.accepted(request, "peer")
     flow_of(parts).finish(hooks, request, "peer")
     assert hooks.calls == []
-    assert parts.heard.of(Refused) == [Refused(1, "peer", "proxy", cause)]
+    assert parts.recorder.of(Refused) == [Refused(1, "peer", "proxy", cause)]
 
 
 def test_a_request_without_an_entry_runs_without_events(parts: Parts, flow: Flow) -> None:
@@ -338,7 +338,7 @@ def test_a_request_without_an_entry_runs_without_events(parts: Parts, flow: Flow
     flow.finish(hooks, "from elsewhere", "peer")
     flow.shut_down(hooks, "from elsewhere")
     assert hooks.calls == ["RequestHandlerClass", "close_request"]
-    assert parts.heard.events == []
+    assert parts.recorder.events == []
 
 
 def test_start_tls_without_tls(flow: Flow) -> None:

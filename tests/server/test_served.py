@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect
-from tests.scenes import LOOPBACK, Echo, Gate, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate
 
 from everserve.errors import AlreadyServingError, ServerClosedError, TLSConfigError
 from everserve.events import Finished
@@ -145,10 +145,10 @@ def test_a_program_may_end_the_loop_by_the_old_flag() -> None:
 
 
 def test_a_subscription_may_be_ended() -> None:
-    server, heard = TCPServer(LOOPBACK, Echo), Heard()
-    end = server.subscribe(heard)
+    server, recorder = TCPServer(LOOPBACK, Echo), EventRecorder()
+    end = server.subscribe(recorder)
     with server.running() as address:
         assert ask(address) == b"ping"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         end()
-    assert heard.names() == ["Serving", "Accepted", "Opened", "Finished"]
+    assert recorder.names() == ["Serving", "Accepted", "Opened", "Finished"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder
 
 from everserve.events import Finished
 from everserve.server.tcp import TCPServer
@@ -198,15 +198,15 @@ def test_closing_between_the_wait_and_the_accept_ends_it_too() -> None:
 
 
 def test_the_end_of_a_request() -> None:
-    heard = Heard()
+    recorder = EventRecorder()
     server = TCPServer(LOOPBACK, Echo)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     ours, peers = socket.socketpair()
     connection = server._everserve.connections.add(ours, "peer")
     server.shutdown_request(ours)
     assert ours.fileno() == -1
     assert peers.recv(1) == b""
-    assert heard.events == [Finished(1, "peer", heard.events[0].seconds)]  # type: ignore
+    assert recorder.events == [Finished(1, "peer", recorder.events[0].seconds)]  # type: ignore
     assert connection not in server.connections
     peers.close()
     server.server_close()

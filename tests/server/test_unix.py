@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, serving
-from tests.scenes import Echo, Heard
+from tests.scenes import Echo, EventRecorder
 
 from everserve.events import Failed
 from everserve.handlers.datagram import DatagramRequestHandler
@@ -68,13 +68,13 @@ def test_a_peer_that_closes_before_its_reply_is_no_error(
             super().handle()
 
     caplog.set_level("DEBUG", logger="everserve")
-    server, heard = UnixDatagramServer(str(path), Late), Heard()
-    server.subscribe(heard)
+    server, recorder = UnixDatagramServer(str(path), Late), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.bind(name)
             client.sendto(b"ping", address)
-            (failed,) = heard.wait_for(Failed)
+            (failed,) = recorder.wait_for(Failed)
             server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert failed.peer_gone
     (record,) = caplog.records
