@@ -18,7 +18,6 @@ from everserve.concurrency.forks import ForkStrategy
 from everserve.concurrency.pool import PoolStrategy
 from everserve.concurrency.strategy import Strategy
 from everserve.concurrency.threads import ThreadStrategy
-from everserve.settings import Settings
 from everserve.sockets.counted import CountedSocket
 
 STRATEGIES: list[type[Strategy]] = [
