@@ -29,6 +29,9 @@ class FixedSettings:
         self.values = Settings(**values)
         self.readings = 0
 
+    def reads(self, name: str) -> bool:
+        return True
+
     def note_change(self) -> None:
         self.changed = True
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
@@ -24,11 +25,13 @@ from everserve.combos import (
     ThreadingTCPServer,
     ThreadPoolTCPServer,
 )
+from everserve.errors import OptionError
 from everserve.events import Failed, Finished, Refused, Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.mixins import FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn
 from everserve.server.group import ServerGroup
 from everserve.server.tcp import TCPServer
+from everserve.sockets.tls import TLS
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -392,3 +395,18 @@ def ask_without_end(server: Any, address: Any) -> bytes:
         answer = read_all(client)
     server._everserve.life.notifier.wait_until(lambda: not server.connections)
     return answer
+
+
+@pytest.mark.parametrize("mixin", [FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn])
+def test_tls_on_a_standard_server_is_an_error_and_not_clear_text(
+    mixin: Any, tmp_path: Path
+) -> None:
+    """No hook of that server would do the handshake."""
+    certificates = Certificates(tmp_path)
+
+    class Server(mixin, socketserver.TCPServer):  # type: ignore[misc]
+        tls = TLS(*certificates.server)
+
+    with Server(LOOPBACK, Echo) as server:
+        with pytest.raises(OptionError, match="tls has no effect on a server of the standard"):
+            server.serve_forever()

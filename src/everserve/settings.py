@@ -183,6 +183,10 @@ class SettingsReader:
         self.values = Settings()
         self.read()
 
+    def reads(self, name: str) -> bool:
+        """True if the server has the option ``name``."""
+        return name in self._names
+
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
         self.changed = True

@@ -15,7 +15,7 @@ from typing import Any
 
 from everserve.errors import TLSConfigError
 from everserve.events import ServerEvent, Serving
-from everserve.process.inbox import Inbox
+from everserve.process.messagequeue import MessageQueue
 from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
@@ -41,7 +41,7 @@ def run(
     """
     runner = _Runner(group, grace)
     reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and group.has_tls() else []
-    with receiving([*STOP_SIGNALS, *reload], runner.inbox.put):
+    with receiving([*STOP_SIGNALS, *reload], runner.messages.put):
         return runner.run(on_ready, on_signal)
 
 
@@ -53,10 +53,10 @@ class _Ended:
 
 
 class _Runner:
-    """The threads of one ``run``, and the inbox for their messages and the signals."""
+    """The threads of one ``run``, and the queue of their messages and of the signals."""
 
     def __init__(self, group: ServerGroup[Any], grace: float) -> None:
-        self.inbox: Inbox[signal.Signals | ServerEvent | _Ended] = Inbox()
+        self.messages: MessageQueue[signal.Signals | ServerEvent | _Ended] = MessageQueue()
         self._group = group
         self._grace = grace
         self._ready = 0
@@ -70,7 +70,7 @@ class _Runner:
     ) -> StopReport:
         self._group.subscribe(self._pass_on)
         threading.Thread(target=self._serve, daemon=True).start()
-        while not isinstance(message := self.inbox.get(), _Ended):
+        while not isinstance(message := self.messages.get(), _Ended):
             if message is RELOAD_SIGNAL:
                 on_signal(message)
                 self._reload()
@@ -89,7 +89,7 @@ class _Runner:
         """Complete the stop; a further signal still shortens it."""
         self._stop(self._grace)
         threading.Thread(target=self._join_stoppers, daemon=True).start()
-        while not isinstance(message := self.inbox.get(), _Ended):
+        while not isinstance(message := self.messages.get(), _Ended):
             if isinstance(message, signal.Signals) and message is not RELOAD_SIGNAL:
                 on_signal(message)
                 self._signals += 1
@@ -109,11 +109,11 @@ class _Runner:
     def _join_stoppers(self) -> None:
         for thread in self._stoppers:
             thread.join()
-        self.inbox.put(_Ended())
+        self.messages.put(_Ended())
 
     def _pass_on(self, event: ServerEvent) -> None:
         if isinstance(event, Serving):
-            self.inbox.put(event)
+            self.messages.put(event)
 
     def _serve(self) -> None:
         error: BaseException | None = None
@@ -121,7 +121,7 @@ class _Runner:
             self._group.serve_forever()
         except BaseException as raised:
             error = raised
-        self.inbox.put(_Ended(error))
+        self.messages.put(_Ended(error))
 
     def _stop(self, grace: float) -> None:
         thread = threading.Thread(target=self._stop_with, args=(grace,), daemon=True)

@@ -14,7 +14,7 @@ from typing import Any
 from everserve.admission.renewal import CertificateWatch
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
-from everserve.errors import ServerClosedError
+from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
@@ -141,6 +141,7 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
+            self._must_speak_tls()
         except BaseException as error:
             self.life.end()
             if isinstance(error, ServerClosedError):
@@ -219,6 +220,13 @@ class Conductor:
     def _must_be_open(self, hooks: Hooks) -> None:
         if hooks.fileno() < 0 or self.life.keeps_listener:
             raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
+
+    def _must_speak_tls(self) -> None:
+        """Refuse to serve in clear where TLS was asked for, and no hook would do the handshake."""
+        if self._settings.read().tls is not None and not self._settings.reads("admission_steps"):
+            raise OptionError(
+                "tls has no effect on a server of the standard library: use one of everserve's servers"
+            )
 
     def _obey(self, hooks: Hooks, order: Any) -> None:
         if order.grace is None:

@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 from everserve.sockets.wakeup import Wakeup
 
-__all__ = ["Inbox"]
+__all__ = ["MessageQueue"]
 
 MessageT = TypeVar("MessageT")
 
 
-class Inbox(Generic[MessageT]):
+class MessageQueue(Generic[MessageT]):
     """A queue whose reader signals wake too; ``put`` may be called anywhere."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""``process.inbox``: messages from threads and signal handlers."""
+"""``process.messagequeue``: messages from threads and signal handlers."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import sys
 
 from tests.clients import LIMIT, Background
 
-from everserve.process.inbox import Inbox
+from everserve.process.messagequeue import MessageQueue
 
 MANY_DESCRIPTORS = """
 import os, resource, threading
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2000), hard))
 held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
-from everserve.process.inbox import Inbox
-inbox = Inbox()
-threading.Timer(0.0, inbox.put, ["received"]).start()
-print(inbox.get())
+from everserve.process.messagequeue import MessageQueue
+messages = MessageQueue()
+threading.Timer(0.0, messages.put, ["received"]).start()
+print(messages.get())
 """
 
 
 def test_messages_in_their_order() -> None:
-    inbox: Inbox[int] = Inbox()
-    reader = Background(lambda: [inbox.get() for _ in range(3)])
+    messages: MessageQueue[int] = MessageQueue()
+    reader = Background(lambda: [messages.get() for _ in range(3)])
     for number in range(3):
-        inbox.put(number)
+        messages.put(number)
     assert reader.result() == [0, 1, 2]
 
 
