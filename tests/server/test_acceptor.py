@@ -91,14 +91,24 @@ def test_the_settings_are_read_where_no_loop_has_read_them(scene: Scene) -> None
 def test_many_are_taken_until_none_is_left(scene: Scene) -> None:
     left = [True] * 3
     hooks = NotedHooks(_handle_request_noblock=lambda: bool(left) and left.pop())
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert hooks.calls == ["_handle_request_noblock"] * 4
 
 
+def test_many_are_taken_straight_where_the_hook_is_the_default(scene: Scene) -> None:
+    waiting = [("two", 2), ("one", 1)]
+    hooks = NotedHooks(get_request=lambda: waiting.pop() if waiting else fails(BlockingIOError())())
+    hooks._handle_request_noblock = NotedHooks.service_actions.__get__(hooks)  # a default
+    scene.acceptor.begin(hooks, Batches())
+    scene.acceptor.take_many(hooks)
+    assert scene.flow.admitted == [("one", 1), ("two", 2)]
+    assert hooks.calls == ["get_request"] * 3
+
+
 def test_many_are_no_more_than_a_batch(scene: Scene) -> None:
     hooks = NotedHooks()
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert len(hooks.calls) == BATCH
 
@@ -122,7 +132,7 @@ def test_many_end_when_no_more_are_to_be_taken(scene: Scene, end: str) -> None:
         return True
 
     hooks = NotedHooks(_handle_request_noblock=take)
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert len(hooks.calls) == 2
 
