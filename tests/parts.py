@@ -1,11 +1,11 @@
-"""The parts of a server without a server: what stands around the one part that a test drives."""
+"""The parts of a server without a server: the surroundings of the one part that a test drives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.admission.control import AdmissionControl
 from everserve.admission.watchdog import Watchdog
@@ -21,7 +21,7 @@ __all__ = ["FixedSettings", "NotedHooks", "Parts"]
 
 
 class FixedSettings:
-    """Stands in for a ``SettingsReader``: the values that a test gives, and may replace."""
+    """A fake ``SettingsReader``: the test gives the values, and may replace them."""
 
     changed = False
 
@@ -39,7 +39,7 @@ class FixedSettings:
 
 
 class NotedHooks:
-    """The documented hooks, in the place of a server: ``calls`` has the names of those called.
+    """The documented hooks, instead of a server: ``calls`` has the names of those called.
 
     A keyword is what one of them does instead of nothing.
     """
@@ -100,7 +100,7 @@ class NotedHooks:
 
 
 class Parts:
-    """The parts that know no hooks, as a ``Runtime`` puts them together; ``heard`` has the events."""
+    """The parts that use no hooks, connected as in a ``Runtime``; ``recorder`` has the events."""
 
     def __init__(self, strategy: type[Strategy] = Strategy, **settings: Any) -> None:
         self.settings: Any = FixedSettings(**settings)
@@ -120,5 +120,5 @@ class Parts:
                 progress=self.progress,
             )
         )
-        self.heard = Heard()
-        self.emitter.subscribe(self.heard)
+        self.recorder = EventRecorder()
+        self.emitter.subscribe(self.recorder)

@@ -126,7 +126,9 @@ SIGNATURES = [
 
 
 @pytest.mark.parametrize(("name", "method", "theirs"), SIGNATURES)
-def test_methods_take_what_the_standard_ones_take(name: str, method: str, theirs: Any) -> None:
+def test_methods_accept_the_arguments_of_the_standard_ones(
+    name: str, method: str, theirs: Any
+) -> None:
     expected = inspect.signature(theirs).parameters.values()
     ours = inspect.signature(getattr(getattr(everserve, name), method)).parameters
     positional = [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -194,10 +196,10 @@ def test_the_client_address_may_be_any_object(mix_in: str) -> None:
             request, _ = super().get_request()
             return request, Peer()
 
-    def tell(request: Any, client_address: Any, server: Any) -> None:
+    def reply(request: Any, client_address: Any, server: Any) -> None:
         request.sendall(str(client_address).encode())
 
-    with serving(Server(LOOPBACK, tell)) as address:
+    with serving(Server(LOOPBACK, reply)) as address:
         assert ask(address, b"") == b"someone"
 
 
@@ -228,11 +230,11 @@ def test_attributes_set_on_a_base_before_construction_count(
 
 @pytest.mark.parametrize("mix_in", ["", "Threading", "ThreadPool", "Fiber"])
 def test_the_request_is_a_real_socket(mix_in: str) -> None:
-    def tell(request: Any, *_: Any) -> None:
+    def reply(request: Any, *_: Any) -> None:
         real = isinstance(request, socket.socket) and request.fileno() >= 0
         request.sendall(b"%d %d" % (real, request.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)))
 
-    with serving(getattr(everserve, f"{mix_in}TCPServer")(LOOPBACK, tell)) as address:
+    with serving(getattr(everserve, f"{mix_in}TCPServer")(LOOPBACK, reply)) as address:
         assert ask(address, b"") == b"1 %d" % socket.SOCK_STREAM
 
 

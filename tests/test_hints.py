@@ -1,4 +1,4 @@
-"""``typing.get_type_hints`` works on what is public: frameworks that inject or document ask it."""
+"""``typing.get_type_hints`` works on all public objects: frameworks for injection or docs use it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def public() -> Iterator[Any]:
 
 
 def methods(owner: type) -> Iterator[tuple[str, Any]]:
-    """What has annotations behind the public names of a class: functions, and those of readings."""
+    """The annotated functions of a class's public names, those of properties and readings included."""
     for name in dir(owner):
         if name.startswith("_") and name not in SPECIAL:
             continue
@@ -70,6 +70,6 @@ def test_a_subclass_has_those_of_its_bases(name: str) -> None:
 
 
 def test_there_is_enough_to_look_at() -> None:
-    """The walk above finds methods, properties and readings; an empty one would prove nothing."""
+    """The walk above finds methods, properties and readings: an empty walk would prove nothing."""
     found = {name for owner in CLASSES for name, _ in methods(owner)}
     assert {"serve_forever", "connections", "peer", "running", "addresses", "parse", "age"} <= found

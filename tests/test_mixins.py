@@ -1,4 +1,4 @@
-"""``mixins``: each on the standard library's servers, and what all strategies owe to a program."""
+"""``mixins``: each on the standard library's servers, and the duties of all strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve.combos import (
     FiberTCPServer,
@@ -72,8 +72,8 @@ def test_it_runs_while_a_block_runs(kind: Any) -> None:
 
 
 def test_a_stop_waits_for_requests_in_progress(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
@@ -82,7 +82,7 @@ def test_a_stop_waits_for_requests_in_progress(kind: Any) -> None:
         assert read_all(client) == b"bye"
         report = stop.result()
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
-    assert heard.of(Stopped) == [Stopped(report)]
+    assert recorder.of(Stopped) == [Stopped(report)]
 
 
 def test_a_stop_cuts_them_after_its_grace(kind: Any) -> None:
@@ -122,31 +122,31 @@ def test_a_handler_that_stops_the_server_does_not_wait_for_itself(kind: Any) -> 
         server.stop(3600)
         request.sendall(b"stopped")
 
-    server, heard = kind(LOOPBACK, stop), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, stop), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     assert ask(server.server_address, b"") == b"stopped"
     thread.result()
-    (stopped,) = heard.wait_for(Stopped)
+    (stopped,) = recorder.wait_for(Stopped)
     assert stopped.report.cut == ()
 
 
 def test_connections_and_events(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         with connect(address) as client:
             assert client.recv(5) == b"ready"
             assert [c.peer for c in server.connections] == [client.getsockname()]
             client.sendall(b"go on")
             assert read_all(client) == b"bye"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         assert len(server.connections) == 0
     # Opened is emitted by everserve's own finish_request.
-    assert heard.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
+    assert recorder.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
 
 
-def test_a_handler_that_fails_is_an_event_and_goes_to_handle_error(kind: Any) -> None:
+def test_a_handler_that_fails_is_an_event_and_calls_handle_error(kind: Any) -> None:
     class Server(kind):
         def handle_error(self, request: Any, client_address: Any) -> None:
             request.sendall(b"handled")
@@ -154,21 +154,21 @@ def test_a_handler_that_fails_is_an_event_and_goes_to_handle_error(kind: Any) ->
     def fail(*_: Any) -> None:
         raise ValueError("wrong")
 
-    server, heard = Server(LOOPBACK, fail), Heard()
-    server.subscribe(heard)
+    server, recorder = Server(LOOPBACK, fail), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         assert ask(address, b"") == b"handled"
-        (failed,) = heard.wait_for(Failed)
+        (failed,) = recorder.wait_for(Failed)
     assert "wrong" in str(failed.error)
 
 
-def test_what_is_not_verified_is_refused(kind: Any) -> None:
-    server, heard = kind(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+def test_an_unverified_request_is_refused(kind: Any) -> None:
+    server, recorder = kind(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     server.verify_request = lambda *_: False
     with server.running() as address:
         assert ask(address, b"") == b""
-        heard.wait_for(Refused)
+        recorder.wait_for(Refused)
     assert server.refusals == {"verify_request": 1}
 
 
@@ -209,7 +209,7 @@ def test_a_program_that_sets_the_old_flag_ends_the_loop(kind: Any) -> None:
         assert server._BaseServer__shutdown_request is False
 
 
-def test_the_old_event_tells_whether_it_serves(kind: Any) -> None:
+def test_the_old_event_shows_whether_it_serves(kind: Any) -> None:
     with kind(LOOPBACK, Echo) as server:
         event = server._BaseServer__is_shut_down
         thread = Background(server.serve_forever, 0.01)
@@ -220,7 +220,7 @@ def test_the_old_event_tells_whether_it_serves(kind: Any) -> None:
         thread.result()
 
 
-def test_service_actions_take_their_turn(kind: Any) -> None:
+def test_service_actions_are_called(kind: Any) -> None:
     class Server(kind):
         turned = threading.Event()
 
@@ -232,7 +232,7 @@ def test_service_actions_take_their_turn(kind: Any) -> None:
         assert Server.turned.wait(LIMIT)
 
 
-def test_in_a_group_with_one_of_ours(kind: Any) -> None:
+def test_in_a_group_with_a_server_of_everserve(kind: Any) -> None:
     with ServerGroup([kind(LOOPBACK, Echo), TCPServer(LOOPBACK, Echo)]).running() as addresses:
         for address in addresses:
             assert ask(address) == b"ping"
@@ -256,7 +256,7 @@ def test_a_web_server(mix_in: Any) -> None:
     server = type("Server", (mix_in, http.server.HTTPServer), {})(LOOPBACK, Page)
     with server.running() as (host, port):
         client = http.client.HTTPConnection(host, port, timeout=LIMIT)
-        for _ in range(2):  # the connection is kept
+        for _ in range(2):  # the connection is reused
             client.request("GET", "/")
             assert client.getresponse().read() == b"page"
         client.close()
@@ -275,12 +275,12 @@ def test_datagrams(mix_in: Any) -> None:
             assert client.recv(100) == b"PING"
 
 
-# -- what is dropped ---------------------------------------------------------------------------
+# -- dropped servers ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    """What is freed is freed by its last reference, not by the collector."""
+    """Objects must be freed by their last reference, not by the collector."""
     gc.collect()
     gc.disable()
     yield
@@ -288,19 +288,19 @@ def _no_collector() -> Iterator[None]:
 
 
 def assert_no_one_listens(address: Any) -> None:
-    """To bind again would fail by chance: a connection of before may be in TIME_WAIT there."""
+    """Binding again could fail by chance: an earlier connection may be in TIME_WAIT there."""
     with pytest.raises(ConnectionRefusedError):
         connect(address)
 
 
 def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
-    """Serve, end, and let go of the server; its address, and a reference to it."""
-    server, heard = make(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    """Serve, end, and drop the server. Returns its address, and a weak reference to it."""
+    server, recorder = make(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever, 0.01)
     for _ in range(2):
         assert ask(server.server_address) == b"ping"
-    heard.wait_for(Finished, 2)
+    recorder.wait_for(Finished, 2)
     server.shutdown()
     thread.result()
     for worker in threading.enumerate():  # a request's thread has the server until its last step
@@ -312,7 +312,7 @@ def dropped_after_serving(make: Any) -> tuple[Any, weakref.ref[Any]]:
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_server_that_is_dropped_is_gone_at_once_and_its_port_is_free(ours: Any) -> None:
+def test_a_dropped_server_is_freed_at_once_and_so_is_its_port(ours: Any) -> None:
     address, server = dropped_after_serving(ours)
     assert server() is None
     assert_no_one_listens(address)
@@ -321,7 +321,7 @@ def test_a_server_that_is_dropped_is_gone_at_once_and_its_port_is_free(ours: Any
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_so_is_one_of_the_standard_librarys_under_a_mix_in(kind: Any) -> None:
+def test_so_is_a_server_of_the_standard_library_under_a_mix_in(kind: Any) -> None:
     address, server = dropped_after_serving(kind)
     assert server() is None
     assert_no_one_listens(address)
@@ -330,7 +330,7 @@ def test_so_is_one_of_the_standard_librarys_under_a_mix_in(kind: Any) -> None:
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_so_is_one_that_never_served(ours: Any) -> None:
+def test_so_is_a_server_that_never_served(ours: Any) -> None:
     server = ours(LOOPBACK, Echo)
     address, reference = server.server_address, weakref.ref(server)
     del server
@@ -339,7 +339,7 @@ def test_so_is_one_that_never_served(ours: Any) -> None:
 
 
 @pytest.mark.usefixtures("_no_collector")
-def test_so_is_one_that_was_stopped(ours: Any) -> None:
+def test_so_is_a_stopped_server(ours: Any) -> None:
     server = ours(LOOPBACK, Echo)
     with server.running() as address:
         assert ask(address) == b"ping"
@@ -351,7 +351,7 @@ def test_so_is_one_that_was_stopped(ours: Any) -> None:
     assert reference() is None
 
 
-# -- a request that a program lets go of -------------------------------------------------------
+# -- a request that a program drops ------------------------------------------------------------
 
 
 def open_descriptors() -> int:
@@ -371,7 +371,7 @@ def test_a_request_that_the_hooks_do_not_close_is_closed_when_it_is_dropped(
 
     dropped = threading.Semaphore(0)
     setattr(Drops, hook, lambda self, request: weakref.finalize(request, dropped.release) and None)
-    # The parent of a forked child calls close_request alone: there the child's end is waited for.
+    # The parent of a forked child calls only close_request; the test waits for the child's end.
     is_called = not (issubclass(ours, ForkingTCPServer) and hook == "shutdown_request")
     server = Drops(LOOPBACK, Echo)
     with server.running() as address:
@@ -386,7 +386,7 @@ def test_a_request_that_the_hooks_do_not_close_is_closed_when_it_is_dropped(
 
 
 def ask_without_end(server: Any, address: Any) -> bytes:
-    """Ask, and read up to the end that the drop of the request makes; then its entry is gone."""
+    """Send a line, and read until the drop of the request ends the stream; then its entry is gone."""
     with connect(address) as client:
         client.sendall(b"ping")
         answer = read_all(client)

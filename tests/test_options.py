@@ -58,13 +58,13 @@ def test_a_mode_is_octal(value: Any, mode: int) -> None:
     ],
 )
 def test_an_error_names_the_accepted_values(name: str, value: Any) -> None:
-    with pytest.raises(OptionError, match=rf"{name} = .*: wants {OPTIONS[name].wanted}"):
+    with pytest.raises(OptionError, match=rf"{name} = .*: expected {OPTIONS[name].wanted}"):
         check({name: value}, everserve.ThreadPoolTCPServer)
 
 
 @pytest.mark.parametrize("value", ["8", "0o1000", -1, []])
 def test_a_bad_mode(value: Any) -> None:
-    with pytest.raises(OptionError, match="wants permission bits"):
+    with pytest.raises(OptionError, match="expected permission bits"):
         check({"socket_mode": value}, everserve.UnixStreamServer)
 
 

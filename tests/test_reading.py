@@ -42,7 +42,7 @@ def test_a_subclass_replaces_it() -> None:
 
 def test_on_the_class() -> None:
     assert isinstance(Server.state, Reading)
-    assert Server.state.__doc__ == "Where it is."
+    assert Server.state.__doc__ == "The state."
     assert Server.active_children is None
 
 

@@ -80,15 +80,15 @@ class Unequal:
 
 
 class Text(str):
-    """A text, and more."""
+    """A subclass of ``str``."""
 
 
 class Whole(int):
-    """A number, and more."""
+    """A subclass of ``int``."""
 
 
 def method(self: Any) -> None:
-    """Of the program's own."""
+    """A method of the program."""
 
 
 ANYTHING: list[Any] = [
@@ -104,7 +104,7 @@ def read(name: str, value: Any) -> Any:
 
 
 def counts(name: str, value: Any) -> bool:
-    """True if ``value`` is one of the good ones, or of a type of which every value will do."""
+    """True if ``value`` is a good one, or of a type of which every value is accepted."""
     kinds = {type(one) for one in GOOD[name]}
     if type(value) in kinds - {int, float, str, tuple}:
         return True
@@ -142,7 +142,7 @@ def test_a_value_of_another_type_or_range_does_not(name: str) -> None:
         ("block_on_close", [1], True),
     ],
 )
-def test_an_attribute_of_the_standard_library_means_what_it_would_there(
+def test_an_attribute_of_the_standard_library_is_converted_as_there(
     name: str, value: Any, taken: Any
 ) -> None:
     assert read(name, value) == taken
@@ -154,7 +154,7 @@ class NoTruth:
         raise ValueError("neither")
 
 
-def test_one_that_has_no_truth_is_none() -> None:
+def test_a_value_without_a_truth_value_is_not_an_option() -> None:
     assert read("daemon_threads", NoTruth()) is False
     assert read("block_on_close", NoTruth()) is True
 
@@ -165,7 +165,7 @@ def test_a_server_without_any_attribute_has_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_property_that_raises_is_no_option(name: str) -> None:
+def test_a_property_that_raises_is_not_an_option(name: str) -> None:
     class Server:
         max_connections = 7
 
@@ -188,7 +188,7 @@ def test_a_property_that_raises_is_no_option(name: str) -> None:
         assert values.idle_timeout == 3.0
 
 
-def test_a_property_that_asks_for_the_settings_ends() -> None:
+def test_a_property_that_reads_the_settings_ends() -> None:
     """A property of the program's own may use the server: it is read when the server is made."""
 
     class Server(everserve.ThreadingTCPServer):
@@ -217,7 +217,7 @@ def test_values_that_cannot_be_compared() -> None:
     assert (reader.read().access, reader.read().tls) == (None, None)
 
 
-def test_an_attribute_that_comes_or_goes_later() -> None:
+def test_an_attribute_that_is_added_or_deleted_later() -> None:
     class Server(Bag):
         idle_timeout: float | None = None
 
@@ -238,7 +238,7 @@ def test_an_option_that_the_class_lacks_has_no_meaning_later() -> None:
     assert SettingsReader(server).values.idle_timeout == 3.0
 
 
-def test_a_change_counts_at_once_and_costs_nothing_where_there_is_none() -> None:
+def test_a_change_counts_at_once_and_without_one_nothing_is_rebuilt() -> None:
     server = Bag(max_connections=None)
     reader = SettingsReader(server)
     first = reader.read()
@@ -269,13 +269,13 @@ def test_a_change_that_is_not_noted_counts_after_the_lag(monkeypatch: pytest.Mon
 
 
 class FiberServer(everserve.FiberMixIn, socketserver.TCPServer):
-    """Of the standard library, under a mix-in."""
+    """A server of the standard library, under a mix-in."""
 
 
 @pytest.mark.parametrize(
     ("kind", "name"), [(TCPServer, "max_connections"), (FiberServer, "stall_threshold")]
 )
-def test_what_is_set_on_a_server_is_noted(kind: Any, name: str) -> None:
+def test_setting_an_attribute_is_noted(kind: Any, name: str) -> None:
     with kind(("127.0.0.1", 0), everserve.BaseRequestHandler) as server:
         reader = server._everserve.settings
         reader.read()
@@ -286,7 +286,7 @@ def test_what_is_set_on_a_server_is_noted(kind: Any, name: str) -> None:
         assert getattr(reader.read(), name) == 3
 
 
-def test_it_keeps_no_server_alive_and_knows_the_last_values() -> None:
+def test_it_keeps_no_server_alive_and_has_the_last_values() -> None:
     class Server:
         max_connections = 5
 
@@ -297,7 +297,7 @@ def test_it_keeps_no_server_alive_and_knows_the_last_values() -> None:
     assert reader.values.max_connections == 5
 
 
-def test_a_server_that_has_died_before_it_was_whole() -> None:
+def test_a_server_that_was_freed_before_it_was_complete() -> None:
     class Server:
         @property
         def tls(self) -> Any:
@@ -326,7 +326,7 @@ def test_a_server_that_has_died_before_it_was_whole() -> None:
         ({"handshake_timeout": 1}, False, False),
     ],
 )
-def test_what_follows_from_them(settings: dict[str, Any], steps: bool, first: bool) -> None:
+def test_derived_fields(settings: dict[str, Any], steps: bool, first: bool) -> None:
     values = Settings(**settings)
     assert (values.takes_steps, values.handshakes_first) == (steps, first)
 

@@ -130,7 +130,7 @@ def _classes() -> dict[str, dict[str, type[TCPServer]]]:
 _CLASSES = _classes()
 
 CONCURRENCY = tuple(_CLASSES)
-"""Where requests may run, in one word."""
+"""The names of the strategies."""
 
 
 def server_class(concurrency: str, transport: str) -> type[TCPServer]:

@@ -68,7 +68,7 @@ class Option:
         except EverserveError:  # an OptionError or a TLSConfigError: its message explains the fault
             raise
         except (TypeError, ValueError):
-            raise OptionError(f"{self.name} = {value!r}: wants {self.wanted}") from None
+            raise OptionError(f"{self.name} = {value!r}: expected {self.wanted}") from None
 
 
 def _count(least: int) -> Callable[[Any], int]:
@@ -159,12 +159,12 @@ _NUMBER = "a number from 1 up"
 OPTIONS: Mapping[str, Option] = {
     option.name: option
     for option in (
-        _option("max_workers", _count(1), _NUMBER, "pool: threads at the most"),
+        _option("max_workers", _count(1), _NUMBER, "pool: maximum number of threads"),
         _option(
             "max_connections",
             _count(1),
             _NUMBER,
-            "connections in progress; of a pool, default as many as threads",
+            "maximum of connections in progress; default of a pool: max_workers",
         ),
         _option(
             "worker_idle_timeout",
@@ -172,12 +172,12 @@ OPTIONS: Mapping[str, Option] = {
             _SECONDS,
             "pool: seconds after which a thread without work ends",
         ),
-        _option("max_children", _count(1), _NUMBER, "forks: processes at the most"),
+        _option("max_children", _count(1), _NUMBER, "forks: maximum number of processes"),
         _option(
             "stall_threshold",
             _seconds,
             _SECONDS,
-            "fibers: seconds for which a handler may hold the loop before that is reported",
+            "fibers: seconds that a handler may hold the loop before it is reported",
         ),
         _option(
             "shutdown_grace",
@@ -186,7 +186,10 @@ OPTIONS: Mapping[str, Option] = {
             "fibers: seconds that requests in progress have after shutdown()",
         ),
         _stream_option(
-            "coalesce_writes", _flag, _YES_NO, "what a handler writes leaves when it next waits"
+            "coalesce_writes",
+            _flag,
+            _YES_NO,
+            "send the bytes that a handler writes when it next waits",
         ),
         _option(
             "daemon_threads", _flag, _YES_NO, "the interpreter may exit while threads still run"
@@ -198,7 +201,7 @@ OPTIONS: Mapping[str, Option] = {
             "a number from 0 up",
             "connections that the kernel queues; default the system's largest",
         ),
-        _option("allow_reuse_address", _flag, _YES_NO, "bind although old connections linger"),
+        _option("allow_reuse_address", _flag, _YES_NO, "bind even if old connections linger"),
         _option("allow_reuse_port", _flag, _YES_NO, "share the port with other processes"),
         _option("dual_stack", _flag, _YES_NO, "all interfaces means IPv6 and IPv4"),
         _option("disable_nagle_algorithm", _flag, _YES_NO, "send small writes at once"),
@@ -206,7 +209,7 @@ OPTIONS: Mapping[str, Option] = {
             "max_packet_size",
             _count(1),
             "bytes, from 1 up",
-            "bytes to receive of a datagram; what is longer is cut, and reported",
+            "bytes to receive of a datagram; a longer one is truncated and reported",
         ),
         _option(
             "socket_mode", _mode, "permission bits such as 0o660", "mode of a Unix socket file"
@@ -235,7 +238,7 @@ OPTIONS: Mapping[str, Option] = {
             "overload_message",
             _message,
             "bytes, or a text of Latin-1",
-            "what a refused connection is sent before it is closed; \\r\\n and the like are read",
+            "bytes to send to a refused connection; escapes such as \\r\\n are decoded",
         ),
         _option(
             "access",
@@ -250,7 +253,7 @@ OPTIONS: Mapping[str, Option] = {
             "trusted_proxies",
             Networks.of,
             "networks such as 10.0.0.0/8,::1",
-            "networks of the proxies, with commas; others are refused",
+            "networks of the proxies, comma-separated; other peers are refused",
         ),
         _stream_option(
             "proxy_timeout", _seconds, _SECONDS, "seconds for the PROXY header; default 5"
@@ -263,19 +266,22 @@ OPTIONS: Mapping[str, Option] = {
             is_text=False,
         ),
         _stream_option(
-            "implicit_tls", _flag, _YES_NO, "TLS from the first byte; else with start_tls()"
+            "implicit_tls",
+            _flag,
+            _YES_NO,
+            "TLS from the first byte; otherwise a handler calls start_tls()",
         ),
         _stream_option(
             "tls_reload_interval",
             _seconds,
             _SECONDS,
-            "seconds between two looks for renewed certificates",
+            "seconds between two checks for renewed certificates",
         ),
         _stream_option(
             "handshake_timeout", _seconds, _SECONDS, "seconds for a handshake; default 10"
         ),
         _stream_option("idle_timeout", _seconds, _SECONDS, "seconds without a byte either way"),
-        _option("request_timeout", _seconds, _SECONDS, "seconds for all of a request"),
+        _option("request_timeout", _seconds, _SECONDS, "seconds for the whole request"),
         _stream_option(
             "write_timeout", _seconds, _SECONDS, "seconds in which a peer must read something"
         ),

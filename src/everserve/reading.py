@@ -1,4 +1,4 @@
-"""Attributes that give way to a program's own of the same name, and how everserve reads its options.
+"""Attributes that a program may replace with its own, and a safe way to read a program's attributes.
 
 A subclass written for the standard library may have had its own ``self.connections`` or ``stop()``
 for years. So each new computed attribute of servers and handlers is a ``Reading``, and everserve
@@ -16,10 +16,10 @@ ValueT = TypeVar("ValueT")
 
 
 def attribute_of(owner: object, name: str, otherwise: Any = None) -> Any:
-    """An attribute; ``otherwise`` where there is none, or where it is a property that raises."""
+    """An attribute; ``otherwise`` if there is none, or if it is a property that raises."""
     try:
         return getattr(owner, name, otherwise)
-    except Exception:  # it may need what the program has not set yet
+    except Exception:  # it may need an attribute that the program has not set yet
         return otherwise
 
 

@@ -157,7 +157,7 @@ _STANDARD: Mapping[str, Callable[[Any], Any]] = {
 """Attributes of the standard library, with the conversion that it applies to any value."""
 
 LAG = 0.01
-"""Seconds for which the attributes are not looked at again, unless one of the server is set."""
+"""Seconds between two readings of the attributes, unless one of the server is set."""
 
 NAMES = (*TYPES, *_STANDARD)
 _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
@@ -184,15 +184,15 @@ class SettingsReader:
         self.read()
 
     def note_change(self) -> None:
-        """An attribute was set: look again at the next reading."""
+        """Note that an attribute was set: the next call of ``read`` reads all attributes."""
         self.changed = True
 
     def read(self) -> Settings:
-        """The settings now. An attribute that changes unnoticed (of a class) counts after ``LAG``."""
+        """The current settings. A change that is not noted (in a class, say) counts after ``LAG``."""
         now = monotonic()
-        if now < self._fresh_until and not self.changed:  # to look is 6 % of a short connection
+        if now < self._fresh_until and not self.changed:  # reading takes 6 % of a short connection
             return self.values
-        self.changed = False  # before it looks, so that a change meanwhile is not missed
+        self.changed = False  # before reading, so that a change meanwhile is not missed
         self._fresh_until = now + LAG
         server = self._server()
         try:
@@ -200,8 +200,8 @@ class SettingsReader:
         except Exception:  # an attribute was deleted, or a property fails
             raw = self._read_each(server)
         try:
-            unchanged = raw == self._raw  # by identity first: most are the same objects
-        except Exception:  # a value of the program's own that cannot be compared
+            unchanged = raw == self._raw  # by identity first: most values are the same objects
+        except Exception:  # the program's own value, which cannot be compared
             unchanged = False
         if not unchanged:
             self._raw = raw

@@ -60,7 +60,7 @@ def test_a_mapped_network_is_the_one_it_maps() -> None:
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "host.example", "10.0.0.0/8/8"])
 def test_a_text_that_is_not_a_network(text: str) -> None:
-    with pytest.raises(OptionError, match=r"no network: .* write 10\.0\.0\.0/8 or ::1"):
+    with pytest.raises(OptionError, match=r"not a network: .* write 10\.0\.0\.0/8 or ::1"):
         Networks([text])
 
 

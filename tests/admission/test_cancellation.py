@@ -72,7 +72,7 @@ def test_the_peer_has_reset(ends: Pair) -> None:
     assert reason_to_stop(False, None, server) is CancelReason.PEER_GONE
 
 
-def test_the_peer_has_ended_its_half_and_still_listens(ends: Pair) -> None:
+def test_the_peer_has_ended_its_half_and_still_reads(ends: Pair) -> None:
     server, client = ends
     client.shutdown(socket.SHUT_WR)
     wait_for_end(server)
@@ -99,7 +99,7 @@ def test_the_first_reason_counts(ends: Pair) -> None:
     assert reason_to_stop(False, late, server) is CancelReason.DEADLINE
 
 
-def test_without_poll_it_goes_on(ends: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_poll_there_is_no_reason(ends: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = ends
     reset(client)
     wait_for_end(server)

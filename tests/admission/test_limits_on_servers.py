@@ -1,4 +1,4 @@
-"""Limits, access and PROXY headers where connections are no plain IPv4: datagrams, IPv6, both."""
+"""Limits, access and PROXY headers beyond plain IPv4 connections: datagrams, IPv6, dual stack."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, connect, read_all
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 import everserve
 from everserve.admission.control import OverloadPolicy
 from everserve.events import Accepted, DeadlineMissed, Finished, Opened, Refused, Shed
-from everserve.serve import make_server
+from everserve.serving import make_server
 from everserve.sockets.listening import has_ipv6
 from everserve.wire.proxy import ProxyHeader, encode
 
@@ -50,17 +50,17 @@ def concurrency(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def recorder() -> EventRecorder:
+    return EventRecorder()
 
 
 @pytest.fixture
-def serve(heard: Heard, concurrency: str) -> Iterator[Any]:
+def serve(recorder: EventRecorder, concurrency: str) -> Iterator[Any]:
     blocks = []
 
     def make(handler: Any, address: str, **settings: Any) -> Any:
         server = make_server(handler, address, concurrency=concurrency, **settings)
-        server.subscribe(heard)
+        server.subscribe(recorder)
         block = server.running(grace=LIMIT)
         block.__enter__()
         blocks.append(block)
@@ -81,22 +81,22 @@ def client() -> Iterator[socket.socket]:
 
 
 def test_datagrams_that_access_denies_are_dropped(
-    serve: Any, heard: Heard, client: socket.socket
+    serve: Any, recorder: EventRecorder, client: socket.socket
 ) -> None:
     server = serve(UpperDatagram, "udp://127.0.0.1:0", access="deny 127.0.0.0/8")
     for _ in range(5):
         client.sendto(b"no", server.server_address)
-    heard.wait_for(Refused, 5)
+    recorder.wait_for(Refused, 5)
     server.access = None
     client.sendto(b"yes", server.server_address)
     assert client.recv(100) == b"YES 127.0.0.1 False"  # and nothing came before it
-    assert {event.reason for event in heard.of(Refused)} == {"access"}
-    assert len(heard.wait_for(Finished)) == 1
+    assert {event.reason for event in recorder.of(Refused)} == {"access"}
+    assert len(recorder.wait_for(Finished)) == 1
 
 
 @pytest.mark.parametrize("policy", ["refuse", "reset", "shed-idle"])
 def test_datagrams_above_the_rate_are_dropped(
-    serve: Any, heard: Heard, client: socket.socket, policy: str
+    serve: Any, recorder: EventRecorder, client: socket.socket, policy: str
 ) -> None:
     server = serve(
         UpperDatagram, "udp://127.0.0.1:0", accept_rate=0.001, accept_burst=2, overload=policy
@@ -104,13 +104,13 @@ def test_datagrams_above_the_rate_are_dropped(
     for number in range(6):
         client.sendto(b"%d" % number, server.server_address)
     assert {client.recv(100)[:1] for _ in range(2)} == {b"0", b"1"}
-    heard.wait_for(Refused, 4)
+    recorder.wait_for(Refused, 4)
     assert server._everserve.control.refusals == {"accept_rate": 4}
-    heard.wait_for(Finished, 2)
+    recorder.wait_for(Finished, 2)
 
 
-def test_each_datagram_has_a_header_and_the_reply_goes_to_the_proxy(
-    serve: Any, heard: Heard, client: socket.socket
+def test_each_datagram_has_a_header_and_the_reply_is_sent_to_the_proxy(
+    serve: Any, recorder: EventRecorder, client: socket.socket
 ) -> None:
     server = serve(
         UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="127.0.0.0/8"
@@ -122,35 +122,35 @@ def test_each_datagram_has_a_header_and_the_reply_goes_to_the_proxy(
     local = encode(ProxyHeader.build(local=True))
     client.sendto(local + b"check", server.server_address)
     assert client.recv(100) == b"CHECK 127.0.0.1 True"
-    heard.wait_for(Finished, 3)
+    recorder.wait_for(Finished, 3)
 
 
 @pytest.mark.parametrize("data", [b"no header", b"", b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c"])
 def test_a_datagram_without_a_good_header_is_dropped(
-    serve: Any, heard: Heard, client: socket.socket, data: bytes
+    serve: Any, recorder: EventRecorder, client: socket.socket, data: bytes
 ) -> None:
     server = serve(
         UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="127.0.0.0/8"
     )
     client.sendto(data, server.server_address)
-    (refused,) = heard.wait_for(Refused)
+    (refused,) = recorder.wait_for(Refused)
     assert refused.reason == "proxy"
-    assert not heard.of(Opened)
+    assert not recorder.of(Opened)
 
 
-def test_a_datagram_of_a_stranger_is_dropped(
-    serve: Any, heard: Heard, client: socket.socket
+def test_a_datagram_of_an_untrusted_peer_is_dropped(
+    serve: Any, recorder: EventRecorder, client: socket.socket
 ) -> None:
     server = serve(
         UpperDatagram, "udp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="10.0.0.0/8"
     )
     header = ProxyHeader.build(("192.0.2.7", 1), ("192.0.2.1", 53), datagram=True)
     client.sendto(encode(header) + b"data", server.server_address)
-    assert heard.wait_for(Refused)[0].reason == "untrusted_proxy"
+    assert recorder.wait_for(Refused)[0].reason == "untrusted_proxy"
 
 
 @needs_ipv6
-def test_connections_of_one_64(serve: Any, heard: Heard, concurrency: str) -> None:
+def test_connections_of_one_64(serve: Any, recorder: EventRecorder, concurrency: str) -> None:
     if concurrency == "serial":
         pytest.skip("one request at a time")
     server = serve(Upper, "tcp://[::1]:0", max_connections_per_peer=1)
@@ -160,33 +160,35 @@ def test_connections_of_one_64(serve: Any, heard: Heard, concurrency: str) -> No
         with connect(server.server_address) as second:
             assert second.recv(100) == b""
         first.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy of it
-    heard.wait_for(Finished)
-    assert heard.wait_for(Refused)[0].reason == "max_connections_per_peer"
+    recorder.wait_for(Finished)
+    assert recorder.wait_for(Refused)[0].reason == "max_connections_per_peer"
     assert ask(server.server_address, b"again\n") == b"AGAIN\n"
 
 
 @needs_ipv6
-def test_an_ipv4_client_of_a_dual_stack_server_is_ipv4(serve: Any, heard: Heard) -> None:
+def test_an_ipv4_client_of_a_dual_stack_server_is_ipv4(serve: Any, recorder: EventRecorder) -> None:
     server = serve(Upper, "tcp://*:0", access="deny 127.0.0.0/8")
     port = server.server_address[1]
     with suppress(ConnectionResetError), connect(("127.0.0.1", port)) as client:
         assert client.recv(100) == b""
-    assert heard.wait_for(Refused)[0].reason == "access"
+    assert recorder.wait_for(Refused)[0].reason == "access"
     assert ask(("::1", port), b"line\n") == b"LINE\n"
     server.access = everserve.AccessRules(allow=["::ffff:127.0.0.0/104"])
     assert ask(("127.0.0.1", port), b"line\n") == b"LINE\n"
-    heard.wait_for(Finished, 2)
+    recorder.wait_for(Finished, 2)
 
 
 @needs_ipv6
-def test_a_trusted_proxy_of_a_dual_stack_server(serve: Any, heard: Heard) -> None:
+def test_a_trusted_proxy_of_a_dual_stack_server(serve: Any, recorder: EventRecorder) -> None:
     server = serve(Upper, "tcp://*:0", proxy_protocol=True, trusted_proxies="127.0.0.1")
     address = ("127.0.0.1", server.server_address[1])
     assert ask(address, b"PROXY UNKNOWN\r\nline\n") == b"LINE\n"
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
 
 
-def test_limits_change_on_a_running_server(serve: Any, heard: Heard, concurrency: str) -> None:
+def test_limits_change_on_a_running_server(
+    serve: Any, recorder: EventRecorder, concurrency: str
+) -> None:
     server = serve(Upper, "tcp://127.0.0.1:0", overload="refuse")
     assert ask(server.server_address, b"line\n") == b"LINE\n"
     server.accept_rate, server.accept_burst, server.overload_message = 0.001, 1, b"later\n"
@@ -196,8 +198,8 @@ def test_limits_change_on_a_running_server(serve: Any, heard: Heard, concurrency
     server.request_timeout = 0.05
     with connect(server.server_address) as client:
         assert client.recv(100) == b""
-    assert heard.wait_for(DeadlineMissed)[0].deadline == "request_timeout"
-    heard.wait_for(Finished, 3)
+    assert recorder.wait_for(DeadlineMissed)[0].deadline == "request_timeout"
+    recorder.wait_for(Finished, 3)
 
 
 LIMITS = {
@@ -217,7 +219,7 @@ class Waits(everserve.StreamRequestHandler[Any, Any]):
 
 @contextmanager
 def coming(server: Any) -> Iterator[socket.socket]:
-    """A client; at the end its handler sees the end too, of which a forked sibling has a copy."""
+    """A client. A shutdown ends it for its handler even if another forked child has a copy."""
     with connect(server.server_address) as client:
         yield client
         client.shutdown(socket.SHUT_RDWR)
@@ -228,7 +230,7 @@ def set_limits(server: Any, concurrency: str, limit: int) -> None:
         setattr(server, name, limit)
 
 
-def test_a_limit_that_is_raised_admits_what_waits(serve: Any, concurrency: str) -> None:
+def test_a_limit_that_is_raised_admits_waiting_connections(serve: Any, concurrency: str) -> None:
     if concurrency == "serial":
         pytest.skip("one request at a time")
     server = serve(Waits, "tcp://127.0.0.1:0", **dict.fromkeys(LIMITS[concurrency], 1))
@@ -243,7 +245,7 @@ def test_a_limit_that_is_raised_admits_what_waits(serve: Any, concurrency: str) 
 
 
 def test_a_limit_that_is_raised_and_lowered_counts_from_the_next(
-    serve: Any, heard: Heard, concurrency: str
+    serve: Any, recorder: EventRecorder, concurrency: str
 ) -> None:
     if concurrency == "serial":
         pytest.skip("one request at a time")
@@ -259,13 +261,13 @@ def test_a_limit_that_is_raised_and_lowered_counts_from_the_next(
             set_limits(server, concurrency, 1)
             first.sendall(b"end\n")
             assert first.recv(100) == b""
-            heard.wait_for(Finished)
+            recorder.wait_for(Finished)
             assert ask(server.server_address, b"") == b""
-    assert {event.reason for event in heard.of(Refused)} == {"max_connections"}
+    assert {event.reason for event in recorder.of(Refused)} == {"max_connections"}
 
 
-def test_a_policy_of_ones_own(heard: Heard) -> None:
-    """On the class, on an instance, and given to ``serve``: it gets the server, and is asked."""
+def test_a_custom_policy(recorder: EventRecorder) -> None:
+    """On the class, on an instance, and as an option of ``serve``: it is called with the server."""
     asked: list[Any] = []
 
     def decide(server: Any, request: Any, client_address: Any, reason: str) -> bool:
@@ -309,30 +311,30 @@ def test_a_method_of_that_name_is_the_programs_own() -> None:
 
 
 class Deaf(everserve.BaseRequestHandler[Any, Any]):
-    """Does not look at its connection: a cut does not end it."""
+    """Does not use its connection: a cut does not end it."""
 
     def handle(self) -> None:
         self.server.opened.wait(LIMIT)
 
 
-def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None:
+def test_handlers_that_do_not_end_are_not_shed_without_end(recorder: EventRecorder) -> None:
     server = make_server(
         Deaf, "tcp://127.0.0.1:0", concurrency="threads", max_connections=3, overload="shed-idle"
     )
     server.opened = threading.Event()  # type: ignore[attr-defined]
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running(grace=LIMIT) as address:
         clients = [connect(address) for _ in range(20)]
-        heard.wait_for(Accepted, 20)
-        heard.wait_for(Refused)
-        assert len(server.connections) <= 2 * 3 + 3  # one may just be refused
-        shed = len(heard.of(Shed))
+        recorder.wait_for(Accepted, 20)
+        recorder.wait_for(Refused)
+        assert len(server.connections) <= 2 * 3 + 3  # one may still be in refusal
+        shed = len(recorder.of(Shed))
         server.opened.set()  # type: ignore[attr-defined]
-        heard.wait_for(Finished, 3 + shed)
+        recorder.wait_for(Finished, 3 + shed)
         for client in clients:
             client.close()
-        with connect(address):  # what had been shed has ended: there is room to shed again
-            heard.wait_for(Accepted, 21)
+        with connect(address):  # the shed ones have ended, so there are connections to shed again
+            recorder.wait_for(Accepted, 21)
     assert server.refusals["max_connections"] == 20 - 3 - shed
     assert not server._everserve.connections._shed
 
@@ -342,39 +344,41 @@ def test_handlers_that_do_not_end_are_not_shed_without_end(heard: Heard) -> None
     ["access", "max_connections_per_peer", "accept_rate", "max_handshakes", "overload", "tls"],
 )
 @pytest.mark.parametrize("value", ["nonsense", object(), 1j])
-def test_a_value_of_another_type_is_no_option(
-    serve: Any, heard: Heard, option: str, value: Any
+def test_a_value_of_another_type_is_not_an_option(
+    serve: Any, recorder: EventRecorder, option: str, value: Any
 ) -> None:
     server = serve(Upper, "tcp://127.0.0.1:0")
     setattr(server, option, value)
     assert ask(server.server_address, b"line\n") == b"LINE\n"
     assert getattr(server, option) is value
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
 
 
-def test_above_the_rate_the_next_waits_until_it_is_raised(heard: Heard) -> None:
+def test_above_the_rate_the_next_waits_until_it_is_raised(recorder: EventRecorder) -> None:
     server = make_server(Upper, "tcp://127.0.0.1:0", concurrency="threads")
-    server.subscribe(heard)
+    server.subscribe(recorder)
     server.accept_rate, server.accept_burst = 0.001, 1
     with server.running() as address:
         assert ask(address, b"now\n") == b"NOW\n"
         with connect(address) as waiting:
             waiting.sendall(b"later\n")
             waiting.shutdown(socket.SHUT_WR)
-            assert len(heard.of(Accepted)) == 1
+            assert len(recorder.of(Accepted)) == 1
             server.accept_rate = None
             assert read_all(waiting) == b"LATER\n"
 
 
-def test_a_policy_is_asked_about_each_limit(serve: Any, heard: Heard, concurrency: str) -> None:
-    """To waive one is not to waive the others."""
+def test_a_policy_is_called_for_each_limit(
+    serve: Any, recorder: EventRecorder, concurrency: str
+) -> None:
+    """A policy that waives one limit does not waive the others."""
     if concurrency == "serial":
         pytest.skip("one request at a time")
     asked: list[str] = []
 
     def policy(_server: Any, _request: Any, _address: Any, reason: str) -> bool:
         asked.append(reason)
-        return reason == "accept_rate"
+        return reason == "max_connections"
 
     server = serve(
         Upper,
@@ -385,9 +389,38 @@ def test_a_policy_is_asked_about_each_limit(serve: Any, heard: Heard, concurrenc
         overload=policy,
     )
     with connect(server.server_address) as first:
-        heard.wait_for(Opened)
+        recorder.wait_for(Opened)
         assert ask(server.server_address, b"") == b""
-        heard.wait_for(Refused)
+        recorder.wait_for(Refused)
         first.shutdown(socket.SHUT_WR)  # a forked child has a copy of this very socket
         assert read_all(first) == b""
-    assert asked == ["accept_rate", "max_connections"]
+    assert asked == ["max_connections", "accept_rate"]
+
+
+def test_a_peer_above_its_limit_costs_the_others_no_rate(serve: Any, concurrency: str) -> None:
+    """Else one address could shut all others out."""
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    server = serve(
+        Upper,
+        "tcp://127.0.0.1:0",
+        accept_rate=0.001,
+        accept_burst=2,
+        max_connections_per_peer=1,
+        overload="reset",
+    )
+    with connect_from("127.0.0.66", server.server_address) as held:
+        held.sendall(b"held\n")
+        assert held.recv(5) == b"HELD\n"
+        for _ in range(5):
+            with suppress(OSError), connect_from("127.0.0.66", server.server_address) as refused:
+                refused.recv(1)
+        with connect_from("127.0.0.7", server.server_address) as other:
+            other.sendall(b"other\n")
+            assert other.recv(6) == b"OTHER\n"
+        held.shutdown(socket.SHUT_WR)  # a forked child has a copy of this very socket
+        assert read_all(held) == b""
+
+
+def connect_from(host: str, address: Any) -> socket.socket:
+    return socket.create_connection(address, LIMIT, (host, 0))

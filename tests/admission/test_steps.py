@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, ask, connect, read_all
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 import everserve
 from everserve.admission.context import Refusal, RequestContext
 from everserve.admission.steps import STEPS
 from everserve.errors import HandshakeError, TLSConfigError
 from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused
-from everserve.serve import make_server
+from everserve.serving import make_server
 from everserve.sockets.counted import CountedSocket
 from everserve.sockets.tls import TLS
 
@@ -41,17 +41,17 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def recorder() -> EventRecorder:
+    return EventRecorder()
 
 
 @pytest.fixture
-def serve(heard: Heard) -> Iterator[Any]:
+def serve(recorder: EventRecorder) -> Iterator[Any]:
     blocks = []
 
     def make(handler: Any = Upper, address: str = "tcp://127.0.0.1:0", **settings: Any) -> Any:
         server = make_server(handler, address, concurrency="threads", **settings)
-        server.subscribe(heard)
+        server.subscribe(recorder)
         block = server.running()
         block.__enter__()
         blocks.append(block)
@@ -67,7 +67,7 @@ def test_their_order() -> None:
     assert names == ["read_proxy_header", "do_handshake", "arm_deadlines"]
 
 
-def test_a_custom_step(serve: Any, heard: Heard) -> None:
+def test_a_custom_step(serve: Any, recorder: EventRecorder) -> None:
     def read_greeting(context: RequestContext) -> None:
         if context.request.recv(6) != b"hello\n":
             raise Refusal("impolite")
@@ -77,42 +77,44 @@ def test_a_custom_step(serve: Any, heard: Heard) -> None:
     with connect(server.server_address) as client, suppress(ConnectionResetError):
         client.sendall(b"hallo\n")
         assert client.recv(100) == b""
-    (refused,) = heard.wait_for(Refused)
+    (refused,) = recorder.wait_for(Refused)
     assert (refused.reason, refused.error) == ("impolite", None)
-    assert len(heard.of(Opened)) == 1
+    assert len(recorder.of(Opened)) == 1
     assert server._everserve.control.refusals == {"impolite": 1}
 
 
-def test_a_step_that_is_broken_is_a_failure(serve: Any, heard: Heard) -> None:
+def test_a_step_that_is_broken_is_a_failure(serve: Any, recorder: EventRecorder) -> None:
     def broken(context: RequestContext) -> None:
         raise ValueError("meant to fail")
 
     server = serve(admission_steps=(broken,))
     server.handle_error = lambda *_: None
     assert ask(server.server_address, b"") == b""
-    (failed,) = heard.wait_for(Failed)
+    (failed,) = recorder.wait_for(Failed)
     assert str(failed.error) == "meant to fail"
-    assert not heard.of(Refused)
+    assert not recorder.of(Refused)
 
 
-def test_the_header_is_taken_and_nothing_else(serve: Any, heard: Heard) -> None:
+def test_the_header_is_taken_and_nothing_else(serve: Any, recorder: EventRecorder) -> None:
     server = serve(**TRUSTED)
     assert ask(server.server_address, HEADER + b"line\n") == b"LINE\n"
-    heard.wait_for(Finished)
-    assert heard.of(Opened)[0].peer == REAL
+    recorder.wait_for(Finished)
+    assert recorder.of(Opened)[0].peer == REAL
 
 
-def test_bytes_before_the_header_are_refused(serve: Any, heard: Heard) -> None:
+def test_bytes_before_the_header_are_refused(serve: Any, recorder: EventRecorder) -> None:
     server = serve(**TRUSTED)
     with connect(server.server_address) as client, suppress(ConnectionResetError):
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert client.recv(100) == b""
-    (refused,) = heard.wait_for(Refused)
+    (refused,) = recorder.wait_for(Refused)
     assert refused.reason == "proxy"
     assert isinstance(refused.error, everserve.errors.ProxyHeaderError)
 
 
-def test_the_header_then_tls(serve: Any, heard: Heard, certificates: Certificates) -> None:
+def test_the_header_then_tls(
+    serve: Any, recorder: EventRecorder, certificates: Certificates
+) -> None:
     server = serve(tls=TLS(*certificates.server), **TRUSTED)
     with connect(server.server_address) as raw:
         raw.sendall(HEADER)
@@ -120,8 +122,8 @@ def test_the_header_then_tls(serve: Any, heard: Heard, certificates: Certificate
         with context.wrap_socket(raw, server_hostname="localhost") as client:
             client.sendall(b"line\n")
             assert client.recv(100) == b"LINE\n"
-    heard.wait_for(Finished)
-    assert heard.of(Opened)[0].peer == REAL
+    recorder.wait_for(Finished)
+    assert recorder.of(Opened)[0].peer == REAL
 
 
 def test_a_custom_context_is_accepted(serve: Any, certificates: Certificates) -> None:
@@ -196,7 +198,7 @@ def test_a_watch_finds_a_renewed_certificate(
     pair = certificates.server
     cert.write_bytes(pair.cert.read_bytes() + pair.key.read_bytes())
     tls = TLS(cert)
-    reloaded = Heard()
+    reloaded = EventRecorder()
     reload = TLS.reload
     monkeypatch.setattr(TLS, "reload", lambda self: (reload(self), reloaded(Refused(0, 0, "x"))))
     server = serve(tls=tls, tls_reload_interval=0.02)
@@ -219,7 +221,7 @@ class Wishing(everserve.StreamRequestHandler[Any, Any]):
         self.wfile.write(self.peer.tls.version.encode() + b" " + self.rfile.readline())
 
 
-def test_start_tls(serve: Any, heard: Heard, certificates: Certificates) -> None:
+def test_start_tls(serve: Any, recorder: EventRecorder, certificates: Certificates) -> None:
     server = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
     with connect(server.server_address) as raw:
         raw.sendall(b"STARTTLS\n")
@@ -229,11 +231,11 @@ def test_start_tls(serve: Any, heard: Heard, certificates: Certificates) -> None
             client.sendall(b"line\n")
             assert client.makefile("rb").readline() == b"TLSv1.3 line\n"
             assert client.recv(1) == b""
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
 
 
 def test_cleartext_before_tls_is_discarded(
-    serve: Any, heard: Heard, certificates: Certificates
+    serve: Any, recorder: EventRecorder, certificates: Certificates
 ) -> None:
     server = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
     with connect(server.server_address) as raw:
@@ -243,11 +245,14 @@ def test_cleartext_before_tls_is_discarded(
         with wrapped as client:
             client.sendall(b"line\n")
             assert client.makefile("rb").readline() == b"TLSv1.3 line\n"
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
 
 
 def test_start_tls_that_fails(
-    serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
+    serve: Any,
+    recorder: EventRecorder,
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = serve(
         Wishing, tls=TLS(*certificates.server), implicit_tls=False, handshake_timeout=0.1
@@ -255,15 +260,18 @@ def test_start_tls_that_fails(
     with connect(server.server_address) as raw:
         raw.sendall(b"STARTTLS\n")
         assert read_all(raw) == b"go\n"
-    (failed,) = heard.wait_for(Failed)
+    (failed,) = recorder.wait_for(Failed)
     assert isinstance(failed.error, ConnectionAbortedError)
     assert failed.peer_gone
-    assert heard.of(DeadlineMissed)[0].deadline == "handshake_timeout"
+    assert recorder.of(DeadlineMissed)[0].deadline == "handshake_timeout"
     assert server._everserve.control.handshakes == 0
 
 
 def test_bytes_that_are_not_tls_are_the_peers_fault(
-    serve: Any, heard: Heard, certificates: Certificates, caplog: pytest.LogCaptureFixture
+    serve: Any,
+    recorder: EventRecorder,
+    certificates: Certificates,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No error and no traceback: any client could fill the log with them."""
     starting = serve(Wishing, tls=TLS(*certificates.server), implicit_tls=False)
@@ -280,7 +288,7 @@ def test_bytes_that_are_not_tls_are_the_peers_fault(
                 broken.settimeout(LIMIT)
                 broken.sendall(garbage)
                 read_all(broken)
-    failed = heard.wait_for(Failed, 3)
+    failed = recorder.wait_for(Failed, 3)
     assert [type(event.error) for event in failed] == [HandshakeError, ssl.SSLError, ssl.SSLError]
     assert all(event.peer_gone for event in failed)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -320,7 +328,7 @@ def test_the_end_is_sent_in_tls(serve: Any, certificates: Certificates) -> None:
     "settings", [{"idle_timeout": 60}, {"write_timeout": 60}, {"overload": "shed-idle"}]
 )
 def test_over_a_unix_socket_it_is_counted(
-    serve: Any, heard: Heard, tmp_path: Path, settings: dict[str, Any]
+    serve: Any, recorder: EventRecorder, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     seen: list[Any] = []
 
@@ -332,11 +340,11 @@ def test_over_a_unix_socket_it_is_counted(
 
     server = serve(Look, f"unix:{tmp_path}/server", **settings)
     assert ask(server.server_address, b"line\n") == b"line\n"
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
     assert seen == [(CountedSocket, (5, 5, False), "unix")]
 
 
-def test_over_tcp_it_is_not(serve: Any, heard: Heard) -> None:
+def test_over_tcp_it_is_not(serve: Any, recorder: EventRecorder) -> None:
     seen: list[Any] = []
 
     class Look(everserve.StreamRequestHandler[Any, Any]):
@@ -345,11 +353,11 @@ def test_over_tcp_it_is_not(serve: Any, heard: Heard) -> None:
             self.rfile.read()  # unread bytes would reset the connection
 
     ask(serve(Look, idle_timeout=60).server_address, b"line\n")
-    heard.wait_for(Finished)
+    recorder.wait_for(Finished)
     assert seen == ["socket"]
 
 
-def test_the_deadline_that_a_handler_sees(serve: Any, heard: Heard) -> None:
+def test_the_deadline_that_a_handler_sees(serve: Any, recorder: EventRecorder) -> None:
     seen: list[Any] = []
 
     class Look(everserve.StreamRequestHandler[Any, Any]):
@@ -358,6 +366,6 @@ def test_the_deadline_that_a_handler_sees(serve: Any, heard: Heard) -> None:
 
     ask(serve(Look, request_timeout=60).server_address, b"")
     ask(serve(Look).server_address, b"")
-    heard.wait_for(Finished, 2)
+    recorder.wait_for(Finished, 2)
     assert seen[0] > 0
     assert seen[1] is None

@@ -81,9 +81,9 @@ def test_refuses_an_unknown_mode() -> None:
 
 
 def test_ends_with_a_message_if_nothing_listens() -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        done = load("echo", "--port", str(unheard.getsockname()[1]))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        done = load("echo", "--port", str(closed.getsockname()[1]))
     assert done.returncode == 1
     assert "connect" in done.stderr
 

@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
 
 @needs_compiler
 @pytest.mark.usefixtures("binaries")
-def test_a_program_is_built_anew_when_a_source_is_newer(source: Path) -> None:
+def test_a_program_is_rebuilt_when_a_source_is_newer(source: Path) -> None:
     binary = programs.compiled("answer", [source])
     assert subprocess.run([binary], check=False).returncode == 42
     built = binary.stat().st_ino

@@ -57,7 +57,7 @@ def test_a_target_may_be_a_constant(kilobytes: float, met: bool) -> None:
     assert verdict.wanted == "<= 6.5 KB"
 
 
-def test_the_markdown_tells_figures_ratios_and_notes() -> None:
+def test_the_markdown_has_figures_ratios_and_notes() -> None:
     made = results(everserve=[300_000], c=[200_000])
     made.note("trio was left out: no module")
     made.note("trio was left out: no module")
@@ -68,7 +68,7 @@ def test_the_markdown_tells_figures_ratios_and_notes() -> None:
     assert text.count("trio was left out") == 1
 
 
-def test_the_markdown_says_when_nothing_could_be_judged() -> None:
+def test_the_markdown_states_that_nothing_could_be_judged() -> None:
     assert "No target could be judged" in report.markdown(results(c=[1000]))
 
 

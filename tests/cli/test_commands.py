@@ -41,9 +41,9 @@ def serving(
         env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
     ) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(lines + 1)]
+        output = [process.stdout.readline() for _ in range(lines + 1)]
         try:
-            yield process, said
+            yield process, output
         finally:
             process.kill()
 
@@ -54,19 +54,21 @@ def port_of(line: str) -> int:
     return int(found[1])
 
 
-def test_it_serves_says_where_and_drains() -> None:
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, said):
-        port = port_of(said[0])
-        assert said[0] == (
+def test_it_serves_prints_its_address_and_drains() -> None:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0") as (process, output):
+        port = port_of(output[0])
+        assert output[0] == (
             f"everserve: listening on tcp://127.0.0.1:{port}; talk to it: nc 127.0.0.1 {port}\n"
         )
-        assert said[1] == f"everserve: process {process.pid}; press Ctrl-C to stop\n"
+        assert output[1] == f"everserve: process {process.pid}; press Ctrl-C to stop\n"
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"hello\n")
             assert client.recv(100) == b"HELLO\n"
             process.send_signal(signal.SIGTERM)
             assert process.stdout is not None
-            assert process.stdout.readline() == "everserve: SIGTERM: draining (once more cuts)\n"
+            assert (
+                process.stdout.readline() == "everserve: SIGTERM: draining (a second signal cuts)\n"
+            )
             client.sendall(b"bye\n")
             assert client.recv(100) == b"BYE\n"
         output, errors = process.communicate()
@@ -74,9 +76,9 @@ def test_it_serves_says_where_and_drains() -> None:
         assert (process.returncode, errors) == (0, "")
 
 
-def test_a_second_signal_cuts_and_says_whom() -> None:
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+def test_a_second_signal_cuts_and_lists_the_connections() -> None:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--grace", "3600") as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             client.sendall(b"hello\n")
             assert client.recv(100) == b"HELLO\n"
             process.send_signal(signal.SIGINT)
@@ -94,11 +96,11 @@ def test_several_addresses_of_any_kind(tmp_path: Path) -> None:
     abstract = f"unix:@everserve-test-{os.getpid()}"
     binds = ["tcp://[::1]:0", f"unix:{path}", abstract, "tcp://*:0"]
     arguments = [word for bind in binds for word in ("--bind", bind)]
-    with serving(UPPER, *arguments, lines=4) as (process, said):
-        assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", said[0])
-        assert said[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
-        assert said[2].endswith(f"on {abstract}\n")
-        assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", said[3])
+    with serving(UPPER, *arguments, lines=4) as (process, output):
+        assert re.search(r"on tcp://\[::1\]:\d+; talk to it: nc ::1 \d+$", output[0])
+        assert output[1].endswith(f"on unix:{path}; talk to it: nc -U {path}\n")
+        assert output[2].endswith(f"on {abstract}\n")
+        assert re.search(r"on tcp://\*:\d+; talk to it: nc 127.0.0.1 \d+$", output[3])
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"hello\n")
@@ -115,10 +117,10 @@ def test_options_by_environment() -> None:
         EVERSERVE_CONCURRENCY="serial",
         EVERSERVE_LOG_LEVEL="info",
         EVERSERVE_LOG_FORMAT="json",
-    ) as (process, said):
-        assert "nc -u 127.0.0.1" in said[0]
+    ) as (process, output):
+        assert "nc -u 127.0.0.1" in output[0]
         with socket.socket(type=socket.SOCK_DGRAM) as client:
-            client.sendto(b"hello", ("127.0.0.1", port_of(said[0])))
+            client.sendto(b"hello", ("127.0.0.1", port_of(output[0])))
             assert client.recv(100) == b"HELLO"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
@@ -140,12 +142,12 @@ def test_help_shows_examples() -> None:
         (["walk"], "No such command"),
         (["run", "--frobnicate"], "No such option"),
         (["run", "no_such_module:H"], "there is no module 'no_such_module'"),
-        (["run", "json:dumps"], "is no request handler"),
+        (["run", "json:dumps"], "is not a request handler"),
         (["run", UPPER, "--bind", "127.0.0.1"], "cannot read the address '127.0.0.1'"),
         (["run", UPPER, "--concurrency", "magic"], "magic"),
         (
             ["run", UPPER, "--concurrency", "pool", "--max-workers", "0"],
-            "'0': wants a number from 1 up",
+            "'0': expected a number from 1 up",
         ),
         (["run", UPPER, "--max-children", "3"], "max_children has no meaning for"),
     ],
@@ -158,15 +160,15 @@ def test_bad_usage_is_one_line_and_status_2(arguments: list[str], words: str) ->
     assert done.stderr.count("\n") == 1
 
 
-def test_what_the_system_refuses_is_one_line_and_status_1(tmp_path: Path) -> None:
+def test_an_error_of_the_system_is_one_line_and_status_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cases = {
             f"tcp://127.0.0.1:{port}": f"127.0.0.1:{port}: is in use",
-            "tcp://192.0.2.1:9999": "192.0.2.1:9999: is no address of this machine",
+            "tcp://192.0.2.1:9999": "192.0.2.1:9999: is not an address of this machine",
             f"unix:{tmp_path}/no/such/socket": "no such directory",
             "fd://999": "fd://999: is not open",
-            "tcp://no-such-host.invalid:1": "there is no host of this name",
+            "tcp://no-such-host.invalid:1": "there is no host with this name",
         }
         for address, words in cases.items():
             done = everserve("run", UPPER, "--bind", "tcp://127.0.0.1:0", "--bind", address)
@@ -183,7 +185,7 @@ def test_no_permission(tmp_path: Path) -> None:
     assert "no permission" in done.stderr
 
 
-def test_without_click_it_says_what_to_install() -> None:
+def test_without_click_it_names_the_package_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; import everserve.cli; everserve.cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
@@ -203,7 +205,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 def ask_securely(port: int, certificates: Certificates) -> tuple[bytes, str]:
-    """The answer, and the serial number of the certificate that was shown."""
+    """The answer, and the serial number of the server's certificate."""
     context = certificates.client_context()
     with socket.create_connection(("127.0.0.1", port)) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as client:
@@ -222,16 +224,16 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
 
     install(certificates.server)
     tls = ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-alpn", "one,two")
-    with serving(UPPER, "--bind", "tls://127.0.0.1:0", *tls) as (process, said):
-        port = port_of(said[0])
+    with serving(UPPER, "--bind", "tls://127.0.0.1:0", *tls) as (process, output):
+        port = port_of(output[0])
         answer, first = ask_securely(port, certificates)
         assert answer == b"HELLO\n"
         install(certificates.renewed)
         process.send_signal(signal.SIGHUP)
         assert process.stdout is not None
-        assert "SIGHUP: reading certificates anew" in process.stdout.readline()
+        assert "SIGHUP: reloading certificates" in process.stdout.readline()
         while (serial := ask_securely(port, certificates)[1]) == first:
-            pass  # the signal was told before it was obeyed
+            pass  # the line is printed before the reload
         assert serial != first
         process.send_signal(signal.SIGTERM)
         assert process.wait(50) == 0
@@ -239,9 +241,9 @@ def test_tls_and_renewed_certificates_at_sighup(certificates: Certificates, tmp_
 
 def test_limits_and_access_from_the_command_line() -> None:
     options = ("--access", "deny 127.0.0.0/8", "--log-level", "info")
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, output):
         with suppress(ConnectionResetError):
-            with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+            with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
                 assert client.recv(100) == b""
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=50)
@@ -250,17 +252,17 @@ def test_limits_and_access_from_the_command_line() -> None:
 
 def test_a_proxy_in_front() -> None:
     options = ("--proxy-protocol", "--trusted-proxies", "127.0.0.0/8,::1", "--max-handshakes", "9")
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\nhello\n")
             assert client.recv(100) == b"HELLO\n"
 
 
-def test_with_starttls_it_says_that_it_listens_in_clear(certificates: Certificates) -> None:
+def test_with_starttls_its_address_is_that_of_cleartext(certificates: Certificates) -> None:
     cert, key = map(str, certificates.server)
     options = ["--tls-cert", cert, "--tls-key", key, "--no-implicit-tls"]
-    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, said):
-        assert said[0].startswith("everserve: listening on tcp://127.0.0.1:")
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (process, output):
+        assert output[0].startswith("everserve: listening on tcp://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=50)
     done = everserve("run", UPPER, "--bind", "tls://127.0.0.1:0", *options)
@@ -271,8 +273,8 @@ def test_with_starttls_it_says_that_it_listens_in_clear(certificates: Certificat
 def test_a_deadline_from_the_environment() -> None:
     with serving(
         UPPER, "--bind", "tcp://127.0.0.1:0", "--log-level", "info", EVERSERVE_IDLE_TIMEOUT="0.1"
-    ) as (process, said):
-        with socket.create_connection(("127.0.0.1", port_of(said[0]))) as client:
+    ) as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
             assert client.recv(100) == b""
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=50)
@@ -288,13 +290,13 @@ def test_a_deadline_from_the_environment() -> None:
         (["--access", "10.0.0.0/8"], "allow 10.0.0.0/8"),
         (["--overload", "drop"], "shed-idle"),
         (["--access", "allow ::1, deny 10.1.2.3/8"], "'10.1.2.3/8' (10.1.2.3/8 has host bits set)"),
-        (["--trusted-proxies", "here"], "no network: 'here'"),
+        (["--trusted-proxies", "here"], "not a network: 'here'"),
         (["--proxy-protocol"], "needs trusted_proxies"),
-        (["--idle-timeout", "0"], "'0': wants seconds, more than 0"),
+        (["--idle-timeout", "0"], "'0': expected seconds, more than 0"),
         (["--bind", "udp://127.0.0.1:0", "--idle-timeout", "5"], "idle_timeout has no meaning for"),
     ],
 )
-def test_bad_usage_of_what_is_for_the_internet(arguments: list[str], words: str) -> None:
+def test_bad_usage_of_options_for_the_internet(arguments: list[str], words: str) -> None:
     done = everserve("run", UPPER, *arguments)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr

@@ -43,19 +43,19 @@ def test_a_module_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("no_such_module:H", "no module 'no_such_module'"),
         ("everserve.nothing:H", "no module 'everserve.nothing'"),
         ("no/such/file.py:H", "no file 'no/such/file.py'"),
-        ("json:JSONDecoder", "is no request handler"),
-        ("json:dumps", "is no request handler"),
+        ("json:JSONDecoder", "is not a request handler"),
+        ("json:dumps", "is not a request handler"),
         ("json:H", "there is no 'H' in 'json'"),
     ],
 )
-def test_what_cannot_be_found_is_one_line(target: str, words: str) -> None:
+def test_an_unknown_target_is_one_line(target: str, words: str) -> None:
     with pytest.raises(HandlerError) as caught:
         find_handler(target)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_name_is_answered_with_those_that_exist(tmp_path: Path) -> None:
+def test_the_error_of_a_wrong_name_lists_those_that_exist(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text("class Good:\n    def handle(self): pass\n")
     with pytest.raises(HandlerError, match=r"no 'God' in '.*app.py'; it has Good"):
@@ -63,7 +63,7 @@ def test_a_wrong_name_is_answered_with_those_that_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", ["1/0\n", "import no_such_thing\n", "def\n"])
-def test_a_file_that_fails_is_told_with_its_line(tmp_path: Path, code: str) -> None:
+def test_a_file_that_fails_is_reported_with_its_line(tmp_path: Path, code: str) -> None:
     file = tmp_path / "app.py"
     file.write_text(code)
     with pytest.raises(HandlerError, match=r"cannot load '.*app.py': \w+Error: "):

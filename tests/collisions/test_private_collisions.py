@@ -33,7 +33,7 @@ VALUES = [threading.Event(), 3, None, method]
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", kinds())
-def test_a_server_with_private_names_of_its_own(kind: Kind, place: str, folder: Path) -> None:
+def test_a_server_with_its_own_private_names(kind: Kind, place: str, folder: Path) -> None:
     attributes = spread(NAMES, VALUES, kind.number)
     must_pass(attributes, lambda some, limit: trial(kind, folder, place, some, limit))
 
@@ -46,7 +46,7 @@ def test_the_names_are_found() -> None:
 @pytest.mark.parametrize("place", HANDLER_PLACES)
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("kind", kinds(STANDARD, EVERSERVE))
-def test_a_handler_with_private_names_of_its_own(
+def test_a_handler_with_its_own_private_names(
     kind: Kind, base: str, place: str, folder: Path, notes: Notes
 ) -> None:
     attributes = spread(NAMES, VALUES, kind.number)

@@ -25,7 +25,7 @@ def served(kind: Kind, program: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", TCP)
-def test_a_server_with_a_loop_of_its_own(kind: Kind) -> None:
+def test_a_server_with_its_own_loop(kind: Kind) -> None:
     class Handler(kind.module.StreamRequestHandler):  # type: ignore[misc, name-defined]
         def handle(self) -> None:
             self.wfile.write(self.server._loop.encode())
@@ -144,7 +144,7 @@ def test_a_server_that_lets_its_clients_subscribe(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", TCP)
-def test_a_handler_with_a_deadline_and_a_state_of_its_own(kind: Kind, folder: Path) -> None:
+def test_a_handler_with_its_own_deadline_and_state(kind: Kind, folder: Path) -> None:
     class Handler(kind.module.StreamRequestHandler):  # type: ignore[misc, name-defined]
         deadline = "never"
         max_line = "80"

@@ -81,7 +81,7 @@ def rounds(kind: Kind) -> range:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", kinds())
-def test_a_server_with_values_of_its_own(kind: Kind, place: str, folder: Path) -> None:
+def test_a_server_with_its_own_values(kind: Kind, place: str, folder: Path) -> None:
     for first in rounds(kind):
         must_pass(
             own(names_of(kind), first), lambda some, limit: trial(kind, folder, place, some, limit)
@@ -91,7 +91,7 @@ def test_a_server_with_values_of_its_own(kind: Kind, place: str, folder: Path) -
 @pytest.mark.parametrize("place", HANDLER_PLACES)
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("kind", kinds(STANDARD, EVERSERVE))
-def test_a_handler_with_values_of_its_own(
+def test_a_handler_with_its_own_values(
     kind: Kind, base: str, place: str, folder: Path, notes: Notes
 ) -> None:
     for first in rounds(kind)[::2]:
@@ -146,7 +146,7 @@ IDS = ["method", "property", "early", "failing", "settable", "static", "class"]
 
 @pytest.mark.parametrize("make", DEFINITIONS, ids=IDS)
 @pytest.mark.parametrize("kind", kinds())
-def test_a_server_with_definitions_of_its_own(
+def test_a_server_with_its_own_definitions(
     kind: Kind, make: Callable[[], Any], folder: Path
 ) -> None:
     attributes = {name: make() for name in names_of(kind)}
@@ -156,7 +156,7 @@ def test_a_server_with_definitions_of_its_own(
 @pytest.mark.parametrize("make", DEFINITIONS, ids=IDS)
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("kind", kinds(STANDARD, EVERSERVE, transports=TWO_TRANSPORTS))
-def test_a_handler_with_definitions_of_its_own(
+def test_a_handler_with_its_own_definitions(
     kind: Kind, base: str, make: Callable[[], Any], folder: Path, notes: Notes
 ) -> None:
     attributes = {name: make() for name in HANDLER_NAMES}

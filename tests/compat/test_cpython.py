@@ -65,10 +65,10 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         status = self.process.wait(LIMIT + 10)
-        said = self.output.read_text("utf-8", "replace")
-        assert self.report.exists(), f"{self.suite} ended with status {status}:\n{said[-8000:]}"
+        output = self.output.read_text("utf-8", "replace")
+        assert self.report.exists(), f"{self.suite} ended with status {status}:\n{output[-8000:]}"
         report: dict[str, Any] = json.loads(self.report.read_text("utf-8"))
-        return {**report, "status": status, "said": said}
+        return {**report, "status": status, "output": output}
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -138,13 +138,13 @@ def test_suite_passes_on_everserve(
     record_property("stdlib", counts(theirs))
 
     news = sorted(set(ours["failed"]) - set(theirs["failed"]))
-    assert not news, f"failed on everserve alone: {news}\n{ours['said'][-12000:]}"
-    assert ours["status"] in (0, theirs["status"]), ours["said"][-4000:]
+    assert not news, f"failed on everserve alone: {news}\n{ours['output'][-12000:]}"
+    assert ours["status"] in (0, theirs["status"]), ours["output"][-4000:]
     assert ours["run"] > 0
     assert ours["run"] == theirs["run"]
     assert ours["ids"] == theirs["ids"]
     assert ours["skipped"] == theirs["skipped"]
-    assert ours["left_behind"] <= theirs["left_behind"], f"left behind:\n{ours['said'][-4000:]}"
+    assert ours["left_behind"] <= theirs["left_behind"], f"left behind:\n{ours['output'][-4000:]}"
 
 
 ABOUT_THREADS = {
@@ -158,5 +158,5 @@ ABOUT_THREADS = {
 def test_suite_passes_with_fibers_in_place_of_threads(suite: str, runs: Runs) -> None:
     ours = runs.report(suite, "fibers")
     failed = {name.split()[0].rpartition(".")[2] for name in ours["failed"]}
-    assert failed <= ABOUT_THREADS, ours["said"][-12000:]
+    assert failed <= ABOUT_THREADS, ours["output"][-12000:]
     assert ours["run"] > 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve import fibers
 from everserve.combos import FiberTCPServer, FiberUDPServer
@@ -47,11 +47,11 @@ def test_each_request_has_its_fiber_on_one_thread() -> None:
 
 
 def test_hundreds_at_once() -> None:
-    server, heard = FiberTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = FiberTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         clients = [connect(address) for _ in range(300)]
-        heard.wait_for(Opened, 300)
+        recorder.wait_for(Opened, 300)
         for client in clients:
             client.sendall(b"go on")
         for client in clients:
@@ -60,19 +60,19 @@ def test_hundreds_at_once() -> None:
 
 
 def test_it_accepts_no_more_than_it_admits() -> None:
-    server, heard = FiberTCPServer(LOOPBACK, Held), Heard()
+    server, recorder = FiberTCPServer(LOOPBACK, Held), EventRecorder()
     server.max_connections = 2
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with serving(server) as address:
         clients = [connect(address) for _ in range(5)]
-        heard.wait_for(Opened, 2)
-        assert len(heard.of(Accepted)) == 2
+        recorder.wait_for(Opened, 2)
+        assert len(recorder.of(Accepted)) == 2
         for client in clients:
             client.sendall(b"go on")
         for client in clients:
             assert read_all(client) == b"readybye"
             client.close()
-        heard.wait_for(Finished, 5)
+        recorder.wait_for(Finished, 5)
 
 
 def test_handle_request_without_a_loop_runs_it_here() -> None:
@@ -122,12 +122,12 @@ def test_a_handler_that_holds_the_loop_is_reported() -> None:
     server.stall_threshold = 0.01
     stalls: list[Stalled] = []
 
-    def hear(event: Any) -> None:
+    def record(event: Any) -> None:
         if isinstance(event, Stalled):
             stalls.append(event)
             reported.set()
 
-    server.subscribe(hear)
+    server.subscribe(record)
     with serving(server) as address:
         assert ask(address, b"") == b""
     (stalled,) = stalls
@@ -237,11 +237,11 @@ def test_a_fiber_may_stop_the_server_and_wait_for_the_others() -> None:
             else:
                 self.request.sendall(b"bye")
 
-    server, heard = FiberTCPServer(LOOPBACK, Stops), Heard()
-    server.subscribe(heard)
+    server, recorder = FiberTCPServer(LOOPBACK, Stops), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     with connect(server.server_address) as first, connect(server.server_address) as second:
-        heard.wait_for(Opened, 2)
+        recorder.wait_for(Opened, 2)
         first.sendall(b"stop")
         server._everserve.life.notifier.wait_until(lambda: server.draining)
         second.sendall(b"go on")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve.admission.access import Networks
 from everserve.combos import ForkingTCPServer
@@ -69,11 +69,11 @@ def test_the_defaults() -> None:
 
 @any_system
 def test_each_request_has_its_process() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Pid), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Pid), EventRecorder()
+    server.subscribe(recorder)
     with serving(server, 0.01) as address:
         pids = {int(ask(address, b"")) for _ in range(3)}
-        heard.wait_for(Finished, 3)
+        recorder.wait_for(Finished, 3)
     assert len(pids) == 3
     assert os.getpid() not in pids
     assert all(is_reaped(pid) for pid in pids)
@@ -81,24 +81,24 @@ def test_each_request_has_its_process() -> None:
 
 
 def test_a_child_that_ends_is_collected_without_polling() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Pid), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Pid), EventRecorder()
+    server.subscribe(recorder)
     with serving(server, 3600) as address:
         pid = int(ask(address, b""))
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         assert is_reaped(pid)
 
 
 @any_system
 def test_no_more_than_max_children() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
+    server, recorder = ForkingTCPServer(LOOPBACK, Held), EventRecorder()
     server.max_children = 2
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with serving(server, 0.01) as address:
         clients = [connect(address) for _ in range(3)]
         for client in clients[:2]:
             assert client.recv(5) == b"ready"
-        assert len(heard.of(Accepted)) == 2
+        assert len(recorder.of(Accepted)) == 2
         clients[0].sendall(b"go on")
         assert clients[2].recv(5) == b"ready"
         for client in clients[1:]:
@@ -160,8 +160,8 @@ def test_a_child_that_the_program_has_waited_for() -> None:
 
 def test_two_threads_that_collect_the_same_child(monkeypatch: pytest.MonkeyPatch) -> None:
     with ForkingTCPServer(LOOPBACK, Echo) as server:
-        heard = Heard()
-        server.subscribe(heard)
+        recorder = EventRecorder()
+        server.subscribe(recorder)
         turn = Background(server.handle_request)
         assert ask(server.server_address) == b"ping"
         turn.result()
@@ -177,7 +177,7 @@ def test_two_threads_that_collect_the_same_child(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(os, "waitpid", wait_and_let_another_come_between)
         server._everserve.strategy._collect(pid, 0)
         assert not server.active_children
-        assert len(heard.of(Finished)) == 1
+        assert len(recorder.of(Finished)) == 1
 
 
 def test_collecting_with_no_children() -> None:
@@ -219,13 +219,13 @@ def test_without_a_descriptor_left_for_a_process_it_polls(monkeypatch: pytest.Mo
     def exhausted(_: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pidfd_open", exhausted, raising=False)
         with serving(server, 0.01) as address:
             assert ask(address) == b"ping"
-            heard.wait_for(Finished)
+            recorder.wait_for(Finished)
 
 
 @pytest.mark.parametrize(
@@ -236,17 +236,17 @@ def test_without_a_descriptor_left_for_a_process_it_polls(monkeypatch: pytest.Mo
     ],
 )
 def test_a_child_that_ends_without_a_note_is_a_failure(end: Any, how: str) -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, lambda *_: end()), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, lambda *_: end()), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         assert ask(address, b"") == b""
-        (failed,) = heard.wait_for(Failed)
+        (failed,) = recorder.wait_for(Failed)
     assert str(failed.error) == f"the process of the request {how}"
-    assert heard.of(Finished) == []
+    assert recorder.of(Finished) == []
 
 
 @any_system
-def test_waiting_for_a_process_that_is_gone_already() -> None:
+def test_waiting_for_a_process_that_has_already_ended() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -287,14 +287,14 @@ def test_a_child_may_stop_the_server() -> None:
             report = self.server.stop(3600)
             self.request.sendall(f"{len(report.unfinished)} {self.server.draining}".encode())
 
-    server, heard = ForkingTCPServer(LOOPBACK, Stops), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Stops), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever, 3600)
     assert ask(server.server_address, b"") == b"1 True"
     thread.result()
-    (stopped,) = heard.of(Stopped)
+    (stopped,) = recorder.of(Stopped)
     assert (stopped.report.cut, stopped.report.unfinished) == ((), ())
-    assert len(heard.of(Finished)) == 1
+    assert len(recorder.of(Finished)) == 1
 
 
 def test_children_see_that_the_server_drains() -> None:
@@ -304,12 +304,12 @@ def test_children_see_that_the_server_drains() -> None:
             self.request.recv(100)
             self.request.sendall(b"%d" % self.server.draining)
 
-    server, heard = ForkingTCPServer(LOOPBACK, Sees), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Sees), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(1) == b"0"
         stop = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         client.sendall(b"now?")
         assert read_all(client) == b"1"
         assert stop.result().finished == 1
@@ -336,12 +336,12 @@ def test_a_child_may_stop_a_server_that_handles_single_requests() -> None:
         while server.state is not ServerState.STOPPED:
             server.handle_request()
 
-    server, heard = ForkingTCPServer(LOOPBACK, Stops), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Stops), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(handle_requests)
     assert ask(server.server_address, b"") == b"done"
     thread.result()
-    (stopped,) = heard.of(Stopped)
+    (stopped,) = recorder.of(Stopped)
     assert (stopped.report.cut, stopped.report.unfinished) == ((), ())
     assert not server.active_children
 
@@ -381,31 +381,31 @@ class Notebook:
 
 
 def test_no_subscriber_runs_in_a_child() -> None:
-    server, heard, notebook = ForkingTCPServer(LOOPBACK, Held), Heard(), Notebook()
+    server, recorder, notebook = ForkingTCPServer(LOOPBACK, Held), EventRecorder(), Notebook()
     server.subscribe(notebook)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
-        (opened,) = heard.wait_for(Opened)  # while the handler still runs
+        (opened,) = recorder.wait_for(Opened)  # while the handler still runs
         assert opened == Opened(1, client.getsockname())
         client.sendall(b"go on")
         assert read_all(client) == b"bye"
-        heard.wait_for(Finished)
-    assert heard.names() == ["Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"]
+        recorder.wait_for(Finished)
+    assert recorder.names() == ["Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"]
     assert notebook.pids() == {os.getpid()}
 
 
 @any_system
 def test_the_start_of_a_finished_request_is_reported_before_its_end() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with server:
         with connect(server.server_address) as client:
             server.handle_request()
             client.sendall(b"ping")
             assert read_all(client) == b"ping"
         server.collect_children(blocking=True)
-        assert heard.names() == ["Accepted", "Opened", "Finished"]
+        assert recorder.names() == ["Accepted", "Opened", "Finished"]
 
 
 @pytest.mark.parametrize(("word", "kind"), [(b"end", Finished), (b"fail", Failed)])
@@ -421,21 +421,21 @@ def test_behind_a_proxy_the_events_name_the_client(word: bytes, kind: type) -> N
         if request.recv(100) == b"fail":
             raise ValueError("meant to fail")
 
-    server, heard = Behind(LOOPBACK, handle), Heard()
-    server.subscribe(heard)
+    server, recorder = Behind(LOOPBACK, handle), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as proxy:
         proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n")
-        assert heard.wait_for(Opened)[0].peer == ("192.0.2.1", 4711)
+        assert recorder.wait_for(Opened)[0].peer == ("192.0.2.1", 4711)
         (connection,) = server.connections
         assert connection.peer == ("192.0.2.1", 4711)
         proxy.sendall(word)
         assert read_all(proxy) == b""
-        assert heard.wait_for(kind)[0].peer == ("192.0.2.1", 4711)
-    assert heard.of(Accepted)[0].peer == proxy_name(heard)
+        assert recorder.wait_for(kind)[0].peer == ("192.0.2.1", 4711)
+    assert recorder.of(Accepted)[0].peer == proxy_name(recorder)
 
 
-def proxy_name(heard: Heard) -> Any:
-    (accepted,) = heard.of(Accepted)
+def proxy_name(recorder: EventRecorder) -> Any:
+    (accepted,) = recorder.of(Accepted)
     assert accepted.peer[0] == "127.0.0.1"
     return accepted.peer
 
@@ -445,19 +445,19 @@ def test_the_idle_connection_is_shed() -> None:
         max_connections = 2
         overload = "shed-idle"
 
-    server, heard = Sheds(LOOPBACK, EchoLines), Heard()
-    server.subscribe(heard)
+    server, recorder = Sheds(LOOPBACK, EchoLines), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as first, connect(address) as second:
         for client in (first, second):
             exchange(client)
         one, other = server.connections
-        while quiet(other) <= quiet(one):  # until the kernel says that the second is idle longer
+        while quiet(other) <= quiet(one):  # until the kernel reports that the second is idle longer
             exchange(first)
         with connect(address) as third:
             third.sendall(b"line\n")
             assert third.recv(100) == b"line\n"
             assert read_all(second) == b""
-            assert [shed.connection for shed in heard.of(Shed)] == [2]
+            assert [shed.connection for shed in recorder.of(Shed)] == [2]
             first.sendall(b"line\n")
             assert first.recv(100) == b"line\n"
             for client in (first, third):
@@ -486,12 +486,12 @@ class EchoLines(StreamRequestHandler):
 
 @any_system
 def test_a_stop_waits_for_the_children() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running(poll_interval=0.01) as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         client.sendall(b"go on")
         assert read_all(client) == b"bye"
         report = stop.result()
@@ -575,12 +575,12 @@ def test_a_stop_after_shutdown_waits_for_the_children() -> None:
 
 
 def test_a_second_stop_shortens_the_wait_for_children() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         first = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         assert server.stop(0) is first.result()
 
 
@@ -607,8 +607,8 @@ def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
 
 
 def test_the_children_do_not_keep_the_listener_open() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ForkingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
@@ -665,12 +665,12 @@ def test_there_max_children_waits_in_the_loop() -> None:
             assert read_all(second) == b"bye"
 
 
-def test_it_counts_what_it_has_accepted() -> None:
-    server, heard = ForkingTCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+def test_it_counts_accepted_connections() -> None:
+    server, recorder = ForkingTCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         for _ in range(4):
             assert ask(address) == b"ping"
-        heard.wait_for(Finished, 4)
-    assert len(heard.of(Accepted)) == 4
+        recorder.wait_for(Finished, 4)
+    assert len(recorder.of(Accepted)) == 4
     assert isinstance(server.socket, socket.socket)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from tests.clients import Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadPoolTCPServer
 from everserve.events import Accepted, Finished, Opened
@@ -27,30 +27,30 @@ class Two(ThreadPoolTCPServer):
 
 
 def test_the_excess_waits_in_the_kernels_queue() -> None:
-    server, heard = Two(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = Two(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         clients = [connect(address) for _ in range(5)]
-        heard.wait_for(Opened, 2)
-        assert len(heard.of(Accepted)) == 2
+        recorder.wait_for(Opened, 2)
+        assert len(recorder.of(Accepted)) == 2
         assert len(server.connections) == 2
         for client in clients:
             client.sendall(b"go on")
         for client in clients:
             assert read_all(client) == b"readybye"
             client.close()
-        heard.wait_for(Finished, 5)
+        recorder.wait_for(Finished, 5)
 
 
 def test_with_more_connections_the_excess_waits_here() -> None:
-    server, heard = Two(LOOPBACK, Held), Heard()
+    server, recorder = Two(LOOPBACK, Held), EventRecorder()
     server.max_connections = 4
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with serving(server) as address:
         clients = [connect(address) for _ in range(5)]
-        heard.wait_for(Accepted, 4)
-        heard.wait_for(Opened, 2)
-        assert len(heard.of(Opened)) == 2
+        recorder.wait_for(Accepted, 4)
+        recorder.wait_for(Opened, 2)
+        assert len(recorder.of(Opened)) == 2
         for client in clients:
             client.sendall(b"go on")
         for client in clients:
@@ -60,13 +60,13 @@ def test_with_more_connections_the_excess_waits_here() -> None:
 
 def test_a_stop_also_cuts_waiting_requests() -> None:
     gate = Gate()
-    server, heard = Two(LOOPBACK, gate), Heard()
+    server, recorder = Two(LOOPBACK, gate), EventRecorder()
     server.max_connections = 3
-    server.subscribe(heard)
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     clients = [connect(server.server_address) for _ in range(3)]
-    heard.wait_for(Accepted, 3)
-    heard.wait_for(Opened, 2)
+    recorder.wait_for(Accepted, 3)
+    recorder.wait_for(Opened, 2)
     report = server.stop(0)
     assert (len(report.cut), len(report.unfinished)) == (3, 2)
     for client in clients:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,9 +167,9 @@ def test_a_pool_is_full_at_its_limit_and_grows_with_the_settings() -> None:
     parts.strategy.attach(Loop())
     parts.strategy.start(hooks, object(), "peer")
     assert parts.strategy.is_full()
-    parts.settings.values.max_workers = 2
+    parts.settings.values = replace(parts.settings.values, max_workers=2)
     assert not parts.strategy.is_full()
-    parts.settings.values.max_connections = 1
+    parts.settings.values = replace(parts.settings.values, max_connections=1)
     assert parts.strategy.is_full()
     go_on.set()
     parts.strategy.close(wait=True)

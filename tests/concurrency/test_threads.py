@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, serving
-from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadingTCPServer
 from everserve.events import Failed
@@ -113,8 +113,8 @@ def test_closing_a_server_that_had_no_request() -> None:
 def test_a_thread_that_cannot_be_started_is_removed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -125,8 +125,8 @@ def test_a_thread_that_cannot_be_started_is_removed(
             server.handle_request()
         assert client.recv(1) == b""
     assert not server._threads
-    assert heard.names() == ["Accepted", "Failed"]
-    assert isinstance(heard.of(Failed)[0].error, RuntimeError)
+    assert recorder.names() == ["Accepted", "Failed"]
+    assert isinstance(recorder.of(Failed)[0].error, RuntimeError)
     assert len(caplog.records) == 1
     server.server_close()
 

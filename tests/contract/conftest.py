@@ -18,7 +18,7 @@ from tests.contract.kinds import (
     Transport,
     make_server_class,
 )
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -106,5 +106,5 @@ def record() -> Iterator[Record]:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def recorder() -> EventRecorder:
+    return EventRecorder()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.contract.kinds import Client, Strategy, Transport, make_server_class
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.events import Accepted
 
@@ -34,7 +34,7 @@ def test_none_is_left_open(strategy: Strategy, transport: Transport, tmp_path: P
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
         if line == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
         handler.wfile.write(line)
 
     def verify_request(self: Any, request: Any, client_address: Any) -> bool:
@@ -46,16 +46,16 @@ def test_none_is_left_open(strategy: Strategy, transport: Transport, tmp_path: P
         strategy, transport, verify_request=verify_request, handle_error=lambda *_: None
     )
     before = descriptors()
-    server, heard = kind(transport.address(tmp_path), handler), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(transport.address(tmp_path), handler), EventRecorder()
+    server.subscribe(recorder)
     with server.running():
         for number, line in enumerate((b"ping\n", b"refused\n", b"fail\n", b"ping\n")):
             client = Client(server, transport, tmp_path, number)
             client.offer(line)
-            heard.wait_for(Accepted, number + 1)
+            recorder.wait_for(Accepted, number + 1)
             server._everserve.life.notifier.wait_until(lambda: not server.connections)
             client.close()
-    heard.events.clear()  # with the errors, whose tracebacks hold what was open
+    recorder.events.clear()  # with the errors, whose tracebacks hold what was open
     assert descriptors() == before
 
 

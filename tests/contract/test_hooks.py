@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.contract.kinds import Client, Record, Strategy, Transport
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.events import Accepted, Failed, Finished, Refused
 
@@ -65,13 +65,13 @@ def test_of_a_request(
     make_client: MakeClient,
     strategy: Strategy,
     record: Record,
-    heard: Heard,
+    recorder: EventRecorder,
 ) -> None:
     server = noted(echo)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         assert make_client(server).ask(b"ping\n") == b"ping\n"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
     notes = record.read()
     accepting = ["get_request", "verify_request", "process_request"]
     handling = ["finish_request", "setup", "handle", "finish", "shutdown_request", "close_request"]
@@ -89,17 +89,17 @@ def test_of_a_request_that_fails(
     make_client: MakeClient,
     strategy: Strategy,
     record: Record,
-    heard: Heard,
+    recorder: EventRecorder,
 ) -> None:
     def fail(handler: Any) -> None:
         handler.rfile.readline()
-        raise ValueError("told to fail")
+        raise ValueError("must fail")
 
     server = noted(fail, handle_error=lambda self, *_: record.note("handle_error"))
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         make_client(server).send(b"ping\n")
-        heard.wait_for(Failed)
+        recorder.wait_for(Failed)
         server._everserve.life.notifier.wait_until(lambda: not server.connections)
     names = [name for here, name in record.read() if here is not strategy.in_processes]
     assert names[names.index("finish_request") :] == [
@@ -109,13 +109,13 @@ def test_of_a_request_that_fails(
 
 
 def test_of_a_request_that_is_refused(
-    noted: Callable[..., Any], make_client: MakeClient, record: Record, heard: Heard
+    noted: Callable[..., Any], make_client: MakeClient, record: Record, recorder: EventRecorder
 ) -> None:
     server = noted(echo, verify_request=lambda *_: False)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         make_client(server).offer(b"ping\n")
-        heard.wait_for(Refused)
+        recorder.wait_for(Refused)
     assert [name for _, name in record.read()] == [
         "get_request", "shutdown_request", "close_request"
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def test_finish_is_not_called_if_setup_raised(
 ) -> None:
     def setup(handler: Any) -> None:
         record.note("setup")
-        raise ValueError("told to fail")
+        raise ValueError("must fail")
 
     server = noted(echo, handle_error=lambda self, *_: record.note("handle_error"))
     server.RequestHandlerClass.setup = setup
@@ -140,11 +140,11 @@ def test_finish_is_not_called_if_setup_raised(
 
 
 def test_each_request_is_accounted_for(
-    make_server: MakeServer, make_client: MakeClient, heard: Heard
+    make_server: MakeServer, make_client: MakeClient, recorder: EventRecorder
 ) -> None:
     def handle(handler: Any) -> None:
         if handler.rfile.readline() == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
 
     turns = iter([True, False, True, True, False, True])
     server = make_server(
@@ -152,15 +152,17 @@ def test_each_request_is_accounted_for(
         verify_request=lambda *_: next(turns),
         handle_error=lambda *_: None,
     )
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         lines = [b"one\n", b"refused\n", b"fail\n", b"two\n", b"refused\n", b"fail\n"]
         for number, line in enumerate(lines, 1):
             make_client(server).offer(line)
-            heard.wait_for(Accepted, number)
-    ends = {kind: len(heard.of(kind)) for kind in (Accepted, Refused, Finished, Failed)}
+            recorder.wait_for(Accepted, number)
+    ends = {kind: len(recorder.of(kind)) for kind in (Accepted, Refused, Finished, Failed)}
     assert ends[Accepted] == 6
     assert ends[Refused] == 2
     assert ends[Finished] == ends[Failed] == 2
-    numbers = [event.connection for kind in (Refused, Finished, Failed) for event in heard.of(kind)]
+    numbers = [
+        event.connection for kind in (Refused, Finished, Failed) for event in recorder.of(kind)
+    ]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.contract.kinds import Client, Gate, Strategy, Transport
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.events import Finished
 from everserve.lifecycle.state import ServerState
@@ -63,16 +64,18 @@ def test_handle_request_times_out(make_server: MakeServer) -> None:
     assert timeouts == [True]
 
 
-def test_many_clients(make_server: MakeServer, make_client: MakeClient, heard: Heard) -> None:
+def test_many_clients(
+    make_server: MakeServer, make_client: MakeClient, recorder: EventRecorder
+) -> None:
     server = make_server(echo)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         clients = [make_client(server) for _ in range(30)]
         for number, client in enumerate(clients):
             client.send(b"%d\n" % number)
         for number, client in enumerate(clients):
             assert client.receive() == b"%d\n" % number
-        heard.wait_for(Finished, 30)
+        recorder.wait_for(Finished, 30)
 
 
 @pytest.mark.usefixtures("concurrent")
@@ -102,20 +105,20 @@ def test_an_exception_ends_only_its_request(
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
         if line == b"fail\n":
-            raise ValueError("told to fail")
+            raise ValueError("must fail")
         handler.wfile.write(line)
 
     def handle_error(self: Any, request: Any, client_address: Any) -> None:
-        said = f"{sys.exception()}\n".encode()
+        text = f"{sys.exception()}\n".encode()
         if isinstance(request, socket.socket):
-            request.sendall(said)
+            request.sendall(text)
         else:
-            request[1].sendto(said, client_address)
+            request[1].sendto(text, client_address)
 
     server = make_server(handle, handle_error=handle_error)
     with server.running():
         failing = make_client(server)
-        assert failing.ask(b"fail\n") == b"told to fail\n"
+        assert failing.ask(b"fail\n") == b"must fail\n"
         failing.end()
         assert make_client(server).ask(b"ping\n") == b"ping\n"
 
@@ -123,7 +126,10 @@ def test_an_exception_ends_only_its_request(
 @pytest.mark.usefixtures("concurrent")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_exit_of_a_handler_ends_only_its_request(
-    make_server: MakeServer, make_client: MakeClient, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    make_server: MakeServer,
+    make_client: MakeClient,
+    recorder: EventRecorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
@@ -140,7 +146,7 @@ def test_an_exit_of_a_handler_ends_only_its_request(
 
 
 def test_refused_by_verify_request(
-    make_server: MakeServer, make_client: MakeClient, transport: Transport, heard: Heard
+    make_server: MakeServer, make_client: MakeClient, transport: Transport, recorder: EventRecorder
 ) -> None:
     verified: list[Any] = []
 
@@ -149,23 +155,23 @@ def test_refused_by_verify_request(
         return len(verified) > 1
 
     server = make_server(echo, verify_request=verify_request)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
         refused = make_client(server)
         if not transport.is_stream:
             refused.send(b"refused\n")
         refused.end()
         assert make_client(server).ask(b"ping\n") == b"ping\n"
-        heard.wait_for(Finished)
-    assert heard.names()[:3] == ["Serving", "Accepted", "Refused"]
+        recorder.wait_for(Finished)
+    assert recorder.names()[:3] == ["Serving", "Accepted", "Refused"]
 
 
 def test_its_peer(make_server: MakeServer, make_client: MakeClient, transport: Transport) -> None:
-    def tell(handler: Any) -> None:
+    def reply(handler: Any) -> None:
         handler.rfile.readline()
         handler.wfile.write(repr(handler.client_address).encode() + b"\n")
 
-    server = make_server(tell)
+    server = make_server(reply)
     with server.running():
         client = make_client(server)
         name = client.name if transport.host or not transport.is_stream else ""
@@ -173,13 +179,13 @@ def test_its_peer(make_server: MakeServer, make_client: MakeClient, transport: T
 
 
 def test_the_handlers_request_and_server(make_server: MakeServer, make_client: MakeClient) -> None:
-    def tell(handler: Any) -> None:
+    def reply(handler: Any) -> None:
         handler.rfile.readline()
         request = handler.request
         sock = request if isinstance(request, socket.socket) else request[1]
         handler.wfile.write(f"{sock.fileno() >= 0} {handler.server.mark}\n".encode())
 
-    server = make_server(tell, mark="ours")
+    server = make_server(reply, mark="ours")
     with server.running():
         assert make_client(server).ask(b"?\n") == b"True ours\n"
 
@@ -269,3 +275,24 @@ def test_the_strategy_is_the_one_named(strategy: Strategy, make_server: MakeServ
         "forks": "ForkingMixIn",
     }.get(strategy.name)  # fmt: skip
     assert expected is None or expected in mix_ins
+
+
+SEEN: ContextVar[str] = ContextVar("SEEN", default="nothing")
+
+
+def test_a_request_begins_with_a_clean_context(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    """Also where a thread has run another request before."""
+
+    def handle(handler: Any) -> None:
+        before = SEEN.get()
+        SEEN.set(handler.rfile.readline().decode())
+        handler.wfile.write(before.encode() + b"\n")
+
+    server = make_server(handle, max_workers=1)
+    with server.running():
+        for word in (b"alice\n", b"bob\n"):
+            client = make_client(server)
+            assert client.ask(word) == b"nothing\n"
+            client.end()

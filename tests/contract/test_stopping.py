@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.clients import Background
 from tests.contract.kinds import Client, Gate, Strategy, Transport
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.errors import ServerClosedError
 from everserve.events import Draining, Finished, Stopped
@@ -41,35 +41,35 @@ def test_an_idle_server(make_server: MakeServer) -> None:
 
 
 def test_requests_in_progress_may_end(
-    held: Any, make_client: MakeClient, gate: Gate, heard: Heard
+    held: Any, make_client: MakeClient, gate: Gate, recorder: EventRecorder
 ) -> None:
-    held.subscribe(heard)
+    held.subscribe(recorder)
     with held.running():
         client = make_client(held)
         client.send(b"ping\n")
         gate.wait_entered()
         stop = Background(held.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         gate.open()
         assert client.receive() == b"draining\n"
         report = stop.result()
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
-    assert len(heard.of(Finished)) == 1
-    assert heard.of(Stopped) == [Stopped(report)]
+    assert len(recorder.of(Finished)) == 1
+    assert recorder.of(Stopped) == [Stopped(report)]
 
 
 def test_waiting_connections_are_served(
-    held: Any, make_client: MakeClient, gate: Gate, heard: Heard
+    held: Any, make_client: MakeClient, gate: Gate, recorder: EventRecorder
 ) -> None:
     held.max_workers = held.max_children = 1  # for the strategies that have them
-    held.subscribe(heard)
+    held.subscribe(recorder)
     with held.running():
         clients = [make_client(held) for _ in range(3)]
         for client in clients:
             client.send(b"ping\n")
         gate.wait_entered()
         stop = Background(held.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         gate.open(3)
         for client in clients:
             assert client.receive() == b"draining\n"
@@ -135,7 +135,7 @@ def test_a_handler_that_does_not_end_is_given_up(
 def test_from_inside_a_handler(
     make_server: MakeServer,
     make_client: MakeClient,
-    heard: Heard,
+    recorder: EventRecorder,
 ) -> None:
     def handle(handler: Any) -> None:
         handler.rfile.readline()
@@ -143,11 +143,11 @@ def test_from_inside_a_handler(
         handler.wfile.write(b"%d unfinished\n" % len(report.unfinished))
 
     server = make_server(handle)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     thread = Background(server.serve_forever, 3600)
     client = make_client(server)
     client.send(b"ping\n")
-    heard.wait_for(Stopped)
+    recorder.wait_for(Stopped)
     thread.result()
     assert server.state is ServerState.STOPPED
     assert client.receive() == b"1 unfinished\n"
@@ -171,15 +171,15 @@ def test_shutdown_from_inside_a_handler(make_server: MakeServer, make_client: Ma
 
 @pytest.mark.usefixtures("_given_up_soon")
 def test_a_second_stop_cuts(
-    held: Any, make_client: MakeClient, gate: Gate, heard: Heard, strategy: Strategy
+    held: Any, make_client: MakeClient, gate: Gate, recorder: EventRecorder, strategy: Strategy
 ) -> None:
-    held.subscribe(heard)
+    held.subscribe(recorder)
     thread = Background(held.serve_forever)
     client = make_client(held)
     client.send(b"ping\n")
     gate.wait_entered()
     patient = Background(held.stop, 3600)
-    heard.wait_for(Draining)
+    recorder.wait_for(Draining)
     report = held.stop(0)
     assert patient.result() is report
     assert len(report.cut) == 1

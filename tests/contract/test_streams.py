@@ -77,7 +77,7 @@ def test_the_servers_half_ends_first(make_server: MakeServer, make_client: MakeC
         client = make_client(server)
         assert client.receive() == b"over\n"
         client.end()
-        client.send(b"still heard\n")
+        client.send(b"still recorder\n")
         client.reset()
 
 
@@ -101,7 +101,9 @@ def test_a_reset_ends_only_its_connection(
         assert make_client(server).ask(b"ping\n") == b"alive\n"
 
 
-def test_a_client_that_comes_and_goes(make_server: MakeServer, make_client: MakeClient) -> None:
+def test_a_client_that_disconnects_at_once(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
     def handle(handler: Any) -> None:
         handler.wfile.write(handler.rfile.readline())
 

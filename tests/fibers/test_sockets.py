@@ -401,7 +401,7 @@ def test_a_detached_descriptor_blocks_as_its_timeout_says(run: Run, pair: Pair) 
     run(detaches)
 
 
-def test_dup_is_a_fiber_socket_of_its_own(run: Run, pair: Pair, parts: Any) -> None:
+def test_dup_is_another_fiber_socket(run: Run, pair: Pair, parts: Any) -> None:
     ours, peer = pair
 
     def dups() -> None:

@@ -48,11 +48,11 @@ def part(client: socket.socket, how: str) -> None:
 
 def read_all(client: socket.socket) -> bytes:
     """All bytes until the end or a reset."""
-    heard = bytearray()
+    received = bytearray()
     with suppress(ConnectionError, ssl.SSLError):
         while part := client.recv(65536):
-            heard += part
-    return bytes(heard)
+            received += part
+    return bytes(received)
 
 
 # --- the commands -------------------------------------------------------------------------------------
@@ -84,24 +84,24 @@ def context_of(ca: str, pair: Any = None) -> ssl.SSLContext:
     return context
 
 
-def hold(address: Any, count: int, say: str = "", end: bool = False) -> int:
+def hold(address: Any, count: int, payload: str = "", end: bool = False) -> int:
     """Open connections, send some bytes (in hex), and keep them; ``end`` the own half first."""
     for _ in range(count):
         client = connect(address)
         held.append(client)
-        with suppress(OSError):  # turned away already
-            client.sendall(bytes.fromhex(say))
+        with suppress(OSError):  # refused already
+            client.sendall(bytes.fromhex(payload))
             if end:
                 client.shutdown(socket.SHUT_WR)
     return len(held)
 
 
-def hold_secure(address: Any, count: int, say: str, tls: Any) -> int:
+def hold_secure(address: Any, count: int, payload: str, tls: Any) -> int:
     """As ``hold``, after a handshake."""
     for _ in range(count):
         client = secured(connect(address), **tls)
         held.append(client)
-        client.sendall(bytes.fromhex(say))
+        client.sendall(bytes.fromhex(payload))
     return len(held)
 
 
@@ -120,22 +120,22 @@ def sip(pause: float) -> int:
 
 def listen(count: int, size: int) -> list[str]:
     """The next ``size`` bytes that each of the last ``count`` held connections receives, in hex."""
-    told = []
+    replies = []
     for client in held[-count:]:
-        heard = b""
-        while len(heard) < size and (part := client.recv(size - len(heard))):
-            heard += part
-        told.append(heard.hex())
-    return told
+        received = b""
+        while len(received) < size and (part := client.recv(size - len(received))):
+            received += part
+        replies.append(received.hex())
+    return replies
 
 
-def say_again(say: str) -> None:
+def send_again(payload: str) -> None:
     """Send more bytes on the first held connection, and make it the next for ``listen``."""
-    held[0].sendall(bytes.fromhex(say))
+    held[0].sendall(bytes.fromhex(payload))
     held.append(held.pop(0))
 
 
-def hear(count: int) -> list[str]:
+def receive(count: int) -> list[str]:
     """The bytes that the first ``count`` held connections receive until their end, in hex."""
     return [read_all(client).hex() for client in held[:count]]
 
@@ -148,39 +148,39 @@ def release(how: str = "close") -> int:
     return count
 
 
-def scan(address: Any, count: int, how: str, say: str = "") -> int:
+def scan(address: Any, count: int, how: str, payload: str = "") -> int:
     """Connect, send some bytes, and disconnect, many times."""
     done = 0
     for _ in range(count):
         with suppress(ConnectionError):
             client = connect(address)
             with suppress(OSError):
-                client.sendall(bytes.fromhex(say))
+                client.sendall(bytes.fromhex(payload))
             part(client, how)
             done += 1
     return done
 
 
-def tell(address: Any, say: str, end: bool = True) -> str:
+def exchange(address: Any, payload: str, end: bool = True) -> str:
     """Send some bytes, and read until the end; both in hex."""
     try:
         client = connect(address)
     except ConnectionError:
         return ""
     with client:
-        with suppress(OSError):  # turned away already
-            client.sendall(bytes.fromhex(say))
+        with suppress(OSError):  # refused already
+            client.sendall(bytes.fromhex(payload))
             if end:
                 client.shutdown(socket.SHUT_WR)
         return read_all(client).hex()
 
 
-def drip(address: Any, count: int, say: str) -> list[int]:
+def drip(address: Any, count: int, payload: str) -> list[int]:
     """``count`` clients that send a byte at intervals. Returns how many bytes each has sent."""
     clients = [connect(address) for _ in range(count)]
     sent = [0] * count
     open_ones = set(range(count))
-    for byte in bytes.fromhex(say):
+    for byte in bytes.fromhex(payload):
         for number in tuple(open_ones):
             client = clients[number]
             client.settimeout(PACE / count)
@@ -243,16 +243,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         ask,
         cut,
         drip,
-        hear,
+        receive,
         hello,
         hold,
         hold_secure,
         listen,
         release,
-        say_again,
+        send_again,
         scan,
         sip,
-        tell,
+        exchange,
     )
 }
 

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates, Pair
 from tests.clients import LIMIT
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 import everserve
 from everserve.events import Accepted, Failed, Finished, Refused
 from everserve.lifecycle.state import ServerState
-from everserve.serve import make_server
+from everserve.serving import make_server
 
 ROOT = Path(__file__).parents[2]
 FLOOD = b"x" * (1 << 20)
@@ -112,12 +112,12 @@ class Siege:
     def __init__(self, server: Any, attacker: Attacker, tls: Any = None) -> None:
         self.server = server
         self.attacker = attacker
-        self.heard = Heard()
+        self.recorder = EventRecorder()
         self.tls = tls
         self.before = b""  # the first bytes of a good client
         own = os.getpid()
         # A forked child would have a copy of the recorder's lock, as the fork left it.
-        server.subscribe(lambda event: self.heard(event) if os.getpid() == own else None)
+        server.subscribe(lambda event: self.recorder(event) if os.getpid() == own else None)
 
     @property
     def address(self) -> Any:
@@ -138,29 +138,29 @@ class Siege:
 
     def wait_ended(self, *kinds: type, count: int = 1) -> list[Any]:
         """The events of those kinds, once there are ``count`` of them together."""
-        with self.heard._changed:
-            enough = self.heard._changed.wait_for(
-                lambda: sum(len(self.heard.of(kind)) for kind in kinds) >= count, LIMIT
+        with self.recorder._changed:
+            enough = self.recorder._changed.wait_for(
+                lambda: sum(len(self.recorder.of(kind)) for kind in kinds) >= count, LIMIT
             )
-            assert enough, (Counter(self.heard.names()), self.heard.of(Failed)[:3])
-        return [event for event in self.heard.events if isinstance(event, kinds)]
+            assert enough, (Counter(self.recorder.names()), self.recorder.of(Failed)[:3])
+        return [event for event in self.recorder.events if isinstance(event, kinds)]
 
     def wait_ends(self, count: int) -> list[Any]:
         """How the connections ended, once ``count`` have."""
         return self.wait_ended(Finished, Failed, Refused, count=count)
 
     def wait_accepted(self, count: int) -> None:
-        self.heard.wait_for(Accepted, count)
+        self.recorder.wait_for(Accepted, count)
 
     def reasons(self) -> Counter[str]:
         """Why connections were refused."""
-        return Counter(event.reason for event in self.heard.of(Refused))
+        return Counter(event.reason for event in self.recorder.of(Refused))
 
     def adds_up(self) -> bool:
         """True if each accepted connection has ended, once."""
-        accepted = sorted(event.connection for event in self.heard.of(Accepted))
+        accepted = sorted(event.connection for event in self.recorder.of(Accepted))
         ends = (Finished, Failed, Refused)
-        ended = sorted(event.connection for kind in ends for event in self.heard.of(kind))
+        ended = sorted(event.connection for kind in ends for event in self.recorder.of(kind))
         assert self.server._everserve.control.refusals == self.reasons()
         return accepted == ended
 
@@ -196,7 +196,7 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
 def concurrent(strategy: Strategy) -> Strategy:
     """The strategy, where it runs several requests at a time."""
     if not strategy.is_concurrent:
-        pytest.skip("one request at a time, as it says")
+        pytest.skip("one request at a time")
     return strategy
 
 
@@ -238,7 +238,7 @@ def besiege(
         finally:
             running.__exit__(None, None, None)
         assert siege.server._everserve.life.stop.report.unfinished == ()
-        assert siege.adds_up(), siege.heard.events
+        assert siege.adds_up(), siege.recorder.events
         assert not hub or not hub.fibers
         assert not siege.server._everserve.control.handshakes
         assert not siege.server._everserve.control.peers

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 
 import everserve
-from everserve.events import BackedOff, Event
+from everserve.events import BackedOff, ServerEvent
 
 events: Counter[str] = Counter()
 
@@ -21,13 +21,13 @@ class Upper(everserve.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-def hear(event: Event) -> None:
+def record(event: ServerEvent) -> None:
     events[type(event).__name__] += 1
     if isinstance(event, BackedOff) and events["BackedOff"] == 1:
-        say("BackedOff")
+        print_line("BackedOff")
 
 
-def say(what: object) -> None:
+def print_line(what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
@@ -35,18 +35,20 @@ def main(strategy: str, cert: str, key: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     tls = everserve.TLS(cert, key)
     server = everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency=strategy, tls=tls)
-    server.subscribe(hear)
+    server.subscribe(record)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with server.running() as address:
         resource.setrlimit(resource.RLIMIT_NOFILE, (48, hard))
-        say(address)
+        print_line(address)
         sys.stdin.readline()
     ended = sum(events[name] for name in ("Finished", "Failed", "Refused"))
     left = list(server.connections)
     del server
     gc.collect()
     descriptors = len(os.listdir("/proc/self/fd")) - before
-    say({"accepted": events["Accepted"], "ended": ended, "descriptors": descriptors + len(left)})
+    print_line(
+        {"accepted": events["Accepted"], "ended": ended, "descriptors": descriptors + len(left)}
+    )
 
 
 if __name__ == "__main__":

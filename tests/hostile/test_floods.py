@@ -19,7 +19,7 @@ FLOOD = 20
 def fill(siege: Siege, count: int = INSIDE) -> None:
     """Open ``count`` connections, and get an answer on each."""
     for _ in range(count):
-        siege.attack("hold", count=1, say=b"hello\n")
+        siege.attack("hold", count=1, payload=b"hello\n")
         assert siege.attacker.listen(count=1, size=6) == [b"HELLO\n".hex()]
 
 
@@ -43,11 +43,11 @@ def test_above_max_connections(
         scheme=scheme, max_connections=INSIDE, overload=policy, overload_message=b"full\r\n"
     )
     fill(siege)
-    told = {siege.attack("tell", say=b"", end=False) for _ in range(FLOOD)}
+    replies = {siege.attack("exchange", payload=b"", end=False) for _ in range(FLOOD)}
     if policy == "refuse":
-        assert told == {b"full\r\n".hex()}
+        assert replies == {b"full\r\n".hex()}
     else:
-        assert told == {""}
+        assert replies == {""}
     assert siege.reasons() == {"max_connections": FLOOD}
     empty(siege, FLOOD + INSIDE)
 
@@ -57,8 +57,8 @@ def test_waiting_connections_are_admitted_later(
 ) -> None:
     siege = besiege(scheme=scheme, max_connections=INSIDE)
     fill(siege)
-    siege.attack("hold", count=FLOOD, say=b"hello\n")
-    assert len(siege.server.connections) == len(siege.heard.of(Accepted)) == INSIDE
+    siege.attack("hold", count=FLOOD, payload=b"hello\n")
+    assert len(siege.server.connections) == len(siege.recorder.of(Accepted)) == INSIDE
     empty(siege, INSIDE + FLOOD)
     assert not siege.reasons()
 
@@ -70,10 +70,10 @@ def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme, max_connections=INSIDE, overload="shed-idle")
     fill(siege)
     wait_until_quiet(siege)
-    siege.attacker.say_again(say=b"again\n")
+    siege.attacker.send_again(payload=b"again\n")
     assert siege.attacker.listen(count=1, size=6) == [b"AGAIN\n".hex()]
     assert siege.serves()
-    (shed,) = siege.heard.of(Shed)
+    (shed,) = siege.recorder.of(Shed)
     assert shed.connection > 1  # which of the others depends on the threads
     empty(siege, INSIDE + 1)
     assert not siege.reasons()
@@ -89,7 +89,7 @@ def test_a_custom_policy(besiege: Besiege, concurrent: Strategy) -> None:
     siege = besiege(max_connections=1, overload=decide)
     fill(siege, 1)
     for _ in range(2):
-        assert siege.attack("tell", say=b"hello\n") == ""
+        assert siege.attack("exchange", payload=b"hello\n") == ""
     assert siege.serves()
     assert asked == [("127.0.0.1", "max_connections")] * 3
     assert siege.reasons() == {"max_connections": 2}
@@ -106,7 +106,7 @@ def test_above_max_connections_per_peer(
         empty(siege, 3 * INSIDE)
         return
     siege.attack("scan", count=FLOOD, how="end")
-    siege.heard.wait_for(Refused, FLOOD)
+    siege.recorder.wait_for(Refused, FLOOD)
     assert siege.reasons() == {"max_connections_per_peer": FLOOD}
     empty(siege, INSIDE + FLOOD)
     assert len(siege.server._everserve.control.peers) == 0
@@ -115,7 +115,7 @@ def test_above_max_connections_per_peer(
 def test_above_accept_rate(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme, accept_rate=0.001, accept_burst=2, overload="refuse")
     siege.attack("scan", count=FLOOD, how="end")
-    siege.heard.wait_for(Refused, FLOOD - 2)
+    siege.recorder.wait_for(Refused, FLOOD - 2)
     assert siege.reasons() == {"accept_rate": FLOOD - 2}
     siege.wait_ends(FLOOD)
     siege.server.accept_rate = None
@@ -125,7 +125,7 @@ def test_accept_rate_delays(besiege: Besiege, strategy: Strategy) -> None:
     siege = besiege(accept_rate=0.001, accept_burst=2)
     siege.attack("hold", count=4, end=True)
     siege.wait_ends(2)
-    assert len(siege.heard.of(Accepted)) == 2
+    assert len(siege.recorder.of(Accepted)) == 2
     siege.server.accept_rate = None
     siege.server._everserve.life.wake()  # else it checks again at the time of the next admission
     siege.wait_ends(4)
@@ -139,7 +139,7 @@ def test_above_max_handshakes(
     siege = besiege(tls=tls, max_handshakes=INSIDE, overload=policy, handshake_timeout=600)
     siege.attack("hold", count=INSIDE + FLOOD)
     if policy == "refuse":
-        siege.heard.wait_for(Refused, FLOOD)
+        siege.recorder.wait_for(Refused, FLOOD)
         assert siege.reasons() == {"max_handshakes": FLOOD}
     else:
         siege.wait_accepted(INSIDE)
@@ -148,7 +148,7 @@ def test_above_max_handshakes(
     )
     assert siege.server._everserve.control.handshakes == INSIDE
     empty(siege, INSIDE + FLOOD)
-    assert len(siege.heard.of(Accepted)) == INSIDE + FLOOD
+    assert len(siege.recorder.of(Accepted)) == INSIDE + FLOOD
 
 
 def test_a_handshake_that_is_over_makes_room(
@@ -156,8 +156,8 @@ def test_a_handshake_that_is_over_makes_room(
 ) -> None:
     """The limit counts the handshakes, not the connections."""
     siege = besiege(tls=tls, max_handshakes=1)
-    siege.attacker.hold_secure(siege.address, count=INSIDE, say=b"hello\n", tls=siege.tls)
-    siege.heard.wait_for(Accepted, INSIDE)
+    siege.attacker.hold_secure(siege.address, count=INSIDE, payload=b"hello\n", tls=siege.tls)
+    siege.recorder.wait_for(Accepted, INSIDE)
     assert siege.attacker.listen(count=INSIDE, size=6) == [b"HELLO\n".hex()] * INSIDE
     empty(siege, INSIDE)
     assert not siege.reasons()
@@ -165,23 +165,23 @@ def test_a_handshake_that_is_over_makes_room(
 
 def test_access_changed_on_a_running_server(besiege: Besiege, strategy: Strategy) -> None:
     siege = besiege(access=everserve.AccessRules(deny=["127.0.0.0/8"]))
-    siege.attack("scan", count=FLOOD, how="end", say=b"hello\n")
-    siege.heard.wait_for(Refused, FLOOD)
+    siege.attack("scan", count=FLOOD, how="end", payload=b"hello\n")
+    siege.recorder.wait_for(Refused, FLOOD)
     assert siege.reasons() == {"access": FLOOD}
-    assert not siege.heard.of(Opened)
+    assert not siege.recorder.of(Opened)
     siege.server.access = everserve.AccessRules(allow=["127.0.0.1"])
     assert siege.serves()
     siege.server.access = everserve.AccessRules(allow=["10.0.0.0/8"])
     assert "error" in siege.ask() or siege.ask() == {"answer": ""}
-    siege.heard.wait_for(Refused, FLOOD + 1)
+    siege.recorder.wait_for(Refused, FLOOD + 1)
     siege.server.access = None
 
 
-def test_verify_request_goes_on_working(besiege: Besiege, strategy: Strategy) -> None:
+def test_verify_request_still_works(besiege: Besiege, strategy: Strategy) -> None:
     siege = besiege(access=everserve.AccessRules(allow=["127.0.0.0/8"]))
     siege.server.verify_request = lambda *_: False
     siege.attack("scan", count=FLOOD, how="end")
-    siege.heard.wait_for(Refused, FLOOD)
+    siege.recorder.wait_for(Refused, FLOOD)
     assert siege.reasons() == {"verify_request": FLOOD}
-    assert not siege.heard.of(DeadlineMissed)
+    assert not siege.recorder.of(DeadlineMissed)
     del siege.server.verify_request

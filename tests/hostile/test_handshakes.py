@@ -41,12 +41,12 @@ def test_client_certificates(
     strangers = [certificates.expired_client, certificates.strange_client]
     for pair in [None, *map(pair_of, strangers)]:
         assert "error" in siege.ask(tls=siege.tls | {"pair": pair}) or pair is None
-    refused = siege.heard.wait_for(Refused, 3)
+    refused = siege.recorder.wait_for(Refused, 3)
     assert siege.reasons() == {"handshake": 3}
-    told = [str(event.error) for event in refused]
+    replies = [str(event.error) for event in refused]
     for word, text in zip(
         ("PEER_DID_NOT_RETURN", "certificate has expired", "unable to get local issuer"),
-        told,
+        replies,
         strict=True,
     ):
         assert word.lower() in text.lower()
@@ -55,6 +55,6 @@ def test_client_certificates(
 
 def test_http_on_the_port_of_tls(besiege: Besiege, strategy: Strategy, tls: TLS) -> None:
     siege = besiege(tls=tls)
-    siege.attack("tell", say=b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    siege.heard.wait_for(Refused)
+    siege.attack("exchange", payload=b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    siege.recorder.wait_for(Refused)
     assert siege.reasons() == {"handshake": 1}

@@ -39,9 +39,9 @@ def test_a_bad_header_is_refused_unanswered(
 ) -> None:
     siege = besiege(scheme=scheme, proxy_timeout=600, **TRUSTED)
     siege.before = GOOD
-    for said in BAD.values():
-        assert siege.attack("tell", say=said) == ""
-    siege.heard.wait_for(Refused, len(BAD))
+    for header in BAD.values():
+        assert siege.attack("exchange", payload=header) == ""
+    siege.recorder.wait_for(Refused, len(BAD))
     assert siege.reasons() == {"proxy": len(BAD)}
 
 
@@ -49,9 +49,9 @@ def test_a_header_has_a_time_limit(besiege: Besiege, strategy: Strategy, scheme:
     siege = besiege(scheme=scheme, proxy_timeout=0.1, **TRUSTED)
     siege.before = GOOD
     count = strategy.crowd if strategy.is_concurrent else 1
-    siege.attack("hold", count=count, say=GOOD[:20])
-    assert len(siege.heard.wait_for(DeadlineMissed, count)) == count
-    siege.heard.wait_for(Refused, count)
+    siege.attack("hold", count=count, payload=GOOD[:20])
+    assert len(siege.recorder.wait_for(DeadlineMissed, count)) == count
+    siege.recorder.wait_for(Refused, count)
     assert siege.reasons() == {"proxy_timeout": count}
 
 
@@ -60,7 +60,7 @@ def test_a_missing_header_delays_no_other_connection(
 ) -> None:
     siege = besiege(tls=tls, proxy_timeout=600, **TRUSTED)
     siege.before = GOOD
-    siege.attack("hold", count=concurrent.crowd, say=SIGNATURE)
+    siege.attack("hold", count=concurrent.crowd, payload=SIGNATURE)
     assert siege.serves()
 
 
@@ -69,8 +69,8 @@ def test_an_untrusted_peer_is_refused_unread(
     besiege: Besiege, strategy: Strategy, networks: str
 ) -> None:
     siege = besiege(proxy_protocol=True, trusted_proxies=networks)
-    siege.attack("tell", say=GOOD + b"hello\n")
-    siege.heard.wait_for(Refused)
+    siege.attack("exchange", payload=GOOD + b"hello\n")
+    siege.recorder.wait_for(Refused)
     assert siege.reasons() == {"untrusted_proxy": 1}
     siege.server.trusted_proxies = Networks(["127.0.0.0/8"])  # counts from the next connection
     siege.before = GOOD

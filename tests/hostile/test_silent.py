@@ -32,19 +32,19 @@ def test_a_stop_does_not_wait_for_silent_clients(
     assert siege.adds_up()
 
 
-@pytest.mark.parametrize("say", ["half a hello", "no TLS at all"])
+@pytest.mark.parametrize("payload", ["half a hello", "no TLS at all"])
 def test_a_handshake_has_a_time_limit(
-    besiege: Besiege, strategy: Strategy, tls: TLS, scheme: str, say: str, certificates: Any
+    besiege: Besiege, strategy: Strategy, tls: TLS, scheme: str, payload: str, certificates: Any
 ) -> None:
     siege = besiege(tls=tls, scheme=scheme, handshake_timeout=0.1)
     hello = bytes.fromhex(siege.attacker.hello(ca=certificates.authority))
-    said = {"half a hello": hello[:100], "no TLS at all": b"GET / HTTP/1.1\r\n\r\n"}
+    payloads = {"half a hello": hello[:100], "no TLS at all": b"GET / HTTP/1.1\r\n\r\n"}
     count = strategy.crowd if strategy.is_concurrent else 1
-    siege.attack("hold", count=count, say=said[say])
-    siege.heard.wait_for(Refused, count)
-    reason = "handshake" if say == "no TLS at all" else "handshake_timeout"
+    siege.attack("hold", count=count, payload=payloads[payload])
+    siege.recorder.wait_for(Refused, count)
+    reason = "handshake" if payload == "no TLS at all" else "handshake_timeout"
     assert siege.reasons() == {reason: count}
-    siege.attacker.hear(count=count)
+    siege.attacker.receive(count=count)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
@@ -62,6 +62,6 @@ def test_a_scan_of_ports(
 def test_clients_that_half_close_at_once(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme)
     siege.attack("hold", count=strategy.crowd, end=True)
-    assert siege.attacker.hear(count=strategy.crowd) == [""] * strategy.crowd
+    assert siege.attacker.receive(count=strategy.crowd) == [""] * strategy.crowd
     siege.wait_ends(strategy.crowd)
-    assert len(siege.heard.of(Finished)) == strategy.crowd, siege.heard.of(Failed)[:3]
+    assert len(siege.recorder.of(Finished)) == strategy.crowd, siege.recorder.of(Failed)[:3]

@@ -28,9 +28,9 @@ def test_a_client_that_drips_is_cut(
     monkeypatch.setattr(deadlines, "FIRST_GRACE", 0.15)
     siege = besiege(scheme=scheme, **limit)
     count = crowd_of(strategy)
-    sent = siege.attack("drip", count=count, say=WORDS)
+    sent = siege.attack("drip", count=count, payload=WORDS)
     assert all(0 < each < len(WORDS) for each in sent)
-    missed = siege.heard.wait_for(DeadlineMissed, count)
+    missed = siege.recorder.wait_for(DeadlineMissed, count)
     assert {event.deadline for event in missed} == set(limit)
     siege.wait_ends(count)
 
@@ -38,9 +38,9 @@ def test_a_client_that_drips_is_cut(
 def test_a_client_that_drips_under_tls(besiege: Besiege, concurrent: Strategy, tls: TLS) -> None:
     siege = besiege(tls=tls, handshake_timeout=0.2)
     hello = siege.attacker.hello(ca=siege.tls["ca"])
-    sent = siege.attack("drip", count=DRIPS, say=bytes.fromhex(hello)[:-1])
+    sent = siege.attack("drip", count=DRIPS, payload=bytes.fromhex(hello)[:-1])
     assert all(sent)
-    assert {e.deadline for e in siege.heard.wait_for(DeadlineMissed, DRIPS)} == {
+    assert {e.deadline for e in siege.recorder.wait_for(DeadlineMissed, DRIPS)} == {
         "handshake_timeout"
     }
     siege.wait_ends(DRIPS)
@@ -50,9 +50,9 @@ def test_a_client_that_drips_under_tls(besiege: Besiege, concurrent: Strategy, t
 def test_a_client_that_falls_silent(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     siege = besiege(scheme=scheme, idle_timeout=0.15)
     count = crowd_of(strategy)
-    siege.attack("hold", count=count, say=b"hello\n")
-    assert {e.deadline for e in siege.heard.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
-    assert siege.attacker.hear(count=count) == [b"HELLO\n".hex()] * count
+    siege.attack("hold", count=count, payload=b"hello\n")
+    assert {e.deadline for e in siege.recorder.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
+    assert siege.attacker.receive(count=count) == [b"HELLO\n".hex()] * count
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
@@ -62,8 +62,8 @@ def test_a_client_that_never_reads(
     siege = besiege(scheme=scheme, write_timeout=0.2, tls=tls if secure else None)
     how = "hold_secure" if secure else "hold"
     more = {"tls": siege.tls} if secure else {}
-    siege.attack(how, count=DRIPS, say=b"flood\n", **more)
-    missed = siege.heard.wait_for(DeadlineMissed, DRIPS)
+    siege.attack(how, count=DRIPS, payload=b"flood\n", **more)
+    missed = siege.recorder.wait_for(DeadlineMissed, DRIPS)
     assert {event.deadline for event in missed} == {"write_timeout"}
     assert siege.serves()
     siege.wait_ends(DRIPS + 1)
@@ -72,6 +72,6 @@ def test_a_client_that_never_reads(
 def test_a_slow_reader_is_not_cut(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
     """As long as the peer reads something, ``write_timeout`` is kept."""
     siege = besiege(scheme=scheme, write_timeout=1.0)
-    siege.attack("hold", count=1, say=b"flood\n", end=True)
+    siege.attack("hold", count=1, payload=b"flood\n", end=True)
     assert siege.attacker.sip(pause=0.002) == 16 << 20
-    assert not siege.heard.of(DeadlineMissed)
+    assert not siege.recorder.of(DeadlineMissed)

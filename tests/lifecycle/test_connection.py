@@ -58,7 +58,7 @@ def test_cut_ends_both_directions(pair: Pair) -> None:
     connection.cut()
 
 
-def test_cut_leaves_a_tls_session_to_its_thread(
+def test_cut_does_not_touch_a_tls_session(
     pair: Pair,
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -83,7 +83,7 @@ def test_the_view(pair: Pair) -> None:
     assert repr(view) == "<Connections []>"
 
 
-def test_cut_reaches_what_a_process_holds(pair: Pair) -> None:
+def test_cut_reaches_a_connection_that_a_process_holds(pair: Pair) -> None:
     ours, peers = pair
     connection = connection_of(ours)
     connection.duplicate = ours.dup()
@@ -95,11 +95,11 @@ def test_cut_reaches_what_a_process_holds(pair: Pair) -> None:
     assert (connection.state, connection.request) == (ConnectionState.CLOSED, None)
 
 
-def test_cut_of_what_is_no_socket() -> None:
+def test_cut_of_an_object_that_is_not_a_socket() -> None:
     connection_of("request").cut()
 
 
-def test_its_traffic_is_what_its_counter_says(ours: socket.socket) -> None:
+def test_its_traffic_is_that_of_its_counter(ours: socket.socket) -> None:
     class Counter:
         def traffic(self) -> Traffic:
             return Traffic(1.0, 2, 3, True)
@@ -111,7 +111,7 @@ def test_its_traffic_is_what_its_counter_says(ours: socket.socket) -> None:
     assert connection_of("request").traffic() is None
 
 
-def test_what_few_have_is_not_there_before() -> None:
+def test_rare_fields_are_not_set_before_use() -> None:
     connection = Connection(1, 0, None)
     assert vars(connection) == {}
     found = (connection.held_by, connection.duplicate, connection.deadlines, connection.tls)

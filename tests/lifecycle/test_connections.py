@@ -29,7 +29,7 @@ def ours(pair: Pair) -> socket.socket:
     return pair[0]
 
 
-def test_a_connection_comes_and_goes(ours: socket.socket) -> None:
+def test_a_connection_is_added_and_removed(ours: socket.socket) -> None:
     table = ConnectionTable()
     connection = table.add(ours, "peer")
     assert (connection.id, connection.peer, connection.request) == (1, "peer", ours)
@@ -49,7 +49,7 @@ def test_only_one_removes_it(ours: socket.socket) -> None:
     assert table.remove(None) is False
 
 
-def test_requests_that_are_no_sockets() -> None:
+def test_requests_that_are_not_sockets() -> None:
     table = ConnectionTable()
     requests = [Datagram((b"data", None)), Datagram((b"data", None)), object()]
     connections = [table.add(request, None) for request in requests]
@@ -73,7 +73,7 @@ def test_a_socket_that_was_wrapped_is_found_by_its_descriptor(ours: socket.socke
         assert table.find(wrapped) is None
 
 
-def test_a_descriptor_that_comes_again_ends_its_old_connection(ours: socket.socket) -> None:
+def test_a_reused_descriptor_ends_its_old_connection(ours: socket.socket) -> None:
     table = ConnectionTable()
     old = table.add(ours, "old")
     with socket.socket(fileno=ours.detach()) as again:
@@ -84,7 +84,7 @@ def test_a_descriptor_that_comes_again_ends_its_old_connection(ours: socket.sock
         assert table.find(again) is new
 
 
-def test_unfile_leaves_a_successor_under_the_same_descriptor_alone(ours: socket.socket) -> None:
+def test_unfile_keeps_a_successor_with_the_same_descriptor(ours: socket.socket) -> None:
     table = ConnectionTable()
     first = table.add(ours, "first")
     table._by_descriptor[ours.fileno()] = second = Connection(2, ours, "second")
@@ -92,7 +92,7 @@ def test_unfile_leaves_a_successor_under_the_same_descriptor_alone(ours: socket.
     assert table._by_descriptor[ours.fileno()] is second
 
 
-def test_those_closed_unseen_are_forgotten(
+def test_connections_closed_without_the_hooks_are_dropped(
     pair: Pair,
 ) -> None:
     table = ConnectionTable()
@@ -104,7 +104,7 @@ def test_those_closed_unseen_are_forgotten(
     assert closed.state is ConnectionState.CLOSED
 
 
-def test_one_that_a_process_holds_stays_until_it_has_ended(ours: socket.socket) -> None:
+def test_a_connection_that_a_process_holds_stays_until_that_ends(ours: socket.socket) -> None:
     table = ConnectionTable()
     connection = table.add(ours, "peer")
     table.hold(ours, 4711)
@@ -118,11 +118,11 @@ def test_one_that_a_process_holds_stays_until_it_has_ended(ours: socket.socket) 
     assert table.release(4711) is None
 
 
-def test_holding_what_is_not_there(ours: socket.socket) -> None:
+def test_holding_an_unknown_connection(ours: socket.socket) -> None:
     ConnectionTable().hold(ours, 4711)
 
 
-def test_the_descriptor_of_a_closed_one_may_be_that_of_another(ours: socket.socket) -> None:
+def test_the_descriptor_of_a_closed_connection_may_be_reused(ours: socket.socket) -> None:
     table = ConnectionTable()
     table.add(ours, "peer")
     number = ours.fileno()
@@ -130,14 +130,14 @@ def test_the_descriptor_of_a_closed_one_may_be_that_of_another(ours: socket.sock
     reader, writer = os.pipe()
     try:
         assert number in (reader, writer)
-        table.forget_closed()  # it might be a wrapper's: the next accept with this number shows
+        table.forget_closed()  # it may be a wrapper's: the next accept with this number decides
         assert len(table) == 1
     finally:
         os.close(reader)
         os.close(writer)
 
 
-# -- a request that comes again ------------------------------------------------------------------
+# -- a repeated request --------------------------------------------------------------------------
 
 
 def test_a_request_that_is_in_progress_already_has_no_entry() -> None:
@@ -152,7 +152,7 @@ def test_a_request_that_is_in_progress_already_has_no_entry() -> None:
     assert (again.id, table.find("request")) == (2, again)
 
 
-def test_a_descriptor_that_comes_again_reports_the_end_of_the_old_one() -> None:
+def test_a_reused_descriptor_reports_the_end_of_the_old_connection() -> None:
     lost: list[Any] = []
     table = ConnectionTable()
     first, peer = socket.socketpair()
@@ -166,7 +166,7 @@ def test_a_descriptor_that_comes_again_reports_the_end_of_the_old_one() -> None:
 # -- no request is kept alive --------------------------------------------------------------------
 
 
-def test_one_whose_request_died_is_lost(pair: Pair) -> None:
+def test_a_connection_whose_request_was_freed_is_dropped(pair: Pair) -> None:
     lost: list[Any] = []
     table = ConnectionTable()
     sock = socket.socket(fileno=pair[0].detach())
@@ -177,7 +177,7 @@ def test_one_whose_request_died_is_lost(pair: Pair) -> None:
     assert connection.request is None
 
 
-def test_one_that_was_detached_for_a_wrapper_stays(pair: Pair) -> None:
+def test_a_connection_detached_for_a_wrapper_stays(pair: Pair) -> None:
     table = ConnectionTable()
     sock = socket.socket(fileno=pair[0].detach())
     connection = table.add(sock, "peer", pytest.fail)
@@ -187,13 +187,13 @@ def test_one_that_was_detached_for_a_wrapper_stays(pair: Pair) -> None:
         assert list(table.view) == [connection]
         assert connection.request is None
         assert table.find(wrapper) is connection
-        other = Datagram((b"", wrapper))  # it may have got the id of the first
+        other = Datagram((b"", wrapper))  # it may have the id of the first
         assert table.add(other, "other") is not None
         assert len(table) == 2
         assert table.remove(table.unfile(wrapper)) is True
 
 
-def test_one_that_goes_on_as_another_object(pair: Pair) -> None:
+def test_a_connection_whose_socket_is_replaced(pair: Pair) -> None:
     ours, peers = pair
     table = ConnectionTable()
     connection = table.add(ours, "peer")
@@ -201,7 +201,7 @@ def test_one_that_goes_on_as_another_object(pair: Pair) -> None:
     assert connection.request is peers
     assert table.find(peers) is connection
     assert table.remove(connection) is True
-    table.replace(connection, ours, table.remove)  # it has ended: it does not come back
+    table.replace(connection, ours, table.remove)  # it has ended, and is not added again
     assert len(table) == 0
 
 
@@ -227,7 +227,7 @@ def fill(table: ConnectionTable, *quiet: float) -> list[Connection]:
     return added
 
 
-def test_the_one_that_was_idle_longest_is_shed() -> None:
+def test_the_longest_idle_connection_is_shed() -> None:
     table = ConnectionTable()
     short, longest, new, middle = fill(table, 1.0, 9.0, 99.0, 5.0)
     assert table.shed(but=new.request) is longest
@@ -236,19 +236,19 @@ def test_the_one_that_was_idle_longest_is_shed() -> None:
     assert table.shed(but=new.request) is short
 
 
-def test_of_those_that_are_alike_the_oldest_is_shed() -> None:
+def test_of_equally_idle_connections_the_oldest_is_shed() -> None:
     table = ConnectionTable()
     first, *_ = fill(table, 1.0, 1.0, 1.0)
     assert table.shed(but=None) is first
 
 
-def test_where_no_traffic_is_known_none_is_shed() -> None:
+def test_with_unknown_traffic_none_is_shed() -> None:
     table = ConnectionTable()
     table.add(Datagram((b"", None)), None)
     assert table.shed(but=None) is None
 
 
-def test_those_that_were_cut_and_do_not_end_are_no_room() -> None:
+def test_cut_connections_that_do_not_end_make_no_room() -> None:
     table = ConnectionTable()
     connections = fill(table, *range(6))
     shed = [table.shed(but=None) for _ in range(6)]
@@ -258,7 +258,7 @@ def test_those_that_were_cut_and_do_not_end_are_no_room() -> None:
     assert table.shed(but=None) is connections[1]
 
 
-def test_a_look_is_at_the_oldest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_oldest_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everserve.lifecycle.connections._LOOKED_AT", 2)
     table = ConnectionTable()
     _, second, _ = fill(table, 1.0, 2.0, 3.0)

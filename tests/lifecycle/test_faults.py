@@ -1,4 +1,4 @@
-"""``lifecycle.faults``: whose fault an exception was."""
+"""``lifecycle.faults``: whether an exception is the fault of the peer or of the handler."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
 
 
 @pytest.mark.parametrize("kind", GONE)
-def test_while_the_peer_lives_it_is_the_handlers(kind: type[OSError], pair: Any) -> None:
+def test_with_the_peer_connected_it_is_the_handlers(kind: type[OSError], pair: Any) -> None:
     ours, peers = pair
     assert not peer_is_gone(kind(), ours)
     peers.shutdown(socket.SHUT_WR)  # only half of it has ended
@@ -41,7 +41,7 @@ def test_while_the_peer_lives_it_is_the_handlers(kind: type[OSError], pair: Any)
 
 
 @pytest.mark.parametrize("kind", GONE)
-def test_when_the_peer_has_gone_it_is_the_peers(kind: type[OSError], pair: Any) -> None:
+def test_after_a_disconnect_it_is_the_peers(kind: type[OSError], pair: Any) -> None:
     ours, peers = pair
     ours.sendall(b"unread")
     reset(peers)
@@ -54,12 +54,12 @@ def test_when_the_peer_has_gone_it_is_the_peers(kind: type[OSError], pair: Any) 
 
 @pytest.mark.parametrize("request_", [None, object()])
 @pytest.mark.parametrize("kind", GONE)
-def test_what_is_no_socket_cannot_be_asked(kind: type[OSError], request_: Any) -> None:
+def test_an_object_that_is_not_a_socket(kind: type[OSError], request_: Any) -> None:
     assert peer_is_gone(kind(), request_)
 
 
 class Left:
-    """A Unix datagram and the one that it is from, which goes away."""
+    """A Unix datagram and its sender, which closes."""
 
     def __init__(self, folder: Path) -> None:
         self.address = str(folder / "peer")
@@ -84,7 +84,7 @@ def left(tmp_path: Path) -> Iterator[Left]:
 @pytest.mark.parametrize(
     ("removed", "kind"), [(False, ConnectionRefusedError), (True, FileNotFoundError)]
 )
-def test_the_peer_of_a_unix_datagram_has_gone(left: Left, removed: bool, kind: type) -> None:
+def test_the_peer_of_a_unix_datagram_has_closed(left: Left, removed: bool, kind: type) -> None:
     left.peers.close()
     if removed:
         Path(left.address).unlink()
@@ -95,7 +95,7 @@ def test_the_peer_of_a_unix_datagram_has_gone(left: Left, removed: bool, kind: t
 
 
 @pytest.mark.parametrize("kind", [ConnectionRefusedError, FileNotFoundError])
-def test_while_it_is_there_another_has_gone(left: Left, kind: type[OSError]) -> None:
+def test_the_peer_is_open_and_another_socket_has_closed(left: Left, kind: type[OSError]) -> None:
     assert not peer_is_gone(kind(), left.request, left.address)
     assert not peer_is_gone(kind(), left.request, None)
     left.peers.close()
@@ -104,7 +104,7 @@ def test_while_it_is_there_another_has_gone(left: Left, kind: type[OSError]) -> 
         assert not peer_is_gone(kind(), Datagram((b"data", udp)), left.address)
 
 
-def test_no_one_can_say(left: Left) -> None:
+def test_an_unknown_state_of_the_peer(left: Left) -> None:
     assert not peer_is_gone(FileNotFoundError(), left.request, "x" * 200)
 
 
@@ -119,7 +119,7 @@ def test_a_line_that_never_ends_is_the_peers_fault(pair: Any) -> None:
     assert peer_is_gone(LineTooLong("more than 100 bytes"), pair[0])
 
 
-def test_a_timeout_is_the_peers_where_the_socket_has_one(pair: Any) -> None:
+def test_a_timeout_is_the_peers_if_the_socket_has_one(pair: Any) -> None:
     ours, _ = pair
     assert not peer_is_gone(TimeoutError("of a queue"), ours)
     ours.settimeout(LIMIT)
@@ -129,7 +129,7 @@ def test_a_timeout_is_the_peers_where_the_socket_has_one(pair: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError(), OSError(errno.ENOENT, ""), KeyError()])
-def test_all_else_is_the_handlers(error: Exception, pair: Any) -> None:
+def test_all_other_errors_are_the_handlers(error: Exception, pair: Any) -> None:
     ours, peers = pair
     peers.close()
     assert not peer_is_gone(error, ours)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.admission.control import AdmissionControl
 from everserve.errors import RemoteError
@@ -38,14 +38,14 @@ def here() -> int:
 
 
 class Parts:
-    """A ``Progress``, its neighbours, and what it emits."""
+    """A ``Progress``, the objects that it uses, and the events that it emits."""
 
     def __init__(self) -> None:
         self.connections = ConnectionTable()
         self.control = AdmissionControl()
         self.emitter = Emitter()
         self.life = LifeCycle()
-        self.heard = Heard()
+        self.recorder = EventRecorder()
         self.woken = 0
         self.life.wakeup().wake = self._wake  # type: ignore[method-assign]
         self.progress = Progress(self.connections, self.control, self.emitter, self.life)
@@ -54,19 +54,19 @@ class Parts:
         self.woken += 1
 
 
-@pytest.fixture(params=[True, False], ids=["heard", "unheard"])
+@pytest.fixture(params=[True, False], ids=["subscribed", "unsubscribed"])
 def parts(request: pytest.FixtureRequest) -> Parts:
     """With a subscriber, and without: the counts are the same."""
     parts = Parts()
     if request.param:
-        parts.emitter.subscribe(parts.heard)
+        parts.emitter.subscribe(parts.recorder)
     return parts
 
 
 @pytest.fixture
-def heard_parts() -> Parts:
+def recorded_parts() -> Parts:
     parts = Parts()
-    parts.emitter.subscribe(parts.heard)
+    parts.emitter.subscribe(parts.recorder)
     return parts
 
 
@@ -77,9 +77,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, peers
 
 
-def heard(parts: Parts, *names: str) -> bool:
-    """True if those are the events so far, or if no one listens."""
-    return not parts.emitter.subscribers or parts.heard.names() == list(names)
+def emitted(parts: Parts, *names: str) -> bool:
+    """True if those are the events so far, or if there is no subscriber."""
+    return not parts.emitter.subscribers or parts.recorder.names() == list(names)
 
 
 def accept(parts: Parts, request: Any = "request") -> Connection:
@@ -88,7 +88,7 @@ def accept(parts: Parts, request: Any = "request") -> Connection:
     return connection
 
 
-def test_a_request_that_goes_well(parts: Parts) -> None:
+def test_a_request_without_errors(parts: Parts) -> None:
     connection = accept(parts)
     assert list(parts.connections.view) == [connection]
     parts.progress.opened(connection, PEER, here)
@@ -96,14 +96,14 @@ def test_a_request_that_goes_well(parts: Parts) -> None:
     parts.progress.ended(connection)
     parts.progress.ended(connection)
     assert (len(parts.connections), connection.state) == (0, ConnectionState.CLOSED)
-    assert heard(parts, "Accepted", "Opened", "Finished")
+    assert emitted(parts, "Accepted", "Opened", "Finished")
 
 
-def test_each_event_has_the_number_and_the_peer(heard_parts: Parts) -> None:
-    connection = accept(heard_parts)
-    heard_parts.progress.opened(connection, "client", here)
-    heard_parts.progress.ended(connection)
-    accepted, opened, finished = heard_parts.heard.events
+def test_each_event_has_the_number_and_the_peer(recorded_parts: Parts) -> None:
+    connection = accept(recorded_parts)
+    recorded_parts.progress.opened(connection, "client", here)
+    recorded_parts.progress.ended(connection)
+    accepted, opened, finished = recorded_parts.recorder.events
     assert (accepted, opened) == (Accepted(1, PEER), Opened(1, "client"))
     assert isinstance(finished, Finished)
     assert (finished.connection, finished.peer) == (1, PEER)
@@ -113,58 +113,58 @@ def test_each_event_has_the_number_and_the_peer(heard_parts: Parts) -> None:
 def test_a_request_without_an_entry_is_reported_nowhere(parts: Parts) -> None:
     accept(parts)
     assert parts.progress.accepted("request", PEER) is None
-    before = parts.heard.names()
+    before = parts.recorder.names()
     progress = parts.progress
     progress.failed(None, "request", ValueError())
     progress.deadline_missed(None, "idle_timeout")
     progress.handshake_started(None)
     progress.handshake_done(None)
     progress.ended(None)
-    assert parts.heard.names() == before
+    assert parts.recorder.names() == before
     progress.refused(None, "access")
     assert parts.control.refusals == {"access": 1}  # but counted
-    assert (parts.heard.names(), parts.woken) == (before, 0)
+    assert (parts.recorder.names(), parts.woken) == (before, 0)
 
 
-def test_a_refusal_is_counted_and_is_the_end(heard_parts: Parts) -> None:
-    connection = accept(heard_parts)
+def test_a_refusal_is_counted_and_is_the_end(recorded_parts: Parts) -> None:
+    connection = accept(recorded_parts)
     error = ValueError("no header")
-    heard_parts.progress.refused(connection, "proxy", error)
-    heard_parts.progress.failed(connection, None, error)
-    heard_parts.progress.ended(connection)
-    assert heard_parts.heard.events == [Accepted(1, PEER), Refused(1, PEER, "proxy", error)]
-    assert heard_parts.control.refusals == {"proxy": 1}
+    recorded_parts.progress.refused(connection, "proxy", error)
+    recorded_parts.progress.failed(connection, None, error)
+    recorded_parts.progress.ended(connection)
+    assert recorded_parts.recorder.events == [Accepted(1, PEER), Refused(1, PEER, "proxy", error)]
+    assert recorded_parts.control.refusals == {"proxy": 1}
 
 
-def test_a_failure_is_reported_once(heard_parts: Parts) -> None:
-    connection = accept(heard_parts)
+def test_a_failure_is_reported_once(recorded_parts: Parts) -> None:
+    connection = accept(recorded_parts)
     first, second = ValueError("first"), ValueError("second")
-    heard_parts.progress.failed(connection, "request", first)
-    heard_parts.progress.failed(connection, "request", second)
-    heard_parts.progress.ended(connection)
-    assert heard_parts.heard.events[1:] == [Failed(1, PEER, first, False)]
+    recorded_parts.progress.failed(connection, "request", first)
+    recorded_parts.progress.failed(connection, "request", second)
+    recorded_parts.progress.ended(connection)
+    assert recorded_parts.recorder.events[1:] == [Failed(1, PEER, first, False)]
 
 
 @pytest.mark.parametrize("gone", [True, False, None])
-def test_it_finds_out_whether_the_peer_has_gone_unless_that_is_known(
-    heard_parts: Parts, pair: Any, gone: bool | None
+def test_it_finds_out_whether_the_peer_has_disconnected_unless_known(
+    recorded_parts: Parts, pair: Any, gone: bool | None
 ) -> None:
     ours, peers = pair
-    connection = accept(heard_parts, ours)
+    connection = accept(recorded_parts, ours)
     peers.close()
-    heard_parts.progress.failed(connection, ours, BrokenPipeError(), gone)
-    (failed,) = heard_parts.heard.of(Failed)
+    recorded_parts.progress.failed(connection, ours, BrokenPipeError(), gone)
+    (failed,) = recorded_parts.recorder.of(Failed)
     assert failed.peer_gone is (gone is not False)
 
 
-def test_a_missed_deadline_cuts(heard_parts: Parts, pair: Any) -> None:
+def test_a_missed_deadline_cuts(recorded_parts: Parts, pair: Any) -> None:
     ours, peers = pair
-    connection = accept(heard_parts, ours)
+    connection = accept(recorded_parts, ours)
     for name in ("idle_timeout", "request_timeout"):  # the second does not count
-        heard_parts.progress.deadline_missed(connection, name)
+        recorded_parts.progress.deadline_missed(connection, name)
     assert connection.missed == "idle_timeout"
     assert peers.recv(1) == b""
-    assert heard_parts.heard.of(DeadlineMissed) == [DeadlineMissed(1, PEER, "idle_timeout")]
+    assert recorded_parts.recorder.of(DeadlineMissed) == [DeadlineMissed(1, PEER, "idle_timeout")]
 
 
 def test_a_connection_that_has_ended_misses_nothing(parts: Parts) -> None:
@@ -172,17 +172,17 @@ def test_a_connection_that_has_ended_misses_nothing(parts: Parts) -> None:
     parts.progress.ended(connection)
     parts.progress.deadline_missed(connection, "idle_timeout")
     assert connection.missed is None
-    assert heard(parts, "Accepted", "Finished")
+    assert emitted(parts, "Accepted", "Finished")
 
 
-def test_room_is_made_by_a_cut(heard_parts: Parts, pair: Any) -> None:
+def test_room_is_made_by_a_cut(recorded_parts: Parts, pair: Any) -> None:
     ours, peers = pair
-    connection = accept(heard_parts, ours)
+    connection = accept(recorded_parts, ours)
     connection.counter = SimpleNamespace(traffic=lambda: Traffic(3.0, 0, 0, False))
-    assert heard_parts.progress.make_room("new") is True
+    assert recorded_parts.progress.make_room("new") is True
     assert peers.recv(1) == b""
-    assert heard_parts.heard.of(Shed) == [Shed(1, PEER)]
-    assert heard_parts.progress.make_room("new") is False
+    assert recorded_parts.recorder.of(Shed) == [Shed(1, PEER)]
+    assert recorded_parts.progress.make_room("new") is False
 
 
 def test_a_handshake(parts: Parts) -> None:
@@ -191,7 +191,7 @@ def test_a_handshake(parts: Parts) -> None:
     parts.progress.handshake_started(connection)
     assert parts.control.handshakes == 1
     parts.progress.handshake_done(connection)
-    assert (parts.control.handshakes, parts.woken) == (0, 0)  # without a limit no one waits
+    assert (parts.control.handshakes, parts.woken) == (0, 0)  # without a limit nothing waits
 
 
 LIMITED: Any = SimpleNamespace(max_connections_per_peer=1, handshakes_first=True, max_handshakes=1)
@@ -201,7 +201,7 @@ LIMITED: Any = SimpleNamespace(max_connections_per_peer=1, handshakes_first=True
 def test_an_accept_loop_that_may_wait_for_a_handshake_is_woken(parts: Parts, step: str) -> None:
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
-    if step == "opened":  # without a handshake: a handler of a step of its own did it, say
+    if step == "opened":  # without a handshake: a custom step did it, for example
         parts.progress.opened(connection, PEER, here)
     else:
         parts.progress.handshake_done(connection)
@@ -216,15 +216,15 @@ def test_a_child_reports_the_end_of_a_handshake(parts: Parts) -> None:
     assert reports == [True, True]
 
 
-def test_an_end_gives_back_what_was_counted(parts: Parts) -> None:
+def test_an_end_is_no_longer_counted(parts: Parts) -> None:
     connection = accept(parts)
     parts.control.enter(LIMITED, connection)
-    connection.peer = "who the proxy says"
+    connection.peer = "the proxy's client"
     parts.progress.ended(connection)
     assert (parts.control.handshakes, len(parts.control.peers)) == (0, 0)
 
 
-def test_an_end_wakes_who_waits(parts: Parts) -> None:
+def test_an_end_wakes_waiters(parts: Parts) -> None:
     first, second = accept(parts, "first"), accept(parts, "second")
     notified: list[bool] = []
     parts.life.notifier.notify = lambda: notified.append(True)  # type: ignore[method-assign]
@@ -236,33 +236,33 @@ def test_an_end_wakes_who_waits(parts: Parts) -> None:
     assert (parts.woken, notified) == (1, [True, True])
 
 
-def test_one_that_a_process_holds_has_not_ended(parts: Parts) -> None:
+def test_a_connection_that_a_process_holds_has_not_ended(parts: Parts) -> None:
     connection = accept(parts)
     parts.connections.hold("request", 4711)
     parts.progress.ended(connection)
-    assert heard(parts, "Accepted")
+    assert emitted(parts, "Accepted")
     parts.progress.ended(parts.connections.release(4711))
-    assert heard(parts, "Accepted", "Finished")
+    assert emitted(parts, "Accepted", "Finished")
 
 
-def test_one_that_ended_unseen_is_finished(parts: Parts, pair: Any) -> None:
+def test_a_connection_that_ended_without_the_hooks_is_finished(parts: Parts, pair: Any) -> None:
     ours, _ = pair
     accept(parts, ours)
     again = socket.socket(fileno=ours.detach())
     with again:
         accept(parts, again)
         assert len(parts.connections) == 1
-        assert sorted(parts.heard.names()) in ([], ["Accepted", "Accepted", "Finished"])
+        assert sorted(parts.recorder.names()) in ([], ["Accepted", "Accepted", "Finished"])
 
 
 # -- in another process --------------------------------------------------------------------------
 
 
-def test_one_that_opened_elsewhere(heard_parts: Parts) -> None:
-    connection = accept(heard_parts)
-    heard_parts.progress.opened_elsewhere(connection, "client")
+def test_a_connection_that_opened_elsewhere(recorded_parts: Parts) -> None:
+    connection = accept(recorded_parts)
+    recorded_parts.progress.opened_elsewhere(connection, "client")
     assert connection.peer == "client"
-    assert heard_parts.heard.of(Opened) == [Opened(1, "client")]
+    assert recorded_parts.recorder.of(Opened) == [Opened(1, "client")]
 
 
 @pytest.mark.parametrize(
@@ -277,15 +277,15 @@ def test_one_that_opened_elsewhere(heard_parts: Parts) -> None:
     ],
 )
 def test_how_a_request_ended_elsewhere(
-    heard_parts: Parts, outcome: Outcome, names: list[str]
+    recorded_parts: Parts, outcome: Outcome, names: list[str]
 ) -> None:
-    connection = accept(heard_parts)
-    heard_parts.progress.ended_elsewhere(connection, outcome)
-    heard_parts.progress.ended(connection)
-    assert heard_parts.heard.names() == ["Accepted", *names]
-    for refused in heard_parts.heard.of(Refused):
+    connection = accept(recorded_parts)
+    recorded_parts.progress.ended_elsewhere(connection, outcome)
+    recorded_parts.progress.ended(connection)
+    assert recorded_parts.recorder.names() == ["Accepted", *names]
+    for refused in recorded_parts.recorder.of(Refused):
         assert (refused.error is None) is (not outcome.error)
-    for failed in heard_parts.heard.of(Failed):
+    for failed in recorded_parts.recorder.of(Failed):
         assert isinstance(failed.error, RemoteError)
         assert str(failed.error) == (outcome.error or "unknown")
         assert failed.peer_gone is outcome.peer_gone

@@ -52,7 +52,7 @@ def test_one_run_at_a_time() -> None:
 
 
 class AtSession(LifeCycle):
-    """Calls ``do()`` in the moment in which its session is there: what another thread does then."""
+    """Calls ``do()`` when its session is set: simulates another thread at that moment."""
 
     def __init__(self, do: Callable[[LifeCycle], object]) -> None:
         self.do = do
@@ -64,13 +64,13 @@ class AtSession(LifeCycle):
             self.do(self)
 
 
-def test_a_stop_that_begins_in_this_moment_is_not_undone() -> None:
+def test_a_stop_that_begins_at_this_moment_is_not_undone() -> None:
     life = AtSession(lambda life: life.begin_stop(SimpleNamespace(report=None)))
     assert life.begin() is True
     assert (life.state, life.accepting) == (ServerState.DRAINING, False)
 
 
-def test_a_shutdown_in_this_moment_is_seen() -> None:
+def test_a_shutdown_at_this_moment_is_noticed() -> None:
     def shut_down(life: LifeCycle) -> None:
         life.shutdown_requested = True
 
@@ -98,7 +98,7 @@ def test_a_stop_that_is_over_does_not_hinder_the_next_run() -> None:
     assert life.state is ServerState.SERVING
 
 
-def test_a_shutdown_is_remembered_once() -> None:
+def test_an_early_shutdown_counts_once() -> None:
     life = LifeCycle()
     life.shutdown_requested = True
     assert life.begin() is False
@@ -126,7 +126,7 @@ def test_suspend_and_resume() -> None:
     assert (life.state, life.accepting) == (ServerState.SERVING, True)
 
 
-def test_suspend_is_remembered() -> None:
+def test_an_early_suspend_counts() -> None:
     life = LifeCycle()
     life.suspend(True)
     assert life.state is ServerState.READY
@@ -149,7 +149,7 @@ def test_suspend_does_not_undo_a_stop(state: ServerState) -> None:
 
 def test_changes_wake_the_accept_loop() -> None:
     life = LifeCycle()
-    life.wake()  # no one waits: nothing is made for it
+    life.wake()  # no waiter: no wake-up is made
     assert life._wakeup is None
     wakeup = life.wakeup()
     assert life.wakeup() is wakeup
@@ -182,7 +182,7 @@ def test_an_announcement_notifies_and_lasts_for_the_run() -> None:
     assert not life.announced
 
 
-def test_taking_is_not_while_suspended() -> None:
+def test_taking_is_false_while_suspended() -> None:
     life = LifeCycle()
     assert not life.taking
     life.begin()
@@ -201,7 +201,7 @@ def test_draining(state: ServerState, draining: bool) -> None:
     assert life.draining is draining
 
 
-def test_it_asks_its_runner_who_serves() -> None:
+def test_the_runner_identifies_the_serving_thread() -> None:
     here = [1]
     life = LifeCycle(lambda: here[0])
     life.begin()
@@ -211,7 +211,7 @@ def test_it_asks_its_runner_who_serves() -> None:
 
 
 @pytest.mark.parametrize("end", ["stop", "server_close"])
-def test_to_serve_what_is_closed_leaves_it_stopped(end: str) -> None:
+def test_serving_a_closed_server_leaves_it_stopped(end: str) -> None:
     server = everserve.TCPServer(("127.0.0.1", 0), everserve.BaseRequestHandler)
     getattr(server, end)()
     with pytest.raises(ServerClosedError):

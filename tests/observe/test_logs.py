@@ -90,7 +90,7 @@ def test_an_event_below_the_level_is_not_logged() -> None:
     assert stream.getvalue() == ""
 
 
-def test_unknown_words() -> None:
+def test_unknown_arguments() -> None:
     with pytest.raises(ValueError, match="log form 'xml': there are text, json"):
         configure(form="xml")
     with pytest.raises(ValueError, match="Unknown level"):

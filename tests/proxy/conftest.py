@@ -15,13 +15,13 @@ from tests.certificates import Certificates
 from tests.clients import LIMIT
 
 import everserve
-from everserve.serve import make_server
+from everserve.serving import make_server
 
 FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 TRUSTED: dict[str, Any] = {"proxy_protocol": True, "trusted_proxies": "127.0.0.0/8"}
 
 
-class Tell(everserve.StreamRequestHandler[Any, Any]):
+class Report(everserve.StreamRequestHandler[Any, Any]):
     """Sends the peer as a line of JSON."""
 
     def handle(self) -> None:
@@ -68,7 +68,7 @@ def serve(concurrency: str) -> Iterator[Serve]:
     """Serve in the background until the test is over; returns the server."""
     running: list[Any] = []
 
-    def make(handler: Any = Tell, **settings: Any) -> Any:
+    def make(handler: Any = Report, **settings: Any) -> Any:
         server = make_server(handler, "tcp://127.0.0.1:0", concurrency=concurrency, **settings)
         block = server.running(grace=LIMIT)
         block.__enter__()
@@ -113,8 +113,8 @@ def haproxy(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for process in processes:
         process.terminate()
-        said, _ = process.communicate()
-        assert b"ALERT" not in said.replace(b"exited with code 143", b""), said.decode()
+        output, _ = process.communicate()
+        assert b"ALERT" not in output.replace(b"exited with code 143", b""), output.decode()
 
 
 def talk(client: socket.socket) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def talk(client: socket.socket) -> dict[str, Any]:
     client.settimeout(LIMIT)
     client.sendall(b"who\n")
     with client.makefile("rb") as file:
-        said = file.readline()
-    assert said, "nothing was said"
-    told: dict[str, Any] = json.loads(said)
-    return told
+        line = file.readline()
+    assert line, "no line was received"
+    report: dict[str, Any] = json.loads(line)
+    return report

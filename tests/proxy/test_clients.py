@@ -17,12 +17,12 @@ import everserve
 from everserve.sockets.tls import TLS
 
 
-def run(*command: object, say: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(*command: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     name = str(command[0])
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
     return subprocess.run(
-        [str(word) for word in command], input=say, capture_output=True, timeout=LIMIT, check=False
+        [str(word) for word in command], input=data, capture_output=True, timeout=LIMIT, check=False
     )
 
 
@@ -31,7 +31,7 @@ def s_client(server: Any, certificates: Certificates, *more: object) -> Any:
     return run(
         "openssl", "s_client", "-connect", f"{host}:{port}", "-servername", "localhost",
         "-CAfile", certificates.authority, "-verify_return_error", "-verify_hostname", "localhost",
-        "-quiet", *more, say=b"who\n",
+        "-quiet", *more, data=b"who\n",
     )  # fmt: skip
 
 

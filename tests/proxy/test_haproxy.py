@@ -10,7 +10,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT
 from tests.proxy.conftest import TRUSTED, Serve, talk
-from tests.scenes import Heard
+from tests.scenes import EventRecorder
 
 from everserve.admission.access import Networks
 from everserve.events import Refused
@@ -31,12 +31,12 @@ def test_the_clients_address_gets_through(
     front = haproxy(server, how)
     for _ in range(3):
         with connect(front) as client:
-            told, own = talk(client), list(client.getsockname())
-        assert told["client_address"] == told["address"] == own
-        assert told["destination"] == list(front)
-        assert told["proxy_address"] != own
-        assert told["proxy_address"][0] == "127.0.0.1"
-        assert (told["version"], told["command"]) == (version, "PROXY")
+            report, own = talk(client), list(client.getsockname())
+        assert report["client_address"] == report["address"] == own
+        assert report["destination"] == list(front)
+        assert report["proxy_address"] != own
+        assert report["proxy_address"][0] == "127.0.0.1"
+        assert (report["version"], report["command"]) == (version, "PROXY")
 
 
 def test_tls_passes_through(
@@ -47,10 +47,10 @@ def test_tls_passes_through(
     context = certificates.client_context()
     context.set_alpn_protocols(["two"])
     with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
-        told, own = talk(client), list(client.getsockname())
-    assert told["client_address"] == own
-    assert told["tls"] == {"sni": "localhost", "alpn": "two"}
-    assert told["version"] == 2
+        report, own = talk(client), list(client.getsockname())
+    assert report["client_address"] == own
+    assert report["tls"] == {"sni": "localhost", "alpn": "two"}
+    assert report["version"] == 2
 
 
 def test_haproxy_reports_the_tls_that_it_terminated(
@@ -66,30 +66,30 @@ def test_haproxy_reports_the_tls_that_it_terminated(
     )
     context = certificates.client_context(certificates.client)
     with connect(front) as raw, context.wrap_socket(raw, server_hostname="localhost") as client:
-        told, own = talk(client), list(client.getsockname())
-    assert told["client_address"] == own
-    assert told["ssl"] == {"secure": True, "common_name": "alice"}
-    assert told["tls"] is None
+        report, own = talk(client), list(client.getsockname())
+    assert report["client_address"] == own
+    assert report["ssl"] == {"secure": True, "common_name": "alice"}
+    assert report["tls"] is None
 
 
 def test_health_checks_are_answered_as_the_proxys_own(
     serve: Serve, haproxy: Callable[..., Any]
 ) -> None:
     """HAProxy's checks have LOCAL: the connection's own ends count, and requests work as before."""
-    heard = Heard()
+    recorder = EventRecorder()
     server = serve(**TRUSTED)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     front = haproxy(server, "send-proxy-v2 check check-send-proxy inter 50ms")
     with connect(front) as client:
         assert talk(client)["client_address"] == list(client.getsockname())
-    assert not heard.of(Refused)
+    assert not recorder.of(Refused)
 
 
 def test_an_untrusted_proxy_is_refused(serve: Serve, haproxy: Callable[..., Any]) -> None:
-    heard = Heard()
+    recorder = EventRecorder()
     server = serve(**TRUSTED | {"trusted_proxies": Networks(["10.0.0.0/8"])})
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with connect(haproxy(server, "send-proxy-v2")) as client:
         client.sendall(b"who\n")
         assert client.recv(100) == b""
-    assert heard.wait_for(Refused)[0].reason == "untrusted_proxy"
+    assert recorder.wait_for(Refused)[0].reason == "untrusted_proxy"

@@ -1,4 +1,4 @@
-"""``server.acceptloop``: what it waits for, and for how long; alone, and in servers."""
+"""``server.acceptloop``: the descriptors and the times of its waits; alone, and in servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.parts import NotedHooks, Parts
-from tests.scenes import LOOPBACK, Echo, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder
 
 from everserve.combos import ThreadingTCPServer
 from everserve.concurrency.strategy import Order, Strategy, StrategyParts
@@ -34,7 +34,7 @@ def is_listener(key: selectors.SelectorKey) -> bool:
 
 
 class Turns(selectors.BaseSelector):
-    """A selector that waits for nothing: each ``select`` is what a test says comes next.
+    """A selector that never waits: the test gives the result of each ``select``.
 
     ``script`` has a function for each turn: it gets the loop's registered keys and returns the ready
     ones.
@@ -67,7 +67,7 @@ class Turns(selectors.BaseSelector):
 
 
 class NotedStrategy(Strategy):
-    """Notes the loop that it is attached to, and watches what a test gives it."""
+    """Records the loop that it is attached to, and watches the descriptors that a test gives it."""
 
     attends = True
 
@@ -92,7 +92,7 @@ class NotedStrategy(Strategy):
 
 
 class NotedAcceptor:
-    """In the place of an ``Acceptor``."""
+    """A fake ``Acceptor``."""
 
     def __init__(self) -> None:
         self.room = True
@@ -118,7 +118,7 @@ class OpenListener(Listener):
 
 
 class LonePort:
-    """A port and what stands around it, each of which a test may set."""
+    """A port and the objects around it, each of which a test may set."""
 
     def __init__(self, descriptor: int = 4711, **does: Callable[..., Any]) -> None:
         self.parts = Parts(NotedStrategy)
@@ -140,7 +140,7 @@ class LonePort:
         self.life.begin()
 
     def stop(self, deadline: float) -> None:
-        """A stop of which only the times count here."""
+        """A stop of which only the times are used."""
         self.life.begin_stop(
             SimpleNamespace(report=None, deadline=deadline, is_over=lambda: monotonic() >= deadline)
         )
@@ -156,7 +156,7 @@ def nothing(turns: Turns) -> list[Any]:
 
 
 def ending(*lones: LonePort) -> Callable[[Turns], list[Any]]:
-    """A turn in which a shutdown is asked for."""
+    """A turn in which a shutdown is requested."""
 
     def turn(turns: Turns) -> list[Any]:
         for lone in lones:
@@ -167,7 +167,7 @@ def ending(*lones: LonePort) -> Callable[[Turns], list[Any]]:
 
 
 def run(turns: Turns, *lones: LonePort, poll_interval: float = 3600.0) -> list[Port]:
-    """Run a loop to its end; the ports in the order in which they were over."""
+    """Run a loop to its end. Returns the ports in the order of their end."""
     retired: list[Port] = []
     with AcceptLoop([lone.port for lone in lones], turns).open() as loop:
         loop.run(poll_interval, retired.append)
@@ -183,7 +183,7 @@ def test_a_request_is_handed_to_the_acceptor() -> None:
     assert turns.timeouts == [None] * 3
 
 
-def test_it_sleeps_for_as_long_as_nothing_may_be_taken() -> None:
+def test_it_sleeps_while_nothing_may_be_accepted() -> None:
     lone = LonePort()
     lone.acceptor.room = False
     lone.acceptor.delay = 0.25
@@ -207,7 +207,7 @@ def test_the_settings_are_read_after_each_wait() -> None:
     assert read == [1, 3]
 
 
-def test_one_loop_listens_for_many() -> None:
+def test_one_loop_waits_for_many_listeners() -> None:
     one, other = LonePort(1), LonePort(2)
     other.acceptor.delay = 0.5
 
@@ -224,7 +224,7 @@ def test_one_loop_listens_for_many() -> None:
     assert turns.timeouts == [0.5] * 5
 
 
-def test_one_that_is_over_is_listened_to_no_more() -> None:
+def test_a_port_that_is_over_is_no_longer_waited_for() -> None:
     one, other = LonePort(1), LonePort(2)
 
     def only_the_other(turns: Turns) -> list[Any]:
@@ -234,7 +234,7 @@ def test_one_that_is_over_is_listened_to_no_more() -> None:
     run(Turns(ending(one), only_the_other), one, other)
 
 
-def test_service_actions_take_their_turn_and_requests_come_one_by_one() -> None:
+def test_service_actions_run_between_single_requests() -> None:
     lone = LonePort()
     lone.hooks.service_actions = lambda: lone.hooks.calls.append("service_actions")
     turns = Turns(request_waits, nothing, ending(lone))
@@ -242,10 +242,10 @@ def test_service_actions_take_their_turn_and_requests_come_one_by_one() -> None:
     assert turns.timeouts == [0.125] * 3
     assert lone.acceptor.taken == 0
     assert lone.hooks.calls.count("_handle_request_noblock") == 1
-    assert lone.hooks.calls.count("service_actions") == 2  # not once the run is to end
+    assert lone.hooks.calls.count("service_actions") == 2  # not once the run must end
 
 
-def test_a_strategy_is_attended_to_and_its_orders_are_obeyed() -> None:
+def test_a_strategy_is_attended_and_its_orders_are_executed() -> None:
     lone = LonePort()
     lone.strategy.attention = True
     lone.strategy.orders.append(Order(2.5))
@@ -284,7 +284,7 @@ def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
     assert lone.listener.closed
 
 
-def test_a_stop_drains_what_waits_and_no_more() -> None:
+def test_a_stop_drains_only_waiting_connections() -> None:
     lone = LonePort()
 
     def stops(turns: Turns) -> list[Any]:
@@ -304,7 +304,7 @@ def test_a_stop_takes_no_more_than_the_backlog() -> None:
     assert lone.hooks.calls.count("_handle_request_noblock") == NotedHooks.request_queue_size + 1
 
 
-def test_a_stop_whose_time_is_up_drains_nothing() -> None:
+def test_a_stop_without_time_left_drains_nothing() -> None:
     lone = LonePort()
     lone.stop(monotonic())
     assert run(Turns(), lone) == [lone.port]
@@ -345,7 +345,7 @@ def test_one_turn_ends_at_its_deadline() -> None:
     assert turns.timeouts == [0.0]
 
 
-def test_one_turn_ends_with_a_stop_that_comes_meanwhile() -> None:
+def test_one_turn_ends_with_a_stop_that_begins_meanwhile() -> None:
     lone = LonePort()
     lone.life.end()
 
@@ -362,7 +362,7 @@ def test_one_turn_ends_with_a_stop_that_comes_meanwhile() -> None:
 
 
 class Waits:
-    """The selector of the accept loop, with a record of what it waited for."""
+    """The selector of the accept loop, with a record of its waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.listening: list[bool] = []
@@ -398,7 +398,7 @@ def test_it_waits_for_the_listener_without_end(waits: Waits) -> None:
     assert waits.timeouts == [None]
 
 
-def test_while_suspended_it_does_not_look_at_the_listener(waits: Waits) -> None:
+def test_while_suspended_it_does_not_wait_for_the_listener(waits: Waits) -> None:
     server = TCPServer(LOOPBACK, Echo)
     with serving(server) as address:
         waits.until(True)
@@ -422,7 +422,7 @@ def test_suspended_before_serving(waits: Waits) -> None:
             assert client.recv(100) == b"ping"
 
 
-def test_a_client_that_comes_in_the_moment_of_a_suspend_waits(
+def test_a_client_that_connects_at_the_moment_of_a_suspend_waits(
     waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = TCPServer(LOOPBACK, Echo)
@@ -464,15 +464,15 @@ def test_a_back_off_is_waited_for_and_reported(waits: Waits) -> None:
                 raise self.errors.pop()
             return super().get_request()
 
-    server, heard = Exhausted(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = Exhausted(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         assert ask(address) == b"ping"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
     pauses = [timeout for timeout in waits.timeouts if timeout is not None]
     assert pauses
     assert all(0 < pause <= 0.02 for pause in pauses)
-    (backed_off,) = heard.of(BackedOff)
+    (backed_off,) = recorder.of(BackedOff)
     assert (backed_off.error.errno, backed_off.delay, backed_off.failures) == (
         errno.EMFILE,
         0.005,
@@ -509,12 +509,12 @@ def test_service_actions_run_after_each_request_too() -> None:
         def service_actions(self) -> None:
             self.turns += 1
 
-    server, heard = Serviced(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = Serviced(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         for _ in range(3):
             ask(address)
-        heard.wait_for(Finished, 3)
+        recorder.wait_for(Finished, 3)
     assert server.turns >= 2
 
 
@@ -583,11 +583,11 @@ def test_a_shutdown_does_not_concern_handle_request() -> None:
 
 
 def test_a_drain_waits_for_room_until_the_grace_is_over() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
+    server, recorder = ThreadingTCPServer(LOOPBACK, Echo), EventRecorder()
     server.max_connections = 1
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running() as address, connect(address):
-        heard.wait_for(Opened)
+        recorder.wait_for(Opened)
         with connect(address) as client:
             report = server.stop(0.02)
             assert (report.finished, len(report.cut)) == (0, 1)
@@ -613,7 +613,7 @@ def test_a_drain_serves_no_more_than_the_backlog() -> None:
     server = Endless(LOOPBACK, Echo)
     with connect(server.server_address):
         Background(server.serve_forever).result()
-    assert server.handled == 1 + 3  # the one that stopped it, then one more than listen() was given
+    assert server.handled == 1 + 3  # the one that stopped it, then one more than the backlog
 
 
 def test_with_no_grace_nothing_is_drained() -> None:

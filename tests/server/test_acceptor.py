@@ -1,4 +1,4 @@
-"""``server.acceptor``: requests off the listener, one or many, driven without a server."""
+"""``server.acceptor``: accepts one or many requests from the listener; without a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from everserve.sockets.accepting import BackOff
 
 
 class NotedFlow:
-    """In the place of a ``Flow``: what was admitted, and the room that a test gives."""
+    """A fake ``Flow``: records the admitted requests; a test sets the room."""
 
     def __init__(self) -> None:
         self.admitted: list[tuple[Any, Any]] = []
@@ -45,7 +45,7 @@ class Batches(Listener):
 
 
 class Scene:
-    """An acceptor and its neighbours; the time of its back-off stands still."""
+    """An acceptor and the objects around it; the clock of its back-off does not move."""
 
     def __init__(self) -> None:
         self.parts = Parts()
@@ -79,7 +79,7 @@ def test_one_request_is_admitted(scene: Scene) -> None:
     assert scene.flow.admitted == [("request", "peer")]
 
 
-def test_the_settings_are_read_where_no_loop_has_read_them(scene: Scene) -> None:
+def test_the_settings_are_read_if_no_loop_has_read_them(scene: Scene) -> None:
     hooks = NotedHooks(get_request=lambda: ("request", "peer"))
     scene.acceptor.take(hooks)
     assert scene.parts.settings.readings == 1
@@ -137,7 +137,7 @@ def test_many_end_when_no_more_are_to_be_taken(scene: Scene, end: str) -> None:
     assert len(hooks.calls) == 2
 
 
-def test_a_strategy_with_sockets_of_its_own_accepts_a_batch(
+def test_a_strategy_with_its_own_sockets_accepts_a_batch(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
@@ -147,9 +147,9 @@ def test_a_strategy_with_sockets_of_its_own_accepts_a_batch(
         return [("one", 1), ("two", 2)] if len(asked) == 1 else []
 
     monkeypatch.setattr(type(scene.parts.strategy), "accept_many", staticmethod(accept_many))
-    scene.acceptor.listener = Batches()
-    scene.flow.most = 7
     hooks = NotedHooks(fileno=lambda: 4711)
+    scene.acceptor.begin(hooks, Batches())
+    scene.flow.most = 7
     assert scene.acceptor.take(hooks)
     assert not scene.acceptor.take(hooks)
     assert asked == [(4711, 7)] * 2
@@ -170,15 +170,15 @@ def test_without_descriptors_it_backs_off(
         monkeypatch.setattr(
             type(scene.parts.strategy), "accept_many", staticmethod(lambda *_: fail())
         )
-        scene.acceptor.listener = Batches()
+        scene.acceptor.begin(hooks, Batches())
     assert not scene.acceptor.take(hooks)
     assert not scene.acceptor.can_accept()
     assert scene.acceptor.pause() == BackOff.first
-    (event,) = scene.parts.heard.of(BackedOff)
+    (event,) = scene.parts.recorder.of(BackedOff)
     assert event.error.errno == errno.EMFILE
 
 
-def test_an_accept_that_goes_well_ends_the_back_off(scene: Scene) -> None:
+def test_a_successful_accept_ends_the_back_off(scene: Scene) -> None:
     scene.acceptor.back_off.fail()
     scene.acceptor.take(NotedHooks(get_request=lambda: ("request", "peer")))
     assert scene.acceptor.can_accept()
@@ -189,19 +189,19 @@ def test_an_unusable_listener_ends_the_loop(scene: Scene) -> None:
     hooks = NotedHooks(get_request=fails(OSError(errno.EBADF, "Bad file descriptor")))
     with pytest.raises(OSError, match="Bad file descriptor"):
         scene.acceptor.take(hooks)
-    scene.parts.life.move(ServerState.STOPPED)  # it was closed: that is meant
+    scene.parts.life.move(ServerState.STOPPED)  # it was closed on purpose
     assert not scene.acceptor.take(hooks)
 
 
-def test_a_connection_that_is_gone_is_nothing_to_report(scene: Scene) -> None:
+def test_a_connection_that_has_ended_is_not_reported(scene: Scene) -> None:
     hooks = NotedHooks(get_request=fails(ConnectionAbortedError(errno.ECONNABORTED, "aborted")))
     assert not scene.acceptor.take(hooks)
     assert scene.acceptor.can_accept()
-    assert scene.parts.heard.events == []
+    assert scene.parts.recorder.events == []
     assert hooks.calls == ["get_request"]
 
 
-def test_what_else_get_request_raises_goes_to_handle_error(scene: Scene) -> None:
+def test_other_errors_of_get_request_are_passed_to_handle_error(scene: Scene) -> None:
     notes: list[Any] = []
 
     def handle_error(request: Any, client_address: Any) -> None:
@@ -216,7 +216,7 @@ def test_what_else_get_request_raises_goes_to_handle_error(scene: Scene) -> None
     assert notes == [(None, None, [note])]
 
 
-def test_while_there_is_no_room_the_loop_wants_to_be_woken(scene: Scene) -> None:
+def test_while_there_is_no_room_the_loop_is_gated(scene: Scene) -> None:
     scene.flow.full = True
     assert not scene.acceptor.can_accept()
     assert scene.parts.life.gated

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, connect, serving
-from tests.scenes import LOOPBACK, Echo, Gate, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate
 
 from everserve.combos import ThreadingTCPServer
 from everserve.errors import AlreadyServingError, ServerClosedError
-from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
+from everserve.events import Accepted, Failed, Finished, Opened, Refused, ServerEvent, Serving
 from everserve.lifecycle.connection import ConnectionState
 from everserve.lifecycle.state import ServerState
 from everserve.reading import Reading
@@ -23,7 +23,7 @@ from everserve.server.tcp import TCPServer
 
 
 class Queued(BaseServer):
-    """A server of requests that are objects out of a queue."""
+    """A server whose requests are objects from a queue."""
 
     def __init__(self, handler: Any) -> None:
         super().__init__("a queue", handler)
@@ -66,19 +66,19 @@ def test_a_server_without_a_socket(server: Queued, handled: list[Any]) -> None:
     assert len(server.connections) == 0
 
 
-def test_it_serves_for_ever_and_stops(server: Queued, handled: list[Any]) -> None:
-    heard = Heard()
-    server.subscribe(heard)
+def test_it_serves_forever_and_stops(server: Queued, handled: list[Any]) -> None:
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         assert address == "a queue"
         server.put(object())
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         server.put(handled)
-        heard.wait_for(Finished, 2)
+        recorder.wait_for(Finished, 2)
     assert len(handled) == 2
 
 
-def test_what_must_be_overridden_says_so() -> None:
+def test_abstract_hooks_raise() -> None:
     server = BaseServer("nowhere", Echo)
     with pytest.raises(NotImplementedError, match="BaseServer has no fileno"):
         server.fileno()
@@ -94,7 +94,7 @@ def test_the_hooks_that_do_nothing() -> None:
     assert server.verify_request(None, None) is True
 
 
-def test_a_closed_server_says_so() -> None:
+def test_a_closed_server_raises() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.server_close()
     for call in (server.serve_forever, server.handle_request):
@@ -142,15 +142,15 @@ def test_the_old_flag_can_be_read() -> None:
 
 
 def test_the_events_of_a_request(server: Queued) -> None:
-    heard = Heard()
-    server.subscribe(heard)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     with server.running():
         server.put("request")
-        heard.wait_for(Finished)
-    assert heard.names() == [
+        recorder.wait_for(Finished)
+    assert recorder.names() == [
         "Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"
     ]  # fmt: skip
-    serving, accepted, opened, finished = heard.events[:4]
+    serving, accepted, opened, finished = recorder.events[:4]
     assert serving == Serving("a queue")
     assert accepted == Accepted(1, "peer")
     assert opened == Opened(1, "peer")
@@ -160,30 +160,30 @@ def test_the_events_of_a_request(server: Queued) -> None:
 
 @pytest.mark.parametrize("hook", ["verify_request", "process_request", "finish_request"])
 def test_the_events_of_a_failure(hook: str, server: Queued) -> None:
-    heard, error = Heard(), ValueError(hook)
+    recorder, error = EventRecorder(), ValueError(hook)
 
     def fail(*_: Any) -> Any:
         raise error
 
     setattr(server, hook, fail)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     server.put("request")
     server.handle_request()
-    assert heard.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert recorder.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
     assert len(server.connections) == 0
 
 
 def test_the_events_of_a_refusal(server: Queued, handled: list[Any]) -> None:
-    heard = Heard()
-    server.subscribe(heard)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     server.verify_request = lambda *_: False  # type: ignore[method-assign]
     server.put("request")
     server.handle_request()
-    assert heard.events == [Accepted(1, "peer"), Refused(1, "peer", "verify_request")]
+    assert recorder.events == [Accepted(1, "peer"), Refused(1, "peer", "verify_request")]
     assert handled == []
 
 
-def test_a_refusal_that_no_one_listens_to(server: Queued, handled: list[Any]) -> None:
+def test_a_refusal_without_subscribers(server: Queued, handled: list[Any]) -> None:
     server.verify_request = lambda *_: False  # type: ignore[method-assign]
     server.put("request")
     server.handle_request()
@@ -192,57 +192,57 @@ def test_a_refusal_that_no_one_listens_to(server: Queued, handled: list[Any]) ->
 
 
 def test_a_request_that_the_server_has_not_accepted(server: Queued, handled: list[Any]) -> None:
-    heard = Heard()
-    server.subscribe(heard)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     server.finish_request("from elsewhere", "peer")
     server.shutdown_request("from elsewhere")
     assert handled == ["from elsewhere"]
-    assert heard.events == []
+    assert recorder.events == []
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_what_is_no_exception_passes_and_closes_the_request(
+def test_a_base_exception_is_raised_and_the_request_closed(
     kind: type[BaseException], server: Queued
 ) -> None:
     def leave(*_: Any) -> None:
         raise kind
 
-    heard, closed = Heard(), []
+    recorder, closed = EventRecorder(), []
     server.RequestHandlerClass = leave
-    server.subscribe(heard)
+    server.subscribe(recorder)
     original = server.close_request
     server.close_request = lambda request: (closed.append(request), original(request))  # type: ignore
     server.put("request")
     with pytest.raises(kind):
         server.handle_request()
     assert closed == ["request"]
-    assert heard.names() == ["Accepted", "Opened", "Failed"]
+    assert recorder.names() == ["Accepted", "Opened", "Failed"]
 
 
 def test_subscribing_and_unsubscribing(server: Queued) -> None:
-    first, second = Heard(), Heard()
+    first, second = EventRecorder(), EventRecorder()
     end_first, end_again = server.subscribe(first), server.subscribe(first)
     server.subscribe(second)
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     end_first()
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     end_again()
     end_again()
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     assert (len(first.events), len(second.events)) == (3, 3)
 
 
 def test_a_subscriber_that_fails_is_logged(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(event: Event) -> None:
+    def fail(event: ServerEvent) -> None:
         raise ValueError("cannot hear")
 
-    heard = Heard()
+    recorder = EventRecorder()
     server.subscribe(fail)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     server._everserve.emitter.emit(Serving("here"))
-    assert heard.events == [Serving("here")]
+    assert recorder.events == [Serving("here")]
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("everserve", logging.ERROR)
     assert "serving on 'here'" in record.getMessage()
@@ -258,7 +258,7 @@ def test_handle_error_outside_of_an_error(caplog: pytest.LogCaptureFixture) -> N
     assert not record.exc_info
 
 
-def test_a_get_request_that_fails_is_reported_with_its_name_and_not_repeated_at_full_speed(
+def test_a_get_request_that_fails_is_reported_by_name_and_backs_off(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Any:
@@ -276,19 +276,19 @@ def test_a_get_request_that_fails_is_reported_with_its_name_and_not_repeated_at_
     ]
 
 
-def test_a_request_that_cannot_be_closed_is_reported_and_forgotten(
+def test_a_request_that_cannot_be_closed_is_reported_and_dropped(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("stuck")
 
-    heard = Heard()
-    server.subscribe(heard)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     server.shutdown_request = fail  # type: ignore[method-assign]
     server.put("request")
     server.handle_request()
     assert len(server.connections) == 0
-    assert heard.names() == ["Accepted", "Opened", "Failed"]
+    assert recorder.names() == ["Accepted", "Opened", "Failed"]
     assert [record.getMessage() for record in caplog.records] == [
         "request from peer failed: ValueError('stuck')",
         "closing the request from peer failed",
@@ -310,7 +310,7 @@ def test_a_handle_error_that_raises_ends_the_server_and_closes_the_request(
     assert server.state is ServerState.READY
 
 
-# -- the view of what is in progress -----------------------------------------------------------
+# -- the view of requests in progress -----------------------------------------------------------
 
 
 def test_connections_in_progress() -> None:
@@ -329,13 +329,13 @@ def test_connections_in_progress() -> None:
     assert connection.state is ConnectionState.CLOSED
 
 
-def test_states_on_the_way() -> None:
+def test_the_sequence_of_states() -> None:
     server = TCPServer(LOOPBACK, Echo)
-    states, heard = [server.state], Heard()
+    states, recorder = [server.state], EventRecorder()
     server.subscribe(lambda event: states.append(server.state))
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with server.running():
-        heard.wait_for(Serving)
+        recorder.wait_for(Serving)
         server.suspend()
         states.append(server.state)
         server.resume()

@@ -21,7 +21,7 @@ from everserve.sockets.listening import SocketFile
 
 
 class NotedStrategy(Strategy):
-    """Notes what a conductor has it do."""
+    """Records the calls of a conductor."""
 
     attends = True
 
@@ -45,7 +45,7 @@ class NotedStrategy(Strategy):
 
 
 class NotedAcceptor:
-    """In the place of an ``Acceptor``: nothing is taken unless a test says so."""
+    """A fake ``Acceptor``: accepts only what a test gives."""
 
     listener: Any = None
 
@@ -63,7 +63,7 @@ class NotedAcceptor:
 
 
 class Scene:
-    """A conductor, what stands around it, and a listener that becomes ready by ``request()``."""
+    """A conductor, the objects around it, and a listener that ``request()`` makes ready."""
 
     def __init__(self, **settings: Any) -> None:
         self.parts = Parts(NotedStrategy, **settings)
@@ -117,7 +117,7 @@ def scene() -> Iterator[Scene]:
 
 def test_a_run_from_its_start_to_its_end(scene: Scene) -> None:
     thread = scene.serve()
-    assert scene.parts.heard.events == [Serving("here")]
+    assert scene.parts.recorder.events == [Serving("here")]
     assert scene.life.state is ServerState.SERVING
     assert scene.acceptor.listener is not None
     scene.conductor.shutdown()
@@ -132,20 +132,20 @@ def test_it_serves_again(scene: Scene) -> None:
         thread = scene.serve()
         scene.conductor.shutdown()
         thread.result()
-    assert scene.parts.heard.events == [Serving("here")] * 2
+    assert scene.parts.recorder.events == [Serving("here")] * 2
 
 
-def test_a_shutdown_before_is_remembered_once(scene: Scene) -> None:
+def test_an_early_shutdown_counts_once(scene: Scene) -> None:
     scene.conductor.shutdown()
     Background(scene.conductor.serve, scene.hooks, 3600.0).result()
-    assert scene.parts.heard.events == []
+    assert scene.parts.recorder.events == []
     thread = scene.serve()
     assert thread.is_alive()
     scene.conductor.shutdown()
     thread.result()
 
 
-def test_a_shutdown_in_the_thread_that_serves_does_not_wait_for_itself(scene: Scene) -> None:
+def test_a_shutdown_in_the_serving_thread_does_not_wait_for_itself(scene: Scene) -> None:
     scene.on_request = scene.conductor.shutdown
     thread = scene.serve()
     scene.request()
@@ -161,7 +161,7 @@ def test_one_run_at_a_time(scene: Scene) -> None:
     thread.result()
 
 
-def test_a_closed_one_does_not_serve(scene: Scene) -> None:
+def test_a_closed_server_does_not_serve(scene: Scene) -> None:
     scene.close()
     for call in (
         lambda: scene.conductor.serve(scene.hooks, 1.0),
@@ -184,7 +184,7 @@ def test_an_exception_ends_the_run_and_all_that_belongs_to_it(scene: Scene) -> N
     assert scene.calls == ["leave"]
 
 
-def test_requests_in_progress_are_lingered_for(scene: Scene) -> None:
+def test_the_strategy_lingers_for_requests_in_progress(scene: Scene) -> None:
     thread = scene.serve()
     request = threading.Event()
     connection = scene.parts.progress.accepted(request, "peer")
@@ -204,7 +204,7 @@ def test_the_standard_librarys_event_is_cleared_and_set(scene: Scene) -> None:
     thread.result()
 
 
-def test_what_another_process_has_relayed_is_obeyed(scene: Scene) -> None:
+def test_the_order_of_another_process_is_executed(scene: Scene) -> None:
     orders: list[Order] = []
     scene.strategy.take_order = lambda: orders.pop() if orders else None  # type: ignore[method-assign]
     for order, state in ((None, ServerState.READY), (2.5, ServerState.STOPPED)):
@@ -213,7 +213,7 @@ def test_what_another_process_has_relayed_is_obeyed(scene: Scene) -> None:
         scene.life.wake()
         thread.result()
         assert scene.life.state is state
-    assert scene.parts.heard.of(Draining) == [Draining(2.5)]
+    assert scene.parts.recorder.of(Draining) == [Draining(2.5)]
 
 
 @pytest.mark.parametrize("grace", [None, 2.5])
@@ -250,20 +250,20 @@ def test_a_stop_closes_for_good(scene: Scene) -> None:
     thread = scene.serve()
     report = scene.conductor.stop(scene.hooks, 5.0)
     thread.result()
-    assert scene.parts.heard.events == [Serving("here"), Draining(5.0), Stopped(report)]
+    assert scene.parts.recorder.events == [Serving("here"), Draining(5.0), Stopped(report)]
     assert scene.hooks.calls == ["server_close"]
     assert scene.life.state is ServerState.STOPPED
     assert scene.conductor.is_draining()
     assert scene.conductor.stop(scene.hooks, 5.0) is report
 
 
-def test_a_stop_in_the_thread_that_serves_is_completed_at_the_end_of_the_run(scene: Scene) -> None:
+def test_a_stop_in_the_serving_thread_is_completed_at_the_end_of_the_run(scene: Scene) -> None:
     reports: list[Any] = []
     scene.on_request = lambda: reports.append(scene.conductor.stop(scene.hooks, 5.0))
     thread = scene.serve()
     scene.request()
     thread.result()
-    assert len(scene.parts.heard.of(Stopped)) == 1
+    assert len(scene.parts.recorder.of(Stopped)) == 1
     assert scene.life.state is ServerState.STOPPED
 
 
@@ -274,14 +274,14 @@ def test_another_process_may_drain_it(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_closing_waits_for_requests_where_the_settings_say_so(blocking: bool) -> None:
+def test_closing_waits_for_requests_with_block_on_close(blocking: bool) -> None:
     scene = Scene(block_on_close=blocking)
     scene.conductor.close_strategy()
     assert scene.calls == [("close", blocking)]
     scene.close()
 
 
-def test_closing_does_not_wait_for_what_a_stop_has_given_up(
+def test_closing_does_not_wait_for_requests_that_a_stop_has_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("everserve.server.stop.LAST_WAIT", 0.0)
@@ -327,7 +327,7 @@ def test_several_are_served_by_one_thread_until_the_last_has_ended() -> None:
     one.close()
 
 
-def test_where_one_cannot_begin_the_others_end() -> None:
+def test_if_one_cannot_begin_the_others_end() -> None:
     one, closed = Scene(), Scene()
     closed.close()
     with pytest.raises(ServerClosedError):
@@ -337,7 +337,7 @@ def test_where_one_cannot_begin_the_others_end() -> None:
     one.close()
 
 
-def test_one_that_was_shut_down_before_takes_no_part() -> None:
+def test_a_server_that_was_shut_down_before_does_not_serve() -> None:
     one, other = Scene(), Scene()
     one.conductor.shutdown()
     members = [(scene.conductor, scene.hooks) for scene in (one, other)]
@@ -346,7 +346,7 @@ def test_one_that_was_shut_down_before_takes_no_part() -> None:
     assert one.life.session is None
     other.conductor.shutdown()
     thread.result()
-    assert one.parts.heard.events == []
+    assert one.parts.recorder.events == []
     one.close()
     other.close()
 
@@ -367,4 +367,4 @@ def test_a_signal_handler_may_stop_all_of_them() -> None:
         signal.signal(signal.SIGALRM, before)
     for scene in (one, other):
         assert scene.life.state is ServerState.STOPPED
-        assert len(scene.parts.heard.of(Stopped)) == 1
+        assert len(scene.parts.recorder.of(Stopped)) == 1

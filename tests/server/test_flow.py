@@ -24,7 +24,7 @@ from everserve.server.flow import Flow
 
 
 class Request:
-    """A request that is no socket."""
+    """A request that is not a socket."""
 
 
 def flow_of(parts: Parts) -> Flow:
@@ -59,33 +59,33 @@ def raising(error: BaseException) -> Callable[..., Any]:
 # -- admit -------------------------------------------------------------------------------------
 
 
-def test_what_is_admitted_is_counted_verified_and_processed(parts: Parts, flow: Flow) -> None:
+def test_an_admitted_request_is_counted_verified_and_processed(parts: Parts, flow: Flow) -> None:
     hooks, request = NotedHooks(), Request()
     flow.admit(hooks, request, "peer")
     assert hooks.calls == ["verify_request", "process_request"]
     assert [c.peer for c in parts.connections.view] == ["peer"]
-    assert parts.heard.events == [Accepted(1, "peer")]
+    assert parts.recorder.events == [Accepted(1, "peer")]
 
 
-def test_what_is_not_verified_is_refused(parts: Parts, flow: Flow) -> None:
+def test_an_unverified_request_is_refused(parts: Parts, flow: Flow) -> None:
     hooks = NotedHooks(verify_request=lambda *_: False)
     flow.admit(hooks, Request(), "peer")
     assert hooks.calls == ["verify_request", "shutdown_request"]
-    assert parts.heard.of(Refused) == [Refused(1, "peer", "verify_request")]
+    assert parts.recorder.of(Refused) == [Refused(1, "peer", "verify_request")]
     assert parts.control.refusals == {"verify_request": 1}
 
 
 @pytest.mark.parametrize("hook", ["verify_request", "process_request"])
-def test_an_exception_costs_its_own_request(parts: Parts, flow: Flow, hook: str) -> None:
+def test_an_exception_ends_only_its_request(parts: Parts, flow: Flow, hook: str) -> None:
     error = ValueError(hook)
     hooks, request = NotedHooks(**{hook: raising(error)}), Request()
     flow.admit(hooks, request, "peer")
     assert hooks.calls[-2:] == ["handle_error", "shutdown_request"]
-    assert parts.heard.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert parts.recorder.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
     assert len(parts.connections) == 0
 
 
-def test_what_handle_error_raises_ends_the_loop_but_not_before_the_request(
+def test_an_error_of_handle_error_ends_the_request_and_then_the_loop(
     parts: Parts, flow: Flow
 ) -> None:
     hooks = NotedHooks(
@@ -99,7 +99,7 @@ def test_what_handle_error_raises_ends_the_loop_but_not_before_the_request(
     assert len(parts.connections) == 0
 
 
-def test_what_is_no_exception_passes_and_shuts_the_request_down(flow: Flow) -> None:
+def test_a_base_exception_is_raised_and_the_request_shut_down(flow: Flow) -> None:
     hooks = NotedHooks(process_request=raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         flow.admit(hooks, Request(), "peer")
@@ -109,7 +109,7 @@ def test_what_is_no_exception_passes_and_shuts_the_request_down(flow: Flow) -> N
 # -- limits ------------------------------------------------------------------------------------
 
 
-def test_room_is_asked_for_only_where_the_rest_is_to_wait() -> None:
+def test_room_is_checked_only_if_the_rest_must_wait() -> None:
     parts = Parts(max_connections=1)
     flow = flow_of(parts)
     assert flow.has_room()
@@ -136,7 +136,7 @@ def test_settings_that_were_set_within_a_batch_count_from_the_next_request() -> 
     [
         ({}, 100),
         ({"max_connections": 7}, 7),
-        ({"max_connections": 0}, 1),  # has_room() is asked before
+        ({"max_connections": 0}, 1),  # has_room() is checked before
         ({"accept_rate": 5.0}, 1),
         ({"max_handshakes": 3}, 3),
         ({"max_connections": 7, "overload": "refuse"}, 100),
@@ -147,7 +147,7 @@ def test_how_many_to_accept_at_once(settings: dict[str, Any], room: int) -> None
 
 
 @pytest.mark.parametrize("overload", ["refuse", "reset"])
-def test_one_above_the_limit_is_refused(overload: str) -> None:
+def test_a_connection_above_the_limit_is_refused(overload: str) -> None:
     parts = Parts(max_connections=1, overload=overload)
     flow, hooks, first = flow_of(parts), NotedHooks(), Request()
     flow.admit(hooks, first, "first")
@@ -155,7 +155,7 @@ def test_one_above_the_limit_is_refused(overload: str) -> None:
     hooks.calls.clear()
     flow.admit(hooks, Request(), "second")
     assert hooks.calls == ["close_request" if overload == "reset" else "shutdown_request"]
-    assert parts.heard.of(Refused) == [Refused(2, "second", "max_connections")]
+    assert parts.recorder.of(Refused) == [Refused(2, "second", "max_connections")]
 
 
 def test_a_refused_connection_is_sent_the_message() -> None:
@@ -166,7 +166,7 @@ def test_a_refused_connection_is_sent_the_message() -> None:
         assert peers.recv(100) == b"busy"
 
 
-def test_whom_the_rules_deny_is_reset_whatever_the_policy() -> None:
+def test_a_denied_peer_is_reset_for_every_policy() -> None:
     parts = Parts(access=AccessRules(deny="192.0.2.0/24"), overload=OverloadPolicy(lambda *_: True))
     hooks = NotedHooks()
     flow_of(parts).admit(hooks, Request(), ("192.0.2.1", 1))
@@ -174,7 +174,7 @@ def test_whom_the_rules_deny_is_reset_whatever_the_policy() -> None:
 
 
 @pytest.mark.parametrize("admits", [True, False])
-def test_a_policy_of_the_programs_own_decides(admits: bool) -> None:
+def test_a_custom_policy_decides(admits: bool) -> None:
     asked: list[Any] = []
 
     def decide(*arguments: Any) -> bool:
@@ -191,7 +191,7 @@ def test_a_policy_of_the_programs_own_decides(admits: bool) -> None:
     assert ("process_request" in hooks.calls) is admits
 
 
-def test_the_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = Parts(max_connections=1, overload="shed-idle")
     flow, first = flow_of(parts), Request()
     flow.admit(NotedHooks(), first, "first")
@@ -200,7 +200,7 @@ def test_the_idle_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     hooks = NotedHooks()
     flow.admit(hooks, Request(), "second")
     assert "process_request" in hooks.calls
-    assert parts.heard.of(Shed) == [Shed(1, "first")]
+    assert parts.recorder.of(Shed) == [Shed(1, "first")]
 
 
 # -- where the request runs --------------------------------------------------------------------
@@ -249,17 +249,17 @@ def test_a_handle_error_that_raises_still_closes_the_request(flow: Flow) -> None
     assert hooks.calls == ["finish_request", "handle_error", "shutdown_request", "handle_error"]
 
 
-def test_a_finish_request_of_the_programs_own_is_accounted_for(parts: Parts, flow: Flow) -> None:
+def test_an_overridden_finish_request_is_counted(parts: Parts, flow: Flow) -> None:
     request, error = Request(), ValueError()
     connection = parts.progress.accepted(request, "peer")
     flow.run(NotedHooks(finish_request=raising(error)), request, "peer")
-    assert parts.heard.of(Failed) == [Failed(1, "peer", error, False)]
-    assert parts.heard.of(Finished) == []
+    assert parts.recorder.of(Failed) == [Failed(1, "peer", error, False)]
+    assert parts.recorder.of(Finished) == []
     assert connection is not None
     assert connection.runner == parts.strategy.here()
 
 
-def test_the_connection_ends_with_the_run_where_the_hooks_do_not_end_it(
+def test_the_connection_ends_with_the_run_if_the_hooks_do_not_end_it(
     parts: Parts, flow: Flow
 ) -> None:
     request = Request()
@@ -268,10 +268,10 @@ def test_the_connection_ends_with_the_run_where_the_hooks_do_not_end_it(
     assert connection is not None
     assert connection.state is ConnectionState.CLOSED
     assert len(parts.connections) == 0
-    assert len(parts.heard.of(Finished)) == 1
+    assert len(parts.recorder.of(Finished)) == 1
 
 
-def test_on_the_accept_loop_what_it_raises_is_the_callers(parts: Parts, flow: Flow) -> None:
+def test_on_the_accept_loop_an_error_is_raised_to_the_caller(parts: Parts, flow: Flow) -> None:
     request = Request()
     parts.progress.accepted(request, "peer")
     flow.run_here(NotedHooks(), request, "peer")
@@ -288,26 +288,26 @@ def test_the_handler_is_made_with_the_hooks_as_its_server(parts: Parts, flow: Fl
     assert made == [request, "peer", hooks]
     assert connection is not None
     assert connection.runner == parts.strategy.here()
-    assert parts.heard.of(Opened) == [Opened(1, "peer")]
+    assert parts.recorder.of(Opened) == [Opened(1, "peer")]
 
 
-def test_what_the_handler_raises_is_reported_and_passes(parts: Parts, flow: Flow) -> None:
+def test_an_error_of_the_handler_is_reported_and_raised(parts: Parts, flow: Flow) -> None:
     request, error = Request(), ValueError()
     parts.progress.accepted(request, "peer")
     with pytest.raises(ValueError):
         flow.finish(NotedHooks(RequestHandlerClass=raising(error)), request, "peer")
-    assert parts.heard.of(Failed) == [Failed(1, "peer", error, False)]
+    assert parts.recorder.of(Failed) == [Failed(1, "peer", error, False)]
 
 
-def test_a_fiber_that_is_cut_is_no_failure(parts: Parts, flow: Flow) -> None:
+def test_the_cut_of_a_fiber_is_not_a_failure(parts: Parts, flow: Flow) -> None:
     request = Request()
     parts.progress.accepted(request, "peer")
     with pytest.raises(FiberExit):
         flow.finish(NotedHooks(RequestHandlerClass=raising(FiberExit())), request, "peer")
-    assert parts.heard.of(Failed) == []
+    assert parts.recorder.of(Failed) == []
 
 
-def test_the_steps_of_admission_change_what_the_handler_sees() -> None:
+def test_the_steps_of_admission_change_the_request_of_the_handler() -> None:
     def step(context: Any) -> None:
         context.client_address = "behind a proxy"
 
@@ -317,7 +317,7 @@ def test_the_steps_of_admission_change_what_the_handler_sees() -> None:
     parts.progress.accepted(request, "peer")
     flow_of(parts).finish(hooks, request, "peer")
     assert made == [request, "behind a proxy", hooks]
-    assert parts.heard.of(Opened) == [Opened(1, "behind a proxy")]
+    assert parts.recorder.of(Opened) == [Opened(1, "behind a proxy")]
 
 
 def test_a_step_that_refuses_keeps_the_request_from_its_handler() -> None:
@@ -330,7 +330,7 @@ def test_a_step_that_refuses_keeps_the_request_from_its_handler() -> None:
     parts.progress.accepted(request, "peer")
     flow_of(parts).finish(hooks, request, "peer")
     assert hooks.calls == []
-    assert parts.heard.of(Refused) == [Refused(1, "peer", "proxy", cause)]
+    assert parts.recorder.of(Refused) == [Refused(1, "peer", "proxy", cause)]
 
 
 def test_a_request_without_an_entry_runs_without_events(parts: Parts, flow: Flow) -> None:
@@ -338,7 +338,7 @@ def test_a_request_without_an_entry_runs_without_events(parts: Parts, flow: Flow
     flow.finish(hooks, "from elsewhere", "peer")
     flow.shut_down(hooks, "from elsewhere")
     assert hooks.calls == ["RequestHandlerClass", "close_request"]
-    assert parts.heard.events == []
+    assert parts.recorder.events == []
 
 
 def test_start_tls_without_tls(flow: Flow) -> None:
@@ -365,7 +365,7 @@ def test_the_stream_is_ended_unless_the_peer_has_reset_it(
     assert len(parts.connections) == 0
 
 
-def test_an_end_that_fails_does_not_hinder_the_close(flow: Flow) -> None:
+def test_an_end_that_fails_does_not_prevent_the_close(flow: Flow) -> None:
     hooks = NotedHooks()
     flow.shut_down(hooks, SimpleNamespace(shutdown=raising(OSError())), is_stream=True)
     assert hooks.calls == ["close_request"]
@@ -412,7 +412,7 @@ def test_an_error_is_logged_with_the_peer_behind_the_proxy(
     ]
 
 
-def test_a_peer_that_has_gone_is_a_debug_line(
+def test_a_peer_that_has_disconnected_is_a_debug_line(
     parts: Parts, flow: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "everserve")

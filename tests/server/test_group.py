@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, ask, connect, read_all
-from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve import fibers
 from everserve.combos import (
@@ -100,7 +100,7 @@ def test_servers_of_different_strategies_together() -> None:
             assert ask(address) == b"ping"
 
 
-def test_the_end_of_one_leaves_the_others() -> None:
+def test_the_end_of_one_does_not_end_the_others() -> None:
     group = group_of(Echo, Echo)
     one, other = group.servers
     with group.running() as addresses:
@@ -113,10 +113,10 @@ def test_the_end_of_one_leaves_the_others() -> None:
 
 
 def test_serve_forever_returns_when_the_last_has_ended() -> None:
-    group, heard = group_of(Echo, Echo), Heard()
-    group.subscribe(heard)
+    group, recorder = group_of(Echo, Echo), EventRecorder()
+    group.subscribe(recorder)
     thread = Background(group.serve_forever)
-    heard.wait_for(Serving, 2)
+    recorder.wait_for(Serving, 2)
     group.servers[0].shutdown()
     assert ask(group.addresses[1]) == b"ping"
     assert thread.is_alive()
@@ -130,7 +130,7 @@ def test_serve_forever_returns_when_the_last_has_ended() -> None:
     group.server_close()
 
 
-def test_a_shutdown_before_is_remembered_by_each() -> None:
+def test_an_early_shutdown_counts_for_each() -> None:
     with group_of(Echo, Echo) as group:
         group.shutdown()
         Background(group.serve_forever).result()
@@ -155,7 +155,7 @@ def test_it_cannot_serve_twice() -> None:
         assert ask(group.addresses[1]) == b"ping"
 
 
-def test_what_prevents_one_is_raised_before_the_block_and_no_one_serves() -> None:
+def test_a_failure_to_start_one_is_raised_before_the_block_and_none_serves() -> None:
     group = group_of(Echo, Echo)
     group.servers[1].server_close()
     with pytest.raises(ServerClosedError), group.running():
@@ -165,7 +165,7 @@ def test_what_prevents_one_is_raised_before_the_block_and_no_one_serves() -> Non
 
 
 def ask_serving(server: Any) -> bytes:
-    """Whether a server can serve by itself still."""
+    """Whether a server can still serve by itself."""
     with server.running() as address:
         return ask(address)
 
@@ -175,19 +175,19 @@ def ask_serving(server: Any) -> bytes:
 
 @pytest.mark.parametrize("kind", STREAMS[1:])
 def test_one_grace_for_all_and_one_report(kind: type[TCPServer]) -> None:
-    group, heard = group_of(Held, Held, kind=kind), Heard()
-    group.subscribe(heard)
+    group, recorder = group_of(Held, Held, kind=kind), EventRecorder()
+    group.subscribe(recorder)
     with group.running() as (one, other):
         with connect(one) as first, connect(other) as second:
             assert first.recv(5) == second.recv(5) == b"ready"
             stop = Background(group.stop, 3600)
-            heard.wait_for(Draining, 2)
+            recorder.wait_for(Draining, 2)
             for client in (first, second):
                 client.sendall(b"go on")
                 assert read_all(client) == b"bye"
             report = stop.result()
     assert (report.finished, report.cut, report.unfinished) == (2, (), ())
-    assert len(heard.of(Stopped)) == 2
+    assert len(recorder.of(Stopped)) == 2
 
 
 def test_after_the_grace_the_connections_of_all_are_cut() -> None:
@@ -201,34 +201,37 @@ def test_after_the_grace_the_connections_of_all_are_cut() -> None:
 
 
 def test_from_a_handler_of_a_serial_server() -> None:
-    group, heard = group_of(lambda *_: group.stop(3600), Echo), Heard()
-    group.subscribe(heard)
+    group, recorder = group_of(lambda *_: group.stop(3600), Echo), EventRecorder()
+    group.subscribe(recorder)
     thread = Background(group.serve_forever)
     assert ask(group.addresses[0], b"") == b""
     thread.result()
-    assert len(heard.of(Stopped)) == 2
+    assert len(recorder.of(Stopped)) == 2
     assert [s.state for s in group.servers] == [ServerState.STOPPED] * 2
 
 
 def test_from_a_fiber() -> None:
-    group, heard = group_of(lambda *_: group.stop(3600), Echo, kind=FiberTCPServer), Heard()
-    group.subscribe(heard)
+    group, recorder = (
+        group_of(lambda *_: group.stop(3600), Echo, kind=FiberTCPServer),
+        EventRecorder(),
+    )
+    group.subscribe(recorder)
     thread = Background(group.serve_forever)
     assert ask(group.addresses[0], b"") == b""
     thread.result()
-    assert len(heard.of(Stopped)) == 2
+    assert len(recorder.of(Stopped)) == 2
 
 
-def test_while_one_drains_its_requests_the_other_is_not_held() -> None:
+def test_while_one_drains_the_other_goes_on() -> None:
     gate = Gate()
-    group, heard = group_of(gate, Held, kind=ThreadingTCPServer), Heard()
-    group.subscribe(heard)
+    group, recorder = group_of(gate, Held, kind=ThreadingTCPServer), EventRecorder()
+    group.subscribe(recorder)
     with group.running() as (one, other):
         with connect(one), connect(other) as client:
             assert client.recv(5) == b"ready"
-            heard.wait_for(Opened, 2)
+            recorder.wait_for(Opened, 2)
             stop = Background(group.servers[0].stop, 3600)
-            heard.wait_for(Draining)
+            recorder.wait_for(Draining)
             client.sendall(b"go on")
             assert read_all(client) == b"bye"
             with connect(other) as again:
@@ -242,16 +245,16 @@ def test_while_one_drains_its_requests_the_other_is_not_held() -> None:
 # -- the rest ----------------------------------------------------------------------------------
 
 
-def test_a_subscription_is_to_all_and_ends_for_all() -> None:
-    group, heard = group_of(Echo, Echo), Heard()
-    end = group.subscribe(heard)
+def test_a_subscription_is_for_all_and_ends_for_all() -> None:
+    group, recorder = group_of(Echo, Echo), EventRecorder()
+    end = group.subscribe(recorder)
     with group.running() as addresses:
         for address in addresses:
             assert ask(address) == b"ping"
-        heard.wait_for(Finished, 2)
+        recorder.wait_for(Finished, 2)
         end()
-    assert len(heard.of(Serving)) == 2
-    assert heard.of(Stopped) == []
+    assert len(recorder.of(Serving)) == 2
+    assert recorder.of(Stopped) == []
 
 
 def test_without_tls_there_is_nothing_to_reload() -> None:

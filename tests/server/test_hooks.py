@@ -1,4 +1,4 @@
-"""``server.hooks``: whether a hook is the default, or a program's own."""
+"""``server.hooks``: whether a hook is the default, or overridden by a program."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Overrides(Base):
         return super().hook()
 
 
-def test_a_marked_hook_is_the_default_and_what_it_was() -> None:
+def test_a_marked_hook_is_the_default_and_unchanged() -> None:
     assert Base().hook() == "default"
     assert is_default(Base().hook)
     assert is_default(Inherits().hook)
 
 
-def test_one_that_a_class_or_an_instance_overrides_is_not() -> None:
+def test_an_overridden_hook_is_not_the_default() -> None:
     assert not is_default(Overrides().hook)
     one = Base()
     one.hook = lambda: "own"  # type: ignore[method-assign]
@@ -45,7 +45,7 @@ def test_one_that_a_class_or_an_instance_overrides_is_not() -> None:
 
 
 @pytest.mark.parametrize("other", [None, len, "text", Base.hook])
-def test_what_is_no_bound_method_is_not(other: Any) -> None:
+def test_an_object_that_is_not_a_bound_method_is_not(other: Any) -> None:
     assert not is_default(other)
 
 
@@ -64,7 +64,7 @@ def test_forks_collect_by_a_default() -> None:
 
 
 @pytest.mark.parametrize("kind", [socketserver.TCPServer, http.server.HTTPServer])
-def test_the_standard_librarys_are_overridden_as_far_as_is_known(kind: Any) -> None:
+def test_hooks_of_the_standard_library_count_as_overridden(kind: Any) -> None:
     with kind(LOOPBACK, Echo) as server:
         assert not is_default(server.get_request)
         assert not is_default(server.service_actions)

@@ -18,7 +18,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the mode of an accep
 
 class Getter:
     def get_request(self) -> Any:
-        """One that overrides the default."""
+        """A listener that overrides the default."""
 
 
 DEFAULT = TCPServer.get_request.__get__(object())
@@ -37,14 +37,14 @@ def datagram() -> Iterator[socket.socket]:
         yield sock
 
 
-def test_what_the_socket_of_a_server_is(stream: socket.socket, datagram: socket.socket) -> None:
+def test_the_kind_of_a_servers_socket(stream: socket.socket, datagram: socket.socket) -> None:
     assert type(listener_of(SimpleNamespace(socket=stream))) is StreamListener
     assert type(listener_of(SimpleNamespace(socket=datagram))) is DatagramListener
     for other in (SimpleNamespace(), SimpleNamespace(socket=None), SimpleNamespace(socket="mock")):
         assert type(listener_of(other)) is Listener
 
 
-def test_one_that_is_no_socket_promises_nothing() -> None:
+def test_an_object_that_is_not_a_socket_has_no_abilities() -> None:
     listener = Listener()
     with listener.serving():
         assert listener.timeout() is None
@@ -63,7 +63,7 @@ def test_a_stream_does_not_block_while_it_serves(stream: socket.socket) -> None:
     assert listener.timeout() is None
 
 
-def test_a_timeout_of_the_programs_own_stays(stream: socket.socket) -> None:
+def test_a_timeout_set_by_the_program_stays(stream: socket.socket) -> None:
     stream.settimeout(5.0)
     with StreamListener(stream).serving():
         assert stream.gettimeout() == 5.0
@@ -79,7 +79,7 @@ def test_closing_while_it_serves_does_no_harm(stream: socket.socket) -> None:
 
 
 @linux
-def test_connections_come_in_batches_unless_get_request_is_overridden(
+def test_connections_are_accepted_in_batches_unless_get_request_is_overridden(
     stream: socket.socket,
 ) -> None:
     listener = StreamListener(stream)
@@ -113,7 +113,7 @@ def test_packets_with_connections_are_accepted_one_by_one() -> None:
         assert not listener.accepts_streams
 
 
-def test_datagrams_come_many_at_a_time_and_never_by_accept(datagram: socket.socket) -> None:
+def test_many_datagrams_are_received_at_a_time_and_never_by_accept(datagram: socket.socket) -> None:
     listener = DatagramListener(datagram)
     assert not listener.accepts_connections
     with listener.serving():

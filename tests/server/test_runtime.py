@@ -30,7 +30,7 @@ class Threaded(Slotted):
     _everserve = RuntimeSlot(ThreadStrategy)
 
 
-def test_it_is_made_when_it_is_asked_for_and_once() -> None:
+def test_it_is_made_once_at_the_first_access() -> None:
     server = Slotted()
     assert vars(server) == {}
     runtime = server._everserve
@@ -38,7 +38,7 @@ def test_it_is_made_when_it_is_asked_for_and_once() -> None:
     assert vars(server) == {"_everserve": runtime}
 
 
-def test_many_that_ask_at_once_get_the_same() -> None:
+def test_threads_that_access_it_at_once_get_the_same() -> None:
     server, together = Slotted(), threading.Barrier(8)
 
     def ask() -> Runtime:
@@ -48,7 +48,7 @@ def test_many_that_ask_at_once_get_the_same() -> None:
     assert len({id(thread.result()) for thread in [Background(ask) for _ in range(8)]}) == 1
 
 
-def test_the_class_says_which_strategy() -> None:
+def test_the_class_determines_the_strategy() -> None:
     assert type(Slotted()._everserve.strategy) is Strategy
     assert type(Threaded()._everserve.strategy) is ThreadStrategy
     assert Threaded._everserve.strategy is ThreadStrategy
@@ -64,12 +64,12 @@ def test_the_first_mix_in_counts() -> None:
     assert TCPServer._everserve.strategy is Strategy
 
 
-def test_a_server_that_was_made_oddly_has_one_too() -> None:
+def test_a_server_without_a_base_constructor_has_one_too() -> None:
     server = TCPServer.__new__(TCPServer)
     assert isinstance(server._everserve, Runtime)
 
 
-def test_the_parts_share_what_they_are_given() -> None:
+def test_the_parts_share_their_objects() -> None:
     runtime = Slotted()._everserve
     assert runtime.conductor.life is runtime.life
     assert runtime.conductor.strategy is runtime.strategy
@@ -79,7 +79,7 @@ def test_the_parts_share_what_they_are_given() -> None:
     assert runtime.connection_of(object()) is None
 
 
-def test_what_a_handler_asks_of_it() -> None:
+def test_the_operations_for_handlers() -> None:
     server: Any = Slotted()
     assert host_of_server(server) is server._everserve
     assert not server._everserve.is_draining()

@@ -1,4 +1,4 @@
-"""``server.served``: ``with server.running() as address``, and what a server says of itself."""
+"""``server.served``: ``with server.running() as address``, and the new attributes of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect
-from tests.scenes import LOOPBACK, Echo, Gate, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate
 
 from everserve.errors import AlreadyServingError, ServerClosedError, TLSConfigError
 from everserve.events import Finished
@@ -26,14 +26,14 @@ def test_it_serves_while_the_block_runs() -> None:
     assert server.state is ServerState.STOPPED
 
 
-def test_what_the_block_raises_goes_on() -> None:
+def test_an_error_of_the_block_is_raised() -> None:
     server = TCPServer(LOOPBACK, Echo)
     with pytest.raises(ZeroDivisionError), server.running():
         raise ZeroDivisionError
     assert server.state is ServerState.STOPPED
 
 
-def test_what_serve_forever_raised_is_raised_at_the_end() -> None:
+def test_an_error_of_serve_forever_is_raised_at_the_end() -> None:
     class Server(TCPServer):
         def service_actions(self) -> None:
             failing.set()
@@ -44,7 +44,7 @@ def test_what_serve_forever_raised_is_raised_at_the_end() -> None:
         assert failing.wait(LIMIT)
 
 
-def test_what_hinders_it_is_raised_before_the_block() -> None:
+def test_a_failure_to_start_is_raised_before_the_block() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.server_close()
     with pytest.raises(ServerClosedError), server.running():
@@ -59,7 +59,7 @@ def test_it_cannot_run_twice() -> None:
         assert ask(address) == b"ping"
 
 
-def test_a_shutdown_before_is_remembered() -> None:
+def test_an_early_shutdown_counts() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.shutdown()
     with server.running():
@@ -111,7 +111,7 @@ def test_an_address_of_any_kind_names_the_thread() -> None:
         assert type(address) is object
 
 
-# -- what a server says of itself --------------------------------------------------------------
+# -- the new attributes -------------------------------------------------------------------------
 
 
 def test_refusals_are_counted_by_their_reason() -> None:
@@ -144,11 +144,11 @@ def test_a_program_may_end_the_loop_by_the_old_flag() -> None:
         assert server._BaseServer__shutdown_request is False
 
 
-def test_an_event_that_is_subscribed_to_may_be_left() -> None:
-    server, heard = TCPServer(LOOPBACK, Echo), Heard()
-    end = server.subscribe(heard)
+def test_a_subscription_may_be_ended() -> None:
+    server, recorder = TCPServer(LOOPBACK, Echo), EventRecorder()
+    end = server.subscribe(recorder)
     with server.running() as address:
         assert ask(address) == b"ping"
-        heard.wait_for(Finished)
+        recorder.wait_for(Finished)
         end()
-    assert heard.names() == ["Serving", "Accepted", "Opened", "Finished"]
+    assert recorder.names() == ["Serving", "Accepted", "Opened", "Finished"]

@@ -1,4 +1,4 @@
-"""``server.servingthread``: a thread that serves, and passes on what serving raised."""
+"""``server.servingthread``: a thread that serves, and re-raises the error of serving."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_it_starts_when_every_server_accepts() -> None:
     assert not thread.is_alive()
 
 
-def test_what_prevents_it_is_raised_where_it_is_started() -> None:
+def test_a_failure_to_start_is_raised_to_the_starter() -> None:
     def fail() -> None:
         raise OSError("cannot listen")
 
@@ -53,14 +53,14 @@ def test_what_prevents_it_is_raised_where_it_is_started() -> None:
     thread.join_and_raise(LIMIT)  # once
 
 
-def test_one_that_ends_at_once_has_started() -> None:
+def test_a_server_that_ends_at_once_has_started() -> None:
     thread = ServingThread(lambda: None, [LifeCycle()], "a shutdown was remembered")
     thread.start_serving()
     thread.join_and_raise(LIMIT)
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
-def test_what_it_raises_later_is_raised_at_the_end(kind: type[BaseException]) -> None:
+def test_a_later_error_is_raised_at_the_end(kind: type[BaseException]) -> None:
     life, end = LifeCycle(), threading.Event()
     serve = serving_with([life], end)
 
@@ -75,7 +75,7 @@ def test_what_it_raises_later_is_raised_at_the_end(kind: type[BaseException]) ->
         thread.join_and_raise(LIMIT)
 
 
-def test_one_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everserve.server.servingthread.LAST_WAIT", 0.0)
     life, end = LifeCycle(), threading.Event()
     thread = ServingThread(serving_with([life], end), [life], "stuck")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all
 from tests.parts import NotedHooks, Parts
-from tests.scenes import LOOPBACK, Echo, Gate, Heard, Held
+from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadingTCPServer
 from everserve.concurrency.strategy import Condition, Strategy, StrategyParts
@@ -53,19 +53,19 @@ def test_again_gives_the_same_report() -> None:
 
 
 def test_it_emits_its_beginning_and_its_end() -> None:
-    server, heard = TCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = TCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     report = server.stop(2.5)
-    assert heard.events == [Draining(2.5), Stopped(report)]
+    assert recorder.events == [Draining(2.5), Stopped(report)]
 
 
 def test_a_request_in_progress_may_end() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         stop = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         assert server.draining
         assert server.state is ServerState.DRAINING
         client.sendall(b"go on")
@@ -74,13 +74,13 @@ def test_a_request_in_progress_may_end() -> None:
     assert (report.finished, report.cut, report.unfinished) == (1, (), ())
 
 
-def test_no_one_new_is_admitted_while_it_drains() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
+def test_no_new_connection_is_admitted_while_it_drains() -> None:
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
-        server.subscribe(heard)
+        server.subscribe(recorder)
         stop = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
         with pytest.raises(ConnectionRefusedError):
             connect(address)
@@ -91,20 +91,20 @@ def test_no_one_new_is_admitted_while_it_drains() -> None:
 def test_what_waits_in_the_backlog_is_served() -> None:
     gate = Gate()
     server = TCPServer(LOOPBACK, gate)
-    heard = Heard()
-    server.subscribe(heard)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address:
         clients = [connect(address) for _ in range(4)]
         assert gate.entered.acquire(timeout=LIMIT)  # one is handled, three wait
         stop = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         gate.opened.set()
         report = stop.result()
         for client in clients:
             assert client.recv(100) == b""
             client.close()
     assert report.finished == 4
-    assert len(heard.of(Finished)) == 4
+    assert len(recorder.of(Finished)) == 4
 
 
 def test_after_the_grace_the_rest_is_cut() -> None:
@@ -121,14 +121,14 @@ def test_after_the_grace_the_rest_is_cut() -> None:
 
 
 def test_with_no_grace_it_cuts_at_once() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         report = server.stop(0)
         assert [c.peer for c in report.cut] == [client.getsockname()]
         assert read_all(client) == b""
-    heard.wait_for(Stopped)
+    recorder.wait_for(Stopped)
 
 
 def test_a_handler_that_does_not_look_is_given_up() -> None:
@@ -145,31 +145,31 @@ def test_a_handler_that_does_not_look_is_given_up() -> None:
 
 
 def test_a_second_call_shortens_the_grace() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         patient = Background(server.stop, 3600)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         report = server.stop(0)
         assert patient.result() is report
         assert len(report.cut) == 1
-        assert len(heard.of(Draining)) == len(heard.of(Stopped)) == 1
+        assert len(recorder.of(Draining)) == len(recorder.of(Stopped)) == 1
 
 
 def test_a_second_call_cannot_lengthen_it() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     with server.running() as address, connect(address) as client:
         assert client.recv(5) == b"ready"
         first = Background(server.stop, 0.2)
-        heard.wait_for(Draining)
+        recorder.wait_for(Draining)
         assert server.stop(3600) is first.result()
 
 
 def test_many_at_once_are_one_stop() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     together = threading.Barrier(8)
 
     def stop() -> StopReport:
@@ -179,7 +179,7 @@ def test_many_at_once_are_one_stop() -> None:
     with server.running():
         reports = {id(caller.result()) for caller in [Background(stop) for _ in range(8)]}
     assert len(reports) == 1
-    assert heard.names().count("Stopped") == 1
+    assert recorder.names().count("Stopped") == 1
 
 
 def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,11 +191,11 @@ def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.Monk
             super().__init__(*args, **keywords)
 
     monkeypatch.setattr("everserve.server.conductor.Stop", Slow)
-    server, heard = TCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = TCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     callers = [Background(server.stop) for _ in range(2)]
     assert callers[0].result() is callers[1].result()
-    assert heard.names() == ["Draining", "Stopped"]
+    assert recorder.names() == ["Draining", "Stopped"]
 
 
 class StopsItself(BaseRequestHandler):
@@ -215,13 +215,13 @@ def _no_reports() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_no_reports")
 def test_from_a_handler_of_a_serial_server() -> None:
-    server, heard = TCPServer(LOOPBACK, StopsItself), Heard()
-    server.subscribe(heard)
+    server, recorder = TCPServer(LOOPBACK, StopsItself), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     with connect(server.server_address) as client:
         assert read_all(client) == b"still here"
     thread.result()
-    (stopped,) = heard.of(Stopped)
+    (stopped,) = recorder.of(Stopped)
     assert (stopped.report.finished, stopped.report.cut) == (1, ())
     (report,) = StopsItself.reports
     assert len(report.unfinished) == 1
@@ -270,30 +270,30 @@ def test_from_service_actions() -> None:
         def service_actions(self) -> None:
             self.stop()
 
-    server, heard = Server(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = Server(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     Background(server.serve_forever, 0.001).result()
-    assert heard.names() == ["Serving", "Draining", "Stopped"]
+    assert recorder.names() == ["Serving", "Draining", "Stopped"]
 
 
 @pytest.mark.timeout(60, method="thread")  # SIGALRM is its own
 def test_from_a_signal_handler_of_the_serving_thread() -> None:
-    server, heard = TCPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = TCPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     before = signal.signal(signal.SIGALRM, lambda *_: server.stop(3600))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         server.serve_forever(3600)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert heard.names() == ["Serving", "Draining", "Stopped"]
+    assert recorder.names() == ["Serving", "Draining", "Stopped"]
     assert server.state is ServerState.STOPPED
 
 
 @pytest.mark.timeout(60, method="thread")  # SIGALRM is its own
 def test_a_second_signal_cuts() -> None:
-    server, heard = ThreadingTCPServer(LOOPBACK, Held), Heard()
-    server.subscribe(heard)
+    server, recorder = ThreadingTCPServer(LOOPBACK, Held), EventRecorder()
+    server.subscribe(recorder)
     graces = [3600.0, 0.0]
 
     def stop(*_: Any) -> None:
@@ -315,7 +315,7 @@ def test_a_second_signal_cuts() -> None:
             ready.result()
     finally:
         signal.signal(signal.SIGALRM, before)
-    (stopped,) = heard.of(Stopped)
+    (stopped,) = recorder.of(Stopped)
     assert len(stopped.report.cut) == 1
 
 
@@ -402,7 +402,7 @@ def test_alone_it_drains_waits_and_closes() -> None:
     assert lone.closed_early == [lone.hooks] * 2  # no loop takes what waits, so it is closed first
     assert lone.hooks.calls == ["server_close"]
     assert lone.parts.life.state is ServerState.STOPPED
-    assert lone.parts.heard.events == [Draining(5.0), Stopped(report)]
+    assert lone.parts.recorder.events == [Draining(5.0), Stopped(report)]
 
 
 def test_alone_the_strategy_knows_of_it_before_the_accept_loop_can_end() -> None:
@@ -474,7 +474,7 @@ def test_alone_on_the_thread_that_serves_it_is_left_to_the_end_of_the_run() -> N
     lone.parts.life.end()
     report = stop.complete(lone.hooks)
     assert not stop.is_left_to(lone.strategy.here())
-    assert lone.parts.heard.of(Stopped) == [Stopped(report)]
+    assert lone.parts.recorder.of(Stopped) == [Stopped(report)]
 
 
 def test_alone_a_second_call_can_only_shorten_the_grace() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
-from tests.scenes import LOOPBACK, Echo, Heard
+from tests.scenes import LOOPBACK, Echo, EventRecorder
 
 from everserve.events import Finished
 from everserve.server.tcp import TCPServer
@@ -144,7 +144,7 @@ def test_a_timeout_of_the_listener_is_left_as_it_is() -> None:
         assert server.socket.gettimeout() == LIMIT
 
 
-def test_a_connection_that_is_gone_before_accept_does_not_block_the_loop() -> None:
+def test_a_connection_that_ends_before_accept_does_not_block_the_loop() -> None:
     class Stolen(TCPServer):
         thefts = 0
 
@@ -152,7 +152,7 @@ def test_a_connection_that_is_gone_before_accept_does_not_block_the_loop() -> No
             if not self.thefts:
                 self.thefts += 1
                 self.socket.setblocking(True)
-                self.socket.accept()[0].close()  # a sibling process was quicker
+                self.socket.accept()[0].close()  # another process has accepted it first
                 self.socket.setblocking(False)
             return super().get_request()
 
@@ -198,21 +198,21 @@ def test_closing_between_the_wait_and_the_accept_ends_it_too() -> None:
 
 
 def test_the_end_of_a_request() -> None:
-    heard = Heard()
+    recorder = EventRecorder()
     server = TCPServer(LOOPBACK, Echo)
-    server.subscribe(heard)
+    server.subscribe(recorder)
     ours, peers = socket.socketpair()
     connection = server._everserve.connections.add(ours, "peer")
     server.shutdown_request(ours)
     assert ours.fileno() == -1
     assert peers.recv(1) == b""
-    assert heard.events == [Finished(1, "peer", heard.events[0].seconds)]  # type: ignore
+    assert recorder.events == [Finished(1, "peer", recorder.events[0].seconds)]  # type: ignore
     assert connection not in server.connections
     peers.close()
     server.server_close()
 
 
-def test_a_peer_that_has_gone_does_not_hinder_it() -> None:
+def test_a_peer_that_has_disconnected_does_not_prevent_it() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         ours, peers = socket.socketpair()
         peers.close()
@@ -231,7 +231,7 @@ def test_close_request_alone_ends_it() -> None:
         peers.close()
 
 
-def test_requests_that_only_look_like_sockets() -> None:
+def test_requests_with_the_interface_of_a_socket() -> None:
     class Request:
         calls: list[str] = []
 
@@ -244,3 +244,20 @@ def test_requests_that_only_look_like_sockets() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         server.shutdown_request(Request())
     assert Request.calls == ["shutdown", "close"]
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_program_that_chooses_the_family_keeps_what_it_sets(only: int) -> None:
+    """As ``python -m http.server`` does; the address of everserve's own choice is IPv6 alone."""
+
+    class Server(TCPServer):
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            super().server_bind()
+
+    with Server(("::", 0), Echo) as server:
+        assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == only
+    with TCPServer(("::", 0), Echo) as server:
+        assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1

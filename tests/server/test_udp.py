@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, serving
-from tests.scenes import LOOPBACK, Heard
+from tests.scenes import LOOPBACK, EventRecorder
 
 from everserve.combos import (
     FiberUDPServer,
@@ -45,14 +45,14 @@ def test_it_is_a_tcp_server() -> None:
 
 
 def test_it_answers(client: socket.socket) -> None:
-    server, heard = UDPServer(LOOPBACK, Echo), Heard()
-    server.subscribe(heard)
+    server, recorder = UDPServer(LOOPBACK, Echo), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         for message in (b"one", b"two"):
             client.sendto(message, address)
             assert client.recv(100) == message
-        heard.wait_for(Finished, 2)
-    assert heard.of(Accepted) == [Accepted(n, client.getsockname()) for n in (1, 2)]
+        recorder.wait_for(Finished, 2)
+    assert recorder.of(Accepted) == [Accepted(n, client.getsockname()) for n in (1, 2)]
     assert len(server.connections) == 0
 
 
@@ -64,7 +64,7 @@ def test_handle_request_waits_for_one(client: socket.socket) -> None:
         thread.result()
 
 
-def test_a_datagram_that_is_gone_does_not_block_the_loop(client: socket.socket) -> None:
+def test_a_datagram_that_was_dropped_does_not_block_the_loop(client: socket.socket) -> None:
     class Stolen(UDPServer):
         thefts = 0
 
@@ -80,14 +80,14 @@ def test_a_datagram_that_is_gone_does_not_block_the_loop(client: socket.socket) 
         assert client.recv(100) == b"kept"
 
 
-def test_a_cut_datagram_is_an_event(client: socket.socket) -> None:
-    server, heard = UDPServer(LOOPBACK, Echo), Heard()
+def test_a_truncated_datagram_is_an_event(client: socket.socket) -> None:
+    server, recorder = UDPServer(LOOPBACK, Echo), EventRecorder()
     server.max_packet_size = 3
-    server.subscribe(heard)
+    server.subscribe(recorder)
     with serving(server) as address:
         client.sendto(b"12345", address)
         assert client.recv(100) == b"123"
-    assert heard.of(Truncated) == [Truncated(client.getsockname(), 3)]
+    assert recorder.of(Truncated) == [Truncated(client.getsockname(), 3)]
 
 
 def test_an_empty_datagram_is_one_too(client: socket.socket) -> None:
@@ -111,7 +111,7 @@ def test_closing_a_request_keeps_the_socket() -> None:
         assert server.fileno() != -1
 
 
-# -- a handler that stops the server, and replies then -----------------------------------------
+# -- a handler that stops the server, and then replies -----------------------------------------
 
 
 class StopsAndReplies:
@@ -130,11 +130,11 @@ class StopsAndReplies:
 
 def stopped(kind: type[UDPServer], handler: Any, client: socket.socket) -> Any:
     """A server that its handler has stopped; the handler is not done."""
-    server, heard = kind(LOOPBACK, handler), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, handler), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     client.sendto(b"stop", server.server_address)
-    heard.wait_for(Stopped)
+    recorder.wait_for(Stopped)
     thread.result()
     return server
 
@@ -178,11 +178,11 @@ def test_where_the_loop_runs_on_it_replies_too(
         server.stop(3600)
         request[1].sendto(b"bye", client_address)
 
-    server, heard = kind(LOOPBACK, stop), Heard()
-    server.subscribe(heard)
+    server, recorder = kind(LOOPBACK, stop), EventRecorder()
+    server.subscribe(recorder)
     thread = Background(server.serve_forever)
     client.sendto(b"stop", server.server_address)
     assert client.recv(100) == b"bye"
     thread.result()
-    heard.wait_for(Stopped)
+    recorder.wait_for(Stopped)
     assert server.fileno() == -1

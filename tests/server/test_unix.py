@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, serving
-from tests.scenes import Echo, Heard
+from tests.scenes import Echo, EventRecorder
 
 from everserve.events import Failed
 from everserve.handlers.datagram import DatagramRequestHandler
@@ -55,7 +55,7 @@ def test_datagrams(path: Path) -> None:
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["closed", "removed"])
-def test_a_peer_that_is_gone_before_its_reply_is_no_error(
+def test_a_peer_that_closes_before_its_reply_is_no_error(
     path: Path, removed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = f"{path}.client"
@@ -68,13 +68,13 @@ def test_a_peer_that_is_gone_before_its_reply_is_no_error(
             super().handle()
 
     caplog.set_level("DEBUG", logger="everserve")
-    server, heard = UnixDatagramServer(str(path), Late), Heard()
-    server.subscribe(heard)
+    server, recorder = UnixDatagramServer(str(path), Late), EventRecorder()
+    server.subscribe(recorder)
     with serving(server) as address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.bind(name)
             client.sendto(b"ping", address)
-            (failed,) = heard.wait_for(Failed)
+            (failed,) = recorder.wait_for(Failed)
             server._everserve.life.notifier.wait_until(lambda: not server.connections)
     assert failed.peer_gone
     (record,) = caplog.records
@@ -116,7 +116,7 @@ def test_the_mode(path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_reusing_the_port_means_nothing_here(path: Path) -> None:
+def test_reusing_the_port_has_no_effect(path: Path) -> None:
     class Reusing(UnixStreamServer):
         allow_reuse_port = True
         allow_reuse_address = True
@@ -125,7 +125,7 @@ def test_reusing_the_port_means_nothing_here(path: Path) -> None:
         assert server.server_address == str(path)
 
 
-def test_the_nagle_algorithm_means_nothing_here(path: Path) -> None:
+def test_the_nagle_algorithm_has_no_effect(path: Path) -> None:
     class Prompt(UnixStreamServer):
         disable_nagle_algorithm = True
 

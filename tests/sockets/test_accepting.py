@@ -36,7 +36,7 @@ def test_an_unusable_listener_is_fatal(number: int) -> None:
         TimeoutError("timed out"),
     ],
 )
-def test_all_else_is_retried(error: OSError) -> None:
+def test_all_other_errors_are_retried(error: OSError) -> None:
     assert classify(error) is Verdict.RETRY
 
 
@@ -63,7 +63,7 @@ def test_delays_double_from_5_ms_to_1_s() -> None:
     assert delays == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
 
 
-def test_it_is_over_when_the_delay_has_passed() -> None:
+def test_it_is_over_after_the_delay() -> None:
     clock = Clock()
     back_off = BackOff(clock)
     assert back_off.remaining() == 0.0
@@ -74,7 +74,7 @@ def test_it_is_over_when_the_delay_has_passed() -> None:
     assert back_off.remaining() == 0.0
 
 
-def test_success_begins_anew() -> None:
+def test_a_success_resets_it() -> None:
     back_off = BackOff(Clock())
     for _ in range(5):
         back_off.fail()

@@ -1,4 +1,4 @@
-"""Type checkers help a user of everserve: what is right passes, and what is misspelt does not."""
+"""Type checkers accept correct uses of everserve, and report wrong and misspelt ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODULE = re.compile(r"\b(?:\w+\.)+(?=\w)")
 
 
 class Finding(NamedTuple):
-    """What a type checker says to a line: ``error``, or the type that it reveals."""
+    """The result of a type checker for a line: ``error``, or the type that it reveals."""
 
     file: str
     line: int

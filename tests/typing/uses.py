@@ -1,4 +1,4 @@
-"""What a user writes, and what a type checker is to say to it: `# expect: error`, or the type revealed.
+"""Uses of everserve, with the result expected of a type checker: `# expect: error`, or the type.
 
 It is read by type checkers alone, never run.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Counting(everserve.ThreadingTCPServer):
-    """A server with an attribute of its own, and some options."""
+    """A server with its own attribute, and some options."""
 
     allow_reuse_address = True
     request_queue_size = 5
@@ -38,7 +38,7 @@ class Counting(everserve.ThreadingTCPServer):
 
 
 class Lines(everserve.StreamRequestHandler[socket.socket, Counting]):
-    """A handler that says what its request and its server are."""
+    """A handler with the types of its request and its server."""
 
     max_line = 1000
     timeout = 5.0
@@ -66,7 +66,7 @@ class Lines(everserve.StreamRequestHandler[socket.socket, Counting]):
 
 
 class Plain(everserve.BaseRequestHandler):
-    """A handler as of old: whatever its server has is there."""
+    """A handler without types: all attributes of its server are accepted."""
 
     def handle(self) -> None:
         reveal_type(self.request)  # expect: Any
@@ -76,7 +76,7 @@ class Plain(everserve.BaseRequestHandler):
 
 
 class Annotated(everserve.StreamRequestHandler):
-    """A handler as of old that says what its request and its server are."""
+    """A handler that annotates its request and its server itself."""
 
     request: socket.socket
     server: Counting
@@ -91,19 +91,19 @@ class Annotated(everserve.StreamRequestHandler):
 
 
 class Generic1(Generic[T], everserve.StreamRequestHandler[Any, Any]):
-    """A handler that is generic in something of its own."""
+    """A handler that is generic in its own type variable."""
 
     parsed: T
 
 
 class Generic2(everserve.StreamRequestHandler, Generic[T]):
-    """The same, the other way round."""
+    """The same, with the bases in the other order."""
 
     parsed: T
 
 
 class Numbers(Generic2[int]):
-    """A handler that says what the other leaves open."""
+    """A handler that sets the type that the other leaves open."""
 
     def handle(self) -> None:
         reveal_type(self.parsed)  # expect: int
@@ -206,7 +206,7 @@ class Hooked(everserve.ThreadingTCPServer):
 
 
 class Narrow(everserve.ForkingTCPServer):
-    """Hooks that know that a request is a connection."""
+    """Hooks for requests that are connections."""
 
     max_children = 5
 
@@ -220,7 +220,7 @@ class Narrow(everserve.ForkingTCPServer):
 
 
 class NotAHook(everserve.TCPServer):
-    """A hook that takes or returns something else."""
+    """Hooks with other types of arguments or results."""
 
     def verify_request(self, request: Any) -> bool:  # expect: error
         return True
@@ -236,7 +236,7 @@ class Web(everserve.FiberMixIn, http.server.HTTPServer):
 
 
 class ThreadingWeb(everserve.ThreadingMixIn, http.server.HTTPServer):
-    """Each mix-in, with an option of its own."""
+    """Each mix-in, with one of its options."""
 
     daemon_threads = True
 
@@ -262,11 +262,11 @@ class FiberUnix(everserve.FiberMixIn, socketserver.UnixStreamServer): ...
 
 
 class OwnMix(everserve.ThreadingMixIn, everserve.TCPServer):
-    """The mix-ins on everserve's servers, as of old."""
+    """The mix-ins on everserve's servers, as in socketserver."""
 
 
 class Threaded(everserve.TCPServer, threading.Thread):
-    """A server that is a thread, too."""
+    """A server that is also a thread."""
 
 
 class Wrong(everserve.TCPServer):
@@ -277,7 +277,7 @@ class Wrong(everserve.TCPServer):
     allow_reuse_address = "yes"  # expect: error
 
 
-def observe(event: events.Event) -> None: ...
+def observe(event: events.ServerEvent) -> None: ...
 
 
 def use_a_server() -> None:
@@ -350,7 +350,7 @@ def use_the_standard_library() -> None:
     everserve.serve(Files, "tcp://127.0.0.1:0")
 
 
-def observe_kinds(event: events.Event) -> None:
+def observe_kinds(event: events.ServerEvent) -> None:
     match event:
         case events.Failed():
             reveal_type(event.error)  # expect: BaseException

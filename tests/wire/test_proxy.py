@@ -106,7 +106,7 @@ def test_an_incomplete_header_is_waited_for(data: bytes) -> None:
 @whole
 def test_a_datagram_with_an_incomplete_header_is_refused(data: bytes) -> None:
     for length in range(len(data)):
-        with pytest.raises(ProxyHeaderError, match="not whole"):
+        with pytest.raises(ProxyHeaderError, match="incomplete"):
             parse(data[:length])
 
 

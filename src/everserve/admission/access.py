@@ -55,7 +55,7 @@ class Networks:
                 network = _unmapped(ipaddress.ip_network(text.strip()))
             except ValueError as error:
                 raise OptionError(
-                    f"no network: {text!r} ({error}); write 10.0.0.0/8 or ::1"
+                    f"not a network: {text!r} ({error}); write 10.0.0.0/8 or ::1"
                 ) from None
             size = network.max_prefixlen
             shift = size - network.prefixlen

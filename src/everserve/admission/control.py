@@ -106,19 +106,25 @@ class AdmissionControl:
         found: list[str] = []
         if limits.access is not None and not limits.access.permits(address):
             return ["access"]
-        rate = limits.accept_rate
-        if rate is not None and not self._rate(rate, limits.accept_burst).take():
-            found.append("accept_rate")
         per_peer = limits.max_connections_per_peer
         if per_peer is not None and self.peers.count(address) >= per_peer:
             found.append("max_connections_per_peer")
-        if limits.overload == "wait":
-            return found
-        if is_full():
-            found.append("max_connections")
-        if self._has_too_many_handshakes(limits):
-            found.append("max_handshakes")
+        if limits.overload != "wait":
+            if is_full():
+                found.append("max_connections")
+            if self._has_too_many_handshakes(limits):
+                found.append("max_handshakes")
         return found
+
+    def takes_token(self, limits: AdmissionLimits) -> bool:
+        """True if ``accept_rate`` admits the connection; asked last: a refused one costs no token."""
+        rate = limits.accept_rate
+        return rate is None or self._rate(rate, limits.accept_burst).take()
+
+    def give_back(self, limits: AdmissionLimits) -> None:
+        """Take back the token of a connection that was refused after all."""
+        if limits.accept_rate is not None:
+            self._rate(limits.accept_rate, limits.accept_burst).give_back()
 
     def enter(self, limits: AdmissionLimits, connection: Any) -> None:
         """Count an admitted connection for its peer, and count its coming handshake."""

@@ -49,6 +49,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """Undo a ``take``: the item did not pass after all."""
+        self._tokens += 1.0  # ``wait`` keeps it below the burst
+
 
 class PeerCounter:
     """Connections in progress by peer: an IPv4 address, or the /64 of an IPv6 address."""

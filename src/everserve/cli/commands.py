@@ -19,10 +19,10 @@ from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
-from everserve.serve import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
@@ -37,12 +37,12 @@ Examples:
 
 _REASONS = {
     errno.EADDRINUSE: "is in use: another server listens there",
-    errno.EADDRNOTAVAIL: "is no address of this machine",
+    errno.EADDRNOTAVAIL: "is not an address of this machine",
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
     errno.ENOENT: "no such directory",
     errno.EBADF: "is not open",
-    errno.ENOTSOCK: "is no socket",
+    errno.ENOTSOCK: "is not a socket",
 }
 
 
@@ -169,7 +169,7 @@ def _tls(
 def _explain(error: OSError) -> str:
     """One line for an error of the system."""
     if isinstance(error, socket.gaierror):
-        return f"cannot listen on {error.filename}: there is no host of this name"
+        return f"cannot listen on {error.filename}: there is no host with this name"
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     return f"cannot listen on {error.filename}: {reason}" if error.filename else str(error)
 
@@ -198,9 +198,9 @@ def _invitation(address: Address) -> str:
 
 def _report_signal(number: signal.Signals) -> None:
     if number is RELOAD_SIGNAL:
-        click.echo(f"everserve: {number.name}: reading certificates anew")
+        click.echo(f"everserve: {number.name}: reloading certificates")
     else:
-        click.echo(f"everserve: {number.name}: draining (once more cuts)")
+        click.echo(f"everserve: {number.name}: draining (a second signal cuts)")
 
 
 def _report_stop(report: StopReport) -> None:

@@ -27,7 +27,9 @@ def find_handler(target: str) -> Any:
             raise HandlerError(f"there is no {name!r} in {place!r}{_handlers_in(found)}")
         found = getattr(found, part)
     if not _is_handler(found):
-        raise HandlerError(f"{target!r} is no request handler: a class with a method handle()")
+        raise HandlerError(
+            f"{target!r} is not a request handler: give a class with a method handle()"
+        )
     return found
 
 

@@ -21,7 +21,7 @@ from everserve.concurrency.strategy import (
     Strategy,
     StrategyParts,
 )
-from everserve.events import Event, Opened
+from everserve.events import Opened, ServerEvent
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.outcome import Outcome
 
@@ -110,7 +110,7 @@ class ForkStrategy(Strategy):
         self._note = note
         listened = bool(self._emitter.subscribers)
 
-        def report(event: Event) -> None:
+        def report(event: ServerEvent) -> None:
             note.take_down(event)
             if listened and isinstance(event, Opened):
                 self._life.wake()

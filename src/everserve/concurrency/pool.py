@@ -52,7 +52,7 @@ class PoolStrategy(Strategy):
             self._pool.close(wait=wait)
 
     def _workers(self) -> WorkerPool:
-        """The pool, as large as the settings say now; threads do not fork with their process."""
+        """The pool, with the current settings; another one in a forked child: threads do not fork."""
         settings, pool = self._settings.values, self._pool
         is_own = self._process == os.getpid()
         if pool is not None and settings is self._made_for and is_own and not pool.closed:

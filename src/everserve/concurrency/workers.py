@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -149,7 +150,7 @@ class WorkerPool:
                 function, args = task
                 del task
                 try:
-                    function(*args)
+                    Context().run(function, *args)  # as a new thread begins: with an empty one
                 finally:
                     del function, args  # a waiting worker must keep no request or server alive
                     self._give_place()

@@ -122,7 +122,7 @@ class LifeCycle:
         return True
 
     def end(self) -> None:
-        """End the run: a caller that waits for it goes on."""
+        """End the run, and wake a caller that waits for its end."""
         self.shutdown_requested = False
         self.announced = self.gated = False
         self.session = self._serving = None
@@ -148,7 +148,7 @@ class LifeCycle:
             self.move(ServerState.SUSPENDED if suspended else ServerState.SERVING)
 
     def close(self) -> None:
-        """Note that the listener is gone, for good."""
+        """Note that the listener is closed for good."""
         self.move(ServerState.STOPPED)
         self._wakeup = None
 

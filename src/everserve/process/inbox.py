@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -27,8 +27,10 @@ class Inbox(Generic[MessageT]):
 
     def get(self) -> MessageT:
         """Wait for the next message."""
-        with self._wakeup.woken_by_signals():
+        # Not select(2), which knows no descriptor above 1,023.
+        with self._wakeup.woken_by_signals(), selectors.DefaultSelector() as selector:
+            selector.register(self._wakeup, selectors.EVENT_READ)
             while not self._messages:
-                select.select([self._wakeup], [], [])
+                selector.select()
                 self._wakeup.clear()
         return self._messages.popleft()

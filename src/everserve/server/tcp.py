@@ -55,9 +55,8 @@ class TCPServer(BaseServer):
         """Make the socket; bind and listen too unless ``bind_and_activate`` is false."""
         BaseServer.__init__(self, server_address, RequestHandlerClass)
         if self.address_family is _FOLLOWS_ADDRESS:
-            self.address_family = family_for(
-                server_address, dual_stack=attribute_of(self, "dual_stack") is True
-            )
+            both = attribute_of(self, "dual_stack") is True
+            self.address_family = DefaultInt(family_for(server_address, dual_stack=both))
         self.socket = socket.socket(self.address_family, self.socket_type)
         if bind_and_activate:
             try:
@@ -74,7 +73,7 @@ class TCPServer(BaseServer):
             self.server_address,
             reuse_address=self.allow_reuse_address,
             reuse_port=self.allow_reuse_port,
-            dual_stack=attribute_of(self, "dual_stack") is True,
+            dual_stack=_dual_stack_of(self),
         )
         self.server_address = self.socket.getsockname()
 
@@ -107,3 +106,13 @@ class TCPServer(BaseServer):
     def close_request(self, request: Any) -> None:
         """Close the connection's socket."""
         self._everserve.flow.close(self, request, is_stream=True)
+
+
+def _dual_stack_of(server: TCPServer) -> bool | None:
+    """Whether IPv6 takes IPv4 too; ``None`` to leave that to the program, and to the system.
+
+    A program that chooses the family itself may set ``IPV6_V6ONLY`` too, as ``http.server`` does.
+    """
+    if attribute_of(server, "dual_stack") is True:
+        return True
+    return False if type(server.address_family) is DefaultInt else None

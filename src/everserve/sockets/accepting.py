@@ -48,7 +48,7 @@ def _is_of_the_system(error: OSError) -> bool:
 class BackOff:
     """The clock of a listener that cannot accept: ``first`` seconds, doubling up to ``longest``.
 
-    5 ms to 1 s are the values of Go's ``net/http``. Knows nothing of sockets; ``now`` may be
+    5 ms to 1 s are the values of Go's ``net/http``. It uses no sockets; ``now`` may be
     replaced by a test. ``delay`` is 0.0 while accepts go well.
     """
 
@@ -80,7 +80,7 @@ class BackOff:
         return failures
 
     def succeed(self) -> None:
-        """An accept went well: the next failure begins anew with ``first``."""
+        """Note a successful accept: the next failure starts again with ``first``."""
         self.delay = 0.0
 
     def remaining(self) -> float:

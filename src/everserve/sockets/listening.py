@@ -49,7 +49,7 @@ def bind_internet(
     *,
     reuse_address: bool,
     reuse_port: bool,
-    dual_stack: bool,
+    dual_stack: bool | None,
 ) -> None:
     """Set the options of a listener and bind it. Numbers, ``""`` and ``localhost`` need no resolver.
 
@@ -61,7 +61,7 @@ def bind_internet(
     # Linux 6.12.9 refuses SO_REUSEPORT on other families than the internet's.
     if reuse_port and internet and hasattr(socket, "SO_REUSEPORT"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if sock.family == socket.AF_INET6:
+    if sock.family == socket.AF_INET6 and dual_stack is not None:
         # The default depends on the system (net.ipv6.bindv6only): set it.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
     with naming(address):

@@ -142,7 +142,7 @@ def _pack_path(address: Address | None) -> bytes:
     if len(name) > _PATH_ROOM:
         raise ProxyHeaderError(f"{address!r} has {len(name)} bytes, a header room for {_PATH_ROOM}")
     if name[:1] != b"\0" and b"\0" in name:
-        raise ProxyHeaderError(f"{address!r} is no path of a Unix socket: it has a NUL within")
+        raise ProxyHeaderError(f"{address!r} is not the path of a Unix socket: it has a NUL within")
     return name.ljust(_PATH_ROOM, b"\0")
 
 
@@ -154,15 +154,15 @@ def _path_bytes(address: Address | None) -> bytes:
             return address.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         pass
-    raise ProxyHeaderError(f"{address!r} is no path of a Unix socket: give a str, or bytes")
+    raise ProxyHeaderError(f"{address!r} is not the path of a Unix socket: give a str, or bytes")
 
 
 def _pack_host(transport: Transport, address: Address | None) -> tuple[bytes, int]:
     if not isinstance(address, tuple):
-        raise ProxyHeaderError(f"{address!r} is no {transport.name} address: give (host, port)")
+        raise ProxyHeaderError(f"{address!r} is not a {transport.name} address: give (host, port)")
     host, port = address[:2]
     if not isinstance(port, int) or not 0 <= port <= 0xFFFF:
-        raise ProxyHeaderError(f"{port!r} is no port: give an int from 0 to 65535")
+        raise ProxyHeaderError(f"{port!r} is not a port: give an int from 0 to 65535")
     return _host_bytes(transport, host), port
 
 
@@ -172,7 +172,7 @@ def _host_bytes(transport: Transport, host: str) -> bytes:
             return _HOSTS[transport.family](host).packed
     except ValueError:
         pass
-    raise ProxyHeaderError(f"{host!r} is no host of a {transport.name} address: give its number")
+    raise ProxyHeaderError(f"{host!r} is not a host of a {transport.name} address: give its number")
 
 
 _HOSTS: dict[int, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]] = {

@@ -120,7 +120,7 @@ def parse(
     _check_version(version)
     found = _read(bytes(data), version, limit)
     if found is None:
-        raise ProxyHeaderError(f"the header is not whole: it goes on after {len(data)} bytes")
+        raise ProxyHeaderError(f"the header is incomplete: it continues after {len(data)} bytes")
     return found
 
 
@@ -134,7 +134,7 @@ def encode(header: ProxyHeader, *, checksum: bool = False, align: int = 1) -> by
     if header.version == 2:
         return proxyv2.encode(header, checksum=checksum, align=align)
     if checksum or align != 1:
-        raise ProxyHeaderError("version 1 has neither checksum nor padding: use version 2")
+        raise ProxyHeaderError("version 1 has no checksum and no padding: use version 2")
     return proxyv1.encode(header)
 
 

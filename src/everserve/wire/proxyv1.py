@@ -169,10 +169,10 @@ def _host(transport: Transport, field: bytes) -> str:
             return ipv6_text(ipaddress.IPv6Address(text).packed)
     except ValueError:
         pass
-    raise ProxyHeaderError(f"{field!r} is no host of {transport.name}")
+    raise ProxyHeaderError(f"{field!r} is not a host of {transport.name}")
 
 
 def _port(field: bytes) -> int:
     if not _PORT.fullmatch(field) or int(field) > 0xFFFF:
-        raise ProxyHeaderError(f"{field!r} is no port: 0 to 65535, without leading zeros")
+        raise ProxyHeaderError(f"{field!r} is not a port: 0 to 65535, without leading zeros")
     return int(field)

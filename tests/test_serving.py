@@ -1,4 +1,4 @@
-"""``make_server`` and ``serve``: one word and an address, and it runs."""
+"""``make_server`` and ``serve``: servers from a handler, an address and the name of a strategy."""
 
 import inspect
 import os
@@ -20,8 +20,8 @@ from everserve.errors import AddressError, OptionError
 from everserve.events import Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
-from everserve.serve import Concurrency, ServerOptions, make_group
 from everserve.server.servingthread import ServingThread
+from everserve.serving import Concurrency, ServerOptions, make_group
 
 FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 CONCURRENCIES = [
@@ -144,7 +144,7 @@ def test_an_inherited_datagram_socket() -> None:
         assert client.recv(100) == b"HELLO"
 
 
-def test_a_connection_is_no_listener() -> None:
+def test_a_connection_is_refused_as_a_listener() -> None:
     left, right = socket.socketpair()
     with left, right:
         with pytest.raises(OSError, match="not a listening socket") as caught:
@@ -153,7 +153,7 @@ def test_a_connection_is_no_listener() -> None:
         left.sendall(b"still mine")
 
 
-def test_a_file_is_no_socket(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_a_listener(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         with pytest.raises(OSError, match="fd://"):
             everserve.make_server(Upper, f"fd://{file.fileno()}")
@@ -166,7 +166,7 @@ def test_a_used_port_is_named() -> None:
             everserve.make_server(Upper, f"tcp://{host}:{port}")
 
 
-def test_unknown_words() -> None:
+def test_unknown_arguments() -> None:
     with pytest.raises(
         OptionError, match="concurrency = 'magic': there are fibers, serial, threads"
     ):
@@ -181,7 +181,7 @@ def test_unknown_words() -> None:
 
 
 class Stopping(everserve.StreamRequestHandler[Any, Any]):
-    """Answers with its name, and stops its server."""
+    """Replies with its name, and stops its server."""
 
     name = b"first"
 
@@ -196,7 +196,7 @@ class StoppingToo(Stopping):
 
 
 def answers_of(paths: list[str]) -> Background:
-    """What each path answers, asked one after the other, once it is bound."""
+    """The answer at each path, read one after the other, once it is bound."""
 
     def ask_all() -> list[bytes]:
         answers = []
@@ -228,9 +228,7 @@ def test_serve_runs_on_several_addresses_until_each_has_stopped(
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCIES)
-def test_each_address_may_have_a_handler_of_its_own(
-    paths: list[str], concurrency: Concurrency
-) -> None:
+def test_each_address_may_have_its_own_handler(paths: list[str], concurrency: Concurrency) -> None:
     first, second = paths
     answers = answers_of(paths)
     report = everserve.serve(
@@ -274,7 +272,7 @@ def test_all_servers_of_a_group_have_the_options() -> None:
         assert [server.idle_timeout for server in group.servers] == [3.0, 3.0]
 
 
-def test_what_names_no_address_or_too_many() -> None:
+def test_no_address_and_too_many_addresses() -> None:
     with pytest.raises(AddressError, match="no address to serve on"):
         make_group({})
     with pytest.raises(AddressError, match=r"has the addresses: .*:1'.* are too many"):
@@ -308,7 +306,7 @@ def test_the_typed_options_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_may_be_none_where_the_table_says_so(name: str) -> None:
+def test_an_option_may_be_none_if_the_table_allows_it(name: str) -> None:
     assert (type(None) in get_args(HINTS[name])) is OPTIONS[name].may_be_none
 
 
@@ -328,7 +326,7 @@ def test_the_default_is_of_the_options_type(name: str) -> None:
 
 
 @pytest.mark.parametrize("function", [everserve.serve, everserve.make_server, make_group])
-def test_what_takes_options_takes_the_typed_ones(function: Any) -> None:
+def test_all_functions_accept_the_typed_options(function: Any) -> None:
     signature = inspect.signature(function)
     (options,) = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     assert options.annotation == "Unpack[ServerOptions]"
@@ -365,7 +363,7 @@ def test_tls_needs_a_certificate_and_a_stream(certificates: Certificates) -> Non
         everserve.make_server(Upper, "tls://127.0.0.1:0")
     with pytest.raises(OptionError, match="tls has no meaning for datagrams"):
         everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", tls=tls)
-    with pytest.raises(OptionError, match=r"tls = 'cert.pem': wants an everserve\.TLS"):
+    with pytest.raises(OptionError, match=r"tls = 'cert.pem': expected an everserve\.TLS"):
         everserve.make_server(Upper, "tls://127.0.0.1:0", tls="cert.pem")
 
 
@@ -419,17 +417,17 @@ def test_access_as_a_text() -> None:
         (
             "overload",
             "drop",
-            "overload = .drop.: wants one of wait, refuse, reset, shed-idle, or a callable",
+            "overload = .drop.: expected one of wait, refuse, reset, shed-idle, or a callable",
         ),
         ("access", "10.0.0.0/8", "write 'allow 10.0.0.0/8"),
-        ("trusted_proxies", "somewhere", "no network: 'somewhere'"),
-        ("idle_timeout", 0, "idle_timeout = 0: wants seconds, more than 0"),
-        ("accept_rate", -1, "accept_rate = -1: wants a number, more than 0"),
-        ("max_handshakes", 0, "max_handshakes = 0: wants a number from 1 up"),
-        ("admission_steps", [1], "admission_steps = \\[1\\]: wants callables"),
+        ("trusted_proxies", "somewhere", "not a network: 'somewhere'"),
+        ("idle_timeout", 0, "idle_timeout = 0: expected seconds, more than 0"),
+        ("accept_rate", -1, "accept_rate = -1: expected a number, more than 0"),
+        ("max_handshakes", 0, "max_handshakes = 0: expected a number from 1 up"),
+        ("admission_steps", [1], "admission_steps = \\[1\\]: expected callables"),
     ],
 )
-def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
+def test_values_that_are_not_accepted(name: str, value: Any, words: str) -> None:
     with pytest.raises(OptionError, match=words):
         everserve.make_server(Upper, "tcp://127.0.0.1:0", **{name: value})
 
@@ -438,7 +436,7 @@ def test_settings_that_will_not_do(name: str, value: Any, words: str) -> None:
     "name",
     ["idle_timeout", "write_timeout", "handshake_timeout", "proxy_timeout", "tls_reload_interval"],
 )
-def test_what_is_of_streams_is_not_of_datagrams(name: str) -> None:
+def test_options_of_streams_are_refused_for_datagrams(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} has no meaning for a FiberUDPServer"):
         everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", **{name: 1})
     with everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", request_timeout=1):
