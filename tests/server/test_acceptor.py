@@ -96,6 +96,16 @@ def test_many_are_taken_until_none_is_left(scene: Scene) -> None:
     assert hooks.calls == ["_handle_request_noblock"] * 4
 
 
+def test_many_are_taken_straight_where_the_hook_is_the_default(scene: Scene) -> None:
+    waiting = [("two", 2), ("one", 1)]
+    hooks = NotedHooks(get_request=lambda: waiting.pop() if waiting else fails(BlockingIOError())())
+    hooks._handle_request_noblock = NotedHooks.service_actions.__get__(hooks)  # a default
+    scene.acceptor.begin(hooks, Batches())
+    scene.acceptor.take_many(hooks)
+    assert scene.flow.admitted == [("one", 1), ("two", 2)]
+    assert hooks.calls == ["get_request"] * 3
+
+
 def test_many_are_no_more_than_a_batch(scene: Scene) -> None:
     hooks = NotedHooks()
     scene.acceptor.begin(hooks, Batches())
