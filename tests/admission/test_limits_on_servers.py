@@ -378,7 +378,7 @@ def test_a_policy_is_called_for_each_limit(
 
     def policy(_server: Any, _request: Any, _address: Any, reason: str) -> bool:
         asked.append(reason)
-        return reason == "accept_rate"
+        return reason == "max_connections"
 
     server = serve(
         Upper,
@@ -394,4 +394,33 @@ def test_a_policy_is_called_for_each_limit(
         recorder.wait_for(Refused)
         first.shutdown(socket.SHUT_WR)  # a forked child has a copy of this very socket
         assert read_all(first) == b""
-    assert asked == ["accept_rate", "max_connections"]
+    assert asked == ["max_connections", "accept_rate"]
+
+
+def test_a_peer_above_its_limit_costs_the_others_no_rate(serve: Any, concurrency: str) -> None:
+    """Else one address could shut all others out."""
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    server = serve(
+        Upper,
+        "tcp://127.0.0.1:0",
+        accept_rate=0.001,
+        accept_burst=2,
+        max_connections_per_peer=1,
+        overload="reset",
+    )
+    with connect_from("127.0.0.66", server.server_address) as held:
+        held.sendall(b"held\n")
+        assert held.recv(5) == b"HELD\n"
+        for _ in range(5):
+            with suppress(OSError), connect_from("127.0.0.66", server.server_address) as refused:
+                refused.recv(1)
+        with connect_from("127.0.0.7", server.server_address) as other:
+            other.sendall(b"other\n")
+            assert other.recv(6) == b"OTHER\n"
+        held.shutdown(socket.SHUT_WR)  # a forked child has a copy of this very socket
+        assert read_all(held) == b""
+
+
+def connect_from(host: str, address: Any) -> socket.socket:
+    return socket.create_connection(address, LIMIT, (host, 0))

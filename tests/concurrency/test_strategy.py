@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from everserve.concurrency.forks import ForkStrategy
 from everserve.concurrency.pool import PoolStrategy
 from everserve.concurrency.strategy import Strategy
 from everserve.concurrency.threads import ThreadStrategy
-from everserve.settings import Settings
 from everserve.sockets.counted import CountedSocket
 
 STRATEGIES: list[type[Strategy]] = [
@@ -167,9 +167,9 @@ def test_a_pool_is_full_at_its_limit_and_grows_with_the_settings() -> None:
     parts.strategy.attach(Loop())
     parts.strategy.start(hooks, object(), "peer")
     assert parts.strategy.is_full()
-    parts.settings.values = Settings(max_workers=2)
+    parts.settings.values = replace(parts.settings.values, max_workers=2)
     assert not parts.strategy.is_full()
-    parts.settings.values = Settings(max_workers=2, max_connections=1)
+    parts.settings.values = replace(parts.settings.values, max_connections=1)
     assert parts.strategy.is_full()
     go_on.set()
     parts.strategy.close(wait=True)

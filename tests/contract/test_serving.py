@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -274,3 +275,24 @@ def test_the_strategy_is_the_one_named(strategy: Strategy, make_server: MakeServ
         "forks": "ForkingMixIn",
     }.get(strategy.name)  # fmt: skip
     assert expected is None or expected in mix_ins
+
+
+SEEN: ContextVar[str] = ContextVar("SEEN", default="nothing")
+
+
+def test_a_request_begins_with_a_clean_context(
+    make_server: MakeServer, make_client: MakeClient
+) -> None:
+    """Also where a thread has run another request before."""
+
+    def handle(handler: Any) -> None:
+        before = SEEN.get()
+        SEEN.set(handler.rfile.readline().decode())
+        handler.wfile.write(before.encode() + b"\n")
+
+    server = make_server(handle, max_workers=1)
+    with server.running():
+        for word in (b"alice\n", b"bob\n"):
+            client = make_client(server)
+            assert client.ask(word) == b"nothing\n"
+            client.end()

@@ -91,14 +91,14 @@ def test_the_settings_are_read_if_no_loop_has_read_them(scene: Scene) -> None:
 def test_many_are_taken_until_none_is_left(scene: Scene) -> None:
     left = [True] * 3
     hooks = NotedHooks(_handle_request_noblock=lambda: bool(left) and left.pop())
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert hooks.calls == ["_handle_request_noblock"] * 4
 
 
 def test_many_are_no_more_than_a_batch(scene: Scene) -> None:
     hooks = NotedHooks()
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert len(hooks.calls) == BATCH
 
@@ -122,7 +122,7 @@ def test_many_end_when_no_more_are_to_be_taken(scene: Scene, end: str) -> None:
         return True
 
     hooks = NotedHooks(_handle_request_noblock=take)
-    scene.acceptor.listener = Batches()
+    scene.acceptor.begin(hooks, Batches())
     scene.acceptor.take_many(hooks)
     assert len(hooks.calls) == 2
 
@@ -137,9 +137,9 @@ def test_a_strategy_with_its_own_sockets_accepts_a_batch(
         return [("one", 1), ("two", 2)] if len(asked) == 1 else []
 
     monkeypatch.setattr(type(scene.parts.strategy), "accept_many", staticmethod(accept_many))
-    scene.acceptor.listener = Batches()
-    scene.flow.most = 7
     hooks = NotedHooks(fileno=lambda: 4711)
+    scene.acceptor.begin(hooks, Batches())
+    scene.flow.most = 7
     assert scene.acceptor.take(hooks)
     assert not scene.acceptor.take(hooks)
     assert asked == [(4711, 7)] * 2
@@ -160,7 +160,7 @@ def test_without_descriptors_it_backs_off(
         monkeypatch.setattr(
             type(scene.parts.strategy), "accept_many", staticmethod(lambda *_: fail())
         )
-        scene.acceptor.listener = Batches()
+        scene.acceptor.begin(hooks, Batches())
     assert not scene.acceptor.take(hooks)
     assert not scene.acceptor.can_accept()
     assert scene.acceptor.pause() == BackOff.first

@@ -49,6 +49,9 @@ class NotedAcceptor:
 
     listener: Any = None
 
+    def begin(self, hooks: Any, listener: Any) -> None:
+        self.listener = listener
+
     def can_accept(self) -> bool:
         return True
 

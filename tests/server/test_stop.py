@@ -405,6 +405,16 @@ def test_alone_it_drains_waits_and_closes() -> None:
     assert lone.parts.recorder.events == [Draining(5.0), Stopped(report)]
 
 
+def test_alone_the_strategy_knows_of_it_before_the_accept_loop_can_end() -> None:
+    lone = LoneStop()
+    states: list[ServerState] = []
+    lone.strategy.stopping = lambda stop: states.append(lone.parts.life.state)
+    lone.parts.life.begin()
+    lone.stop().begin()
+    assert states == [ServerState.SERVING]
+    assert lone.parts.life.state is ServerState.DRAINING
+
+
 def test_alone_it_cuts_requests_that_do_not_end() -> None:
     lone = LoneStop()
     request, connection = lone.request()

@@ -244,3 +244,20 @@ def test_requests_with_the_interface_of_a_socket() -> None:
     with TCPServer(LOOPBACK, Echo) as server:
         server.shutdown_request(Request())
     assert Request.calls == ["shutdown", "close"]
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_program_that_chooses_the_family_keeps_what_it_sets(only: int) -> None:
+    """As ``python -m http.server`` does; the address of everserve's own choice is IPv6 alone."""
+
+    class Server(TCPServer):
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            super().server_bind()
+
+    with Server(("::", 0), Echo) as server:
+        assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == only
+    with TCPServer(("::", 0), Echo) as server:
+        assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1

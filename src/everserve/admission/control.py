@@ -114,11 +114,10 @@ class AdmissionControl:
                 found.append("max_connections")
             if self._has_too_many_handshakes(limits):
                 found.append("max_handshakes")
-        if not found and not self._takes_token(limits):  # last: a refused connection costs none
-            found.append("accept_rate")
         return found
 
-    def _takes_token(self, limits: AdmissionLimits) -> bool:
+    def takes_token(self, limits: AdmissionLimits) -> bool:
+        """True if ``accept_rate`` admits the connection; asked last: a refused one costs no token."""
         rate = limits.accept_rate
         return rate is None or self._rate(rate, limits.accept_burst).take()
 

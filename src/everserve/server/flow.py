@@ -109,9 +109,10 @@ class Flow:
             if settings.has_limits or settings.overload != "wait":  # before it is counted itself
                 violations = self._control.violations(settings, client_address, self._is_full)
             connection = self._progress.accepted(request, client_address)
-            for violation in violations:
-                if not self._admits_above(hooks, request, client_address, violation):
-                    self._refuse(hooks, connection, request, violation)
+            if settings.has_limits or violations:
+                limit = self._refusing_limit(hooks, request, client_address, violations)
+                if limit is not None:
+                    self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
                 if connection is not None and (
@@ -127,6 +128,19 @@ class Flow:
         except BaseException:
             hooks.shutdown_request(request)
             raise
+
+    def _refusing_limit(
+        self, hooks: Hooks, request: Any, client_address: Any, violations: list[str]
+    ) -> str | None:
+        """The limit for which the request is refused; the rate last, so that it costs no token."""
+        for violation in violations:
+            if not self._admits_above(hooks, request, client_address, violation):
+                return violation
+        if self._control.takes_token(self._settings.values):
+            return None
+        if self._admits_above(hooks, request, client_address, "accept_rate"):
+            return None
+        return "accept_rate"
 
     def _admits_above(
         self, hooks: Hooks, request: Any, client_address: Any, violation: str

@@ -105,8 +105,8 @@ class Stop:
 
     def begin(self) -> None:
         """Be the first: from now on the server drains."""
+        self._strategy.stopping(self)  # first: the accept loop may end with the change of state
         self._life.move(ServerState.DRAINING)
-        self._strategy.stopping(self)
         self._emitter.emit(Draining(self._grace))
         self._own = self._requests_here()
 
