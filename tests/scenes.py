@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.clients import LIMIT
 
-from everserve.events import Event
+from everserve.events import ServerEvent
 from everserve.handlers.base import BaseRequestHandler
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -45,21 +45,21 @@ class EventRecorder:
     """A subscriber that records the events, and lets a test wait for them."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[ServerEvent] = []
         self._changed = threading.Condition()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ServerEvent) -> None:
         with self._changed:
             self.events.append(event)
             self._changed.notify_all()
 
-    def wait_for(self, kind: type[Event], count: int = 1) -> list[Any]:
+    def wait_for(self, kind: type[ServerEvent], count: int = 1) -> list[Any]:
         """Wait until there are ``count`` events of that kind, and return them."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.of(kind)) >= count, LIMIT), self.events
             return self.of(kind)
 
-    def of(self, kind: type[Event]) -> list[Any]:
+    def of(self, kind: type[ServerEvent]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
     def names(self) -> list[str]:

@@ -12,7 +12,7 @@ import everserve
 from everserve import combos
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
-from everserve.serve import Concurrency
+from everserve.serving import Concurrency
 
 STRATEGIES = {
     "serial": None,

@@ -14,11 +14,11 @@ from everserve.events import (
     BackedOff,
     DeadlineMissed,
     Draining,
-    Event,
     Failed,
     Finished,
     Opened,
     Refused,
+    ServerEvent,
     Serving,
     Shed,
     Stalled,
@@ -29,7 +29,7 @@ from everserve.events import (
 PEER = ("127.0.0.1", 9)
 FULL = OSError(24, "Too many open files")
 
-LOGGED: list[tuple[Event, int, str]] = [
+LOGGED: list[tuple[ServerEvent, int, str]] = [
     (Serving(PEER), logging.INFO, "serving on ('127.0.0.1', 9)"),
     (Accepted(7, PEER), logging.DEBUG, "accepted #7 from ('127.0.0.1', 9)"),
     (Refused(7, PEER, "full"), logging.INFO, "refused #7 from ('127.0.0.1', 9): full"),
@@ -74,20 +74,20 @@ LOGGED: list[tuple[Event, int, str]] = [
 @pytest.mark.parametrize(
     ("event", "level", "text"), [pytest.param(*row, id=type(row[0]).__name__) for row in LOGGED]
 )
-def test_its_text_and_its_level(event: Event, level: int, text: str) -> None:
+def test_its_text_and_its_level(event: ServerEvent, level: int, text: str) -> None:
     assert str(event) == text
     assert event.level == level
 
 
 def test_the_table_above_is_complete() -> None:
     assert {type(event).__name__ for event, _, _ in LOGGED} == {
-        name for name in events.__all__ if name not in ("Event", "Subscriber")
+        name for name in events.__all__ if name not in ("ServerEvent", "Subscriber")
     }
 
 
 @pytest.mark.parametrize("event", [row[0] for row in LOGGED], ids=lambda e: type(e).__name__)
 def test_it_is_immutable(event: Any) -> None:
-    assert isinstance(event, Event)
+    assert isinstance(event, ServerEvent)
     for field in dataclasses.fields(event):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(event, field.name, None)
@@ -99,4 +99,4 @@ def test_the_server_itself_logs_the_events_for_operators() -> None:
     logged = {type(event) for event, _, _ in LOGGED if event.logged}
     assert logged == {Failed, BackedOff, Truncated, Stalled}
     assert all(kind.level >= logging.WARNING for kind in logged)
-    assert Event.logged is False
+    assert ServerEvent.logged is False

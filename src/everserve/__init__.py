@@ -18,10 +18,10 @@ from everserve.fibers.engines import engine as engine
 from everserve.handlers import *
 from everserve.lifecycle.connection import Connection as Connection
 from everserve.mixins import *
-from everserve.serve import make_group as make_group
-from everserve.serve import make_server as make_server
-from everserve.serve import serve as serve
 from everserve.server import *
+from everserve.serving import make_group as make_group
+from everserve.serving import make_server as make_server
+from everserve.serving import serve as serve
 from everserve.sockets.tls import TLS
 
 __all__ = [

@@ -17,11 +17,11 @@ __all__ = [
     "BackedOff",
     "DeadlineMissed",
     "Draining",
-    "Event",
     "Failed",
     "Finished",
     "Opened",
     "Refused",
+    "ServerEvent",
     "Serving",
     "Shed",
     "Stalled",
@@ -32,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerEvent:
     """The base of all events.
 
     ``level`` is the level of its log line. ``logged`` is true if the server itself logs the event,
@@ -43,11 +43,11 @@ class Event:
     logged: ClassVar[bool] = False
 
 
-Subscriber: TypeAlias = Callable[[Event], object]
+Subscriber: TypeAlias = Callable[[ServerEvent], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Serving(Event):
+class Serving(ServerEvent):
     """``serve_forever`` has begun to accept. ``address`` is the bound ``server_address``."""
 
     address: Any
@@ -58,7 +58,7 @@ class Serving(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted(Event):
+class Accepted(ServerEvent):
     """The kernel handed a connection, or a datagram, to the server."""
 
     connection: int
@@ -69,7 +69,7 @@ class Accepted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Event):
+class Refused(ServerEvent):
     """A request was refused before its handler ran. ``reason`` is one word, for counting.
 
     ``error`` is the exception that caused the refusal, if there was one.
@@ -87,7 +87,7 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Shed(Event):
+class Shed(ServerEvent):
     """An idle connection was cut to make room for a new one (``overload = "shed-idle"``)."""
 
     connection: int
@@ -99,7 +99,7 @@ class Shed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class DeadlineMissed(Event):
+class DeadlineMissed(ServerEvent):
     """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...) and was cut."""
 
     connection: int
@@ -112,7 +112,7 @@ class DeadlineMissed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened(Event):
+class Opened(ServerEvent):
     """The handler begins, in the thread, process or fiber where it runs."""
 
     connection: int
@@ -123,7 +123,7 @@ class Opened(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished(Event):
+class Finished(ServerEvent):
     """The request ended without an error, ``seconds`` after it was accepted, and was closed."""
 
     connection: int
@@ -135,7 +135,7 @@ class Finished(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(Event):
+class Failed(ServerEvent):
     """The request ended with ``error``. ``peer_gone`` is true if the peer disconnected.
 
     ``handle_error`` writes the log line of a failure, so that overriding it replaces that line.
@@ -153,7 +153,7 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BackedOff(Event):
+class BackedOff(ServerEvent):
     """The system is out of descriptors or memory: the server accepts nothing for ``delay`` seconds.
 
     Emitted at most once a second; ``failures`` counts the failed attempts since the last event.
@@ -170,7 +170,7 @@ class BackedOff(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Truncated(Event):
+class Truncated(ServerEvent):
     """A datagram was longer than ``max_packet_size`` (``size`` bytes): its end is lost."""
 
     peer: Any
@@ -183,7 +183,7 @@ class Truncated(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Stalled(Event):
+class Stalled(ServerEvent):
     """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is its stack.
 
     Emitted at most once a minute for one place in the code. No other fiber runs meanwhile.
@@ -200,7 +200,7 @@ class Stalled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Draining(Event):
+class Draining(ServerEvent):
     """A stop has begun: requests in progress have ``grace`` seconds to end."""
 
     grace: float
@@ -211,7 +211,7 @@ class Draining(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped(Event):
+class Stopped(ServerEvent):
     """The stop is complete. ``report`` is the ``StopReport`` that ``stop()`` returns."""
 
     report: Any

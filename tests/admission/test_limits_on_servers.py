@@ -15,7 +15,7 @@ from tests.scenes import EventRecorder
 import everserve
 from everserve.admission.control import OverloadPolicy
 from everserve.events import Accepted, DeadlineMissed, Finished, Opened, Refused, Shed
-from everserve.serve import make_server
+from everserve.serving import make_server
 from everserve.sockets.listening import has_ipv6
 from everserve.wire.proxy import ProxyHeader, encode
 

@@ -13,7 +13,7 @@ from tests.clients import connect, read_all
 
 import everserve
 from everserve.admission.peer import Credentials, Peer
-from everserve.serve import make_server
+from everserve.serving import make_server
 from everserve.sockets.datagrams import Datagram
 
 

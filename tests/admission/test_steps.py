@@ -20,7 +20,7 @@ from everserve.admission.context import Refusal, RequestContext
 from everserve.admission.steps import STEPS
 from everserve.errors import HandshakeError, TLSConfigError
 from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused
-from everserve.serve import make_server
+from everserve.serving import make_server
 from everserve.sockets.counted import CountedSocket
 from everserve.sockets.tls import TLS
 

@@ -10,7 +10,15 @@ import pytest
 
 from everserve.concurrency.sharedmemory import Note, SharedOrders
 from everserve.concurrency.strategy import Order
-from everserve.events import DeadlineMissed, Draining, Event, Failed, Finished, Opened, Refused
+from everserve.events import (
+    DeadlineMissed,
+    Draining,
+    Failed,
+    Finished,
+    Opened,
+    Refused,
+    ServerEvent,
+)
 from everserve.lifecycle.outcome import Outcome
 
 pytestmark = pytest.mark.filterwarnings(
@@ -83,7 +91,7 @@ def test_an_empty_note(note: Note) -> None:
     ],
 )
 def test_what_a_child_notes_its_parent_reads(
-    note: Note, events: list[Event], outcome: Outcome
+    note: Note, events: list[ServerEvent], outcome: Outcome
 ) -> None:
     for event in events:
         note.take_down(event)

@@ -38,7 +38,7 @@ class Loop:
     def unwatch(self, descriptor: int) -> None:
         self.descriptors.remove(descriptor)
 
-    def close_listeners(self) -> None:
+    def leave_to_parent(self) -> None:
         self.has_closed_listeners = True
 
 

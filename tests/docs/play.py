@@ -20,7 +20,7 @@ LIMIT = 20.0
 
 def main(file: str, *talk: str) -> None:
     """Run the block in ``file``; ``talk`` is a line for its server, and the answer."""
-    serving = sys.modules["everserve.serve"]
+    serving = sys.modules["everserve.serving"]
 
     def serve_and_end(group: Any, *, grace: float) -> Any:
         errors: list[BaseException] = []

@@ -23,7 +23,7 @@ from tests.scenes import EventRecorder
 import everserve
 from everserve.events import Accepted, Failed, Finished, Refused
 from everserve.lifecycle.state import ServerState
-from everserve.serve import make_server
+from everserve.serving import make_server
 
 ROOT = Path(__file__).parents[2]
 FLOOD = b"x" * (1 << 20)

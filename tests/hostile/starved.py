@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 
 import everserve
-from everserve.events import BackedOff, Event
+from everserve.events import BackedOff, ServerEvent
 
 events: Counter[str] = Counter()
 
@@ -21,7 +21,7 @@ class Upper(everserve.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-def record(event: Event) -> None:
+def record(event: ServerEvent) -> None:
     events[type(event).__name__] += 1
     if isinstance(event, BackedOff) and events["BackedOff"] == 1:
         print_line("BackedOff")

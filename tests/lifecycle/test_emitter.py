@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from everserve.events import Draining, Event, Truncated
+from everserve.events import Draining, ServerEvent, Truncated
 from everserve.lifecycle.emitter import Emitter
 
 EVENT = Draining(1.0)
@@ -32,7 +32,7 @@ def test_each_subscriber_gets_each_event_in_order() -> None:
 
 def test_a_subscription_ends_once() -> None:
     emitter = Emitter()
-    got: list[Event] = []
+    got: list[ServerEvent] = []
     ends = [emitter.subscribe(got.append) for _ in range(2)]
     ends[0]()
     ends[0]()  # once more does not end the other
@@ -48,7 +48,7 @@ def test_a_subscriber_may_end_its_subscription_while_it_is_called() -> None:
     emitter = Emitter()
     got: list[str] = []
 
-    def once(event: Event) -> None:
+    def once(event: ServerEvent) -> None:
         got.append("once")
         end()
 
@@ -61,9 +61,9 @@ def test_a_subscriber_may_end_its_subscription_while_it_is_called() -> None:
 
 def test_the_error_of_a_subscriber_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
     emitter = Emitter()
-    got: list[Event] = []
+    got: list[ServerEvent] = []
 
-    def broken(event: Event) -> None:
+    def broken(event: ServerEvent) -> None:
         raise ValueError("meant to fail")
 
     emitter.subscribe(broken)
@@ -78,7 +78,7 @@ def test_the_error_of_a_subscriber_is_not_raised(caplog: pytest.LogCaptureFixtur
 
 def test_an_event_that_is_logged_is_emitted_too(caplog: pytest.LogCaptureFixture) -> None:
     emitter = Emitter()
-    got: list[Event] = []
+    got: list[ServerEvent] = []
     emitter.subscribe(got.append)
     event = Truncated("peer", 512)
     emitter.log(event)

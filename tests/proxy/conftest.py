@@ -15,7 +15,7 @@ from tests.certificates import Certificates
 from tests.clients import LIMIT
 
 import everserve
-from everserve.serve import make_server
+from everserve.serving import make_server
 
 FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 TRUSTED: dict[str, Any] = {"proxy_protocol": True, "trusted_proxies": "127.0.0.0/8"}

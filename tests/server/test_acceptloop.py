@@ -280,7 +280,7 @@ def test_the_descriptors_of_a_strategy() -> None:
 def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
     lone = LonePort()
     loop = AcceptLoop([lone.port], Turns())
-    loop.close_listeners()
+    loop.leave_to_parent()
     assert lone.listener.closed
 
 

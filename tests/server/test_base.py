@@ -14,7 +14,7 @@ from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate
 
 from everserve.combos import ThreadingTCPServer
 from everserve.errors import AlreadyServingError, ServerClosedError
-from everserve.events import Accepted, Event, Failed, Finished, Opened, Refused, Serving
+from everserve.events import Accepted, Failed, Finished, Opened, Refused, ServerEvent, Serving
 from everserve.lifecycle.connection import ConnectionState
 from everserve.lifecycle.state import ServerState
 from everserve.reading import Reading
@@ -223,19 +223,19 @@ def test_subscribing_and_unsubscribing(server: Queued) -> None:
     first, second = EventRecorder(), EventRecorder()
     end_first, end_again = server.subscribe(first), server.subscribe(first)
     server.subscribe(second)
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     end_first()
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     end_again()
     end_again()
-    server._everserve.emitter.emit(Event())
+    server._everserve.emitter.emit(ServerEvent())
     assert (len(first.events), len(second.events)) == (3, 3)
 
 
 def test_a_subscriber_that_fails_is_logged(
     server: Queued, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(event: Event) -> None:
+    def fail(event: ServerEvent) -> None:
         raise ValueError("cannot hear")
 
     recorder = EventRecorder()

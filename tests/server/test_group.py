@@ -17,6 +17,7 @@ from everserve import fibers
 from everserve.combos import (
     FiberTCPServer,
     FiberUDPServer,
+    ForkingTCPServer,
     ThreadingTCPServer,
     ThreadPoolTCPServer,
 )
@@ -283,3 +284,37 @@ def test_closing_closes_all() -> None:
     with group_of(Echo, Echo) as group:
         pass
     assert [server.fileno() for server in group.servers] == [-1, -1]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_stop_in_a_forked_child_reaches_the_parent() -> None:
+    def stop(*_: Any) -> None:
+        group.stop(3600)
+
+    group = group_of(stop, Echo, kind=ForkingTCPServer)
+    serving = Background(group.serve_forever)
+    with connect(group.addresses[0]) as client:
+        assert read_all(client) == b""
+    serving.result()
+    assert [s.state for s in group.servers] == [ServerState.STOPPED] * 2
+
+
+def test_a_server_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+    """It stops on the thread that serves, and fails there."""
+
+    class Stuck(TCPServer):
+        def server_close(self) -> None:
+            super().server_close()
+            raise LookupError("stuck")
+
+    def stop(*_: Any) -> None:
+        group.stop(3600)
+
+    group = ServerGroup([Stuck(LOOPBACK, stop), Stuck(LOOPBACK, Echo), TCPServer(LOOPBACK, Echo)])
+    serving = Background(group.serve_forever)
+    with connect(group.addresses[0]) as client:
+        assert read_all(client) == b""
+    with pytest.raises(LookupError, match="stuck"):
+        serving.result()
+    assert [s.fileno() for s in group.servers] == [-1] * 3
+    assert [s._everserve.life.session for s in group.servers] == [None] * 3

@@ -277,7 +277,7 @@ class Wrong(everserve.TCPServer):
     allow_reuse_address = "yes"  # expect: error
 
 
-def observe(event: events.Event) -> None: ...
+def observe(event: events.ServerEvent) -> None: ...
 
 
 def use_a_server() -> None:
@@ -350,7 +350,7 @@ def use_the_standard_library() -> None:
     everserve.serve(Files, "tcp://127.0.0.1:0")
 
 
-def observe_kinds(event: events.Event) -> None:
+def observe_kinds(event: events.ServerEvent) -> None:
     match event:
         case events.Failed():
             reveal_type(event.error)  # expect: BaseException

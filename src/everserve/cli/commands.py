@@ -19,10 +19,10 @@ from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
-from everserve.serve import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]

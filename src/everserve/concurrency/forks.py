@@ -17,11 +17,12 @@ from everserve.concurrency.strategy import (
     Condition,
     MovableDeadline,
     Order,
+    RunningLoop,
     StopTimes,
     Strategy,
     StrategyParts,
 )
-from everserve.events import Event, Opened
+from everserve.events import Opened, ServerEvent
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.outcome import Outcome
 
@@ -58,9 +59,8 @@ class ForkStrategy(Strategy):
         self._unopened: set[int] = set()  # children whose handler has not reported its start
         self._orders: SharedOrders | None = None
         self._watched: dict[int, Callable[[], object]] = {}
-        self._last_signal: signal.Signals | None = (
-            None  # the signal that a stop sent to all children
-        )
+        self._last_signal: signal.Signals | None = None  # that a stop sent to all children
+        self._is_child = False
         self._note: Note | None = None  # in a child: its own
 
     # -- on the accept loop --------------------------------------------------------------------
@@ -69,7 +69,7 @@ class ForkStrategy(Strategy):
         """Fork a child for the request; the parent closes its own copy."""
         if self.children is None:
             self.children = set()
-            self._orders = SharedOrders()
+        self._orders = self._orders or SharedOrders()
         if self._loop is None:
             self._wait_for_place()
         _flush_output()
@@ -105,18 +105,23 @@ class ForkStrategy(Strategy):
 
     def _become_child(self, note: Note) -> None:
         """Report to the parent, and close the copy of the listener, so that the parent can close it."""
+        self.become_child()
         if self._loop is not None:
-            self._loop.close_listeners()
+            self._loop.leave_to_parent()
         self._note = note
         listened = bool(self._emitter.subscribers)
 
-        def report(event: Event) -> None:
+        def report(event: ServerEvent) -> None:
             note.take_down(event)
             if listened and isinstance(event, Opened):
                 self._life.wake()
 
         self._emitter.subscribers = (report,)
         self._progress.on_handshake_done = self._report_handshake
+
+    def become_child(self) -> None:
+        """Relay what is asked for, also by a child of another server in the same loop."""
+        self._is_child = True
 
     def _report_handshake(self) -> None:
         note = self._note
@@ -139,6 +144,11 @@ class ForkStrategy(Strategy):
                 self._watched[descriptor] = lambda: self._collect(pid, os.WNOHANG)
                 if self._loop is not None:
                     self._loop.watch(descriptor)
+
+    def attach(self, loop: RunningLoop) -> None:
+        """Share the orders before a child of any server in the loop is forked."""
+        super().attach(loop)
+        self._orders = self._orders or SharedOrders()
 
     def watched(self) -> Mapping[int, Callable[[], object]]:
         """The process descriptors of the children: one is readable when its process has ended."""
@@ -222,7 +232,7 @@ class ForkStrategy(Strategy):
 
     def relay(self, grace: float | None) -> bool:
         """In a child: write the order for the parent, and wake it."""
-        if self._note is None or self._orders is None:
+        if not self._is_child or self._orders is None:
             return False
         if grace is not None:
             self._orders.draining = True
@@ -270,7 +280,7 @@ class ForkStrategy(Strategy):
 
     def close(self, *, wait: bool) -> None:
         """Collect the children; with ``wait``, wait for those that run."""
-        if self._note is None:
+        if not self._is_child:
             self.collect(blocking=wait)
 
     def _signal_children(self, number: signal.Signals) -> None:

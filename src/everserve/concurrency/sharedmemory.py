@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from everserve.concurrency.strategy import Order
-from everserve.events import DeadlineMissed, Event, Failed, Finished, Opened, Refused
+from everserve.events import DeadlineMissed, Failed, Finished, Opened, Refused, ServerEvent
 from everserve.lifecycle.outcome import Outcome
 
 __all__ = ["Note", "SharedOrders"]
@@ -101,7 +101,7 @@ class Note:
             self._memory[_PEER_AT + 2 : _PEER_AT + 2 + len(text)] = text
             self._memory[_PEER_AT : _PEER_AT + 2] = struct.pack("H", len(text))
 
-    def take_down(self, event: Event) -> None:
+    def take_down(self, event: ServerEvent) -> None:
         """In the child: note the contents of ``event``."""
         if isinstance(event, (Opened, *self.ENDS)):
             self._write_peer(event.peer)

@@ -52,7 +52,7 @@ class RunningLoop(Protocol):
 
     def watch(self, descriptor: int) -> None: ...
     def unwatch(self, descriptor: int) -> None: ...
-    def close_listeners(self) -> None: ...
+    def leave_to_parent(self) -> None: ...
 
 
 class Order(NamedTuple):
@@ -157,6 +157,9 @@ class Strategy:
         """Note that the loop has ended."""
         if self._loop is loop:
             self._loop = None
+
+    def become_child(self) -> None:
+        """Note that this is a child of fork: the parent alone serves."""
 
     def attend(self) -> None:
         """Do what is due after each turn of the loop."""

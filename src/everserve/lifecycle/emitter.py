@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from everserve.events import Event, Subscriber
+from everserve.events import ServerEvent, Subscriber
 
 __all__ = ["Emitter"]
 
@@ -36,7 +36,7 @@ class Emitter:
 
         return unsubscribe
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: ServerEvent) -> None:
         """Pass ``event`` to all subscribers. An error of a subscriber is logged and not raised."""
         for subscriber in self.subscribers:
             try:
@@ -44,7 +44,7 @@ class Emitter:
             except Exception:
                 logger.exception("subscriber %r failed at %s", subscriber, event)
 
-    def log(self, event: Event) -> None:
+    def log(self, event: ServerEvent) -> None:
         """Log an event that an operator must see, and emit it."""
         logger.log(event.level, "%s", event, extra={"event": event})
         self.emit(event)

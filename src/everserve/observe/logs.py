@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
-from everserve.events import Event, Subscriber
+from everserve.events import ServerEvent, Subscriber
 from everserve.server.served import Served
 
 __all__ = ["JSONFormatter", "TextFormatter", "configure", "log_events"]
@@ -32,7 +32,7 @@ def log_events(server: _Subscribable) -> Callable[[], None]:
     return server.subscribe(_log)
 
 
-def _log(event: Event) -> None:
+def _log(event: ServerEvent) -> None:
     if not event.logged and logger.isEnabledFor(event.level):
         logger.log(event.level, "%s", event, extra={"event": event})
 
@@ -78,7 +78,7 @@ class JSONFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         event = getattr(record, "event", None)
-        if isinstance(event, Event):
+        if isinstance(event, ServerEvent):
             line["event"] = type(event).__name__
             line |= {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
         if record.exc_info:

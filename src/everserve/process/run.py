@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everserve.errors import TLSConfigError
-from everserve.events import Event, Serving
+from everserve.events import ServerEvent, Serving
 from everserve.process.inbox import Inbox
 from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
 from everserve.server.group import ServerGroup
@@ -56,7 +56,7 @@ class _Runner:
     """The threads of one ``run``, and the inbox for their messages and the signals."""
 
     def __init__(self, group: ServerGroup[Any], grace: float) -> None:
-        self.inbox: Inbox[signal.Signals | Event | _Ended] = Inbox()
+        self.inbox: Inbox[signal.Signals | ServerEvent | _Ended] = Inbox()
         self._group = group
         self._grace = grace
         self._ready = 0
@@ -111,7 +111,7 @@ class _Runner:
             thread.join()
         self.inbox.put(_Ended())
 
-    def _pass_on(self, event: Event) -> None:
+    def _pass_on(self, event: ServerEvent) -> None:
         if isinstance(event, Serving):
             self.inbox.put(event)
 

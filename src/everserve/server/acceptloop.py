@@ -50,7 +50,6 @@ class Port:
         self.descriptor = -1
         self.is_listened_to = False
         self.is_ready = False
-        self.is_retired = False
         self.is_serviced = False  # a program's own ``service_actions`` is to be called
         self._left_to_drain: int | None = None
 
@@ -115,6 +114,7 @@ class AcceptLoop:
 
     def __init__(self, ports: Sequence[Port], selector: selectors.BaseSelector) -> None:
         self._ports = list(ports)
+        self._active = list(ports)  # those that are not retired
         self._selector = selector
 
     @contextmanager
@@ -146,20 +146,21 @@ class AcceptLoop:
         """Wait for ``descriptor`` no more."""
         self._selector.unregister(descriptor)
 
-    def close_listeners(self) -> None:
+    def leave_to_parent(self) -> None:
         """In a child of fork: leave the listeners to the parent alone, so that it can close them."""
         for port in self._ports:
             if port.listener.accepts_connections:
                 port.listener.close()
+            port.strategy.become_child()
 
     def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:
         """Serve until every server's state says otherwise; ``on_retired(port)`` when one's does."""
         while self._go_on(on_retired):
             serviced = False
-            for port in self._ports:
+            for port in self._active:
                 serviced = port.needs_service() or serviced
             self._wait(poll_interval if serviced else None)
-            for port in self._ports:
+            for port in self._active:
                 port.settings.read()  # once a turn, not for each request
                 port.take(one=serviced)
                 if port.life.accepting:
@@ -170,18 +171,12 @@ class AcceptLoop:
 
     def _go_on(self, on_retired: Callable[[Port], object]) -> bool:
         """Retire the ports that are over; false when none is left."""
-        left = False
-        for port in self._ports:
-            if port.life.accepting:
-                left = True
-            elif not port.is_retired:
-                if port.is_over():
-                    port.is_retired = True
-                    self._unlisten(port)
-                    on_retired(port)
-                else:
-                    left = True
-        return left
+        for port in tuple(self._active):
+            if not port.life.accepting and port.is_over():
+                self._active.remove(port)
+                self._unlisten(port)
+                on_retired(port)
+        return bool(self._active)
 
     def turn(self, deadline: float | None) -> bool:
         """Handle one request that comes before ``deadline`` (monotonic). False if none came.
@@ -204,13 +199,12 @@ class AcceptLoop:
 
     def _wait(self, timeout: float | None, *, asked: bool = False) -> None:
         """Wait for a request, a wake-up, or ``timeout`` seconds."""
-        for port in self._ports:
+        for port in self._active:
             port.is_ready = False
-            if not port.is_retired:
-                self._listen(port, asked=asked)
-                pause = port.pause()
-                if pause is not None and (timeout is None or pause < timeout):
-                    timeout = pause
+            self._listen(port, asked=asked)
+            pause = port.pause()
+            if pause is not None and (timeout is None or pause < timeout):
+                timeout = pause
         for key, _ in self._selector.select(timeout):
             if key.data is not None:
                 key.data()

@@ -86,12 +86,15 @@ class Conductor:
 
     def stop(self, hooks: Hooks, grace: float) -> StopReport:
         """Stop for good, and report how it went; a later call can only make it sooner."""
-        if self.strategy.relay(grace):  # the parent completes it
-            return StopReport(unfinished=tuple(self._connections.view))
         return self.finish_stop(hooks, self.begin_stop(grace))
 
-    def begin_stop(self, grace: float) -> tuple[Stop, bool]:
-        """Let the server drain; returns the stop, and true if it is new."""
+    def begin_stop(self, grace: float) -> tuple[Stop, bool] | None:
+        """Let the server drain; returns the stop, and true if it is new.
+
+        ``None`` in a child of fork: the parent has been asked for it.
+        """
+        if self.strategy.relay(grace):
+            return None
         own = Stop(
             grace,
             connections=self._connections,
@@ -107,8 +110,10 @@ class Conductor:
             first.hurry(grace)
         return first, first is own
 
-    def finish_stop(self, hooks: Hooks, begun: tuple[Stop, bool]) -> StopReport:
+    def finish_stop(self, hooks: Hooks, begun: tuple[Stop, bool] | None) -> StopReport:
         """Complete a stop that began here, or wait for one that began before."""
+        if begun is None:
+            return StopReport(unfinished=tuple(self._connections.view))
         stop, is_new = begun
         return stop.conduct(hooks) if is_new else stop.join()
 
@@ -278,12 +283,13 @@ def _run(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> No
 
 def _end(members: Sequence[tuple[Conductor, Hooks]]) -> None:
     """End the run of each; those whose requests live on this thread go on for them."""
-    if any(conductor.has_requests() for conductor, _ in members):
+    with ExitStack() as steps:  # from the last to the first: each is taken, whatever another raises
         for conductor, hooks in members:
-            conductor.end(hooks)
+            steps.callback(conductor.end, hooks)
         for conductor, _ in members:
-            conductor.strategy.linger()
-    for conductor, _ in members:
-        conductor.strategy.leave()
-    for conductor, hooks in members:
-        conductor.end(hooks)
+            steps.callback(conductor.strategy.leave)
+        if any(conductor.has_requests() for conductor, _ in members):
+            for conductor, _ in members:
+                steps.callback(conductor.strategy.linger)
+            for conductor, hooks in members:
+                steps.callback(conductor.end, hooks)

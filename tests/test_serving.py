@@ -20,8 +20,8 @@ from everserve.errors import AddressError, OptionError
 from everserve.events import Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
-from everserve.serve import Concurrency, ServerOptions, make_group
 from everserve.server.servingthread import ServingThread
+from everserve.serving import Concurrency, ServerOptions, make_group
 
 FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 CONCURRENCIES = [
