@@ -14,12 +14,12 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "sockets/tls/_records",
-    *(f"fibers/_{room}" for room in ("loop", "fiber", "scheduler", "hub")),
+    *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
     *(
-        f"fibers/_{room}"
-        for room in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
+        f"fibers/_{module}"
+        for module in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
     ),
-    *(f"streams/_{room}" for room in ("half", "reader", "writer", "stream")),
+    *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream")),
 )
 DIRECTIVES = {
     "language_level": 3,

@@ -75,7 +75,7 @@ def has_headers() -> bool:
 
 def install_headers() -> list[str]:
     """Install OpenSSL's headers if they are missing. Returns what is left out without them, and why."""
-    return [] if has_headers() else system.complete([_HEADERS])
+    return [] if has_headers() else system.complete([_HEADERS], may_install=True)
 
 
 # ---------------------------------------------------------------- certificates

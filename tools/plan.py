@@ -50,7 +50,7 @@ HEAVY = ("tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
 NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
-"""What does not depend on the engine, and need not be run on the one without a compiler."""
+"""Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
 def suite(

@@ -1,7 +1,7 @@
 """Python's ``socketserver``, rebuilt for production and for speed.
 
 ``import everserve as socketserver`` is a drop-in; ``everserve.serve(Handler, "tcp://...")`` is the
-short way. Each public name is written once, in the ``__all__`` of the room that makes it.
+short way. Each public name is written once, in the ``__all__`` of the package that defines it.
 
 ``from everserve import *`` must not replace what a program has from elsewhere: functions such as
 ``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.

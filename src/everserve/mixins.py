@@ -36,7 +36,7 @@ class _StrategyMixIn(Served):
     def server_close(self) -> None:
         """Close the server, then wait for the requests in progress."""
         self._everserve.conductor.close()
-        super().server_close()  # type: ignore[misc]  # a server stands behind each mix-in
+        super().server_close()  # type: ignore[misc]  # the next base is a server
         self._everserve.conductor.close_strategy()
 
 

@@ -192,7 +192,7 @@ class SettingsReader:
         self.changed = True
 
     def read(self) -> Settings:
-        """The current settings. A change that is not noted (in a class, say) counts after ``LAG``."""
+        """The current settings. A change that is not noted (of a class) counts after ``LAG``."""
         now = monotonic()
         if now < self._fresh_until and not self.changed:  # reading takes 6 % of a short connection
             return self.values

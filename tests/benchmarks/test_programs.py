@@ -69,7 +69,7 @@ def test_missing_headers_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatc
 def test_missing_headers_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def complete(packages: list[programs.system.Package]) -> list[str]:
+    def complete(packages: list[programs.system.Package], may_install: bool) -> list[str]:
         asked.extend(package.name for package in packages)
         return [programs.system.left_out(package, "only root may") for package in packages]
 

@@ -34,7 +34,7 @@ print(scheduler.small_frames)
 
 
 def run_fibers(choice: str) -> subprocess.CompletedProcess[str]:
-    """Run fibers of every depth in a process of its own; it prints whether they had small frames."""
+    """Run fibers of every depth in a separate process, which prints whether they had small frames."""
     return subprocess.run(
         [sys.executable, "-c", DEEP],
         env={

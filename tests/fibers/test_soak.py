@@ -1,4 +1,4 @@
-"""A short soak; `soak.py` says how to run a long one."""
+"""A short soak test; `soak.py` explains how to run a long one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``server.stop``: a stop drains, waits, cuts, and always comes to an end."""
+"""``server.stop``: a stop drains, waits, cuts, and always ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from everserve.server.stop import LAST_WAIT, Stop, StopReport, sum_of
 from everserve.server.tcp import TCPServer
 
 
-def test_a_report_reads_well() -> None:
+def test_the_text_of_a_report() -> None:
     assert str(StopReport(finished=3, seconds=0.5)) == "3 finished, 0 cut in 0.50 s"
     connections: Any = (object(), object())
     report = StopReport(cut=connections, unfinished=connections[:1], seconds=1)
@@ -88,7 +88,7 @@ def test_no_new_connection_is_admitted_while_it_drains() -> None:
         stop.result()
 
 
-def test_what_waits_in_the_backlog_is_served() -> None:
+def test_connections_in_the_backlog_are_served() -> None:
     gate = Gate()
     server = TCPServer(LOOPBACK, gate)
     recorder = EventRecorder()
@@ -131,7 +131,7 @@ def test_with_no_grace_it_cuts_at_once() -> None:
     recorder.wait_for(Stopped)
 
 
-def test_a_handler_that_does_not_look_is_given_up() -> None:
+def test_a_handler_that_does_not_end_is_given_up() -> None:
     gate = Gate()
     server = ThreadingTCPServer(LOOPBACK, gate)
     with server.running() as address, connect(address) as client:
@@ -182,7 +182,7 @@ def test_many_at_once_are_one_stop() -> None:
     assert recorder.names().count("Stopped") == 1
 
 
-def test_two_that_begin_in_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_begin_at_the_same_moment_are_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2)
 
     class Slow(Stop):
@@ -348,7 +348,7 @@ def test_while_suspended() -> None:
 
 
 class Quick(Strategy):
-    """Waits for nothing: what a test has done is there, or the time is up."""
+    """Never waits: either the test has set the condition, or the time is over."""
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
@@ -364,7 +364,7 @@ class Quick(Strategy):
 
 
 class LoneStop:
-    """A stop and its neighbours; the listener of its hooks is one of connections."""
+    """A stop and the objects around it; the listener of its hooks is one of connections."""
 
     def __init__(self) -> None:
         self.parts = Parts(Quick)
@@ -399,7 +399,7 @@ def test_alone_it_drains_waits_and_closes() -> None:
     assert not stop.is_over()
     report = stop.conduct(lone.hooks)
     assert stop.report is report
-    assert lone.closed_early == [lone.hooks] * 2  # no loop takes what waits, so it is closed first
+    assert lone.closed_early == [lone.hooks] * 2  # no loop drains, so it is closed first
     assert lone.hooks.calls == ["server_close"]
     assert lone.parts.life.state is ServerState.STOPPED
     assert lone.parts.recorder.events == [Draining(5.0), Stopped(report)]
@@ -415,7 +415,7 @@ def test_alone_the_strategy_knows_of_it_before_the_accept_loop_can_end() -> None
     assert lone.parts.life.state is ServerState.DRAINING
 
 
-def test_alone_it_cuts_what_does_not_end() -> None:
+def test_alone_it_cuts_requests_that_do_not_end() -> None:
     lone = LoneStop()
     request, connection = lone.request()
     lone.strategy.at_the_cut = lambda: lone.parts.progress.ended(connection)
@@ -428,7 +428,7 @@ def test_alone_it_cuts_what_does_not_end() -> None:
     del request
 
 
-def test_alone_it_gives_up_what_does_not_end_even_then() -> None:
+def test_alone_it_gives_up_requests_that_do_not_end_even_then() -> None:
     lone = LoneStop()
     request, connection = lone.request()
     stop = lone.stop()
@@ -440,7 +440,7 @@ def test_alone_it_gives_up_what_does_not_end_even_then() -> None:
     del request
 
 
-def test_alone_it_counts_what_finished_since_it_began() -> None:
+def test_alone_it_counts_requests_that_finished_since_it_began() -> None:
     lone = LoneStop()
     before, connection = lone.request()
     stop = lone.stop()
@@ -452,7 +452,7 @@ def test_alone_it_counts_what_finished_since_it_began() -> None:
     del before, during
 
 
-def test_alone_it_does_not_wait_for_the_request_that_asks() -> None:
+def test_alone_it_does_not_wait_for_the_calling_request() -> None:
     lone = LoneStop()
     request, connection = lone.request(runner=lone.strategy.here())
     stop = lone.stop()
@@ -463,7 +463,7 @@ def test_alone_it_does_not_wait_for_the_request_that_asks() -> None:
     del request
 
 
-def test_alone_on_the_thread_that_serves_it_is_left_to_the_end_of_the_run() -> None:
+def test_alone_on_the_serving_thread_it_is_left_to_the_end_of_the_run() -> None:
     lone = LoneStop()
     lone.parts.life.begin()
     stop = lone.stop()
@@ -491,14 +491,14 @@ def test_alone_the_second_gets_the_report_of_the_first() -> None:
     lone = LoneStop()
     stop = lone.stop()
     stop.begin()
-    assert stop.join() == StopReport()  # it stands in the way of the first: that is its own thread
+    assert stop.join() == StopReport()  # the first runs in this very thread: no wait
     report = stop.conduct(lone.hooks)
     assert stop.join() is report
     assert Background(stop.join).result() is report
 
 
 @pytest.mark.parametrize("has_own", [True, False])
-def test_alone_a_listener_of_datagrams_is_kept_for_the_request_that_asks(has_own: bool) -> None:
+def test_alone_a_listener_of_datagrams_is_kept_for_the_calling_request(has_own: bool) -> None:
     lone = LoneStop()
     kept: list[bool] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lone.hooks.socket:

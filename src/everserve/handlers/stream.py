@@ -95,7 +95,7 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
 
 
 def _coalesces(handler: StreamRequestHandler[Any, Any]) -> bool:
-    """As the handler says, or else the server; a program that sets ``wbufsize`` means it."""
+    """The handler's setting, or else the server's; a ``wbufsize`` that the program sets comes first."""
     own = attribute_of(handler, "coalesce_writes")
     if type(own) is bool:
         return own

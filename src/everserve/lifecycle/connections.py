@@ -69,9 +69,7 @@ class ConnectionTable:
         self._by_request[place] = connection
         try:
             connection.reference = weakref.ref(request, partial(self._died, connection, lost))
-        except (
-            TypeError
-        ):  # a tuple (a datagram): it owns no descriptor that would have to be closed
+        except TypeError:  # a tuple (a datagram): it owns no descriptor to close
             connection.reference = partial(_same, request)
         return connection
 

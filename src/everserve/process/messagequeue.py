@@ -27,7 +27,7 @@ class MessageQueue(Generic[MessageT]):
 
     def get(self) -> MessageT:
         """Wait for the next message."""
-        # Not select(2), which knows no descriptor above 1,023.
+        # Not select(2), which accepts no descriptor above 1,023.
         with self._wakeup.woken_by_signals(), selectors.DefaultSelector() as selector:
             selector.register(self._wakeup, selectors.EVENT_READ)
             while not self._messages:

@@ -84,7 +84,7 @@ class ServerGroup(Generic[ServerT]):
         return unsubscribe
 
     def has_tls(self) -> bool:
-        """True if a server has TLS, whose certificates can be read anew."""
+        """True if a server has TLS, whose certificates can be reloaded."""
         return bool(self._tls())
 
     def reload_tls(self) -> None:

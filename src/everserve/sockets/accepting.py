@@ -84,7 +84,7 @@ class BackOff:
         self.delay = 0.0
 
     def remaining(self) -> float:
-        """Seconds until the next attempt; 0.0 where one may be made now."""
+        """Seconds until the next attempt; 0.0 if one may be made now."""
         if self.delay == 0.0:
             return 0.0
         return max(0.0, self._until - self._now())

@@ -129,12 +129,12 @@ class SocketFile:
 
     def remove(self) -> None:
         """Remove the file if it still is the one that this process bound."""
-        if os.getpid() == self._owner and self._is_still_ours():
+        if os.getpid() == self._owner and self._is_still_own():
             with suppress(OSError):
                 os.unlink(self._path)
         self._identity = None
 
-    def _is_still_ours(self) -> bool:
+    def _is_still_own(self) -> bool:
         bound, found = self._identity, self._identify()
         if bound is None or found is None:
             return False
@@ -147,7 +147,7 @@ class SocketFile:
             status = os.lstat(self._path)
         except OSError:
             return None
-        # Once our socket is closed, the file that replaced ours may get the same inode number.
+        # Once the socket is closed, another file in its place may get the same inode number.
         return status.st_dev, status.st_ino, status.st_ctime_ns
 
 

@@ -55,7 +55,7 @@ def transport_of(source: Address | None, destination: Address | None, datagram: 
     family = _family(source)
     if family != _family(destination):
         raise ProxyHeaderError(
-            f"{source!r} and {destination!r} are of two families: a header has room for one;"
+            f"{source!r} and {destination!r} are of two families: a header has only one;"
             " write an IPv4 host as ::ffff:192.0.2.1 where the other one is IPv6"
         )
     return Transport(family << 4 | (2 if datagram else 1)) if family else Transport.UNSPEC
@@ -140,7 +140,7 @@ def _unpack_path(room: bytes) -> Address:
 def _pack_path(address: Address | None) -> bytes:
     name = _path_bytes(address)
     if len(name) > _PATH_ROOM:
-        raise ProxyHeaderError(f"{address!r} has {len(name)} bytes, a header room for {_PATH_ROOM}")
+        raise ProxyHeaderError(f"{address!r} has {len(name)} bytes, a header holds {_PATH_ROOM}")
     if name[:1] != b"\0" and b"\0" in name:
         raise ProxyHeaderError(f"{address!r} is not the path of a Unix socket: it has a NUL within")
     return name.ljust(_PATH_ROOM, b"\0")

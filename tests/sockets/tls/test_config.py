@@ -280,7 +280,7 @@ def test_encrypted_keys_need_their_password(certificates: Certificates, encrypte
     with pytest.raises(TLSConfigError, match=r"password= failed: RuntimeError\('no vault'\)$"):
         TLS(cert, encrypted, password=_no_vault)
     for unfit in (lambda: None, 5, "x" * 2000):
-        with pytest.raises(TLSConfigError, match=r"password= wants text"):
+        with pytest.raises(TLSConfigError, match=r"password= must be text"):
             TLS(cert, encrypted, password=unfit)  # type: ignore[arg-type]
 
 

@@ -147,7 +147,7 @@ class _PasswordSource:
             password = password.encode()
         if not isinstance(password, bytes) or len(password) > _LONGEST_PASSWORD:
             raise TLSConfigError(
-                f"{self._keyfile}: password= wants text, of {_LONGEST_PASSWORD} bytes at the most"
+                f"{self._keyfile}: password= must be text of at most {_LONGEST_PASSWORD} bytes"
             )
         self.given = True
         return password

@@ -147,7 +147,7 @@ class TLSSocket(Layer):
     # --- questions, as to `ssl.SSLSocket`; after the end of the connection, too ------------------
 
     def identity(self) -> TLSIdentity:
-        """Who the peer is, and what the handshake negotiated; read anew at each call.
+        """The peer's identity and the results of the handshake; read again at each call.
 
         Errors: ValueError before the handshake.
         """
