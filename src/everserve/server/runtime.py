@@ -35,7 +35,19 @@ class Runtime(Host):
         self.watchdog = Watchdog()
         self.life = LifeCycle(strategy.here)
         self.progress = Progress(self.connections, self.control, self.emitter, self.life)
-        self.strategy = strategy(
+        self.strategy = self._make(strategy)
+        self.flow = self._make_flow()
+        self.acceptor = Acceptor(
+            settings=self.settings,
+            flow=self.flow,
+            strategy=self.strategy,
+            life=self.life,
+            emitter=self.emitter,
+        )
+        self.conductor = self._make_conductor()
+
+    def _make(self, strategy: type[Strategy]) -> Strategy:
+        return strategy(
             StrategyParts(
                 settings=self.settings,
                 life=self.life,
@@ -45,7 +57,9 @@ class Runtime(Host):
                 progress=self.progress,
             )
         )
-        self.flow = Flow(
+
+    def _make_flow(self) -> Flow:
+        return Flow(
             settings=self.settings,
             control=self.control,
             progress=self.progress,
@@ -54,14 +68,9 @@ class Runtime(Host):
             strategy=self.strategy,
             life=self.life,
         )
-        self.acceptor = Acceptor(
-            settings=self.settings,
-            flow=self.flow,
-            strategy=self.strategy,
-            life=self.life,
-            emitter=self.emitter,
-        )
-        self.conductor = Conductor(
+
+    def _make_conductor(self) -> Conductor:
+        return Conductor(
             settings=self.settings,
             life=self.life,
             connections=self.connections,
