@@ -166,6 +166,9 @@ class Strategy:
     def linger(self) -> None:
         """Go on for the requests in progress, where they live on the thread of the loop."""
 
+    def hurry(self) -> None:
+        """Let ``linger`` cut them at once: the run ends by an exception, which must not wait."""
+
     def leave(self) -> None:
         """End what lives on the thread of the loop: the run is over."""
 
