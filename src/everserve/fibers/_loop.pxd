@@ -11,6 +11,10 @@ cdef extern from * nogil:
         TASK_RUNNING
         TASK_DONE
 
+cdef enum:
+    READING = 1
+    WRITING = 2
+
 
 cdef class Task:
     cdef Task following          # the next one in the ready queue
@@ -27,6 +31,7 @@ cdef class Watch:
     cdef Task reader
     cdef Task writer
     cdef list others             # further tasks that wait for the same descriptor
+    cdef list elsewhere          # watches of the same descriptor in the loops of other hubs
     cdef double timeout          # seconds for each call; negative: for ever
     cdef int fd
     cdef unsigned int generation
@@ -35,10 +40,15 @@ cdef class Watch:
     cdef bint hung_up            # the peer has closed, or an error is pending: always ask the kernel
     cdef bint infers             # a short read means that nothing is left
     cdef bint duplicated         # a duplicate may keep it in epoll after it is closed
+    cdef int refused             # READING, WRITING: the kernel said EAGAIN, and was not asked again
     cdef Py_ssize_t expected     # bytes that the last read found
     cdef object buffered         # the writer that has buffered bytes for this descriptor
 
+    cdef bint is_awaited(self)
     cdef int wake(self, unsigned int events) except -1
+    cdef int wake_all(self) except -1
+    cdef Watch watch_in(self, Loop loop)
+    cdef int drop(self, Watch second) except -1
     cdef int release(self) except -1
 
 
@@ -59,10 +69,12 @@ cdef class Loop:
     cdef list fired              # callbacks of the readers that are readable now
     cdef bint idle               # inside epoll_wait
     cdef object on_active        # called once when a wait ends; set by the stall watch
+    cdef list postponed          # readers that could not be registered yet
 
     cdef int push(self, Task task) except -1
     cdef Task pop(self)
     cdef int register(self, Watch watch) except -1
+    cdef int ask_again(self, Watch watch, bint writing) except -1
     cdef int forget(self, Watch watch) except -1
     cdef int arm(self, Task task, double due) except -1
     cdef int disarm(self, Task task) except -1
@@ -75,6 +87,9 @@ cdef class Loop:
     cdef void put(self, Py_ssize_t index, void *entry) noexcept
     cdef void sift_up(self, Py_ssize_t index) noexcept
     cdef void sift_down(self, Py_ssize_t index) noexcept
+    cdef int try_to_register(self, Watch watch) except -1
+    cdef int register_postponed(self) except -1
+    cdef int pause(self, int code, double limit) except -1
     cdef int report_active(self) except -1
     cdef int dispatch(self, void *events, int count) except -1
     cdef void drain(self) noexcept

@@ -41,6 +41,16 @@ cdef extern from "<sys/eventfd.h>" nogil:
         EFD_CLOEXEC
         EFD_NONBLOCK
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout)
+    enum:
+        POLLIN
+        POLLOUT
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -48,6 +58,8 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *ts)
     int CLOCK_MONOTONIC
     int CLOCK_MONOTONIC_COARSE
+
+from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
 
 cdef enum:
     BATCH = 256                  # events a system call
@@ -79,6 +91,10 @@ cdef class Task:
         """Called when its time has come; its entry has left the heap."""
         return 0
 
+    def wake(self):
+        """Make it ready to run if it is parked. For any thread."""
+        raise NotImplementedError
+
 
 cdef class Watch:
     """What the engine knows of one descriptor.
@@ -96,6 +112,10 @@ cdef class Watch:
     @property
     def registered(self):
         return self.loop is not None
+
+    cdef bint is_awaited(self):
+        """Whether a task waits for the descriptor in the loop of this watch."""
+        return self.reader is not None or self.writer is not None or bool(self.others)
 
     cdef int wake(self, unsigned int events) except -1:
         """Make ready the tasks that wait for one of `events`."""
@@ -121,13 +141,51 @@ cdef class Watch:
                 loop.push(task)
         return 0
 
+    cdef int wake_all(self) except -1:
+        """Wake every task that waits for the descriptor. From any thread."""
+        tasks = [self.reader, self.writer, *(self.others or ())]
+        self.reader = self.writer = self.others = None
+        for task in tasks:
+            if task is not None:
+                task.wake()
+        return 0
+
+    cdef Watch watch_in(self, Loop loop):
+        """A watch of the same descriptor in the loop of another hub, which `drop` removes."""
+        cdef Watch second
+        if self.elsewhere is None:
+            self.elsewhere = []
+        for second in self.elsewhere:
+            if second.loop is loop:
+                return second
+        second = Watch(self.fd)
+        second.duplicated = True         # the descriptor stays open when it is forgotten
+        self.elsewhere.append(second)
+        return second
+
+    cdef int drop(self, Watch second) except -1:
+        """Release a watch of `watch_in` for which no task waits any more."""
+        if self.elsewhere is not None and second in self.elsewhere:
+            self.elsewhere.remove(second)
+            second.release()
+        return 0
+
     cdef int release(self) except -1:
-        """The descriptor is about to be closed or detached: wake the tasks that wait for it."""
-        cdef Loop loop = self.loop
-        if loop is not None:
-            self.wake(EPOLLIN | EPOLLOUT)
-            loop.forget(self)
+        """The descriptor is about to be closed or detached: wake the tasks that wait for it.
+
+        From any thread: the tasks may belong to another one, and to several hubs.
+        """
+        cdef Watch second
+        if self.loop is not None:
+            self.loop.forget(self)
         self.fd = -1
+        self.readable = self.writable = True
+        if self.is_awaited():
+            self.wake_all()
+        if self.elsewhere is not None:
+            elsewhere, self.elsewhere = self.elsewhere, None
+            for second in elsewhere:
+                second.release()
         return 0
 
 
@@ -218,6 +276,7 @@ cdef class Loop:
     cdef int register(self, Watch watch) except -1:
         """Have the kernel watch a descriptor: once, for its whole life."""
         cdef epoll_event event
+        cdef Watch replaced
         cdef int fd = watch.fd
         if self.epoll_fd < 0:
             raise RuntimeError("the loop is closed")
@@ -230,12 +289,36 @@ cdef class Loop:
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
             if errno != EEXIST or epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD, fd, &event) < 0:
                 PyErr_SetFromErrno(OSError)
+        watch.refused = 0                # a new registration reports the present state
+        watch.loop = self
+        if self.watches[fd] == <void *>watch:
+            return 0
         if self.watches[fd] is not NULL:
-            (<Watch>self.watches[fd]).loop = None
-            Py_DECREF(<Watch>self.watches[fd])
+            replaced = <Watch>self.watches[fd]
+            if replaced.is_awaited():
+                replaced.wake_all()
+            replaced.loop = None
+            Py_DECREF(replaced)
         Py_INCREF(watch)
         self.watches[fd] = <void *>watch
-        watch.loop = self
+        return 0
+
+    cdef int ask_again(self, Watch watch, bint writing) except -1:
+        """Have the kernel report again what it has refused though it is there.
+
+        A call may say EAGAIN where the poller says ready, for want of memory say. No edge follows
+        then, as nothing changes, and a task that waited for one would sleep for ever.
+        """
+        cdef pollfd asked
+        cdef int direction = WRITING if writing else READING
+        if not watch.refused & direction:
+            return 0
+        watch.refused &= ~direction
+        asked.fd = watch.fd
+        asked.events = POLLOUT if writing else POLLIN
+        asked.revents = 0
+        if poll(&asked, 1, 0) > 0 and asked.revents & asked.events:
+            self.register(watch)
         return 0
 
     cdef int make_room(self, int fd) except -1:
@@ -274,11 +357,36 @@ cdef class Loop:
         """Have `callback()` called by the hub in each turn in which `fd` is readable."""
         cdef Watch watch = Watch(fd)
         watch.callback = callback
-        self.register(watch)
+        self.try_to_register(watch)
+
+    cdef int try_to_register(self, Watch watch) except -1:
+        """Register a reader now, or after a pause where the system has run out of something."""
+        try:
+            self.register(watch)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            log_exhaustion(error)
+            if self.postponed is None:
+                self.postponed = []
+            self.postponed.append(watch)
+        return 0
+
+    cdef int register_postponed(self) except -1:
+        cdef Watch watch
+        postponed, self.postponed = self.postponed, None
+        for watch in postponed:
+            self.try_to_register(watch)
+        return 0
 
     def remove_reader(self, int fd):
         """Undo `add_reader`; True if there was one."""
         cdef Watch watch
+        if self.postponed is not None:
+            for watch in self.postponed:
+                if watch.fd == fd:
+                    self.postponed.remove(watch)
+                    return True
         if fd < 0 or fd >= self.capacity or self.watches[fd] is NULL:
             return False
         watch = <Watch>self.watches[fd]
@@ -395,6 +503,10 @@ cdef class Loop:
         cdef double left
         if epoll_fd < 0:
             raise RuntimeError("the loop is closed")
+        if self.postponed is not None:
+            self.register_postponed()
+            if self.postponed is not None:
+                limit = min(limit, monotonic() + PAUSE)
         while True:
             if limit <= 0.0:
                 count = epoll_wait(epoll_fd, events, BATCH, 0)
@@ -415,10 +527,25 @@ cdef class Loop:
             if count >= 0:
                 break
             if code != EINTR:
-                raise OSError(code, os.strerror(code))
+                self.pause(code, limit)
+                count = 0
+                break
             PyErr_CheckSignals()
         self.dispatch(events, count)
         return self.expire()
+
+    cdef int pause(self, int code, double limit) except -1:
+        """The kernel could not wait: sleep instead, not past `limit`, if it had run out of something."""
+        cdef int milliseconds
+        error = OSError(code, os.strerror(code))
+        if code not in EXHAUSTED:
+            raise error
+        log_exhaustion(error)
+        if limit > 0.0:
+            milliseconds = max(0, <int>(1e3 * min(<double>PAUSE, self.remaining(limit))))
+            with nogil:
+                poll(NULL, 0, milliseconds)
+        return 0
 
     cdef int report_active(self) except -1:
         """Call what `call_when_active` has left."""

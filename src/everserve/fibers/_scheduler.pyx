@@ -225,8 +225,12 @@ cdef class Scheduler(Host):
             return 1
         if watch.loop is not self.loop:
             if watch.loop is not None:
+                if watch.is_awaited():
+                    return self.await_elsewhere(watch, writing, limit)
                 self.take_watch(watch)
             self.loop.register(watch)
+        elif watch.refused:
+            self.loop.ask_again(watch, writing)
         if writing and watch.writer is None:
             watch.writer = me
         elif not writing and watch.reader is None:
@@ -247,6 +251,22 @@ cdef class Scheduler(Host):
         watch.loop.forget(watch)
         watch.duplicated = former
         return 0
+
+    cdef int await_elsewhere(self, Watch watch, bint writing, double limit) except -1:
+        """As `await_io`, of a descriptor that fibers of another hub wait for."""
+        cdef Watch second = watch.watch_in(self.loop)
+        cdef int woken
+        try:
+            self.loop.register(second)   # again, where there was one: it reports the present state
+            woken = self.await_io(second, writing, limit)
+        finally:
+            if not second.is_awaited():
+                watch.drop(second)
+        if writing:
+            watch.writable = True
+        else:
+            watch.readable = True
+        return woken
 
     cdef int give_way(self) except -1:
         """Let the other fibers run, and the loop ask the kernel."""

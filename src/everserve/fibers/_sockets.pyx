@@ -13,7 +13,7 @@ from cpython.buffer cimport (
 )
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from everserve.fibers._loop cimport Watch
+from everserve.fibers._loop cimport READING, WRITING, Watch
 from everserve.fibers._slots cimport slot, slot_offset
 from everserve.fibers._scheduler cimport Scheduler, running_hub
 from everserve.fibers._transfer cimport (
@@ -206,8 +206,10 @@ def wait(self, bint writing, limit):
     check_open(watch)
     if writing:
         watch.writable = False
+        watch.refused |= WRITING
     else:
         watch.readable = False
+        watch.refused |= READING
     await_in_time(running_hub(), watch, writing, -1.0 if limit is None else limit)
     check_open(watch)
 

@@ -11,7 +11,7 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject
 from libc.string cimport memset
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from everserve.fibers._fiber cimport Buffered
-from everserve.fibers._loop cimport Watch, monotonic
+from everserve.fibers._loop cimport READING, WRITING, Watch, monotonic
 from everserve.fibers._scheduler cimport Scheduler, running_hub
 
 cdef extern from *:
@@ -109,8 +109,10 @@ cdef int is_to_be_repeated(Watch watch, bint writing) except -1:
     if errno == EAGAIN:
         if writing:
             watch.writable = False
+            watch.refused |= WRITING
         else:
             watch.readable = False
+            watch.refused |= READING
         return 0
     if errno != EINTR:
         raise_errno()

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
+
 __all__ = ["FOREVER", "Loop", "Task", "Watch"]
 
 FOREVER: Final = float("inf")
@@ -38,6 +40,10 @@ class Task:
     def fire(self, loop: "Loop", now: float) -> None:
         """Called when its time has come; its entry has left the heap."""
 
+    def wake(self) -> None:
+        """Make it ready to run if it is parked. For any thread."""
+        raise NotImplementedError
+
 
 class Watch:
     """What the engine knows of one descriptor.
@@ -50,6 +56,7 @@ class Watch:
         "buffered",
         "callback",
         "duplicated",
+        "elsewhere",
         "fd",
         "hung_up",
         "infers",
@@ -57,6 +64,7 @@ class Watch:
         "others",
         "readable",
         "reader",
+        "refused",
         "timeout",
         "writable",
         "writer",
@@ -70,10 +78,12 @@ class Watch:
         self.reader: Task | None = None
         self.writer: Task | None = None
         self.others: list[Task] | None = None  # further tasks that wait for the same descriptor
+        self.elsewhere: list[Watch] = []  # of the same descriptor in the loops of other hubs
         self.timeout: float | None = None  # seconds for each call
         self.readable = self.writable = True
         self.hung_up = False  # the peer has closed, or an error is pending: always ask the kernel
         self.duplicated = False  # a duplicate may keep it in epoll after it is closed
+        self.refused = 0  # IN, OUT: the kernel said EAGAIN, and was not asked again
         self.buffered: Any = None  # the writer that has buffered bytes for this descriptor
 
     @property
@@ -81,9 +91,7 @@ class Watch:
         return self.loop is not None
 
     def wake(self, events: int) -> None:
-        """Make ready the tasks that wait for one of `events`."""
-        loop = self.loop
-        assert loop is not None
+        """Wake the tasks that wait for one of `events`."""
         if events & URGENT:
             self.infers = False  # a read stops short at the urgent mark, with more behind it
         if events & (IN | HUNG_UP | URGENT):
@@ -91,24 +99,51 @@ class Watch:
             if events & HUNG_UP:
                 self.hung_up = True
             if self.reader is not None:
-                loop.push(self.reader)
-                self.reader = None
+                task, self.reader = self.reader, None
+                task.wake()
         if events & (OUT | HUNG_UP):
             self.writable = True
             if self.writer is not None:
-                loop.push(self.writer)
-                self.writer = None
+                task, self.writer = self.writer, None
+                task.wake()
         if self.others is not None:
             waiting, self.others = self.others, None
             for task in waiting:
-                loop.push(task)
+                task.wake()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a task waits for the descriptor in the loop of this watch."""
+        return self.reader is not None or self.writer is not None or bool(self.others)
+
+    def watch_in(self, loop: "Loop") -> "Watch":
+        """A watch of the same descriptor in the loop of another hub, which `drop` removes."""
+        for second in self.elsewhere:
+            if second.loop is loop:
+                return second
+        second = Watch(self.fd)
+        second.duplicated = True  # the descriptor stays open when it is forgotten
+        self.elsewhere.append(second)
+        return second
+
+    def drop(self, second: "Watch") -> None:
+        """Release a watch of `watch_in` for which no task waits any more."""
+        if second in self.elsewhere:
+            self.elsewhere.remove(second)
+            second.release()
 
     def release(self) -> None:
-        """The descriptor is about to be closed or detached: wake the tasks that wait for it."""
+        """The descriptor is about to be closed or detached: wake the tasks that wait for it.
+
+        From any thread: the tasks may belong to another one, and to several hubs.
+        """
         if self.loop is not None:
-            self.wake(IN | OUT)
             self.loop.forget(self)
-        self.fd = -1
+        self.fd = -1  # before the tasks are looked for: see `Scheduler.await_io`
+        self.wake(IN | OUT)
+        elsewhere, self.elsewhere = self.elsewhere, []
+        for second in elsewhere:
+            second.release()
 
     def leave(self, task: Task) -> None:
         """`task` no longer waits for this descriptor."""
@@ -160,8 +195,20 @@ class _EpollPoller:
             found |= URGENT
         return found
 
-    def rearm(self, watch: Watch) -> None:
-        """Nothing to do: an edge is reported by itself."""
+    def rearm(self, watch: Watch, direction: int) -> None:
+        """Report again what the kernel has refused though it is there.
+
+        A call may say EAGAIN where the poller says ready, for want of memory say. No edge follows
+        then, as nothing changes, and a task that waited for one would sleep for ever.
+        """
+        if not watch.refused & direction:
+            return
+        watch.refused &= ~direction
+        asked = select.poll()
+        event = select.POLLOUT if direction == OUT else select.POLLIN
+        asked.register(watch.fd, event)
+        if any(found & event for _fd, found in asked.poll(0)):
+            self.add(watch.fd, watch.callback is not None)
 
 
 class _SelectorPoller:
@@ -202,7 +249,7 @@ class _SelectorPoller:
             OUT if events & selectors.EVENT_WRITE else 0
         )
 
-    def rearm(self, watch: Watch) -> None:
+    def rearm(self, watch: Watch, _direction: int) -> None:
         """Watch the directions that tasks wait for."""
         events = 0
         if watch.reader is not None or watch.others:
@@ -234,6 +281,7 @@ class Loop:
         self._heap: list[list[Any]] = []
         self._order = itertools.count()
         self._stale = 0
+        self._postponed: list[Watch] = []  # readers that could not be registered yet
         self._notifier, self._notified = socket.socketpair()
         self._notifier.setblocking(False)
         self._notified.setblocking(False)
@@ -287,10 +335,12 @@ class Loop:
         if self.closed:
             raise RuntimeError("the loop is closed")
         self.poller.add(watch.fd, watch.callback is not None)
-        former = self.watches.get(watch.fd)
-        if former is not None:
-            former.loop = None
+        replaced = self.watches.get(watch.fd)
+        if replaced is not None and replaced is not watch:
+            replaced.wake(IN | OUT)
+            replaced.loop = None
         self.watches[watch.fd] = watch
+        watch.refused = 0  # a new registration reports the present state
         watch.loop = self
 
     def forget(self, watch: Watch) -> None:
@@ -307,10 +357,29 @@ class Loop:
         """Have `callback()` called by the hub in each turn in which `fd` is readable."""
         watch = Watch(fd)
         watch.callback = callback
-        self.register(watch)
+        self._try_to_register(watch)
+
+    def _try_to_register(self, watch: Watch) -> None:
+        """Register a reader now, or after a pause where the system has run out of something."""
+        try:
+            self.register(watch)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            log_exhaustion(error)
+            self._postponed.append(watch)
+
+    def _register_postponed(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for watch in postponed:
+            self._try_to_register(watch)
 
     def remove_reader(self, fd: int) -> bool:
         """Undo `add_reader`; True if there was one."""
+        for postponed in self._postponed:
+            if postponed.fd == fd:
+                self._postponed.remove(postponed)
+                return True
         watch = self.watches.get(fd)
         if watch is None or watch.callback is None:
             return False
@@ -362,7 +431,17 @@ class Loop:
         """Wait until `limit` at most (0: do not wait), and queue what became ready."""
         if self.closed:
             raise RuntimeError("the loop is closed")
-        events = self._wait_in_kernel(limit) if limit > 0.0 else self.poller.poll(0)
+        if self._postponed:
+            self._register_postponed()
+            if self._postponed:
+                limit = min(limit, time.monotonic() + PAUSE)
+        try:
+            events = self._wait_in_kernel(limit) if limit > 0.0 else self.poller.poll(0)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            self._pause(error, limit)
+            events = []
         for fd, found in events:
             if fd == self._notified_fd:
                 self._drain()
@@ -384,6 +463,13 @@ class Loop:
             self.idle = False
             if self.on_active is not None:
                 self.report_active()
+
+    def _pause(self, error: OSError, limit: float) -> None:
+        """The kernel has run out of something, and could not wait: sleep instead, not past `limit`."""
+        log_exhaustion(error)
+        if limit > 0.0:
+            left = self._remaining(limit)
+            time.sleep(PAUSE if left < 0.0 else min(PAUSE, left))
 
     def _remaining(self, limit: float) -> float:
         """Seconds until `limit` or the first timer; -1 when there is neither."""

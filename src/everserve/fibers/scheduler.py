@@ -11,7 +11,7 @@ import greenlet
 
 from everserve.errors import HubError
 from everserve.fibers.fiber import Fiber
-from everserve.fibers.loop import FOREVER, PARKED, RUNNING, Loop, Watch
+from everserve.fibers.loop import FOREVER, IN, OUT, PARKED, RUNNING, Loop, Watch
 
 __all__ = ["Scheduler", "current", "running_hub", "turning_hub"]
 
@@ -159,6 +159,8 @@ class Scheduler:
             return True
         if watch.loop is not self.loop:
             if watch.loop is not None:
+                if watch.awaited:
+                    return self._await_elsewhere(watch, writing, limit)
                 self._take_watch(watch)
             self.loop.register(watch)
         if writing and watch.writer is None:
@@ -169,9 +171,11 @@ class Scheduler:
             watch.others = [me]
         else:
             watch.others.append(me)
-        self.loop.poller.rearm(watch)
         woken = False
         try:
+            if watch.fd < 0:  # another thread has released it, and may have seen no one wait
+                return True
+            self.loop.poller.rearm(watch, OUT if writing else IN)
             woken = self._park(me, limit)
         finally:
             if not woken or watch.reader is me or watch.writer is me or watch.others is not None:
@@ -185,6 +189,21 @@ class Scheduler:
         watch.duplicated = True  # the descriptor stays open: remove it from the other epoll
         watch.loop.forget(watch)
         watch.duplicated = former
+
+    def _await_elsewhere(self, watch: Watch, writing: bool, limit: float) -> bool:
+        """As `await_io`, of a descriptor that fibers of another hub wait for."""
+        second = watch.watch_in(self.loop)
+        try:
+            self.loop.register(second)  # again, where there was one: it reports the present state
+            woken = self.await_io(second, writing, limit)
+        finally:
+            if not second.awaited:
+                watch.drop(second)
+        if writing:
+            watch.writable = True
+        else:
+            watch.readable = True
+        return woken
 
     def _give_way(self) -> None:
         """Let the other fibers run, and the loop ask the kernel."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 from everserve.errors import FiberTimeout
-from everserve.fibers.loop import FOREVER, Watch
+from everserve.fibers.loop import FOREVER, IN, OUT, Watch
 from everserve.fibers.scheduler import Scheduler, running_hub
 
 if TYPE_CHECKING:
@@ -161,11 +161,18 @@ class FiberSocket(socket.socket):
         watch = self._watch
         if watch.fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._note_refusal(writing)
+        self._await_io(running_hub(), writing, limit)
+
+    def _note_refusal(self, writing: bool) -> None:
+        """The kernel has said EAGAIN."""
+        watch = self._watch
         if writing:
             watch.writable = False
+            watch.refused |= OUT
         else:
             watch.readable = False
-        self._await_io(running_hub(), writing, limit)
+            watch.refused |= IN
 
     def _await_io(self, hub: Scheduler | None, writing: bool, limit: float | None) -> None:
         watch = self._watch
@@ -221,7 +228,7 @@ class FiberSocket(socket.socket):
                 try:
                     found = operation(self, *arguments)
                 except BlockingIOError:
-                    watch.readable = False
+                    self._note_refusal(writing=False)
                 else:
                     if count(found) < size and watch.infers and not watch.hung_up:
                         watch.readable = False  # empty for sure: saves a call that would raise
@@ -247,7 +254,7 @@ class FiberSocket(socket.socket):
                 except BlockingIOError:
                     if self._may_not_wait(flags):
                         raise
-                    self._watch.writable = False
+                    self._note_refusal(writing=True)
                     self._await_io(hub, True, limit)
 
     # --- what both engines share ----------------------------------------------------------------
