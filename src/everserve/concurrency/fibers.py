@@ -134,6 +134,10 @@ class FiberStrategy(Strategy):
             self._turn_until(hub, monotonic() + _LAST_TURNS)
         hub.remove_reader(wakeup.fileno())
 
+    def hurry(self) -> None:
+        """Wait for no request."""
+        self._hurried = True
+
     def leave(self) -> None:
         """Close the hub of this run, and kill the fibers that are left."""
         hub, self._hub = self._hub, None

@@ -171,6 +171,9 @@ class Strategy:
     def linger(self) -> None:
         """Run the requests in progress, if they need the thread of the loop."""
 
+    def hurry(self) -> None:
+        """Let ``linger`` cut them at once: the run ends by an exception, which must not wait."""
+
     def leave(self) -> None:
         """The run is over: end what needs the thread of the loop."""
 

@@ -10,7 +10,7 @@ from everserve.fibers._loop cimport (
     Loop, Task, TASK_DONE, TASK_PARKED,
 )
 
-from everserve.fibers.exits import FiberExit
+from everserve.fibers.exits import FiberExit, began_in_signal_handler
 
 cdef extern from "Python.h":
     int PyContext_Enter(object context) except -1
@@ -134,10 +134,10 @@ cdef class Fiber(Task):
         return 0
 
     cdef int handle_error(self, error) except -1:
-        if isinstance(error, (FiberExit, SystemExit)):
-            return 0              # ends this fiber only, as it would end a thread only
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or began_in_signal_handler(error):
             self.hub.escaped = error
+        elif isinstance(error, (FiberExit, SystemExit)):
+            return 0              # ends this fiber only, as it would end a thread only
         else:
             self.hub.report(self, error)
         return 0

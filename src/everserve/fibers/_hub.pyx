@@ -171,6 +171,7 @@ cdef class Hub(Scheduler):
             self.kill_all()
             self.turn(0)
         self.dismiss_spare()
+        self.run_calls()                 # such as those of a thread that joins a fiber
         self.loop.close()
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)
@@ -335,6 +336,8 @@ def join_from_outside(fiber, timeout):
     """Wait in another thread, or in another hub's fiber, for a fiber of this one."""
     ended = Waiter()
     fiber.hub.call_from_thread(fiber.on_end, ended.notify)
+    if fiber.dead:
+        return True          # its hub may have closed, which calls no one back
     return ended.wait(timeout, current()) or fiber.dead
 
 

@@ -1,10 +1,52 @@
-"""How a fiber is made to end.
+"""How a fiber is made to end, and what must not end a fiber alone.
 
-It stands below both engines, which raise it.
+It stands below both engines, which raise the first and ask for the second.
 """
 
-__all__ = ["FiberExit"]
+import inspect
+import signal
+import threading
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+__all__ = ["FiberExit", "began_in_signal_handler"]
 
 
 class FiberExit(BaseException):
     """Raised in a fiber that is killed; ends it without a report, after its `finally` blocks."""
+
+
+def began_in_signal_handler(error: BaseException) -> bool:
+    """Whether a signal handler of the program has raised `error`, in what it interrupted.
+
+    The program means its main thread then, and not the request that happened to run there. CPython
+    calls a handler with the number of the signal and the frame that it interrupts, so the traceback
+    has a frame with these two as arguments, the second of which is the frame before it. A handler
+    that is no Python function, such as `sys.exit` itself, has no frame, and is not recognised. A
+    ConnectionError is taken for the peer's, without a look: there may be one for each connection.
+    """
+    if isinstance(error, ConnectionError) or threading.get_ident() != threading.main_thread().ident:
+        return False  # only the main thread runs signal handlers
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        if _is_handler(trace.tb_next.tb_frame, of=trace.tb_frame):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _is_handler(frame: FrameType, *, of: FrameType) -> bool:
+    return any(
+        second is of and isinstance(first, int) and first in signal.valid_signals()
+        for first, second in pairwise(_arguments(frame))
+    )
+
+
+def _arguments(frame: FrameType) -> list[Any]:
+    """The positional arguments of a call, those of `*arguments` included."""
+    code, values = frame.f_code, frame.f_locals
+    found = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & inspect.CO_VARARGS:
+        found.extend(values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()))
+    return found

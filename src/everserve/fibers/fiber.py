@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import greenlet
 
-from everserve.fibers.exits import FiberExit
+from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.fibers.loop import DONE, FOREVER, IDLE, PARKED, READY, RUNNING, Loop, Task
 
 __all__ = ["Buffered", "Fiber", "Timer"]
@@ -146,10 +146,10 @@ class Fiber(Task):
         self.finish()
 
     def handle_error(self, error: BaseException) -> None:
-        if isinstance(error, FiberExit | SystemExit):
-            return  # ends this fiber only, as it would end a thread only
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or began_in_signal_handler(error):
             self.hub.escaped = error
+        elif isinstance(error, FiberExit | SystemExit):
+            return  # ends this fiber only, as it would end a thread only
         else:
             self.hub.report(self, error)
 

@@ -145,6 +145,7 @@ class Hub(Scheduler):
             self._kill_all()
             self.turn(0)
         self._dismiss_spare()
+        self._run_calls()  # such as those of a thread that joins a fiber
         self.loop.close()
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)
@@ -243,7 +244,7 @@ class Hub(Scheduler):
         if self.loop.closed:
             raise HubError("the hub is closed, or belongs to the parent of this process")
         if self.thread_id != here:
-            if self.thread_id and (self._spare or any(fiber.begun for fiber in self.alive)):
+            if self.thread_id and (self._spare or any(fiber.begun for fiber in tuple(self.alive))):
                 raise HubError("the hub's fibers belong to another thread: turn it there")
             self.thread_id = here
             self._main = greenlet.getcurrent()
@@ -305,4 +306,6 @@ def _join_from_outside(fiber: Fiber, timeout: float | None) -> bool:
     """Wait in another thread, or in another hub's fiber, for a fiber of this hub."""
     ended = Waiter()
     fiber.hub.call_from_thread(fiber.on_end, ended.notify)
+    if fiber.dead:
+        return True  # its hub may have closed, which calls no one back
     return ended.wait(timeout, current()) or fiber.dead

@@ -260,6 +260,10 @@ def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: fl
                 begun.append((conductor, hooks))
         if begun:
             _run(begun, poll_interval)
+    except BaseException:
+        for conductor, _ in begun:
+            conductor.strategy.hurry()
+        raise
     finally:
         _end(begun)
 

@@ -23,7 +23,7 @@ from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
-from everserve.fibers.exits import FiberExit
+from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
@@ -124,6 +124,9 @@ class Flow:
                 self._control.give_back(settings)
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
+            if began_in_signal_handler(error):
+                hooks.shutdown_request(request)
+                raise
             self._contain(hooks, connection, request, client_address, error)
         except BaseException:
             hooks.shutdown_request(request)
@@ -214,12 +217,16 @@ class Flow:
             try:
                 hooks.finish_request(request, client_address)
             except Exception as error:
+                if began_in_signal_handler(error):
+                    raise
                 # ``finish`` has reported it, unless a program overrides that.
                 self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
                 hooks.shutdown_request(request)
-        except Exception:
+        except Exception as error:
+            if began_in_signal_handler(error):
+                raise
             hooks.handle_error(request, client_address)
         finally:
             self._end(hooks, connection)

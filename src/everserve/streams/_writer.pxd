@@ -21,6 +21,8 @@ cdef class Writer(Half):
     cdef int make_room(self, Py_ssize_t size) except -1
     cdef int flush_quietly(self) except -1
     cdef int flush_buffer(self) except -1
+    cdef int flush_by_thread(self) except -1
+    cdef int send_alone(self) except -1
     cdef int wait_for_sender(self) except -1
     cdef int send_buffered(self) except -1
     cdef int send_all(self, const char *data, Py_ssize_t size) except -1

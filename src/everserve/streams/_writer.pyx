@@ -183,18 +183,25 @@ cdef class Writer(Half):
 
     cdef int flush_buffer(self) except -1:
         """Send all that is buffered; an error of the peer is kept for the next call."""
-        cdef Fiber me
         if self.length == 0 and not self.sending:
             return 0
         if running_hub() is None:
-            if self.sending:
-                return 0         # a fiber sends until nothing is left
-            if self.lock is None:
-                self.lock = threading.Lock()
-            with self.lock:
-                return self.send_buffered()
+            return self.flush_by_thread()
         while self.sending:
             self.wait_for_sender()
+        return self.send_alone()
+
+    cdef int flush_by_thread(self) except -1:
+        """As `flush_buffer`, where threads take turns by a lock, which no fiber waits for."""
+        if self.lock is None:
+            self.lock = threading.Lock()
+        with self.lock:
+            # A fiber that is sending does so until nothing is left.
+            return 0 if self.sending else self.send_alone()
+
+    cdef int send_alone(self) except -1:
+        """Send what is buffered while every other fiber that would waits."""
+        cdef Fiber me
         self.sending = True
         try:
             self.send_buffered()

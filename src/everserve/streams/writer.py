@@ -43,7 +43,8 @@ class Writer(Half, Buffered):
         self._holder: Fiber | None = None  # the fiber that will flush this writer when it waits
         self._error: OSError | None = None  # of a send, for the next call to raise
         self._lock = threading.RLock()  # so that two threads do not send parts of one buffer
-        self._sender: Fiber | None = None
+        self._step = threading.Lock()  # for a change of what follows; never held over a wait
+        self._sending = False
         self._waiting: list[Fiber] = []  # fibers that wait until the sender has sent
 
     @property
@@ -83,11 +84,15 @@ class Writer(Half, Buffered):
             return size
         if size:
             self._flush_when_waiting()
-            self._parts.append(data if type(data) is bytes else bytes(data))
-            self._length += size
+            self._append(data if type(data) is bytes else bytes(data))
             if self._coalesces and self._watch is not None and engines.current() is None:
                 self.flush_buffer()  # written by a thread beside the fibers: none of them would send it
         return size
+
+    def _append(self, data: bytes) -> None:
+        with self._step:
+            self._parts.append(data)
+            self._length += len(data)
 
     def flush(self) -> None:
         """Send what is buffered; raises its error, or that of an earlier send."""
@@ -147,29 +152,42 @@ class Writer(Half, Buffered):
         """Send all that is buffered; an error of the peer is kept for the next call."""
         fiber = engines.current()
         if fiber is None:
-            if self._sender is not None:
-                return  # a fiber sends until nothing is left
             with self._lock:
-                self._send_buffered()
-            return
-        while self._sender is not None:
-            self._waiting.append(fiber)
+                if self._begin_sending():
+                    self._send_alone()
+            return  # a fiber that is sending does so until nothing is left
+        while not self._begin_sending(fiber):
             fiber.hub.park()
-        self._sender = fiber
+        self._send_alone()
+
+    def _begin_sending(self, fiber: "Fiber | None" = None) -> bool:
+        """Become the one that sends, or have `fiber` woken when the other has done so."""
+        with self._step:
+            if not self._sending:
+                self._sending = True
+                return True
+            if fiber is not None:
+                self._waiting.append(fiber)
+            return False
+
+    def _send_alone(self) -> None:
+        """Send what is buffered while every other fiber that would waits."""
         try:
             self._send_buffered()
         finally:
-            self._sender = None
-            waiting, self._waiting = self._waiting, []
+            with self._step:
+                self._sending = False
+                waiting, self._waiting = self._waiting, []
             for other in waiting:
                 other.wake()
         if self._length:
-            self.flush_buffer()  # a thread left it to this fiber, which had finished at that moment
+            self.flush_buffer()  # a thread left it to this one, which had finished at that moment
 
     def _send_buffered(self) -> None:
         while self._length:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts, self._length = [], 0
+            with self._step:
+                data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                self._parts, self._length = [], 0
             if self._watch is not None:
                 self._watch.buffered = None
             try:

@@ -1,0 +1,68 @@
+"""What a signal handler raises while a request runs on the main thread leaves `serve_forever`."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from typing import Any
+
+import pytest
+from tests.clients import Background
+
+import everserve
+
+
+class Custom(Exception):
+    """What a program may raise in its handler."""
+
+
+def leave(*_arguments: Any) -> None:
+    sys.exit(0)
+
+
+def raise_custom(*_arguments: Any) -> None:
+    raise Custom
+
+
+class Interrupted(everserve.StreamRequestHandler):
+    """A request that is busy when the signal comes."""
+
+    def handle(self) -> None:
+        if self.rfile.readline() == b"signal\n":
+            signal.raise_signal(signal.SIGUSR1)
+        self.rfile.readline()
+
+
+def clients(address: Any) -> None:
+    with socket.create_connection(address, 20) as idle, socket.create_connection(address, 20) as c:
+        c.sendall(b"signal\n")
+        assert not c.recv(1)  # its connection has ended, and after it the other one
+        assert not idle.recv(1)
+
+
+@pytest.mark.parametrize(("handler", "kind"), [(leave, SystemExit), (raise_custom, Custom)])
+def test_it_ends_the_server_and_not_the_fiber(handler: Any, kind: type[BaseException]) -> None:
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with everserve.FiberTCPServer(("127.0.0.1", 0), Interrupted) as server:
+            client = Background(clients, server.server_address)
+            with pytest.raises(kind):
+                server.serve_forever()
+            client.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize(("handler", "kind"), [(leave, SystemExit), (raise_custom, Custom)])
+def test_it_ends_a_serial_server(handler: Any, kind: type[BaseException]) -> None:
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with everserve.TCPServer(("127.0.0.1", 0), Interrupted) as server:
+            with socket.create_connection(server.server_address, 20) as client:
+                client.sendall(b"signal\n")
+                with pytest.raises(kind):
+                    server.serve_forever()
+                assert not client.recv(1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
