@@ -132,5 +132,6 @@ def test_a_custom_waiter() -> None:
 
     assert notifier.wait_until(is_changed, waiter=park) is True
     assert (park.timeouts, park.puts) == ([None, None], 3)
-    assert notifier.wait_until(lambda: False, lambda: monotonic() + 0.001, waiter=park) is False
+    end = monotonic() + 0.001
+    assert notifier.wait_until(lambda: False, lambda: end, waiter=park) is False
     assert all(timeout is not None and timeout >= 0 for timeout in park.timeouts[2:])

@@ -33,6 +33,12 @@ class Counter(Protocol):
         """The bytes that have moved; ``None`` if that is not known yet."""
 
 
+class Table(Protocol):
+    """The table that a connection is in."""
+
+    def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None: ...
+
+
 class _Admitted:
     """Fields that few connections set: class attributes, so the others need no memory for them."""
 
@@ -62,6 +68,7 @@ class Connection(_Admitted):
         "gone",
         "id",
         "key",
+        "owner",
         "peer",
         "place",
         "reference",
@@ -77,10 +84,17 @@ class Connection(_Admitted):
         self.started = monotonic()
         self.place = place  # its key in the table: the id of its request
         self.reference: Callable[[], Any] = _nothing
+        self.owner: tuple[Table, Callable[[Connection], object]] | None = None
         self.key: int | None = None  # its second key: the descriptor
         self.runner: int | None = None  # the thread or fiber of its handler
         self.failed = False  # its end has been reported
         self.gone = False  # its peer has reset it
+
+    def __call__(self, reference: object) -> None:
+        """Note that its request was freed: the weak reference to it calls the connection itself."""
+        if self.owner is not None:
+            table, lost = self.owner
+            table.note_freed(self, lost)
 
     @property
     def request(self) -> Any:

@@ -33,19 +33,20 @@ class ConnectionTable:
     the socket on the way (TLS). If a descriptor appears again, the program closed it without the
     server's hooks: its old entry is dropped, as is an entry whose request was freed. The table keeps
     no request alive. A request that is already in progress (a ``get_request`` that returns its one
-    socket again and again) has no entry.
+    socket again and again) has no entry. ``by_request`` has the connections by the ``id`` of their
+    request: to look there first, and only then to ``find``, saves a call for each step of a request.
     """
 
     def __init__(self) -> None:
-        self._by_request: dict[int, Connection] = {}
+        self.by_request: dict[int, Connection] = {}
         self._by_descriptor: dict[int, Connection] = {}
         self._shed: set[int] = set()  # the ids of those cut to make room
         self._numbers = itertools.count(1)
         self.accepted = 0
-        self.view = Connections(self._by_request)
+        self.view = Connections(self.by_request)
 
     def __len__(self) -> int:
-        return len(self._by_request)
+        return len(self.by_request)
 
     def add(
         self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None
@@ -57,7 +58,7 @@ class ConnectionTable:
         lost = lost or self.remove
         place = id(request)
         self.accepted += 1
-        if place in self._by_request:
+        if place in self.by_request:
             return None
         connection = Connection(next(self._numbers), place, peer)
         if isinstance(request, socket.socket):
@@ -66,9 +67,10 @@ class ConnectionTable:
             self._by_descriptor[key] = connection
             if stale is not None:
                 lost(stale)
-        self._by_request[place] = connection
+        self.by_request[place] = connection
+        connection.owner = self, lost
         try:
-            connection.reference = weakref.ref(request, partial(self._died, connection, lost))
+            connection.reference = weakref.ref(request, connection)  # which is called at its end
         except TypeError:  # a tuple (a datagram): it owns no descriptor to close
             connection.reference = partial(_same, request)
         return connection
@@ -78,52 +80,47 @@ class ConnectionTable:
     ) -> None:
         """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
-        connection.reference = weakref.ref(request, partial(self._died, connection, lost))
+        connection.owner = self, lost
+        connection.reference = weakref.ref(request, connection)
 
-    def _died(
-        self, connection: Connection, lost: Callable[[Connection], object], _: object
-    ) -> None:
-        """Its request was freed: closed without the server's hooks, or detached for a wrapper."""
-        if connection.held_by is None and connection.place in self._by_request:
+    def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
+        """A request was freed: closed without the server's hooks, or detached for a wrapper."""
+        if connection.held_by is None and connection.place in self.by_request:
             if connection.key is not None and not _is_free(connection.key):
                 self._move(connection, -connection.id)  # another may get the id of the request
             else:
                 lost(connection)
 
     def _move(self, connection: Connection, place: int) -> None:
-        if self._by_request.pop(connection.place, None) is not None:
+        if self.by_request.pop(connection.place, None) is not None:
             connection.place = place
-            self._by_request[place] = connection
+            self.by_request[place] = connection
 
     def find(self, request: Any) -> Connection | None:
         """The connection that ``request`` belongs to."""
-        connection = self._by_request.get(id(request))
+        connection = self.by_request.get(id(request))
         if connection is None and isinstance(request, socket.socket):
             return self._by_descriptor.get(request.fileno())
         return connection
 
     def unfile(self, request: Any) -> Connection | None:
         """Find a request that is about to be closed, and free its descriptor for the next one."""
-        connection = self.find(request)
-        if connection is not None and connection.key is not None:
-            self._forget_descriptor(connection)
-        return connection
-
-    def _forget_descriptor(self, connection: Connection) -> None:
-        key = connection.key
-        if key is not None:
-            if self._by_descriptor.get(key) is connection:
+        connection = self.by_request.get(id(request)) or self.find(request)
+        if connection is not None:
+            key, connection.key = connection.key, None
+            if key is not None and self._by_descriptor.get(key) is connection:
                 self._by_descriptor.pop(key, None)
-            connection.key = None
+        return connection
 
     def remove(self, connection: Connection | None) -> bool:
         """Remove a connection. True for one caller only, and never while a process holds it."""
         if connection is None or connection.held_by is not None:
             return False
-        if self._by_request.pop(connection.place, None) is None:
+        if self.by_request.pop(connection.place, None) is None:
             return False
-        if connection.key is not None:
-            self._forget_descriptor(connection)
+        key = connection.key
+        if key is not None and self._by_descriptor.get(key) is connection:
+            self._by_descriptor.pop(key, None)
         if self._shed:
             self._shed.discard(connection.id)
         connection.close()

@@ -58,6 +58,7 @@ class Flow:
         self._control = control
         self._progress = progress
         self._connections = connections
+        self._filed = connections.by_request
         self._watchdog = watchdog
         self._strategy = strategy
         self._life = life
@@ -210,7 +211,7 @@ class Flow:
         What ``shutdown_request`` raises goes to ``handle_error`` too. A program whose own hooks close
         the request without these ends it here.
         """
-        connection = self._connections.find(request)
+        connection = self._filed.get(id(request)) or self._connections.find(request)
         if connection is not None and connection.runner is None:
             connection.runner = self._strategy.here()
         try:
@@ -229,11 +230,12 @@ class Flow:
                 raise
             hooks.handle_error(request, client_address)
         finally:
-            self._end(hooks, connection)
+            if connection is not None and connection.state is not _CLOSED:
+                self._end(hooks, connection)
 
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
-        connection = self._connections.find(request)
+        connection = self._filed.get(id(request)) or self._connections.find(request)
         context = None
         try:
             settings = self._settings.values
@@ -307,7 +309,7 @@ class Flow:
             hooks.close_request(request)
         finally:
             if connection is not None and connection.state is not _CLOSED:
-                self._ended(hooks, connection)
+                self._end(hooks, connection)
 
     def close(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """Free what the request holds; its connection has ended."""
@@ -315,16 +317,20 @@ class Flow:
         if is_stream:
             request.close()
         if connection is not None:
-            self._ended(hooks, connection)
+            self._progress.ended(connection)
+            if self._life.keeps_listener:
+                self._close_late(hooks)
 
     def _end(self, hooks: Hooks, connection: Connection | None) -> None:
         """End a request that no hook has ended, those of the program being its own."""
         if connection is not None and connection.state is not _CLOSED:
-            self._ended(hooks, connection)
+            self._progress.ended(connection)
+            if self._life.keeps_listener:
+                self._close_late(hooks)
 
-    def _ended(self, hooks: Hooks, connection: Connection) -> None:
-        self._progress.ended(connection)
-        if self._life.keeps_listener and not self._connections:
+    def _close_late(self, hooks: Hooks) -> None:
+        """Close a listener that a stop has left open, when the last request that replies by it ends."""
+        if not self._connections:
             self._life.keeps_listener = False
             listener_of(hooks).close()
             self._life.notifier.notify()
