@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -82,9 +83,14 @@ def adopt_name(module: types.ModuleType) -> None:
 
     `test_socketserver` distinguishes by `__module__` what the module defines from what it imports,
     and requires the former in `__all__`. A replacement is tested as `socketserver`, so its objects
-    have that name.
+    have that name. Functions of its own, such as `serve`, keep theirs: a star import must not bring
+    them (`wsgiref` has a `make_server` too).
     """
+    functions = {name for name, value in vars(module).items() if inspect.isfunction(value)}
+    own = functions | {"Connection"}  # `sqlite3` and `multiprocessing` have one too
     for name, value in vars(module).items():
+        if name in own:
+            continue
         home = getattr(value, "__module__", None)
         if not name.startswith("_") and home and home.split(".")[0] == module.__name__:
             value.__module__ = "socketserver"
