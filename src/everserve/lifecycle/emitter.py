@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from everserve.escaping import mark_traceback
 from everserve.events import ServerEvent, Subscriber
 
 __all__ = ["Emitter"]
 
 logger = logging.getLogger("everserve")
+logger.addFilter(mark_traceback)
 
 
 class Emitter:
