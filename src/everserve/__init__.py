@@ -7,6 +7,13 @@ short way. Each public name is written once, in the ``__all__`` of the package t
 ``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.
 """
 
+import sys as _sys
+
+from everserve.cli import interruption as _interruption
+
+if _interruption.is_command(_sys.orig_argv, getattr(_sys, "argv", [])):
+    _sys.excepthook = _interruption.end_quietly
+
 from everserve import admission as _admission
 from everserve import combos as _combos
 from everserve import handlers as _handlers

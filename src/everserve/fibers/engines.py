@@ -22,6 +22,7 @@ __all__ = [
     "accept_many",
     "current",
     "engine",
+    "explain_slow_engine",
     "turning_hub",
 ]
 
@@ -59,8 +60,10 @@ def _choose(wanted: str) -> Any:
         return _insist(wanted)
     try:
         return load("native")
-    except ImportError:
-        return load("python")
+    except ImportError as missing:
+        chosen = load("python")
+        chosen.excuse = str(missing)
+        return chosen
 
 
 def _insist(wanted: str) -> Any:
@@ -75,6 +78,19 @@ def _insist(wanted: str) -> Any:
 
 _chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lower() or "auto")
 engine: Final[Literal["native", "python"]] = _chosen.name
+
+
+def explain_slow_engine() -> str | None:
+    """One line where the slow engine runs and no one has chosen it: why, and how to change that."""
+    excuse = getattr(_chosen, "excuse", None)
+    if excuse is None:
+        return None
+    return (
+        f"the engine in Python runs, the slow one, as the compiled one cannot be loaded ({excuse}):"
+        " install a C compiler, then everserve again with EVERSERVE_NATIVE=yes;"
+        " EVERSERVE_ENGINE=python chooses the slow one without this line"
+    )
+
 
 if TYPE_CHECKING:
     from everserve.fibers.accepting import accept_many
