@@ -357,7 +357,7 @@ def test_the_help_has_all_options_in_groups_with_their_defaults() -> None:
     assert "--tls-cert" in groups["TLS"]
     assert "--log-level" in groups["Logging"]
     assert re.search(r"--max-workers VALUE .*\[default: 64\]", groups["Requests"])
-    assert re.search(r"--trusted-proxies VALUE .*\[default: none\]", groups["Network"])
+    assert re.search(r"(?s)--trusted-proxies VALUE .*\[default: none\]", groups["Network"])
 
 
 def test_a_port_without_permission_says_what_to_do() -> None:
