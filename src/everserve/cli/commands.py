@@ -248,8 +248,12 @@ def run(
         handler = find_handler(target)
         with make_group(handler, *bind, concurrency=concurrency, **chosen) as group:
             log_events(group)
+            addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
             report = run_servers(
-                group, grace=grace, on_ready=lambda: _report_ready(group), on_signal=_report_signal
+                group,
+                grace=grace,
+                on_ready=lambda: _report_ready(addresses),
+                on_signal=_report_signal,
             )
     except EverserveError as error:
         raise click.UsageError(str(error)) from error
@@ -327,15 +331,22 @@ def _is_low_port(location: str) -> bool:
     return port.isdigit() and int(port) < 1024
 
 
-def _report_ready(group: ServerGroup[TCPServer]) -> None:
-    say(f"version {_version()}")
-    notice = explain_slow_engine()
-    if notice is not None:
-        complain(notice)
+def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
+    addresses = []
     for server in group.servers:
         address = Address.of(server.socket)
         if server.tls is not None and server.implicit_tls and address.scheme == "tcp":
             address = replace(address, scheme="tls")
+        addresses.append(address)
+    return addresses
+
+
+def _report_ready(addresses: list[Address]) -> None:
+    say(f"version {_version()}")
+    notice = explain_slow_engine()
+    if notice is not None:
+        complain(notice)
+    for address in addresses:
         say(f"listening on {address}{_invitation(address)}")
     say(f"process {os.getpid()}; press Ctrl-C to stop")
 
