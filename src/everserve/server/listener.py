@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from everserve.server.hooks import is_default
+from everserve.sockets.inheriting import came_non_blocking
 
 __all__ = ["DatagramListener", "Listener", "StreamListener", "listener_of"]
 
@@ -33,6 +35,9 @@ class Listener:
     def serving(self) -> Iterator[None]:
         """Around a run: the mode that the accept loop needs."""
         yield
+
+    def prepare(self) -> None:
+        """Before each ``get_request`` of a run: make sure that it cannot block the accept loop."""
 
     def takes_batches(self, get_request: Any) -> bool:
         """True if ``get_request`` says at once that nothing waits, so that it may be called again."""
@@ -72,15 +77,23 @@ class StreamListener(_SocketListener):
         if sys.platform != "linux" or self.timeout() is not None:
             yield
             return
-        self._set_blocking(False)
+        self._set_timeout(0.0)
         try:
             yield
         finally:
-            self._set_blocking(True)
+            self._set_timeout(None)
+            if came_non_blocking(self._socket):
+                self.prepare()
 
-    def _set_blocking(self, blocking: bool) -> None:
+    def prepare(self) -> None:
+        # All processes that share the listener share its mode: another may have changed it.
+        if sys.platform == "linux":
+            with suppress(OSError):  # closed: accept says so
+                os.set_blocking(self._socket.fileno(), False)
+
+    def _set_timeout(self, timeout: float | None) -> None:
         try:
-            self._socket.setblocking(blocking)
+            self._socket.settimeout(timeout)
         except OSError:
             if self._socket.fileno() != -1:  # else it was closed meanwhile, and has no mode
                 raise
