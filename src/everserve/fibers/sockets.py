@@ -119,7 +119,10 @@ class FiberSocket(socket.socket):
     @staticmethod
     def _new_watch(fd: int, family: int, kind: int) -> Any:
         """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
-        return Watch(fd, family in _STREAMS_THAT_INFER and kind == socket.SOCK_STREAM)
+        is_stream = kind == socket.SOCK_STREAM
+        watch = Watch(fd, is_stream and family in _STREAMS_THAT_INFER)
+        watch.is_stream = is_stream
+        return watch
 
     @classmethod
     def _adopt(cls, fd: int, family: int, kind: int, proto: int) -> Self:
