@@ -69,7 +69,7 @@ cdef class Half(Buffered):
         self.kind = kind_of(sock)
         if self.kind == BY_FIBER:
             self.watch = watch_of(sock)
-        if self.kind != BY_METHODS or isinstance(sock, socket_type):
+        if self.kind != BY_METHODS or issubclass(type(sock), socket_type):
             sock._io_refs += 1   # as makefile() does: the descriptor stays open till its files close
         self.shut = False
 
@@ -79,7 +79,7 @@ cdef class Half(Buffered):
             self.shut = True
             if self.kind == BY_FIBER:
                 release_descriptor(self.sock)
-            elif isinstance(self.sock, socket_type):
+            elif issubclass(type(self.sock), socket_type):
                 self.sock._decref_socketios()
         return 0
 

@@ -15,7 +15,7 @@ class Half(io.BufferedIOBase):
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self._counts = isinstance(sock, socket.socket)
+        self._counts = issubclass(type(sock), socket.socket)  # not what only claims to be one
         if self._counts:
             sock._io_refs += 1  # as makefile() does: the descriptor stays open till its files close
 

@@ -32,8 +32,10 @@ class Reader(Half):
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
-        self._parks = isinstance(sock, FiberSocket)
-        self._receives = self._parks or isinstance(sock, TLSSocket) or type(sock) is socket.socket
+        self._parks = issubclass(type(sock), FiberSocket)
+        self._receives = (
+            self._parks or issubclass(type(sock), TLSSocket) or type(sock) is socket.socket
+        )
         self._is_exclusive = type(sock) is socket.socket  # one thread reads at a time
         self._busy = False
         self._buffer = b""
