@@ -3,7 +3,7 @@
 It stands above the transfer of bytes, and beside the streams; `sockets.py` is its reference, and its
 base class for everything that is not hot.
 """
-import socket
+import _socket
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
@@ -43,7 +43,7 @@ cdef enum:
     SCRATCH = 65536              # the hub's shared read buffer
     LEAST_IN_PLACE = 4096        # a shorter read is copied from the scratch buffer
 
-cdef object c_socket = socket.socket.__base__
+cdef object c_socket = _socket.socket
 cdef object c_init = c_socket.__init__
 cdef object c_close = c_socket.close
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.reading import DefaultInt, attribute_of
+from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
 
 _EACH_WRITE = DefaultInt(0)
-_makefile = socket.socket.makefile
+_makefile = RealSocket.makefile
 
 
 class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
@@ -97,7 +98,7 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
 
 def _has_plain_files(connection: Any) -> bool:
     """True for a socket by type, not by ``__class__``, whose ``makefile`` is the standard one."""
-    if not issubclass(type(connection), socket.socket):
+    if not issubclass(type(connection), RealSocket):
         return False
     return getattr(connection.makefile, "__func__", None) is _makefile
 

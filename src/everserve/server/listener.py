@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from everserve.server.hooks import is_default
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.inheriting import came_non_blocking
 
 __all__ = ["DatagramListener", "Listener", "StreamListener", "listener_of"]
@@ -70,11 +71,15 @@ class StreamListener(_SocketListener):
 
     accepts_connections = True
 
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._has_mode = sys.platform == "linux" and issubclass(type(sock), RealSocket)
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         # A connection may be gone, or taken by a sibling process, between poll and accept. Elsewhere
-        # than on Linux an accepted socket would inherit the mode.
-        if sys.platform != "linux" or self.timeout() is not None:
+        # than on Linux an accepted socket would inherit the mode; a green one has its own (eventlet).
+        if not self._has_mode or self.timeout() is not None:
             yield
             return
         self._set_timeout(0.0)
@@ -87,7 +92,7 @@ class StreamListener(_SocketListener):
 
     def prepare(self) -> None:
         # All processes that share the listener share its mode: another may have changed it.
-        if sys.platform == "linux":
+        if self._has_mode:
             with suppress(OSError):  # closed: accept says so
                 os.set_blocking(self._socket.fileno(), False)
 

@@ -4,15 +4,16 @@
 It stands below the reader and the writer; `half.py` is its reference.
 """
 import io
-import socket
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from everserve.fibers._sockets cimport fiber_socket_type, watch_of
 
+from everserve.sockets.genuine import RealSocket
+
 cdef enum:
     SHARED_BLOCKS = 32
 
-cdef type socket_type = socket.socket
+cdef type socket_type = RealSocket
 cdef char *shared[SHARED_BLOCKS]
 cdef int shared_count = 0
 

@@ -4,7 +4,6 @@ It stands between a socket and the `wfile` of a handler; `_writer.pyx` is the sa
 """
 
 import contextlib
-import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from everserve.errors import FiberTimeout
 from everserve.fibers import engines
 from everserve.fibers.fiber import Buffered
 from everserve.fibers.sockets import FiberSocket, flat_view
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.sending import send_now
 from everserve.streams.half import Half
 
@@ -39,7 +39,7 @@ class Writer(Half, Buffered):
         self._is_unbuffered = size <= 0  # for the program
         self._coalesces = coalesce and (self._watch is None or self._watch.is_stream)
         self._size = HIGH_WATER if self._coalesces and size <= 0 else max(0, size)
-        self._sends = self._watch is not None or type(sock) is socket.socket
+        self._sends = self._watch is not None or type(sock) is RealSocket
         self._parts: list[bytes] = []
         self._length = 0
         self._holder: Fiber | None = None  # the fiber that will flush this writer when it waits
