@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from everserve.server.listener import DatagramListener, Listener, StreamListener, listener_of
+from everserve.server.listener import (
+    DatagramListener,
+    Listener,
+    StreamListener,
+    leave_all_to_parent,
+    listener_of,
+    remember,
+)
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
 
@@ -150,3 +157,26 @@ def test_many_datagrams_are_received_at_a_time_and_never_by_accept(datagram: soc
     assert not listener.takes_batches(DEFAULT)
     listener.close()
     assert datagram.fileno() == -1
+
+
+def test_a_child_holds_no_listener_of_connections(
+    stream: socket.socket, datagram: socket.socket
+) -> None:
+    class Server:
+        def __init__(self, sock: Any) -> None:
+            self.socket = sock
+            remember(self)
+
+    servers = [Server(stream), Server(datagram), Server("mock")]
+    replies_through = os.fstat(datagram.fileno()).st_ino
+    with socket.socket(fileno=os.dup(stream.fileno())) as parents:
+        leave_all_to_parent()
+        assert listens(parents)
+        assert not listens(stream)
+        assert stream.getsockname() == parents.getsockname()
+    assert os.fstat(datagram.fileno()).st_ino == replies_through
+    del servers
+
+
+def listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,8 +16,19 @@ from typing import Any
 from everserve.server.hooks import is_default
 from everserve.sockets.genuine import RealSocket
 from everserve.sockets.inheriting import came_non_blocking
+from everserve.sockets.standin import give_up
 
-__all__ = ["DatagramListener", "Listener", "StreamListener", "listener_of"]
+__all__ = [
+    "DatagramListener",
+    "Listener",
+    "StreamListener",
+    "leave_all_to_parent",
+    "listener_of",
+    "remember",
+]
+
+_servers: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
+"""All servers of the process, by their ``id``."""
 
 
 class Listener:
@@ -46,6 +58,9 @@ class Listener:
 
     def close(self) -> None:
         """Close it."""
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: hold the listener no longer, unless requests reply through it."""
 
 
 class _SocketListener(Listener):
@@ -96,6 +111,9 @@ class StreamListener(_SocketListener):
             with suppress(OSError):  # closed: accept says so
                 os.set_blocking(self._socket.fileno(), False)
 
+    def leave_to_parent(self) -> None:
+        give_up(self._socket)
+
     def _set_timeout(self, timeout: float | None) -> None:
         try:
             self._socket.settimeout(timeout)
@@ -120,3 +138,14 @@ def listener_of(server: Any) -> Listener:
     if not issubclass(type(sock), socket.socket):
         return Listener()
     return DatagramListener(sock) if sock.type == socket.SOCK_DGRAM else StreamListener(sock)
+
+
+def remember(server: object) -> None:
+    """Note a server, for ``leave_all_to_parent``. Does not keep it alive."""
+    _servers[id(server)] = server
+
+
+def leave_all_to_parent() -> None:
+    """In a forked child that handles one request: hold no listener of the process."""
+    for server in tuple(_servers.values()):
+        listener_of(server).leave_to_parent()
