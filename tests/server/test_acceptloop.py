@@ -21,7 +21,6 @@ from everserve.concurrency.strategy import Order, Strategy, StrategyParts
 from everserve.events import BackedOff, Finished, Opened
 from everserve.lifecycle.state import ServerState
 from everserve.server.acceptloop import AcceptLoop, Port
-from everserve.server.listener import Listener
 from everserve.server.tcp import TCPServer
 from everserve.sockets.accepting import BackOff
 
@@ -77,6 +76,10 @@ class NotedStrategy(Strategy):
         self.orders: list[Order] = []
         self.attended = 0
         self.attention = False
+        self.is_child = False
+
+    def become_child(self) -> None:
+        self.is_child = True
 
     def watched(self) -> Mapping[int, Callable[[], object]]:
         return self.callbacks
@@ -109,14 +112,6 @@ class NotedAcceptor:
         self.taken += 1
 
 
-class OpenListener(Listener):
-    accepts_connections = True
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 class LonePort:
     """A port and the objects around it, each of which a test may set."""
 
@@ -126,11 +121,9 @@ class LonePort:
         self.life = self.parts.life
         self.acceptor: Any = NotedAcceptor()
         self.hooks: Any = NotedHooks(fileno=lambda: descriptor, **does)
-        self.listener = OpenListener()
         self.obeyed: list[Any] = []
         self.port = Port(
             self.hooks,
-            listener=self.listener,
             settings=self.parts.settings,
             acceptor=self.acceptor,
             strategy=self.strategy,
@@ -310,11 +303,10 @@ def test_the_descriptors_of_a_strategy() -> None:
     assert lone.strategy._loop is None
 
 
-def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
+def test_in_a_child_of_fork_the_parent_alone_serves() -> None:
     lone = LonePort()
-    loop = AcceptLoop([lone.port], Turns())
-    loop.leave_to_parent()
-    assert lone.listener.closed
+    AcceptLoop([lone.port], Turns()).leave_to_parent()
+    assert lone.strategy.is_child
 
 
 def test_a_stop_drains_only_waiting_connections() -> None:

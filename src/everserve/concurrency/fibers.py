@@ -35,6 +35,7 @@ from everserve.fibers.engines import (
 )
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
+from everserve.sockets.genuine import is_patched
 from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberStrategy"]
@@ -109,6 +110,10 @@ class FiberStrategy(Strategy):
         if isinstance(selector, HubSelector):
             self._hub = selector.hub
             return selector
+        if is_patched():
+            logger.warning(
+                "fibers block the greenlets of gevent and eventlet: use threads with these"
+            )
         self._hub = hub = Hub(on_error=_report_failure)
         threshold = self._settings.read().stall_threshold
         if threshold is not None:

@@ -104,7 +104,7 @@ class ForkStrategy(Strategy):
                 os._exit(status)
 
     def _become_child(self, note: Note) -> None:
-        """Report to the parent, and close the copy of the listener, so that the parent can close it."""
+        """Report to the parent, and leave it the listeners, so that it can close them."""
         self.become_child()
         if self._loop is not None:
             self._loop.leave_to_parent()

@@ -135,7 +135,7 @@ class Connection(_Admitted):
 
     def _socket(self) -> socket.socket | None:
         sock = self.duplicate or self.request  # read once: another thread may end it meanwhile
-        return sock if isinstance(sock, socket.socket) else None
+        return sock if issubclass(type(sock), socket.socket) else None
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"

@@ -17,7 +17,7 @@ from everserve.concurrency.strategy import Strategy
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks, is_default
-from everserve.server.listener import Listener
+from everserve.server.listener import leave_all_to_parent
 from everserve.settings import SettingsReader
 
 __all__ = ["AcceptLoop", "Port"]
@@ -33,7 +33,6 @@ class Port:
         self,
         hooks: Hooks,
         *,
-        listener: Listener,
         settings: SettingsReader,
         acceptor: Acceptor,
         strategy: Strategy,
@@ -41,7 +40,6 @@ class Port:
         obey: Callable[[Any], object] = lambda order: None,
     ) -> None:
         self.hooks = hooks
-        self.listener = listener
         self.settings = settings
         self.strategy = strategy
         self.life = life
@@ -155,10 +153,9 @@ class AcceptLoop:
         self._selector.unregister(descriptor)
 
     def leave_to_parent(self) -> None:
-        """In a child of fork: leave the listeners to the parent alone, so that it can close them."""
+        """In a child of fork: leave all listeners to the parent alone, so that it can close them."""
+        leave_all_to_parent()
         for port in self._ports:
-            if port.listener.accepts_connections:
-                port.listener.close()
             port.strategy.become_child()
 
     def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:

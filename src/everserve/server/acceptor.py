@@ -86,6 +86,8 @@ class Acceptor:
         return self._take_one(hooks)
 
     def _take_one(self, hooks: Hooks) -> bool:
+        if self.listener is not None:
+            self.listener.prepare()
         try:
             request, client_address = hooks.get_request()
         except OSError as error:

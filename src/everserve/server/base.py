@@ -101,6 +101,7 @@ class BaseServer(Served):
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
         self.__is_shut_down = threading.Event()
+        self._everserve.life.prepare()
 
     def __enter__(self) -> Self:
         return self

@@ -167,7 +167,6 @@ class Conductor:
     def _port(self, hooks: Hooks) -> Port:
         return Port(
             hooks,
-            listener=listener_of(hooks),
             settings=self._settings,
             acceptor=self._acceptor,
             strategy=self.strategy,
