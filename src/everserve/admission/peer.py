@@ -15,7 +15,7 @@ from everserve.wire.proxy import ProxyHeader
 
 __all__ = ["Credentials", "Peer"]
 
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: unix(7)
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: unix(7); ids above 2**31 are not negative
 
 
 class Credentials(NamedTuple):
