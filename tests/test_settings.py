@@ -27,6 +27,7 @@ CLASSES = [server_class(word, transport) for word in CONCURRENCY for transport i
 
 COUNTS = ("max_connections", "max_connections_per_peer", "max_handshakes")
 NUMBERS = (
+    "accept_rate_per_peer",
     "accept_rate",
     "accept_burst",
     "tls_reload_interval",

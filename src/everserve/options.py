@@ -220,6 +220,12 @@ OPTIONS: Mapping[str, Option] = {
             _NUMBER,
             "connections in progress of one address, or of one /64 of IPv6",
         ),
+        _option(
+            "accept_rate_per_peer",
+            _rate,
+            "a number, more than 0",
+            "connections a second to admit of one address, or of one /64 of IPv6",
+        ),
         _option("accept_rate", _rate, "a number, more than 0", "connections a second to admit"),
         _option(
             "accept_burst",

@@ -61,6 +61,7 @@ class ServerOptions(TypedDict, total=False):
     max_packet_size: int
     socket_mode: int | str | None
     max_connections_per_peer: int | None
+    accept_rate_per_peer: float | None
     accept_rate: float | None
     accept_burst: float | None
     max_handshakes: int | None
@@ -136,17 +137,20 @@ def make_group(
 ) -> ServerGroup[TCPServer]:
     """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
-    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none. Raises as
-    ``serve``.
+    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
+    applies to those that have networks. Raises as ``serve``.
     """
     places = _places(handler, addresses)
     secure = any(place.scheme == "tls" for place, _ in places)
+    has_networks = not all(place.is_unix for place, _ in places)
     servers: list[TCPServer] = []
     try:
         for place, own in places:
             chosen = options.copy()
             if secure and place.scheme != "tls":
                 chosen.pop("tls", None)
+            if has_networks and place.is_unix and not options.get("proxy_protocol"):
+                chosen.pop("access", None)
             servers.append(make_server(own, place, concurrency=concurrency, **chosen))
     except BaseException:
         for server in servers:
@@ -215,5 +219,10 @@ def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
         raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
+    if where.is_unix and chosen.get("access") is not None and not chosen.get("proxy_protocol"):
+        raise OptionError(
+            f"{where}: access is about networks, and a Unix socket has none: its socket_mode says who"
+            " may connect"
+        )
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
         raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")

@@ -17,7 +17,7 @@ from typing import Any
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
-from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS, read_proxy_header
 from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
@@ -32,11 +32,13 @@ class Settings:
 
     ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
     connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
-    handshake; ``takes_steps``: there is something for the steps of admission to do.
+    handshake; ``header_first``: with a PROXY header, which names the client; ``takes_steps``: there is
+    something for the steps of admission to do.
     """
 
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
@@ -66,14 +68,20 @@ class Settings:
     has_limits: bool = field(init=False, default=False)
     may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
+    header_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         counts = (self.max_connections, self.accept_rate, self.max_handshakes)
         is_counted = any(limit is not None for limit in counts)
         self.may_wait = is_counted and self.overload == "wait"
+        self.header_first = self.proxy_protocol and read_proxy_header in self.admission_steps
         self.has_limits = (
-            is_counted or self.access is not None or self.max_connections_per_peer is not None
+            is_counted
+            or self.header_first
+            or self.access is not None
+            or self.max_connections_per_peer is not None
+            or self.accept_rate_per_peer is not None
         )
         self.handshakes_first = self.tls is not None and self.implicit_tls
         self.takes_steps = (
@@ -123,6 +131,7 @@ def _are_steps(value: Any) -> bool:
 TYPES: Mapping[str, Callable[[Any], bool]] = {
     "max_connections": _is_optional_count,
     "max_connections_per_peer": _is_optional_count,
+    "accept_rate_per_peer": _is_optional_number,
     "accept_rate": _is_optional_number,
     "accept_burst": _is_optional_number,
     "max_handshakes": _is_optional_count,

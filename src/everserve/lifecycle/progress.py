@@ -5,10 +5,10 @@ The flow of a request, the deadlines and the strategies report to it; it emits t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from everserve.admission.control import AdmissionControl
+from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
@@ -124,6 +124,16 @@ class Progress:
         self._emitter.emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
+
+    def client_violation(
+        self,
+        limits: AdmissionLimits,
+        connection: Connection | None,
+        address: Any,
+        waived: Collection[str],
+    ) -> str | None:
+        """The limit that the client behind a proxy violates; if none, it is counted."""
+        return self._control.client_violation(limits, connection, address, waived)
 
     def handshake_started(self, connection: Connection | None) -> None:
         """Count a TLS handshake in progress."""

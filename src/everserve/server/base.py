@@ -52,7 +52,8 @@ class BaseServer(Served):
     own, and is no option:
 
     - ``max_connections``, ``max_connections_per_peer`` (an IPv6 peer is its /64), ``accept_rate``
-      (connections a second) with ``accept_burst``, ``max_handshakes`` in progress
+      (connections a second) with ``accept_burst``, ``accept_rate_per_peer``, ``max_handshakes`` in
+      progress
     - ``overload``: what to do above a limit: ``"wait"`` (default: the kernel queues), ``"refuse"``
       (send ``overload_message``, close), ``"reset"``, ``"shed-idle"`` (cut the connection that has
       been idle longest), or an ``OverloadPolicy``
@@ -74,6 +75,7 @@ class BaseServer(Served):
     request_queue_size: int = socket.SOMAXCONN
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None

@@ -37,6 +37,12 @@ __all__ = ["Flow"]
 
 _CLOSED = ConnectionState.CLOSED
 
+NOT_OF_POLICY = frozenset({"access", "untrusted_proxy"})
+"""Refusals that no policy waives, and that are always a reset."""
+
+OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_peer"})
+"""Refusals of a client behind a proxy, after the header: they cost no token of ``accept_rate``."""
+
 logger = logging.getLogger("everserve")
 
 
@@ -108,7 +114,9 @@ class Flow:
         try:
             violations: list[str] = []
             if settings.has_limits or settings.overload != "wait":  # before it is counted itself
-                violations = self._control.violations(settings, client_address, self._is_full)
+                violations = self._control.violations(
+                    settings, request, client_address, self._is_full
+                )
             connection = self._progress.accepted(request, client_address)
             if settings.has_limits or violations:
                 limit = self._refusing_limit(hooks, request, client_address, violations)
@@ -122,7 +130,7 @@ class Flow:
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
             else:
-                self._control.give_back(settings)
+                self._control.give_back(settings, client_address)
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
             if began_in_signal_handler(error):
@@ -140,10 +148,18 @@ class Flow:
         for violation in violations:
             if not self._admits_above(hooks, request, client_address, violation):
                 return violation
-        if self._control.takes_token(self._settings.values):
+        settings = self._settings.values
+        if not (
+            settings.header_first  # the proxy's rate is not the client's
+            or self._control.takes_peer_token(settings, client_address)
+            or self._admits_above(hooks, request, client_address, "accept_rate_per_peer")
+        ):
+            return "accept_rate_per_peer"
+        if self._control.takes_token(settings):
             return None
         if self._admits_above(hooks, request, client_address, "accept_rate"):
             return None
+        self._control.give_back(settings, client_address, peer_only=True)
         return "accept_rate"
 
     def _admits_above(
@@ -151,7 +167,7 @@ class Flow:
     ) -> bool:
         """True if the policy for what is above a limit makes room for the request."""
         policy = self._settings.values.overload
-        if isinstance(policy, OverloadPolicy) and violation != "access":
+        if isinstance(policy, OverloadPolicy) and violation not in NOT_OF_POLICY:
             return bool(policy.decide(hooks, request, client_address, violation))
         if policy == "shed-idle" and violation == "max_connections":
             return self._progress.make_room(request)
@@ -162,14 +178,21 @@ class Flow:
     ) -> None:
         self._run_here(connection)
         self._progress.refused(connection, reason)
+        if reason != "verify_request" and self._is_reset(connection, request, reason):
+            hooks.close_request(request)
+        else:
+            hooks.shutdown_request(request)
+
+    def _is_reset(self, connection: Connection | None, request: Any, reason: str) -> bool:
+        """Answer one that is above a limit, as ``overload`` says; true if its close is a reset."""
         settings = self._settings.values
-        if reason != "verify_request":
-            if settings.overload == "reset" or reason == "access":
-                reset(request)
-                hooks.close_request(request)
-                return
+        if settings.overload != "reset" and reason not in NOT_OF_POLICY:
             send_and_leave(request, settings.overload_message)
-        hooks.shutdown_request(request)
+            return False
+        reset(request)
+        if connection is not None:
+            connection.gone = True  # its stream needs no end
+        return True
 
     def _contain(
         self,
@@ -248,6 +271,10 @@ class Flow:
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
+            if refusal.reason in OF_CLIENTS:
+                self._control.give_back(self._settings.values, None)
+                self._is_reset(connection, request, refusal.reason)
+                self._life.wake()  # the accept loop may wait for the token
         except FiberExit:
             raise  # cut by a stop: that is no failure of the request
         except BaseException as error:
