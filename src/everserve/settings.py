@@ -30,10 +30,12 @@ _NO_NETWORKS = Networks()
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
+    ``has_limits``: admission control has something to check; ``counts_alone``: nothing but how much is
+    in progress, as ``serve`` sets it; ``may_wait``: above one of them the next
     connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
     handshake; ``header_first``: with a PROXY header, which names the client; ``takes_steps``: there is
-    something for the steps of admission to do.
+    something for the steps of admission to do; ``deadlines_alone``: nothing but deadlines that all
+    connections may share.
     """
 
     max_connections: int | None = None
@@ -66,34 +68,38 @@ class Settings:
     daemon_threads: bool = False
     block_on_close: bool = True
     has_limits: bool = field(init=False, default=False)
+    counts_alone: bool = field(init=False, default=False)
     may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
     header_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
+    deadlines_alone: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         counts = (self.max_connections, self.accept_rate, self.max_handshakes)
         is_counted = any(limit is not None for limit in counts)
         self.may_wait = is_counted and self.overload == "wait"
         self.header_first = self.proxy_protocol and read_proxy_header in self.admission_steps
-        self.has_limits = (
-            is_counted
-            or self.header_first
+        about_peers = (
+            self.header_first
             or self.access is not None
             or self.max_connections_per_peer is not None
             or self.accept_rate_per_peer is not None
         )
+        self.has_limits = is_counted or about_peers
+        self.counts_alone = self.accept_rate is None and not about_peers
         self.handshakes_first = self.tls is not None and self.implicit_tls
-        self.takes_steps = (
+        steps = (
             self.tls is not None
             or self.proxy_protocol
-            or self.idle_timeout is not None
             or self.request_timeout is not None
-            or self.write_timeout is not None
             or self.min_receive_rate is not None
             or self.overload == "shed-idle"
             or self.admission_steps is not STEPS
         )
+        shared = self.idle_timeout is not None or self.write_timeout is not None
+        self.takes_steps = steps or shared
+        self.deadlines_alone = shared and not steps
 
 
 def _is_number(value: Any) -> bool:

@@ -75,6 +75,7 @@ def _believe(context: RequestContext, header: ProxyHeader) -> None:
         context.client_address = header.source
     if context.connection is not None:
         context.connection.proxy = header
+        context.connection.origin = context.connection.peer
         context.connection.peer = context.client_address
 
 

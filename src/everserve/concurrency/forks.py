@@ -47,6 +47,7 @@ class ForkStrategy(Strategy):
     name: ClassVar[str] = "forks"
     attends: ClassVar[bool] = True
     is_bounded: ClassVar[bool] = True
+    is_here: ClassVar[bool] = False
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)

@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 from contextvars import copy_context
+from time import monotonic
 from typing import Any
 
 from everserve.admission.context import Refusal, RequestContext
@@ -19,6 +20,7 @@ from everserve.admission.control import (
     reset,
     send_and_leave,
 )
+from everserve.admission.deadlines import TimeLimits
 from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
@@ -29,13 +31,15 @@ from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
+from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
-from everserve.settings import SettingsReader
+from everserve.settings import Settings, SettingsReader
 
 __all__ = ["Flow"]
 
 _CLOSED = ConnectionState.CLOSED
+_COUNTS = hasattr(socket, "TCP_INFO")
 
 NOT_OF_POLICY = frozenset({"access", "untrusted_proxy"})
 """Refusals that no policy waives, and that are always a reset."""
@@ -68,8 +72,14 @@ class Flow:
         self._watchdog = watchdog
         self._strategy = strategy
         self._life = life
+        self._sweep: Sweep | None = None
+        self._swept_for: Settings | None = None
 
     # -- before accept -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Note that a run begins; in a forked child the deadlines of the parent are not watched."""
+        self._sweep = self._swept_for = None
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
@@ -104,6 +114,17 @@ class Flow:
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
+    def _has_place(self, settings: Settings) -> bool:
+        """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
+        if settings.overload == "wait":
+            return True
+        limit, handshakes = settings.max_connections, settings.max_handshakes
+        return (
+            (limit is None or len(self._filed) < limit)
+            and (handshakes is None or self._control.handshakes < handshakes)
+            and not (self._strategy.is_bounded and self._strategy.is_full())
+        )
+
     # -- on the accept loop --------------------------------------------------------------------
 
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
@@ -113,12 +134,16 @@ class Flow:
         connection = None
         try:
             violations: list[str] = []
-            if settings.has_limits or settings.overload != "wait":  # before it is counted itself
+            # Before it is counted itself; mostly there is a place, which costs less to find out.
+            checks = settings.has_limits or settings.overload != "wait"
+            if checks and settings.counts_alone and self._has_place(settings):
+                checks = False
+            if checks:
                 violations = self._control.violations(
                     settings, request, client_address, self._is_full
                 )
             connection = self._progress.accepted(request, client_address)
-            if settings.has_limits or violations:
+            if checks:
                 limit = self._refusing_limit(hooks, request, client_address, violations)
                 if limit is not None:
                     self._refuse(hooks, connection, request, limit)
@@ -262,7 +287,11 @@ class Flow:
         context = None
         try:
             settings = self._settings.values
-            if settings.takes_steps:
+            if settings.takes_steps and not (
+                settings.deadlines_alone
+                and type(client_address) is tuple
+                and self._is_swept(settings, connection, client_address)
+            ):
                 context = self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
@@ -283,6 +312,38 @@ class Flow:
         finally:
             if context is not None:
                 context.leave()
+
+    def _is_swept(
+        self, settings: Settings, connection: Connection | None, client_address: Any
+    ) -> bool:
+        """True if a sweep checks the deadlines: where the kernel counts, and in this process."""
+        if connection is None or type(client_address[0]) is not str:
+            return False  # not over the internet
+        if self._swept_for is settings:
+            return True
+        if not _COUNTS or not self._strategy.is_here:
+            return False
+        self._begin_sweep(settings)
+        return True
+
+    def _begin_sweep(self, settings: Settings) -> None:
+        limits = TimeLimits(settings.idle_timeout, None, settings.write_timeout)
+        now = monotonic()
+        if self._sweep is not None:
+            self._sweep.until = now
+        self._sweep = sweep = Sweep(
+            limits,
+            self._connections.view,
+            self._progress.deadline_missed,
+            self._end_sweep,
+            began=now,
+        )
+        self._swept_for = settings
+        self._watchdog.watch(sweep, sweep.first_look)
+
+    def _end_sweep(self, sweep: Sweep) -> None:
+        if self._sweep is sweep:
+            self._sweep = self._swept_for = None
 
     def _context(
         self, hooks: Hooks, connection: Connection | None, request: Any, client_address: Any
