@@ -297,6 +297,12 @@ OPTIONS: Mapping[str, Option] = {
             "bytes a second, more than 0",
             "bytes a second that a peer must send, on average, after 5 s",
         ),
+        _stream_option(
+            "max_line",
+            _count(1),
+            "bytes, from 1 up",
+            "bytes that a line may have, unless the handler class sets its own",
+        ),
         _option("admission_steps", _steps, "callables", "the steps of admission", is_text=False),
     )
 }

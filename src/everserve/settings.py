@@ -59,6 +59,7 @@ class Settings:
     request_timeout: float | None = None
     write_timeout: float | None = None
     min_receive_rate: float | None = None
+    max_line: int | None = None
     coalesce_writes: bool = False
     max_workers: int = 64
     worker_idle_timeout: float = 10.0
@@ -156,6 +157,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "request_timeout": _is_optional_number,
     "write_timeout": _is_optional_number,
     "min_receive_rate": _is_optional_number,
+    "max_line": _is_optional_count,
     "coalesce_writes": _is_flag,
     "max_workers": _is_count,
     "worker_idle_timeout": _is_number,

@@ -67,6 +67,7 @@ class BaseServer(Served):
       often to look whether its files were renewed
     - ``idle_timeout`` (no byte either way), ``request_timeout`` (all of ``handle()``),
       ``write_timeout`` (a peer that does not read), ``min_receive_rate`` (bytes a second on average)
+    - ``max_line`` (``None``): bytes that a line may have in a handler that does not say so itself
     - ``coalesce_writes`` (default ``False``): what a handler writes to ``wfile`` leaves together when
       it next waits
     """
@@ -94,6 +95,7 @@ class BaseServer(Served):
     request_timeout: float | None = None
     write_timeout: float | None = None
     min_receive_rate: float | None = None
+    max_line: int | None = None
     coalesce_writes: bool = False
 
     RequestHandlerClass: Callable[..., Any]
