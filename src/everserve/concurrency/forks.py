@@ -47,6 +47,7 @@ class ForkStrategy(Strategy):
     name: ClassVar[str] = "forks"
     attends: ClassVar[bool] = True
     is_bounded: ClassVar[bool] = True
+    is_here: ClassVar[bool] = False
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
@@ -72,6 +73,9 @@ class ForkStrategy(Strategy):
         self._orders = self._orders or SharedOrders()
         if self._loop is None:
             self._wait_for_place()
+        if self._counts_clients():  # as the child is to know how many connections a client has
+            for pid in tuple(self._unopened):
+                self._read_progress(pid)
         _flush_output()
         note = Note()
         try:
@@ -113,11 +117,18 @@ class ForkStrategy(Strategy):
 
         def report(event: ServerEvent) -> None:
             note.take_down(event)
-            if listened and isinstance(event, Opened):
+            if isinstance(event, Opened) and (listened or self._counts_clients()):
                 self._life.wake()
 
         self._emitter.subscribers = (report,)
         self._progress.on_handshake_done = self._report_handshake
+
+    def _counts_clients(self) -> bool:
+        """True if the clients behind a proxy are counted: the children learn who they are."""
+        settings = self._settings.values
+        return settings.header_first and not (
+            settings.max_connections_per_peer is None and settings.accept_rate_per_peer is None
+        )
 
     def become_child(self) -> None:
         """Relay what is asked for, also by a child of another server in the same loop."""
@@ -188,6 +199,8 @@ class ForkStrategy(Strategy):
         if opened:
             with suppress(KeyError):  # only one of two threads reports it
                 self._unopened.remove(pid)
+                if self._counts_clients():
+                    self._control.count_client(self._settings.values, connection, peer)
                 self._progress.opened_elsewhere(connection, peer)
 
     def collect(self, *, blocking: bool = False) -> None:

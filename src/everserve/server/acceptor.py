@@ -47,6 +47,7 @@ class Acceptor:
     def begin(self, hooks: Hooks, listener: Listener) -> None:
         """Note the listener of a run."""
         self.listener = listener
+        self._flow.begin()
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:
