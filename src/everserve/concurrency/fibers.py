@@ -106,6 +106,7 @@ class FiberStrategy(Strategy):
         self._stopper = self._stop = None
         self._left = threading.Event()
         self._owns_hub = not isinstance(selector, HubSelector)
+        self.in_threads = False
         if isinstance(selector, HubSelector):
             self._hub = selector.hub
             return selector
@@ -141,6 +142,7 @@ class FiberStrategy(Strategy):
     def leave(self) -> None:
         """Close the hub of this run, and kill the fibers that are left."""
         hub, self._hub = self._hub, None
+        self.in_threads = True
         if hub is not None and self._owns_hub:
             hub.close()
         self._left.set()

@@ -23,6 +23,7 @@ from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
+from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
@@ -245,6 +246,8 @@ class Flow:
                 request, client_address = context.request, context.client_address
             if connection is not None:
                 self._progress.opened(connection, client_address, self._strategy.here)
+            if self._strategy.in_threads:
+                threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
