@@ -6,7 +6,6 @@ fiber. The engine is ``everserve.fibers``, which is independent of servers.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import threading
@@ -33,13 +32,13 @@ from everserve.fibers.engines import (
     accept_many,
     current,
 )
+from everserve.fibers.log import logger
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
 from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberStrategy"]
 
-logger = logging.getLogger("everserve")
 
 _LAST_TURNS = 0.1
 """Seconds between shutting a request's connection down and killing its fiber."""

@@ -5,19 +5,18 @@ the same methods.
 """
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
 from everserve.fibers import engines
 from everserve.fibers.exits import FiberExit
+from everserve.fibers.log import logger
 from everserve.fibers.sync import Event
 from everserve.fibers.threadwaits import here
 
 __all__ = ["SpawnedThread", "spawn"]
 
-logger = logging.getLogger("everserve")
 
 Arguments = TypeVarTuple("Arguments")
 

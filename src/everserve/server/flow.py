@@ -6,7 +6,6 @@ server's hooks call the rest: ``run``, ``finish``, ``shut_down``, ``close``.
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from contextvars import copy_context
@@ -25,6 +24,7 @@ from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
+from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
@@ -37,8 +37,6 @@ from everserve.settings import SettingsReader
 __all__ = ["Flow"]
 
 _CLOSED = ConnectionState.CLOSED
-
-logger = logging.getLogger("everserve")
 
 
 class Flow:
