@@ -6,7 +6,6 @@ fiber. The engine is ``everserve.fibers``, which is independent of servers.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import threading
@@ -33,6 +32,7 @@ from everserve.fibers.engines import (
     accept_many,
     current,
 )
+from everserve.fibers.log import logger
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
 from everserve.sockets.genuine import is_patched
@@ -40,7 +40,6 @@ from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberStrategy"]
 
-logger = logging.getLogger("everserve")
 
 _LAST_TURNS = 0.1
 """Seconds between shutting a request's connection down and killing its fiber."""
@@ -107,6 +106,7 @@ class FiberStrategy(Strategy):
         self._stopper = self._stop = None
         self._left = threading.Event()
         self._owns_hub = not isinstance(selector, HubSelector)
+        self.in_threads = False
         if isinstance(selector, HubSelector):
             self._hub = selector.hub
             return selector
@@ -146,6 +146,7 @@ class FiberStrategy(Strategy):
     def leave(self) -> None:
         """Close the hub of this run, and kill the fibers that are left."""
         hub, self._hub = self._hub, None
+        self.in_threads = True
         if hub is not None and self._owns_hub:
             hub.close()
         self._left.set()

@@ -6,7 +6,6 @@ server's hooks call the rest: ``run``, ``finish``, ``shut_down``, ``close``.
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from contextvars import copy_context
@@ -25,7 +24,9 @@ from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
+from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
+from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
@@ -46,8 +47,6 @@ NOT_OF_POLICY = frozenset({"access", "untrusted_proxy"})
 
 OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_peer"})
 """Refusals of a client behind a proxy, after the header: they cost no token of ``accept_rate``."""
-
-logger = logging.getLogger("everserve")
 
 
 class Flow:
@@ -297,6 +296,8 @@ class Flow:
                 request, client_address = context.request, context.client_address
             if connection is not None:
                 self._progress.opened(connection, client_address, self._strategy.here)
+            if self._strategy.in_threads:
+                threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
