@@ -96,4 +96,3 @@ cdef class Loop:
 
 
 cdef double monotonic() noexcept nogil
-cdef double coarse() noexcept nogil
