@@ -1,6 +1,6 @@
 """`FiberTLSSocket`: TLS over a fiber's socket. `_tlssockets.pyx` has its hot path compiled."""
 
-from everserve.fibers.scheduler import running_hub
+from everserve.fibers.hub import current
 from everserve.sockets.tls import TLSSocket
 from everserve.sockets.tls.wire import Wire
 
@@ -14,9 +14,9 @@ class FiberWire(Wire):
 
     def give_way(self) -> None:
         """Let the other fibers run."""
-        hub = running_hub()
-        if hub is not None:
-            hub.yield_turn()
+        fiber = current()
+        if fiber is not None:
+            fiber.hub.yield_turn()
 
 
 class FiberTLSSocket(TLSSocket):

@@ -139,13 +139,11 @@ cdef class Records:
             self.buffer = self.buffer[self.start:] + ciphertext
             self.start = 0
             self.silent = self.single = False
-        elif (size >= HEADER and not self.missing
+        elif (size >= HEADER and not self.missing and not self.unread
               and size == HEADER + length_of(<const unsigned char *>PyBytes_AS_STRING(ciphertext))):
             self.in_bio.write(ciphertext)
-            if self.unread:
-                self.silent = False
-            self.single = self.unread == 0
-            self.unread += size
+            self.single = True
+            self.unread = size
         else:
             self.buffer = ciphertext
             self.silent = self.single = False
@@ -446,6 +444,7 @@ cdef class Records:
             if self.close_notify_sent:
                 return
             self.silent = False
+            self.decrypt_ahead(HOLD)
             while self.unread > 0 and not self.close_notify_received and not self.broken:
                 self.decrypt_ahead(1)
             if self.broken:

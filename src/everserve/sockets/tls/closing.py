@@ -39,9 +39,11 @@ def await_close_notify(wire: Wire, limit: float) -> None:
     """
     before = wire.inner.gettimeout()
     try:
+        read_ahead(wire)
         while not wire.truncated and _may_receive(wire):
-            read_ahead(wire, wire.receive(limit))
             wire.records.drop_ahead()
+            read_ahead(wire, wire.receive(limit))
+        wire.records.drop_ahead()
     except OSError:
         pass
     finally:

@@ -89,19 +89,23 @@ class HelloReader:
             return data
         self._held += data
         passed = bytearray()
-        while not self._over and self._next_record():
+        while self._next_record():
             if self._is_complete():
                 held, end = self._held, self._start
                 passed += held[:end]
                 self._expect_message()
                 self._held = held[end:]
+        return bytes(passed + self._rest())
+
+    def _rest(self) -> bytearray:
+        """What is not held back any longer."""
         if self._over:
             self.done = True
-            passed += self._held
-            self._held = _NOTHING
-        elif len(self._held) > LONGEST:
+            rest, self._held = self._held, _NOTHING
+            return rest
+        if len(self._held) > LONGEST:
             raise HelloError(f"the ClientHello has more than {LONGEST} bytes")
-        return bytes(passed)
+        return _NOTHING
 
     def _next_record(self) -> bool:
         """Add the next record to the message, if it is complete."""
@@ -138,7 +142,7 @@ class HelloReader:
         if self._length >= size:
             self._finish(self._message()[_MESSAGE_HEADER:size])
             return True
-        if LONGEST < size:
+        if size > LONGEST:
             self._refuse_long(size)
         return False
 

@@ -151,7 +151,11 @@ class Records:
         if self._buffer:
             self._buffer = self._buffer[self._start :] + ciphertext
             self._start = 0
-        elif size >= 5 and size == 5 + (ciphertext[3] << 8 | ciphertext[4]) and not self._missing:
+        elif (
+            size >= 5
+            and size == 5 + (ciphertext[3] << 8 | ciphertext[4])
+            and not (self._missing or self._unread)
+        ):
             self._in_bio.write(ciphertext)
             self._unread = size
         else:
@@ -350,6 +354,7 @@ class Records:
             if self.close_notify_sent:
                 return
             # SSL_shutdown fails on unread data of OpenSSL's: that is read ahead before.
+            self._decrypt_ahead(HOLD)
             while self._unread and not self.close_notify_received and not self.broken:
                 self._decrypt_ahead(1)
             if self.broken:
