@@ -3,13 +3,14 @@ from cpython.pythread cimport PyThread_type_lock
 
 
 cdef class Records:
-    cdef readonly object tls
     cdef readonly bint close_notify_received
     cdef readonly bint close_notify_sent
     cdef readonly bint broken
     cdef readonly bint paused    # whether the last call has stopped before the end of the input
     cdef int dataless            # records in a row without data
     cdef bint awaits_peer        # whether the handshake needs input first
+    cdef object made_with        # what OpenSSL's part is made with,
+    cdef object sslobject        # and this, once it is
     cdef object in_bio           # ciphertext on its way to OpenSSL,
     cdef object out_bio          # and from it
     cdef object openssl          # what `SSLObject` passes reads and writes on to
@@ -24,6 +25,7 @@ cdef class Records:
     cdef bint single             # what OpenSSL can read is one record, and all of it
     cdef bint silent             # there is no output: it was taken, and only data has come since
 
+    cdef int open(self) except -1
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
     cdef bint has_any_input(self) noexcept

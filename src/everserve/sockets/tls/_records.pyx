@@ -59,15 +59,31 @@ cdef class Records:
             raise MemoryError
         self.in_bio = MemoryBIO()
         self.out_bio = MemoryBIO()
-        self.tls = context.wrap_bio(
-            self.in_bio, self.out_bio, server_side, server_hostname, session)
-        self.openssl = self.tls._sslobj
+        self.made_with = (context, server_side, server_hostname, session)
         self.awaits_peer = server_side
         self.ahead = self.buffer = b""
+        if not server_side:
+            self.open()
 
     def __dealloc__(self):
         if self.lock is not NULL:
             PyThread_free_lock(self.lock)
+
+    @property
+    def tls(self):
+        """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
+        if self.sslobject is None:
+            self.open()
+        return self.sslobject
+
+    cdef int open(self) except -1:
+        """Have OpenSSL's part made, which takes 10 KiB: a server's when its client has said hello."""
+        context, server_side, server_hostname, session = self.made_with
+        sslobject = context.wrap_bio(
+            self.in_bio, self.out_bio, server_side, server_hostname, session)
+        self.openssl = sslobject._sslobj
+        self.sslobject = sslobject
+        return 0
 
     cdef int enter(self) except -1:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
@@ -92,6 +108,8 @@ cdef class Records:
                 return False
             left -= 1
             self.awaits_peer = False
+            if self.openssl is None:
+                self.open()
             try:
                 self.openssl.do_handshake()
             except SSLWantReadError:
@@ -300,7 +318,7 @@ cdef class Records:
             self.close_notify_received = True
         self.unread = self.in_bio.pending
         if count == asked:
-            self.unread += self.tls.pending()
+            self.unread += self.sslobject.pending()
         return 0
 
     cdef object decrypt_many(self, Py_ssize_t size, int effort):

@@ -49,16 +49,14 @@ class Records:
         "_openssl",
         "_out_bio",
         "_start",
+        "_tls",
         "_unread",
+        "_with",
         "broken",
         "close_notify_received",
         "close_notify_sent",
         "paused",
-        "tls",
     )
-
-    tls: ssl.SSLObject
-    """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
 
     close_notify_received: bool
     """Whether the peer has ended its side (RFC 8446, section 6.1)."""
@@ -81,11 +79,9 @@ class Records:
     ) -> None:
         self._in_bio = ssl.MemoryBIO()
         self._out_bio = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._in_bio, self._out_bio, server_side, server_hostname, session
-        )
-        # `SSLObject` only passes reads and writes on to this. Without it an echo saves two calls.
-        self._openssl: Any = getattr(self.tls, "_sslobj", self.tls)
+        self._with = (context, server_side, server_hostname, session)
+        self._tls: ssl.SSLObject | None = None
+        self._openssl: Any = None
         self._lock = threading.Lock()  # held for each use of OpenSSL
         self._awaits_peer = server_side  # whether the handshake needs input first
         self.close_notify_received = self.close_notify_sent = self.broken = False
@@ -97,6 +93,22 @@ class Records:
         self._unread = 0  # an upper bound of the bytes that OpenSSL can read; 0: none
         self._dataless = 0  # records in a row without data
         self._deferred: ssl.SSLError | None = None  # met behind data; raised after that is read
+        if not server_side:
+            self._open()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
+        return self._open() if self._tls is None else self._tls
+
+    def _open(self) -> ssl.SSLObject:
+        """Have OpenSSL's part made, which takes 10 KiB: a server's when its client has said hello."""
+        context, server_side, server_hostname, session = self._with
+        tls = context.wrap_bio(self._in_bio, self._out_bio, server_side, server_hostname, session)
+        # `SSLObject` only passes reads and writes on to this. Without it an echo saves two calls.
+        self._openssl = getattr(tls, "_sslobj", tls)
+        self._tls = tls
+        return tls
 
     # --- the handshake -------------------------------------------------------------------------
 
