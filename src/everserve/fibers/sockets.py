@@ -249,6 +249,8 @@ class FiberSocket(RealSocket):
                         raise
                     self._note_refusal(writing=True)
                     self._await_io(hub, True, limit)
+                else:
+                    self._checkpoint()  # a peer that reads as fast may never let it wait
 
     # --- what both engines share ----------------------------------------------------------------
 
