@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from everserve.escaping import mark_traceback
 from everserve.events import ServerEvent, Subscriber
 from everserve.fibers.log import concerns_program, logger
 
 __all__ = ["Emitter"]
+
+logger.logger.addFilter(mark_traceback)
 
 
 class Emitter:

@@ -24,6 +24,7 @@ from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
+from everserve.events import Failed
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.fibers.log import logger
@@ -36,6 +37,7 @@ from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Flow"]
 
@@ -148,6 +150,8 @@ class Flow:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
+                if type(request) is Datagram and request.truncated:
+                    self._progress.truncated(request, client_address)
                 if connection is not None and (
                     settings.max_connections_per_peer is not None or settings.handshakes_first
                 ):
@@ -235,7 +239,7 @@ class Flow:
             try:
                 hooks.shutdown_request(request)
             except Exception:
-                logger.exception("closing the request from %s failed", client_address)
+                logger.exception("closing the request from %r failed", client_address)
             finally:
                 self._end(hooks, connection)
 
@@ -378,13 +382,17 @@ class Flow:
         peer = client_address if connection is None else connection.peer
         tls = None if connection is None else connection.tls
         if error is None:
-            logger.error("request from %s failed", peer)
-        elif peer_is_gone(error, request, peer, tls):
-            if connection is not None:
-                connection.gone = isinstance(error, ConnectionError)
-            logger.debug("peer %s went away: %r", peer, error)
+            logger.error("request from %r failed", peer)
+            return
+        is_gone = peer_is_gone(error, request, peer, tls)
+        if is_gone and connection is not None:
+            connection.gone = isinstance(error, ConnectionError)
+        event = Failed(0 if connection is None else connection.id, peer, error, is_gone)
+        extra = {"event": event}
+        if is_gone:
+            logger.debug("%s", event, extra=extra)
         else:
-            logger.error("request from %s failed: %r", peer, error, exc_info=error)
+            logger.error("%s", event, extra=extra, exc_info=error)
 
     def shut_down(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
+from everserve.options import check_grace
 from everserve.server.conductor import Conductor, serve_together
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
@@ -63,6 +64,7 @@ class ServerGroup(Generic[ServerT]):
         self, *, grace: float = 5.0, poll_interval: float = 0.5
     ) -> Iterator[tuple[Any, ...]]:
         """Serve in a background thread while the block runs; the block gets the ``addresses``."""
+        grace = check_grace(grace)
         lives = [conductor.life for conductor, _ in self._members]
         name = f"ServerGroup {', '.join(map(repr, self.addresses))}"
         thread = ServingThread(lambda: self.serve_forever(poll_interval), lives, name)

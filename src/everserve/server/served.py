@@ -7,7 +7,7 @@ mix-in has them, and a base class that declared them would be abstract to type c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from everserve.errors import TLSConfigError
 from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connections
 from everserve.lifecycle.state import ServerState
+from everserve.mistakes import warn
+from everserve.options import OPTIONS, attribute_fault, check_grace
 from everserve.reading import Reading
 from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
@@ -46,8 +48,14 @@ class Served:
     # Programs set it to end the loop from within a handler.
     _BaseServer__shutdown_request = property(_get_shutdown_request, _set_shutdown_request)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _warn_of(cls.__name__, vars(cls))
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name in OPTIONS:
+            _warn_of(type(self).__name__, {name: value})
         if name in _OPTIONS:
             self._everserve.settings.note_change()
             self._everserve.life.wake()  # the accept loop may wait for the sake of a limit
@@ -62,6 +70,7 @@ class Served:
         already, ``ServerClosedError`` if the server was closed, and the ``OSError`` of a listener
         that has become unusable.
         """
+        _warn_of(type(self).__name__, {n: v for n, v in vars(self).items() if n not in OPTIONS})
         self._everserve.conductor.serve(self, poll_interval)
 
     def shutdown(self) -> None:
@@ -137,7 +146,7 @@ class Served:
         When the block begins the server accepts; when it ends the server stops, with ``grace``. What
         ``serve_forever`` raised is raised at the end of the block, or before it begins.
         """
-        with serving_in_background(self, grace, poll_interval):
+        with serving_in_background(self, check_grace(grace), poll_interval):
             yield self.server_address
 
     # -- observation ---------------------------------------------------------------------------
@@ -160,6 +169,14 @@ class Served:
         if tls is None:
             raise TLSConfigError("there is nothing to reload: tls is no everserve.TLS")
         tls.reload()
+
+
+def _warn_of(owner: str, attributes: Mapping[str, Any]) -> None:
+    """Warn of each attribute that is probably meant as an option, and is none."""
+    for name, value in attributes.items():
+        fault = attribute_fault(name, value)
+        if fault is not None:
+            warn(f"{owner}.{fault}")
 
 
 @contextmanager
