@@ -29,9 +29,6 @@ def _prepare_hypothesis(_: None) -> None:
     """
 
 
-_prepare_hypothesis()
-
-
 def pytest_report_header(config: pytest.Config) -> list[str]:
     place = Path(everserve.__file__).parent
     engine = getattr(everserve, "engine", "python")
@@ -80,6 +77,7 @@ def unmeasured() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _final_collection() -> Iterator[None]:
+    _prepare_hypothesis()
     yield
     gc.unfreeze()
 
