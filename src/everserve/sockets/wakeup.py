@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from everserve.sockets.attaching import woken_to_attach
+
 __all__ = ["Wakeup"]
 
 
@@ -61,12 +63,12 @@ class Wakeup:
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if before != -1:
             signal.set_wakeup_fd(before)
-            yield
-            return
         try:
-            yield
+            with woken_to_attach():
+                yield
         finally:
-            signal.set_wakeup_fd(-1)
+            if before == -1:
+                signal.set_wakeup_fd(-1)
 
     def __del__(self) -> None:
         os.close(self._reader)
