@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from time import monotonic, sleep
@@ -79,7 +80,7 @@ class ForkStrategy(Strategy):
         _flush_output()
         note = Note()
         try:
-            pid = os.fork()
+            pid = _fork()
         except BaseException:
             note.close()
             raise
@@ -300,6 +301,17 @@ class ForkStrategy(Strategy):
         self._last_signal = number  # set first, for a child that is being started
         for pid in tuple(self.children or ()):
             _signal(pid, number)
+
+
+def _fork() -> int:
+    """Fork without the warning about other threads (Python 3.12 and later).
+
+    Where warnings are errors, Python 3.15 raises it in the parent when the child already runs: no one
+    would know that child.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ from everserve.server.conductor import Conductor, serve_together
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport, sum_of
+from everserve.sockets.attaching import woken_to_attach
 from everserve.sockets.tls import TLS
 
 __all__ = ["ServerGroup"]
@@ -70,7 +71,8 @@ class ServerGroup(Generic[ServerT]):
         thread = ServingThread(lambda: self.serve_forever(poll_interval), lives, name)
         thread.start_serving()
         try:
-            yield self.addresses
+            with woken_to_attach():
+                yield self.addresses
         finally:
             self.stop(grace)
         thread.join_and_raise(grace)

@@ -24,6 +24,7 @@ from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
 from everserve.settings import NAMES
+from everserve.sockets.attaching import woken_to_attach
 
 __all__ = ["Served", "serving_in_background"]
 
@@ -187,7 +188,8 @@ def serving_in_background(server: Any, grace: float, poll_interval: float) -> It
     thread = ServingThread(lambda: server.serve_forever(poll_interval), [conductor.life], name)
     thread.start_serving()
     try:
-        yield
+        with woken_to_attach():
+            yield
     finally:
         conductor.stop(server, grace)
     thread.join_and_raise(grace)
