@@ -197,7 +197,7 @@ def test_a_pause_that_ends_while_the_loop_looks_is_not_waited_for_without_end() 
     for readings in range(1, 6):
         lone = LonePort()
         times = iter([0.0, *[BackOff.first / 2] * readings])
-        back_off = BackOff(lambda: next(times, BackOff.first))
+        back_off = BackOff(lambda times=times: next(times, BackOff.first))
         back_off.fail()
         lone.acceptor.can_accept = lambda back_off=back_off: not back_off.remaining()
         lone.acceptor.pause = back_off.remaining

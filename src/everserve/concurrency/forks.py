@@ -292,10 +292,14 @@ class ForkStrategy(Strategy):
             self.collect()
         self._signal_children(signal.SIGKILL)
 
-    def close(self, *, wait: bool) -> None:
-        """Collect the children; with ``wait``, wait for those that run."""
-        if not self._is_child:
-            self.collect(blocking=wait)
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """Collect the children; with ``wait``, wait for those that run until ``deadline()``."""
+        if self._is_child:
+            return
+        while wait and self.children and (end := deadline()) is not None and monotonic() < end:
+            _wait_for_any(self.children, end)
+            self.collect()
+        self.collect(blocking=wait and deadline() is None)
 
     def _signal_children(self, number: signal.Signals) -> None:
         self._last_signal = number  # set first, for a child that is being started

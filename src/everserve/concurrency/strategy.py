@@ -177,6 +177,9 @@ class Strategy:
     def hurry(self) -> None:
         """Let ``linger`` cut them at once: the run ends by an exception, which must not wait."""
 
+    def drop(self, hooks: Any) -> None:
+        """Close the requests of the run whose handlers have not begun, and never will."""
+
     def leave(self) -> None:
         """The run is over: end what needs the thread of the loop."""
 
@@ -213,5 +216,9 @@ class Strategy:
         for connection in connections:
             connection.cut()
 
-    def close(self, *, wait: bool) -> None:
-        """End, as the server is closed; with ``wait``, wait for the requests in progress."""
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """End, as the server is closed; with ``wait``, wait for requests until ``deadline()``."""
+
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The threads that run requests, other than the thread of the loop."""
+        return ()

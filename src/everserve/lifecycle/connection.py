@@ -110,6 +110,12 @@ class Connection(_Admitted):
         return monotonic() - self.started
 
     @property
+    def has_begun(self) -> bool:
+        """True once something runs its request, and at its end."""
+        begun = self.runner is not None or self.held_by is not None
+        return begun or self.state is not ConnectionState.ACCEPTED
+
+    @property
     def since(self) -> datetime:
         """When it was accepted, in UTC."""
         return datetime.now(UTC) - timedelta(seconds=self.age)

@@ -114,8 +114,15 @@ class Acceptor:
             return False
         if accepted:
             self.back_off.succeed()
-        for request, client_address in accepted:
-            self._flow.admit(hooks, request, client_address)
+        begun = 0
+        try:
+            for request, client_address in accepted:
+                begun += 1
+                self._flow.admit(hooks, request, client_address)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in accepted[begun:]:
+                self._flow.drop(hooks, request, client_address)
+            raise
         return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
 
     def _listener(self, hooks: Hooks) -> Listener:

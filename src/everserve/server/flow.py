@@ -162,12 +162,22 @@ class Flow:
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
             if began_in_signal_handler(error):
-                hooks.shutdown_request(request)
+                self._abandon(hooks, connection, request)
                 raise
             self._contain(hooks, connection, request, client_address, error)
         except BaseException:
-            hooks.shutdown_request(request)
+            self._abandon(hooks, connection, request)
             raise
+
+    def drop(self, hooks: Hooks, request: Any, client_address: Any) -> None:
+        """Close a request that was accepted with others, one of which has ended the run."""
+        self._abandon(hooks, self._progress.accepted(request, client_address), request)
+
+    def _abandon(self, hooks: Hooks, connection: Connection | None, request: Any) -> None:
+        """Close a request, as the run ends by an exception."""
+        if connection is not None and not connection.has_begun:
+            self._progress.refused(connection, "stopped")
+        hooks.shutdown_request(request)
 
     def _refusing_limit(
         self, hooks: Hooks, request: Any, client_address: Any, violations: list[str]

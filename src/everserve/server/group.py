@@ -45,10 +45,9 @@ class ServerGroup(Generic[ServerT]):
 
     def shutdown(self) -> None:
         """End ``serve_forever``, as ``BaseServer.shutdown`` does for each."""
-        for conductor, _ in self._members:
-            conductor.life.shutdown_requested = True
-        for conductor, _ in self._members:
-            conductor.shutdown()
+        begun = [conductor.begin_shutdown() for conductor, _ in self._members]
+        for (conductor, _), ended in zip(self._members, begun, strict=True):
+            conductor.finish_shutdown(ended)
 
     def stop(self, grace: float = 5.0) -> StopReport:
         """Stop all servers at once, with one ``grace``; what their reports say, summed up."""
