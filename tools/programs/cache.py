@@ -67,6 +67,8 @@ class Folder:
             archive.extractall(self.path / "unpacked", filter="data")
         (unpacked,) = (self.path / "unpacked").iterdir()
         unpacked.rename(self.source)
+        # Else pytest would take the settings of everserve for a program without its own.
+        (self.path / "pytest.ini").write_text("[pytest]\n", "utf-8")
 
     def install(self) -> None:
         constraints = ["-c", str(CONSTRAINTS)]
