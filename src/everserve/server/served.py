@@ -17,7 +17,7 @@ from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connections
 from everserve.lifecycle.state import ServerState
 from everserve.reading import Reading
-from everserve.server.hooks import default_hook
+from everserve.server.hooks import default_hook, of_server
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
@@ -54,6 +54,7 @@ class Served:
 
     # -- serving -------------------------------------------------------------------------------
 
+    @of_server
     def serve_forever(self: Any, poll_interval: float = 0.5) -> None:
         """Handle requests until ``shutdown()`` or ``stop()``.
 
@@ -64,6 +65,7 @@ class Served:
         """
         self._everserve.conductor.serve(self, poll_interval)
 
+    @of_server
     def shutdown(self) -> None:
         """End ``serve_forever``, and wait until it has ended. Requests in progress go on.
 
@@ -73,6 +75,7 @@ class Served:
         """
         self._everserve.conductor.shutdown()
 
+    @of_server
     def handle_request(self: Any) -> None:
         """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
 
@@ -88,34 +91,41 @@ class Served:
 
     # -- the life cycle ------------------------------------------------------------------------
 
+    @of_server
     @Reading
     def state(self) -> ServerState:
         """Where the server is in its life: ready, serving, suspended, draining or stopped."""
         return self._everserve.life.state
 
+    @of_server
     @Reading
     def draining(self) -> bool:
         """True once a stop has begun: a handler should end its conversation at the next occasion."""
         return self._everserve.is_draining()
 
+    @of_server
     @Reading
     def connections(self) -> Connections:
         """A live view of the requests in progress; safe to read from any thread."""
         return self._everserve.connections.view
 
+    @of_server
     @Reading
     def refusals(self) -> dict[str, int]:
         """How many requests were refused so far, by reason."""
         return dict(self._everserve.control.refusals)
 
+    @of_server
     def suspend(self) -> None:
         """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
         self._everserve.life.suspend(True)
 
+    @of_server
     def resume(self) -> None:
         """Accept again after ``suspend()``."""
         self._everserve.life.suspend(False)
 
+    @of_server
     def stop(self: Any, grace: float = 5.0) -> StopReport:
         """Stop for good, from anywhere, and report how it went.
 
@@ -130,6 +140,7 @@ class Served:
         report: StopReport = self._everserve.conductor.stop(self, grace)
         return report
 
+    @of_server
     @contextmanager
     def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
         """Serve in a background thread while the block runs; the block gets ``server_address``.
@@ -142,6 +153,7 @@ class Served:
 
     # -- observation ---------------------------------------------------------------------------
 
+    @of_server
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
 
@@ -150,6 +162,7 @@ class Served:
         """
         return self._everserve.emitter.subscribe(subscriber)
 
+    @of_server
     def reload_tls(self) -> None:
         """Take renewed certificates: new connections see them, those in progress live on.
 
