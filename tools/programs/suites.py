@@ -59,7 +59,13 @@ def run(folder: Folder, strategy: str, everserve: Path, processes: Processes) ->
 def command(folder: Folder, report: Path) -> list[str]:
     # A program's own options of pytest may ask for plug-ins that are of no interest here.
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "replaced"]
-    options += [f"--rootdir={folder.source}", f"--timeout={A_TEST}", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+    options += [
+        f"--rootdir={folder.source}",
+        f"--timeout={A_TEST}",
+        f"--junitxml={report}",
+        "-o",
+        "junit_family=xunit1",
+    ]
     return [str(folder.python), "-m", "pytest", *options, *folder.program.tests]
 
 

@@ -1,4 +1,4 @@
-"""A plug-in for pytest that has feedparser's `tests/runtests.py` make its tests, and start its server."""
+"""A plug-in for pytest: feedparser's `tests/runtests.py` makes its tests, and starts their server."""
 
 from __future__ import annotations
 
