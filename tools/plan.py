@@ -49,7 +49,15 @@ def lint(python: Environment) -> list[Step]:
 HEAVY = ("tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
-NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
+NO_ENGINE = (
+    *HEAVY,
+    "tests/benchmarks",
+    "tests/compat",
+    "tests/docs",
+    "tests/programs",
+    "tests/typing",
+    "tests/wire",
+)
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
