@@ -102,15 +102,21 @@ class Shed(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class DeadlineMissed(ServerEvent):
-    """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...) and was cut."""
+    """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...), and was cut.
+
+    ``is_cut`` is false where nothing could be cut: a datagram has no connection, and a program may
+    have closed the socket and gone on with a duplicate of its own.
+    """
 
     connection: int
     peer: Any
     deadline: str
+    is_cut: bool = True
     level: ClassVar[int] = logging.INFO
 
     def __str__(self) -> str:
-        return f"cut #{self.connection} from {self.peer!r}: {self.deadline}"
+        what = "cut" if self.is_cut else "late, and not cut:"
+        return f"{what} #{self.connection} from {self.peer!r}: {self.deadline}"
 
 
 @dataclass(frozen=True, slots=True)

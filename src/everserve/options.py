@@ -264,6 +264,12 @@ OPTIONS: Mapping[str, Option] = {
             _NUMBER,
             "connections in progress of one address, or of one /64 of IPv6",
         ),
+        _option(
+            "accept_rate_per_peer",
+            _rate,
+            "a number, more than 0",
+            "connections a second to admit of one address, or of one /64 of IPv6",
+        ),
         _option("accept_rate", _rate, "a number, more than 0", "connections a second to admit"),
         _option(
             "accept_burst",
@@ -276,7 +282,7 @@ OPTIONS: Mapping[str, Option] = {
             "overload",
             _policy,
             f"one of {', '.join(POLICIES)}, or a callable",
-            f"what to do above a limit: {', '.join(POLICIES)}; default wait",
+            f"what to do above a limit: {', '.join(POLICIES)}",
         ),
         _stream_option(
             "overload_message",
@@ -334,6 +340,12 @@ OPTIONS: Mapping[str, Option] = {
             _rate,
             "bytes a second, more than 0",
             "bytes a second that a peer must send, on average, after 5 s",
+        ),
+        _stream_option(
+            "max_line",
+            _count(1),
+            "bytes, from 1 up",
+            "bytes that a line may have, unless the handler class sets its own",
         ),
         _option("admission_steps", _steps, "callables", "the steps of admission", is_text=False),
     )

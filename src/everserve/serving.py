@@ -16,6 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
+from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.fibers.engines import explain_slow_engine
 from everserve.lifecycle.loading import refuse_while_loading
@@ -67,6 +68,7 @@ class ServerOptions(TypedDict, total=False):
     max_packet_size: int
     socket_mode: int | str | None
     max_connections_per_peer: int | None
+    accept_rate_per_peer: float | None
     accept_rate: float | None
     accept_burst: float | None
     max_handshakes: int | None
@@ -84,6 +86,7 @@ class ServerOptions(TypedDict, total=False):
     request_timeout: float | None
     write_timeout: float | None
     min_receive_rate: float | None
+    max_line: int | None
     admission_steps: Iterable[Step]
 
 
@@ -123,8 +126,9 @@ def serve(
     in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
-    ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, and
-    Nagle's algorithm is off.
+    ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
+    algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
+    bound.
 
     Returns the report of the stop. Raises ``HandlerError``, ``AddressError`` and ``OptionError`` for
     arguments that are not accepted, ``OSError`` for what the system refuses.
@@ -147,18 +151,21 @@ def make_group(
 ) -> ServerGroup[TCPServer]:
     """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
-    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none. Raises as
-    ``serve``.
+    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
+    applies to those that have networks. Raises as ``serve``.
     """
     places = _places(handler, addresses)
     secure = any(place.scheme == "tls" for place, _ in places)
+    has_networks = not all(place.is_unix for place, _ in places)
     servers: list[TCPServer] = []
     try:
         for place, own in places:
             chosen = options.copy()
             if secure and place.scheme != "tls":
                 chosen.pop("tls", None)
-            servers.append(make_server(own, place, concurrency=concurrency, **chosen))
+            if has_networks and place.is_unix and not options.get("proxy_protocol"):
+                chosen.pop("access", None)
+            servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
     except BaseException:
         for server in servers:
             server.server_close()
@@ -191,13 +198,25 @@ def make_server(
     **options: Unpack[ServerOptions],
 ) -> TCPServer:
     """A server as ``serve`` makes it: bound and listening, but not serving yet. Raises as ``serve``."""
+    return _make(handler, address, concurrency, options, servers=1)
+
+
+def _make(
+    handler: Handler,
+    address: str | Address,
+    concurrency: Concurrency,
+    options: ServerOptions,
+    *,
+    servers: int,
+) -> TCPServer:
+    """One of ``servers`` servers, which share the descriptors of the process."""
     _check_handler(handler)
     where = Address.parse(address)
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
         try:
-            configured = _configured(where, concurrency, options)
+            configured = _configured(where, concurrency, options, servers)
             _check_transport(handler, where)
             server = configured(where.server_address, handler, bind_and_activate=False)
         except BaseException:
@@ -206,7 +225,7 @@ def make_server(
         server.socket.close()
         server.socket = inherited
         return server
-    configured = _configured(where, concurrency, options)
+    configured = _configured(where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
 
@@ -225,7 +244,9 @@ def _check_transport(handler: Any, where: Address) -> None:
         raise HandlerError(f"{where}: {fault}")
 
 
-def _configured(where: Address, concurrency: str, options: ServerOptions) -> type[TCPServer]:
+def _configured(
+    where: Address, concurrency: str, options: ServerOptions, servers: int
+) -> type[TCPServer]:
     """The ready-made class, with the modern defaults and the options as class attributes."""
     base = server_class(concurrency, where.scheme)
     defaults: dict[str, Any] = {}
@@ -234,6 +255,8 @@ def _configured(where: Address, concurrency: str, options: ServerOptions) -> typ
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
     chosen = check(options, base)
+    has_datagrams = where.scheme in ("udp", "unixgram")
+    defaults |= bounds(concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers)
     _check_together(where, chosen)
     return type(base.__name__, (base,), defaults | chosen)
 
@@ -248,5 +271,10 @@ def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
         raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
+    if where.is_unix and chosen.get("access") is not None and not chosen.get("proxy_protocol"):
+        raise OptionError(
+            f"{where}: access is about networks, and a Unix socket has none: its socket_mode says who"
+            " may connect"
+        )
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
         raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")

@@ -387,3 +387,10 @@ def test_serve_forever_after_an_interrupt_serves_again() -> None:
     assert server.state is ServerState.READY
     with serving(server) as address:
         assert ask(address) == b"ping"
+
+
+def test_its_wake_up_is_made_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = BaseServer(("", 0), Echo)
+    monkeypatch.setattr("everserve.lifecycle.state.Wakeup", None)  # as where no descriptor is left
+    server.shutdown()
+    assert server._everserve.life.wakeup()

@@ -20,6 +20,7 @@ from everserve.addresses import FORMS, Address
 from everserve.cli.output import LOG, complain, say
 from everserve.cli.target import find_handler
 from everserve.combos import CONCURRENCY
+from everserve.defaults import STREAMS
 from everserve.errors import EverserveError, OptionError
 from everserve.fibers.engines import engine, explain_slow_engine
 from everserve.observe.logs import configure, configure_from, log_events
@@ -73,7 +74,8 @@ _GROUPS = {
 """Where the options stand in the help that are not in the table of options."""
 
 _DEFAULTS = {
-    "request_queue_size": "the system's largest",
+    "max_connections": "10000, at most 80 % of the descriptors",
+    "overload": "reset in fibers and threads, if no limit that waits is given",
     "coalesce_writes": "on for fibers",
     "daemon_threads": "on for pool",
     "allow_reuse_address": "on for tcp:// and tls://",
@@ -81,6 +83,10 @@ _DEFAULTS = {
     "dual_stack": "on for *",
 }
 """Of the options whose default depends on the strategy or the address."""
+
+
+_NONE = object()
+"""The value of an option that is to be ``None``, which click takes for one that is not given."""
 
 
 class _Value(click.ParamType[Any]):
@@ -92,6 +98,8 @@ class _Value(click.ParamType[Any]):
         self._option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "none" and self._option.may_be_none:
+            return _NONE
         try:
             return self._option.check(value)
         except OptionError as error:  # click adds the name of the option itself
@@ -111,14 +119,16 @@ def _server_options(command: Any) -> Any:
 
 def _default_of(option: Option) -> str:
     """The default, as click writes those that it knows; nothing if the text of the option says it."""
-    if "default" in option.help:
-        return ""
-    value = option.default
-    if option.is_flag:
-        value = "on" if value else "off"
-    elif not isinstance(value, int | float):
-        value = "none"
-    return f"  [default: {_DEFAULTS.get(option.name, value)}]"
+    value = _DEFAULTS.get(option.name, STREAMS.get(option.name))
+    if value is None:
+        if "default" in option.help:
+            return ""
+        value = option.default
+        if option.is_flag:
+            value = "on" if value else "off"
+        elif not isinstance(value, int | float):
+            value = "none"
+    return f"  [default: {value}]"
 
 
 class _Grouped(click.Command):
@@ -241,7 +251,10 @@ def run(
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
     reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
     """
-    chosen = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    chosen: dict[str, Any] = {
+        name: None if value is _NONE else value for name, value in given.items()
+    }
     try:
         _configure_log(log_level, log_format, log_config)
         chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)

@@ -5,11 +5,11 @@ The flow of a request, the deadlines and the strategies report to it; it emits t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
 
-from everserve.admission.control import AdmissionControl
+from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
@@ -70,6 +70,7 @@ class Progress:
             self.handshake_done(connection)
         if connection.runner is None:
             connection.runner = here()
+        connection.opened = monotonic()
         connection.state = ConnectionState.HANDLING
         if self._emitter.subscribers:
             self._emitter.emit(Opened(connection.id, peer))
@@ -118,8 +119,10 @@ class Progress:
     def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
         """Report how a request ended in another process."""
         error = RemoteError(outcome.error) if outcome.error else None
-        if outcome.missed:
-            self.deadline_missed(connection, outcome.missed)
+        if outcome.missed and not connection.missed:
+            connection.missed = outcome.missed
+            missed = DeadlineMissed(connection.id, connection.peer, outcome.missed, outcome.is_cut)
+            self._emitter.emit(missed)
         if outcome.refused:
             self.refused(connection, outcome.refused, error)
         elif outcome.failed:
@@ -130,8 +133,9 @@ class Progress:
         if connection is None or connection.missed or connection.state is ConnectionState.CLOSED:
             return
         connection.missed = name
-        self._emitter.emit(DeadlineMissed(connection.id, connection.peer, name))
-        connection.cut()
+        peer = connection.peer
+        emit = self._emitter.emit
+        connection.cut(lambda is_cut: emit(DeadlineMissed(connection.id, peer, name, is_cut)))
 
     def make_room(self, request: Any) -> bool:
         """Cut the longest idle connection to make room for ``request``; false if there is none."""
@@ -141,6 +145,16 @@ class Progress:
         self._emitter.emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
+
+    def client_violation(
+        self,
+        limits: AdmissionLimits,
+        connection: Connection | None,
+        address: Any,
+        waived: Collection[str],
+    ) -> str | None:
+        """The limit that the client behind a proxy violates; if none, it is counted."""
+        return self._control.client_violation(limits, connection, address, waived)
 
     def handshake_started(self, connection: Connection | None) -> None:
         """Count a TLS handshake in progress."""

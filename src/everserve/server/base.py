@@ -53,7 +53,8 @@ class BaseServer(Served):
     own, and is no option:
 
     - ``max_connections``, ``max_connections_per_peer`` (an IPv6 peer is its /64), ``accept_rate``
-      (connections a second) with ``accept_burst``, ``max_handshakes`` in progress
+      (connections a second) with ``accept_burst``, ``accept_rate_per_peer``, ``max_handshakes`` in
+      progress
     - ``overload``: what to do above a limit: ``"wait"`` (default: the kernel queues), ``"refuse"``
       (send ``overload_message``, close), ``"reset"``, ``"shed-idle"`` (cut the connection that has
       been idle longest), or an ``OverloadPolicy``
@@ -67,6 +68,7 @@ class BaseServer(Served):
       often to look whether its files were renewed
     - ``idle_timeout`` (no byte either way), ``request_timeout`` (all of ``handle()``),
       ``write_timeout`` (a peer that does not read), ``min_receive_rate`` (bytes a second on average)
+    - ``max_line`` (``None``): bytes that a line may have in a handler that does not say so itself
     - ``coalesce_writes`` (default ``False``): what a handler writes to ``wfile`` leaves together when
       it next waits
     """
@@ -75,6 +77,7 @@ class BaseServer(Served):
     request_queue_size: int = socket.SOMAXCONN
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
@@ -93,6 +96,7 @@ class BaseServer(Served):
     request_timeout: float | None = None
     write_timeout: float | None = None
     min_receive_rate: float | None = None
+    max_line: int | None = None
     coalesce_writes: bool = False
 
     RequestHandlerClass: Callable[..., Any]
@@ -102,6 +106,7 @@ class BaseServer(Served):
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
         self.__is_shut_down = threading.Event()
+        self._everserve.life.prepare()
         _warn_of_handler(self)
 
     def __enter__(self) -> Self:

@@ -19,11 +19,12 @@ from everserve.lifecycle.state import ServerState
 from everserve.mistakes import warn
 from everserve.options import OPTIONS, attribute_fault, check_grace
 from everserve.reading import Reading
-from everserve.server.hooks import default_hook
+from everserve.server.hooks import default_hook, of_server
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
 from everserve.settings import NAMES
+from everserve.sockets.attaching import woken_to_attach
 
 __all__ = ["Served", "serving_in_background"]
 
@@ -62,6 +63,7 @@ class Served:
 
     # -- serving -------------------------------------------------------------------------------
 
+    @of_server
     def serve_forever(self: Any, poll_interval: float = 0.5) -> None:
         """Handle requests until ``shutdown()`` or ``stop()``.
 
@@ -73,6 +75,7 @@ class Served:
         _warn_of(type(self).__name__, {n: v for n, v in vars(self).items() if n not in OPTIONS})
         self._everserve.conductor.serve(self, poll_interval)
 
+    @of_server
     def shutdown(self) -> None:
         """End ``serve_forever``, and wait until it has ended. Requests in progress go on.
 
@@ -82,6 +85,7 @@ class Served:
         """
         self._everserve.conductor.shutdown()
 
+    @of_server
     def handle_request(self: Any) -> None:
         """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
 
@@ -97,34 +101,41 @@ class Served:
 
     # -- the life cycle ------------------------------------------------------------------------
 
+    @of_server
     @Reading
     def state(self) -> ServerState:
         """Where the server is in its life: ready, serving, suspended, draining or stopped."""
         return self._everserve.life.state
 
+    @of_server
     @Reading
     def draining(self) -> bool:
         """True once a stop has begun: a handler should end its conversation at the next occasion."""
         return self._everserve.is_draining()
 
+    @of_server
     @Reading
     def connections(self) -> Connections:
         """A live view of the requests in progress; safe to read from any thread."""
         return self._everserve.connections.view
 
+    @of_server
     @Reading
     def refusals(self) -> dict[str, int]:
         """How many requests were refused so far, by reason."""
         return dict(self._everserve.control.refusals)
 
+    @of_server
     def suspend(self) -> None:
         """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
         self._everserve.life.suspend(True)
 
+    @of_server
     def resume(self) -> None:
         """Accept again after ``suspend()``."""
         self._everserve.life.suspend(False)
 
+    @of_server
     def stop(self: Any, grace: float = 5.0) -> StopReport:
         """Stop for good, from anywhere, and report how it went.
 
@@ -139,6 +150,7 @@ class Served:
         report: StopReport = self._everserve.conductor.stop(self, grace)
         return report
 
+    @of_server
     @contextmanager
     def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
         """Serve in a background thread while the block runs; the block gets ``server_address``.
@@ -151,6 +163,7 @@ class Served:
 
     # -- observation ---------------------------------------------------------------------------
 
+    @of_server
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
 
@@ -159,6 +172,7 @@ class Served:
         """
         return self._everserve.emitter.subscribe(subscriber)
 
+    @of_server
     def reload_tls(self) -> None:
         """Take renewed certificates: new connections see them, those in progress live on.
 
@@ -187,7 +201,8 @@ def serving_in_background(server: Any, grace: float, poll_interval: float) -> It
     thread = ServingThread(lambda: server.serve_forever(poll_interval), [conductor.life], name)
     thread.start_serving()
     try:
-        yield
+        with woken_to_attach():
+            yield
     finally:
         conductor.stop(server, grace)
     thread.join_and_raise(grace)
