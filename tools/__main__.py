@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from tools import interpreters, plan, summary, system
+from tools import archive, interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
 from tools.steps import Crew, Step, interruptible
 
@@ -59,6 +59,13 @@ def bench(arguments: Sequence[str]) -> int:
     return replaced_by(python.python, "-m", "benchmarks", *arguments)
 
 
+def pythons(arguments: Sequence[str]) -> int:
+    """Lay Pythons of Debian's archive beside the system; says which cannot be had, and why."""
+    for minor in arguments or map(interpreters.dotted, interpreters.IN_PART):
+        print(archive.lay(minor), flush=True)
+    return 0
+
+
 def clean(_: Sequence[str]) -> int:
     made = [".venvs", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
     for name in [*made, "htmlcov", "build", "dist"]:
@@ -73,6 +80,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "pytest": pytest,
     "format": format,
     "run": run,
+    "pythons": pythons,
     "bench": bench,
     "clean": clean,
 }

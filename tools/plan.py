@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.environments import ROOT, Environment
-from tools.interpreters import Interpreter
+from tools.interpreters import IN_PART, Interpreter
 from tools.steps import RECORDS, Step
 
 TYPED = ("-p", "tools", "-p", "tests.compat", "-m", "tests.conftest")
@@ -53,15 +53,31 @@ NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/ty
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
+PART = (
+    "tests/compat",
+    "tests/contract",
+    "tests/fibers",
+    "tests/streams",
+    "tests/server",
+    "tests/sockets/test_attaching.py",
+    "tests/test_exports.py",
+)
+"""The tests that run on the Pythons of `IN_PART`: those in which one Python differs from another."""
+
+
 def suite(
-    python: Environment, name: str, covered: bool = False, leaving: Sequence[str] = ()
+    python: Environment,
+    name: str,
+    covered: bool = False,
+    leaving: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> Step:
-    """Run the tests, ``leaving`` out some folders."""
+    """Run the tests, ``leaving`` out some folders, or ``only`` some of them."""
     label = name.replace(" ", "-")
     xml = RECORDS / f"{label}.xml"
     cache = ROOT / ".cache/pytest" / python.name
     pytest = ["-m", "pytest", "-q", f"--junitxml={xml}", "-o", "junit_family=xunit1"]
-    pytest += ["-o", f"cache_dir={cache}", *(f"--ignore={folder}" for folder in leaving)]
+    pytest += ["-o", f"cache_dir={cache}", *only, *(f"--ignore={folder}" for folder in leaving)]
     measured = [
         [python.python, "-m", "coverage", "erase"],
         [python.python, "-m", "coverage", "run", *pytest],
@@ -82,23 +98,31 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
 
     Several run at a time: a long step must not be last, where it would run alone.
     """
-    first, *others = [environment(python) for python in pythons]
-    pure = without_compiler(pythons[0])
-    covered = suite(first, f"tests {first.name}", True, HEAVY if others else ())
+    first, *others = pythons
+    whole = [one for one in others if one.version[:2] not in IN_PART]
+    newest = whole[-1] if whole else first
+    pure = without_compiler(first)
+    covered = matching_suite(first, newest, covered=True)
     last = [
         step
-        for one in reversed(others)
-        for step in (
-            setup(one),
-            suite(one, f"tests {one.name}", leaving=() if one is others[-1] else HEAVY),
-        )
+        for one in [*reversed(whole), *(one for one in others if one not in whole)]
+        for step in (setup(environment(one)), matching_suite(one, newest, in_part=one not in whole))
     ]
     return [
-        setup(first),
+        setup(environment(first)),
         covered,
         *last,
         setup(pure),
-        suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
-        coverage(first, covered),
-        *lint(first),
+        suite(pure, f"tests {first.minor} without compiler", leaving=NO_ENGINE),
+        coverage(environment(first), covered),
+        *lint(environment(first)),
     ]
+
+
+def matching_suite(
+    python: Interpreter, newest: Interpreter, *, covered: bool = False, in_part: bool = False
+) -> Step:
+    """The tests on that Python: those of `HEAVY` on the ``newest`` only, and some ``in_part``."""
+    leaving = () if python is newest or in_part else HEAVY
+    name = f"tests {python.minor}"
+    return suite(environment(python), name, covered, leaving, PART if in_part else ())
