@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests.threads import Exhausted
 
 import everserve
 
@@ -73,6 +74,12 @@ def unmeasured() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as variables:
         variables.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         yield
+
+
+@pytest.fixture
+def exhausted(monkeypatch: pytest.MonkeyPatch) -> Exhausted:
+    """The system has no threads left, until the test calls ``exhausted.end()``."""
+    return Exhausted(monkeypatch)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,7 +49,15 @@ def lint(python: Environment) -> list[Step]:
 HEAVY = ("tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
-NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
+NO_ENGINE = (
+    *HEAVY,
+    "tests/benchmarks",
+    "tests/compat",
+    "tests/docs",
+    "tests/programs",
+    "tests/typing",
+    "tests/wire",
+)
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
@@ -102,7 +110,6 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     whole = [one for one in others if one.version[:2] not in IN_PART]
     newest = whole[-1] if whole else first
     pure = without_compiler(first)
-    covered = matching_suite(first, newest, covered=True)
     last = [
         step
         for one in [*reversed(whole), *(one for one in others if one not in whole)]
@@ -110,19 +117,16 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     ]
     return [
         setup(environment(first)),
-        covered,
+        matching_suite(first, newest),
         *last,
         setup(pure),
         suite(pure, f"tests {first.minor} without compiler", leaving=NO_ENGINE),
-        coverage(environment(first), covered),
         *lint(environment(first)),
     ]
 
 
-def matching_suite(
-    python: Interpreter, newest: Interpreter, *, covered: bool = False, in_part: bool = False
-) -> Step:
+def matching_suite(python: Interpreter, newest: Interpreter, *, in_part: bool = False) -> Step:
     """The tests on that Python: those of `HEAVY` on the ``newest`` only, and some ``in_part``."""
     leaving = () if python is newest or in_part else HEAVY
-    name = f"tests {python.minor}"
-    return suite(environment(python), name, covered, leaving, PART if in_part else ())
+    only = PART if in_part else ()
+    return suite(environment(python), f"tests {python.minor}", leaving=leaving, only=only)

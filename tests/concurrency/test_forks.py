@@ -18,7 +18,7 @@ from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve.admission.access import Networks
-from everserve.combos import ForkingTCPServer
+from everserve.combos import ForkingTCPServer, ThreadingTCPServer
 from everserve.concurrency import forks
 from everserve.errors import ServerClosedError
 from everserve.events import Accepted, Draining, Failed, Finished, Opened, Shed, Stopped
@@ -614,6 +614,30 @@ def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
         client.sendall(b"go on")
         assert stop.result().finished == 1
     assert not any(sessions)
+
+
+def test_a_child_sees_the_address_of_its_server_and_holds_no_port() -> None:
+    """Neither that of its server, nor that of another server of the process."""
+
+    class Look(StreamRequestHandler):
+        def handle(self) -> None:
+            server = self.server
+            seen = (server.socket.getsockname(), server.server_address, server.fileno() >= 0)
+            self.wfile.write(repr(seen).encode() + b"\n")
+            self.rfile.readline()
+
+    with ThreadingTCPServer(LOOPBACK, Echo) as other, ForkingTCPServer(LOOPBACK, Look) as server:
+        with server.running() as address, other.running() as others:
+            with connect(address) as client:
+                seen = client.makefile("rb").readline()
+                assert seen.decode().strip() == repr((address, address, True))
+                other.stop()
+                server.shutdown()
+                server.socket.close()
+                for port in (address, others):
+                    with pytest.raises(ConnectionRefusedError):
+                        connect(port)
+                client.sendall(b"\n")
 
 
 def test_the_children_do_not_keep_the_listener_open() -> None:
