@@ -92,7 +92,6 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     """
     first, *others = [environment(python) for python in pythons]
     pure = without_compiler(pythons[0])
-    covered = suite(first, f"tests {first.name}", True, HEAVY if others else ())
     last = [
         step
         for one in reversed(others)
@@ -103,10 +102,9 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     ]
     return [
         setup(first),
-        covered,
+        suite(first, f"tests {first.name}", leaving=HEAVY if others else ()),
         *last,
         setup(pure),
         suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
-        coverage(first, covered),
         *lint(first),
     ]

@@ -7,7 +7,7 @@ mix-in has them, and a base class that declared them would be abstract to type c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,15 @@ from everserve.errors import TLSConfigError
 from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connections
 from everserve.lifecycle.state import ServerState
+from everserve.mistakes import warn
+from everserve.options import OPTIONS, attribute_fault, check_grace
 from everserve.reading import Reading
 from everserve.server.hooks import default_hook, of_server
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
 from everserve.settings import NAMES
+from everserve.sockets.attaching import woken_to_attach
 
 __all__ = ["Served", "serving_in_background"]
 
@@ -46,8 +49,14 @@ class Served:
     # Programs set it to end the loop from within a handler.
     _BaseServer__shutdown_request = property(_get_shutdown_request, _set_shutdown_request)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _warn_of(cls.__name__, vars(cls))
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name in OPTIONS:
+            _warn_of(type(self).__name__, {name: value})
         if name in _OPTIONS:
             self._everserve.settings.note_change()
             self._everserve.life.wake()  # the accept loop may wait for the sake of a limit
@@ -63,6 +72,7 @@ class Served:
         already, ``ServerClosedError`` if the server was closed, and the ``OSError`` of a listener
         that has become unusable.
         """
+        _warn_of(type(self).__name__, {n: v for n, v in vars(self).items() if n not in OPTIONS})
         self._everserve.conductor.serve(self, poll_interval)
 
     @of_server
@@ -148,7 +158,7 @@ class Served:
         When the block begins the server accepts; when it ends the server stops, with ``grace``. What
         ``serve_forever`` raised is raised at the end of the block, or before it begins.
         """
-        with serving_in_background(self, grace, poll_interval):
+        with serving_in_background(self, check_grace(grace), poll_interval):
             yield self.server_address
 
     # -- observation ---------------------------------------------------------------------------
@@ -175,6 +185,14 @@ class Served:
         tls.reload()
 
 
+def _warn_of(owner: str, attributes: Mapping[str, Any]) -> None:
+    """Warn of each attribute that is probably meant as an option, and is none."""
+    for name, value in attributes.items():
+        fault = attribute_fault(name, value)
+        if fault is not None:
+            warn(f"{owner}.{fault}")
+
+
 @contextmanager
 def serving_in_background(server: Any, grace: float, poll_interval: float) -> Iterator[None]:
     """Serve in a background thread while the block runs, and stop the server at its end."""
@@ -183,7 +201,8 @@ def serving_in_background(server: Any, grace: float, poll_interval: float) -> It
     thread = ServingThread(lambda: server.serve_forever(poll_interval), [conductor.life], name)
     thread.start_serving()
     try:
-        yield
+        with woken_to_attach():
+            yield
     finally:
         conductor.stop(server, grace)
     thread.join_and_raise(grace)
