@@ -53,7 +53,9 @@ class Folder:
         stamp.write_text(wanted, "utf-8")
 
     def ingredients(self) -> str:
-        return json.dumps([self.program.sha256, self.needs(), CONSTRAINTS.read_text("utf-8")])
+        """The inputs of the folder: it is stale if one has changed."""
+        constraints = CONSTRAINTS.read_text("utf-8")
+        return json.dumps([sys.version, self.program.sha256, self.needs(), constraints])
 
     def fetch(self) -> None:
         listed = self.path / "requirement.txt"
