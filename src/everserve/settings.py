@@ -169,7 +169,8 @@ class SettingsReader:
 
     Reads only the options that the class has, since those of another strategy have no meaning. Does
     not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
-    attribute was set since.
+    attribute was set since. ``listener_tls`` is that of a listener which the program has made an
+    ``ssl.SSLSocket``, for a server that takes no steps of admission.
     """
 
     def __init__(self, server: object) -> None:
@@ -180,12 +181,21 @@ class SettingsReader:
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
         self.changed = False
+        self.listener_tls: TLS | None = None
         self.values = Settings()
         self.read()
 
     def reads(self, name: str) -> bool:
         """True if the server has the option ``name``."""
         return name in self._names
+
+    def use_listener_tls(self, tls: TLS | None) -> None:
+        """Have each connection begin with that handshake, if the server has no ``tls`` of its own."""
+        if tls is not self.listener_tls:
+            self.listener_tls = tls
+            self._raw = ()
+            self.changed = True
+            self.read()
 
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
@@ -210,6 +220,8 @@ class SettingsReader:
         if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
+            if self.listener_tls is not None and self.reads("admission_steps"):
+                taken |= {"tls": taken.get("tls") or self.listener_tls, "implicit_tls": True}
             self.values = Settings(**taken)
         return self.values
 

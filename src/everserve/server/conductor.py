@@ -80,7 +80,8 @@ class Conductor:
         limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
-        with AcceptLoop([self._port(hooks)], selector).open() as loop:
+        self._settings.use_listener_tls(listener.tls())
+        with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
 
@@ -141,6 +142,7 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
+            self._settings.use_listener_tls(listener_of(hooks).tls())
             self._must_speak_tls()
         except BaseException as error:
             self.life.end()
@@ -161,6 +163,7 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
+        stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)
 

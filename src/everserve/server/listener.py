@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 from everserve.server.hooks import is_default
+from everserve.sockets.tls import TLS
 
 __all__ = ["DatagramListener", "Listener", "StreamListener", "listener_of"]
 
@@ -28,6 +31,15 @@ class Listener:
     def timeout(self) -> float | None:
         """The timeout of the socket, in seconds."""
         return None
+
+    def tls(self) -> TLS | None:
+        """What its connections begin with, if it is an ``ssl.SSLSocket``."""
+        return None
+
+    @contextmanager
+    def accepting(self) -> Iterator[None]:
+        """Around each accept: connections come as they are, before any handshake."""
+        yield
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -47,7 +59,7 @@ class _SocketListener(Listener):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._is_plain = type(sock) is socket.socket
+        self._is_plain = type(sock) in (socket.socket, ssl.SSLSocket)
         self.accepts_streams = sock.type == socket.SOCK_STREAM  # once: it takes a microsecond
 
     def timeout(self) -> float | None:
@@ -64,6 +76,27 @@ class StreamListener(_SocketListener):
     """A socket that listens: connections are accepted from it."""
 
     accepts_connections = True
+
+    def tls(self) -> TLS | None:
+        sock = self._socket
+        # A subclass that accepts in its own way goes on to do so.
+        if not isinstance(sock, ssl.SSLSocket) or type(sock).accept is not ssl.SSLSocket.accept:
+            return None
+        return TLS.of(sock.context)
+
+    @contextmanager
+    def accepting(self) -> Iterator[None]:
+        if self.tls() is None:
+            yield
+            return
+        # `SSLSocket.accept` does the handshake: the accept loop would wait for the peer. The program's
+        # own `get_request` calls this too.
+        sock: Any = self._socket
+        sock.accept = MethodType(socket.socket.accept, sock)
+        try:
+            yield
+        finally:
+            del sock.accept
 
     @contextmanager
     def serving(self) -> Iterator[None]:
