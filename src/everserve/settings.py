@@ -33,6 +33,7 @@ class Settings:
     ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
     connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
     handshake; ``takes_steps``: there is something for the steps of admission to do.
+    ``listener_tls``: the handshake of a listener that the program has made an ``ssl.SSLSocket``.
     """
 
     max_connections: int | None = None
@@ -67,6 +68,7 @@ class Settings:
     may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
+    listener_tls: TLS | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         counts = (self.max_connections, self.accept_rate, self.max_handshakes)
@@ -169,8 +171,7 @@ class SettingsReader:
 
     Reads only the options that the class has, since those of another strategy have no meaning. Does
     not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
-    attribute was set since. ``listener_tls`` is that of a listener which the program has made an
-    ``ssl.SSLSocket``, for a server that takes no steps of admission.
+    attribute was set since.
     """
 
     def __init__(self, server: object) -> None:
@@ -181,7 +182,7 @@ class SettingsReader:
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
         self.changed = False
-        self.listener_tls: TLS | None = None
+        self._listener_tls: TLS | None = None
         self.values = Settings()
         self.read()
 
@@ -191,11 +192,10 @@ class SettingsReader:
 
     def use_listener_tls(self, tls: TLS | None) -> None:
         """Have each connection begin with that handshake, if the server has no ``tls`` of its own."""
-        if tls is not self.listener_tls:
-            self.listener_tls = tls
-            self._raw = ()
-            self.changed = True
-            self.read()
+        self._listener_tls = tls
+        self._raw = ()
+        self.changed = True
+        self.read()
 
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
@@ -220,9 +220,12 @@ class SettingsReader:
         if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
-            if self.listener_tls is not None and self.reads("admission_steps"):
-                taken |= {"tls": taken.get("tls") or self.listener_tls, "implicit_tls": True}
-            self.values = Settings(**taken)
+            tls = self._listener_tls
+            if tls is not None and self.reads("admission_steps"):
+                taken |= {"tls": taken.get("tls") or tls, "implicit_tls": True}
+            values = Settings(**taken)
+            values.listener_tls = tls
+            self.values = values
         return self.values
 
     def _read_each(self, server: object) -> tuple[Any, ...]:

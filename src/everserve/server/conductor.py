@@ -22,7 +22,7 @@ from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
-from everserve.server.listener import listener_of
+from everserve.server.listener import Listener, listener_of
 from everserve.server.stop import Stop, StopReport
 from everserve.settings import SettingsReader
 from everserve.sockets.listening import SocketFile
@@ -80,7 +80,7 @@ class Conductor:
         limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
-        self._settings.use_listener_tls(listener.tls())
+        self._note_tls_of(listener)
         with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
@@ -142,7 +142,7 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
-            self._settings.use_listener_tls(listener_of(hooks).tls())
+            self._note_tls_of(listener_of(hooks))
             self._must_speak_tls()
         except BaseException as error:
             self.life.end()
@@ -223,6 +223,11 @@ class Conductor:
     def _must_be_open(self, hooks: Hooks) -> None:
         if hooks.fileno() < 0 or self.life.keeps_listener:
             raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
+
+    def _note_tls_of(self, listener: Listener) -> None:
+        tls = listener.tls()
+        if tls is not None or self._settings.values.listener_tls is not None:
+            self._settings.use_listener_tls(tls)
 
     def _must_speak_tls(self) -> None:
         """Refuse to serve in clear where TLS was asked for, and no hook would do the handshake."""

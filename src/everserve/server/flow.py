@@ -216,7 +216,7 @@ class Flow:
             connection.runner = self._strategy.here()
         try:
             try:
-                if self._settings.listener_tls is None:
+                if self._settings.values.listener_tls is None:
                     hooks.finish_request(request, client_address)
                 else:
                     self.finish_by_hook(hooks, request, client_address)
@@ -241,7 +241,7 @@ class Flow:
 
         So it is where the listener of a server of the standard library is an ``ssl.SSLSocket``.
         """
-        tls = self._settings.listener_tls
+        tls = self._settings.values.listener_tls
         if tls is None or self._settings.reads("admission_steps"):
             hooks.finish_request(request, client_address)
             return
