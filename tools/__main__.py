@@ -59,6 +59,10 @@ def bench(arguments: Sequence[str]) -> int:
     return replaced_by(python.python, "-m", "benchmarks", *arguments)
 
 
+def chaos(arguments: Sequence[str]) -> int:
+    return replaced_by(ready(default()).python, "-m", "tests.chaos.campaign", *arguments)
+
+
 def clean(_: Sequence[str]) -> int:
     made = [".venvs", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
     for name in [*made, "htmlcov", "build", "dist"]:
@@ -74,6 +78,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "format": format,
     "run": run,
     "bench": bench,
+    "chaos": chaos,
     "clean": clean,
 }
 

@@ -1,6 +1,6 @@
 """A campaign: servers whose kernel fails, over every strategy and transport, for some minutes.
 
-``python -m tests.chaos.campaign [--seconds 300] [--seed N] [--strategy S] [--scheme S]``, or ``make chaos``.
+``make chaos``, or ``python -m tests.chaos.campaign [--seconds 300] [--seed N] [--strategy S]``.
 Each round makes a server, fails a bounded number of its calls, chosen by the seed, while clients
 come and go, and then asks what a server must still do: serve a good client, stop, count each connection
 once, and leave no descriptor open. A round that fails is printed with the arguments that repeat it.

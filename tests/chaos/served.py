@@ -1,7 +1,7 @@
 """The server of a campaign: a process whose kernel fails now and then, by ``faults.c``.
 
-Run as ``python -m tests.chaos.served STRATEGY SCHEME FOLDER [CERT KEY]``, with the library preloaded. It obeys
-lines on its standard input, and answers each with a line of JSON.
+Run as ``python -m tests.chaos.served STRATEGY SCHEME FOLDER [CERT KEY]``, with the library preloaded. It
+obeys lines on its standard input, and answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -37,23 +37,19 @@ class Serving:
 
     def __init__(self, strategy: str, scheme: str, folder: str, *pair: str) -> None:
         self.faults = ctypes.CDLL(None)
-        self.counts: Counter[type[ServerEvent]] = Counter()
+        self.emitted: list[type[ServerEvent]] = []  # by any thread: an append is one step
         address = f"{scheme}:{folder}/server" if "unix" in scheme else f"{scheme}://127.0.0.1:0"
         options: dict[str, Any] = {"tls": everserve.TLS(*pair)} if scheme == "tls" else {}
         handler: Any = UpperDatagram if scheme in ("udp", "unixgram") else Upper
-        self.server: Any = (
-            everserve.make_server(
-                handler, address, concurrency=strategy, write_timeout=10.0, **options
-            )
-            if handler is Upper
-            else everserve.make_server(handler, address, concurrency=strategy)
-        )
+        if handler is Upper:
+            options["write_timeout"] = 10.0
+        self.server: Any = everserve.make_server(handler, address, concurrency=strategy, **options)
         own = os.getpid()
         self.server.subscribe(lambda event: self.record(event) if os.getpid() == own else None)
         self.running = self.server.running(grace=GRACE)
 
     def record(self, event: ServerEvent) -> None:
-        self.counts[type(event)] += 1
+        self.emitted.append(type(event))
 
     def start(self) -> Any:
         return self.running.__enter__()
@@ -71,9 +67,10 @@ class Serving:
         """Stop; what is left then."""
         report = self.server.stop(GRACE)
         self.running.__exit__(None, None, None)
-        ended = self.counts[Finished] + self.counts[Failed] + self.counts[Refused]
+        counts = Counter(self.emitted)
+        ended = counts[Finished] + counts[Failed] + counts[Refused]
         return {
-            "accepted": self.counts[Accepted],
+            "accepted": counts[Accepted],
             "ended": ended,
             "unfinished": len(report.unfinished),
             "state": self.server.state.name,
