@@ -1,6 +1,6 @@
 """The server of a campaign: a process whose kernel fails now and then, by ``faults.c``.
 
-Run as ``python -m tests.chaos.served STRATEGY SCHEME FOLDER [CERT KEY]``, with the library preloaded. It
+Run as ``python -m tests.chaos.served STRATEGY SCHEME FOLDER [CERT KEY]``, the library preloaded. It
 obeys lines on its standard input, and answers each with a line of JSON.
 """
 
