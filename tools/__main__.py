@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tools import interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
+from tools.programs import command as programs_command
 from tools.steps import Crew, Step, interruptible
 
 AT_A_TIME = 3  # steps; one of them nearly always waits, so this keeps two cores busy
@@ -63,6 +64,10 @@ def chaos(arguments: Sequence[str]) -> int:
     return replaced_by(ready(default()).python, "-m", "tests.chaos.campaign", *arguments)
 
 
+def programs(arguments: Sequence[str]) -> int:
+    return programs_command.check(arguments, ready(default("cli")).python)
+
+
 def clean(_: Sequence[str]) -> int:
     made = [".venvs", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
     for name in [*made, "htmlcov", "build", "dist"]:
@@ -79,6 +84,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "bench": bench,
     "chaos": chaos,
+    "programs": programs,
     "clean": clean,
 }
 

@@ -98,6 +98,7 @@ cdef class Watch:
     def __init__(self, int fd, bint infers=False):
         self.fd = fd
         self.infers = infers
+        self.is_stream = True
         self.readable = self.writable = True
         self.timeout = -1.0
 
