@@ -67,6 +67,10 @@ def pythons(arguments: Sequence[str]) -> int:
     return 0
 
 
+def chaos(arguments: Sequence[str]) -> int:
+    return replaced_by(ready(default()).python, "-m", "tests.chaos.campaign", *arguments)
+
+
 def programs(arguments: Sequence[str]) -> int:
     return programs_command.check(arguments, ready(default("cli")).python)
 
@@ -87,6 +91,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "pythons": pythons,
     "bench": bench,
+    "chaos": chaos,
     "programs": programs,
     "clean": clean,
 }

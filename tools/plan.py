@@ -46,7 +46,7 @@ def lint(python: Environment) -> list[Step]:
     ]
 
 
-HEAVY = ("tests/hostile", "tests/proxy")
+HEAVY = ("tests/chaos", "tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
 NO_ENGINE = (

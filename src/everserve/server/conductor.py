@@ -24,7 +24,7 @@ from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
-from everserve.server.listener import listener_of
+from everserve.server.listener import Listener, listener_of
 from everserve.server.stop import Stop, StopReport
 from everserve.settings import SettingsReader
 from everserve.sockets.listening import SocketFile
@@ -93,7 +93,8 @@ class Conductor:
         limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
-        with AcceptLoop([self._port(hooks)], selector).open() as loop:
+        self._note_tls_of(listener)
+        with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
 
@@ -161,6 +162,7 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
+            self._note_tls_of(listener_of(hooks))
             self._must_speak_tls()
         except BaseException as error:
             self.life.end()
@@ -181,6 +183,7 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
+        stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)
 
@@ -239,6 +242,11 @@ class Conductor:
     def _must_be_open(self, hooks: Hooks) -> None:
         if hooks.fileno() < 0 or self.life.keeps_listener:
             raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
+
+    def _note_tls_of(self, listener: Listener) -> None:
+        tls = listener.tls()
+        if tls is not None or self._settings.values.listener_tls is not None:
+            self._settings.use_listener_tls(tls)
 
     def _must_speak_tls(self) -> None:
         """Refuse to serve in clear where TLS was asked for, and no hook would do the handshake."""

@@ -277,7 +277,10 @@ class Flow:
             connection.runner = self._strategy.here()
         try:
             try:
-                hooks.finish_request(request, client_address)
+                if self._settings.values.listener_tls is None:
+                    hooks.finish_request(request, client_address)
+                else:
+                    self.finish_by_hook(hooks, request, client_address)
             except Exception as error:
                 if began_in_signal_handler(error):
                     raise
@@ -293,6 +296,24 @@ class Flow:
         finally:
             if connection is not None and connection.state is not _CLOSED:
                 self._end(hooks, connection)
+
+    def finish_by_hook(self, hooks: Hooks, request: Any, client_address: Any) -> None:
+        """``finish_request``; before it the handshake, where no step of admission would do it.
+
+        So it is where the listener of a server of the standard library is an ``ssl.SSLSocket``.
+        """
+        tls = self._settings.values.listener_tls
+        if tls is None or self._settings.reads("admission_steps"):
+            hooks.finish_request(request, client_address)
+            return
+        connection = self._connections.find(request)
+        context = self._context(hooks, connection, request, client_address)
+        try:
+            hooks.finish_request(secure(context, tls), client_address)
+        except Refusal as refusal:
+            self._progress.refused(connection, refusal.reason, refusal.__cause__)
+        finally:
+            context.leave()
 
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
