@@ -2,7 +2,7 @@
 
 A server emits them to its subscribers (``server.subscribe(callable)``); logs and metrics are only
 subscribers. The order for one connection is ``Accepted``, then either ``Refused``, or ``Opened`` and
-at the end exactly one of ``Finished`` and ``Failed``.
+at the end exactly one of ``Finished`` and ``Failed``. ``DeadlineMissed`` and ``Shed`` come before it.
 """
 
 from __future__ import annotations

@@ -142,6 +142,9 @@ class FiberStrategy(Strategy):
         """Close the hub of this run, and kill the fibers that are left."""
         hub, self._hub = self._hub, None
         self.in_threads = True
+        for connection in self._connections.view:
+            if connection.runner is None:  # its fiber has not begun, and never will
+                self._progress.refused(connection, "closed")
         if hub is not None and self._owns_hub:
             hub.close()
         self._left.set()

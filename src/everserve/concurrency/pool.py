@@ -25,6 +25,7 @@ class PoolStrategy(Strategy):
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
+        self._progress = parts.progress
         self._pool: WorkerPool | None = None
         self._process = 0
         self._made_for: Settings | None = None
@@ -44,6 +45,7 @@ class PoolStrategy(Strategy):
         super().cut(hooks, connections)
         if self._pool is not None:
             for request, _ in self._pool.drop_waiting():
+                self._progress.refused(self._connections.find(request), "closed")
                 hooks.shutdown_request(request)
 
     def close(self, *, wait: bool) -> None:

@@ -179,8 +179,11 @@ class Flow:
         error: Exception,
     ) -> None:
         """Let an exception cost its own connection alone."""
-        self._run_here(connection)
-        self._progress.failed(connection, request, error)
+        if connection is not None and connection.runner is None:  # it has not been run
+            self._run_here(connection)
+            self._progress.refused(connection, "error", error)
+        else:
+            self._progress.failed(connection, request, error)
         try:
             hooks.handle_error(request, client_address)
         finally:
@@ -200,6 +203,7 @@ class Flow:
     def run_here(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Handle a request on the accept loop; what it raises is contained there."""
         connection = self._connections.find(request)
+        self._run_here(connection)
         copy_context().run(hooks.finish_request, request, client_address)
         hooks.shutdown_request(request)
         self._end(hooks, connection)
@@ -236,23 +240,32 @@ class Flow:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         connection = self._filed.get(id(request)) or self._connections.find(request)
         context = None
+        begun = False
         try:
             settings = self._settings.values
             if settings.takes_steps:
                 context = self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
-            if connection is not None:
-                self._progress.opened(connection, client_address, self._strategy.here)
+            if connection is not None and not self._progress.opened(
+                connection, client_address, self._strategy.here
+            ):
+                return
+            begun = True
             if self._strategy.in_threads:
                 threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
-        except FiberExit:
-            raise  # cut by a stop: that is no failure of the request
+        except FiberExit:  # cut by a stop: that is no failure of the request
+            if not begun and connection is not None:
+                self._progress.refused(connection, "closed")
+            raise
         except BaseException as error:
-            self._progress.failed(connection, request, error)
+            if begun or connection is None:
+                self._progress.failed(connection, request, error)
+            else:
+                self._progress.refused(connection, "error", error)
             raise
         finally:
             if context is not None:
