@@ -186,6 +186,8 @@ class Truncated(ServerEvent):
 class Stalled(ServerEvent):
     """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is its stack.
 
+    Where it waits for a lock of ``threading``, the first line of ``stack`` names it and who holds it.
+
     Emitted at most once a minute for one place in the code. No other fiber runs meanwhile.
     """
 

@@ -64,14 +64,23 @@ def _holds(frame: FrameType, lock: Any) -> bool:
 
 
 def _entries_of_with(code: CodeType, at: int) -> Iterator[int]:
-    """The instructions that entered the `with` blocks around the offset `at`."""
+    """The instructions that entered the `with` blocks around the offset `at`, the innermost first.
+
+    An offset has one handler of exceptions; what is around it is the handler of that handler.
+    """
     body = dis.Bytecode(code)
     instructions = {each.offset: each for each in body}
-    for entry in getattr(body, "exception_entries", ()):
-        handler = [instructions.get(entry.target + step) for step in (0, 2)]
-        names = [each.opname for each in handler if each is not None]
-        if entry.start <= at < entry.end and names == ["PUSH_EXC_INFO", "WITH_EXCEPT_START"]:
-            yield max(offset for offset in instructions if offset < entry.start)
+    entries = getattr(body, "exception_entries", ())
+    seen: set[int] = set()
+    while entry := next((e for e in entries if e.start <= at < e.end), None):
+        at = entry.target
+        if at in seen:
+            return
+        seen.add(at)
+        handler = [instructions[each].opname for each in (at, at + 2) if each in instructions]
+        if handler == ["PUSH_EXC_INFO", "WITH_EXCEPT_START"]:
+            begins = min(e.start for e in entries if e.target == at)
+            yield max(offset for offset in instructions if offset < begins)
 
 
 def _calls_of_acquire(code: CodeType, at: int) -> Iterator[int]:
