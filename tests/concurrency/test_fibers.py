@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import socket
 import socketserver
 import threading
@@ -368,3 +370,42 @@ def test_deadlines_and_a_stop_act_while_the_loop_is_held(deadlocked: Any) -> Non
         pass  # it sees the end: the deadline has cut it
     report = deadlocked.server.stop(grace=0)
     assert len(report.unfinished) == 2
+
+
+def ask_own_server(handler: Any) -> None:
+    with socket.create_connection(handler.server.server_address, timeout=0.2) as client:
+        client.sendall(b"inner\n")
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+
+
+def select_itself(handler: Any) -> None:
+    select.select([handler.request], [], [], 0.2)
+
+
+def read_a_descriptor_set_blocking(handler: Any) -> None:
+    os.set_blocking(handler.request.fileno(), True)
+    handler.request.sendall(b"now\n")
+    os.read(handler.request.fileno(), 1)
+
+
+@pytest.mark.parametrize("use", [ask_own_server, select_itself, read_a_descriptor_set_blocking])
+def test_what_a_handler_must_not_do_is_told_by_the_stall_watch(use: Any) -> None:
+    """What docs/fibers.md lists: none of it holds the loop in silence."""
+    handled: list[int] = []
+
+    def handle(handler: Any) -> None:
+        if handler.rfile.readline() == b"outer\n" and not handled:
+            handled.append(1)
+            use(handler)
+
+    kind = type("Handler", (StreamRequestHandler,), {"handle": handle})
+    server, recorder = FiberTCPServer(LOOPBACK, kind), EventRecorder()
+    server.stall_threshold = 0.02
+    server.subscribe(recorder)
+    with serving(server) as address, connect(address) as client:
+        client.sendall(b"outer\n")
+        (stalled,) = recorder.wait_for(Stalled)
+        client.sendall(b"x")
+        read_all(client)
+    assert use.__name__ in stalled.stack
