@@ -729,6 +729,22 @@ def test_the_default_timeout_holds_for_new_sockets(parts: Any) -> None:
         socket.setdefaulttimeout(None)
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_messages_are_received_whole(parts: Any, run: Run, kind: int) -> None:
+    accepted, peer = socket.socketpair(socket.AF_UNIX, kind)
+    sizes = (10, 5000, 60_000, 20_000, 90_000, 10)
+
+    def receives() -> list[int]:
+        found = []
+        for size in sizes:
+            peer.sendall(b"m" * size)
+            found.append(len(ours.recv(100_000)))
+        return found
+
+    with parts.FiberSocket.adopt(accepted) as ours, peer:
+        assert run(receives) == list(sizes)
+
+
 @pytest.mark.parametrize("use", ["recv", "recv_into", "recvfrom", "recvmsg"])
 def test_a_descriptor_that_the_handler_sets_blocking_does_not_hold_the_loop(
     hub: Any, pair: Any, use: str

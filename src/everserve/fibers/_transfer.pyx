@@ -240,6 +240,8 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
                 done += count
                 if done >= size:
                     return 0
+                if hub is not None:
+                    hub.checkpoint()     # a peer that reads as fast may never let it wait
                 continue
         if limit == -2.0:
             refuse_to_wait(watch, flags)

@@ -17,6 +17,7 @@ from everserve.errors import FiberTimeout
 from everserve.fibers.loop import FOREVER, IN, OUT, Watch
 from everserve.fibers.scheduler import Scheduler, running_hub
 from everserve.fibers.threadwaits import poll_once
+from everserve.sockets.genuine import RealSocket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -65,7 +66,7 @@ def _size_in(room: memoryview, nbytes: int) -> int:
     return nbytes or len(room)
 
 
-class FiberSocket(socket.socket):
+class FiberSocket(RealSocket):
     """A socket that blocks its fiber and nothing else.
 
     Everything of `socket.socket` has its documented meaning, also `settimeout`: with None a call
@@ -108,7 +109,10 @@ class FiberSocket(socket.socket):
     @staticmethod
     def _new_watch(fd: int, family: int, kind: int) -> Any:
         """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
-        return Watch(fd, family in _STREAMS_THAT_INFER and kind == socket.SOCK_STREAM)
+        is_stream = kind == socket.SOCK_STREAM
+        watch = Watch(fd, is_stream and family in _STREAMS_THAT_INFER)
+        watch.is_stream = is_stream
+        return watch
 
     @classmethod
     def _adopt(cls, fd: int, family: int, kind: int, proto: int) -> Self:
@@ -245,6 +249,8 @@ class FiberSocket(socket.socket):
                         raise
                     self._note_refusal(writing=True)
                     self._await_io(hub, True, limit)
+                else:
+                    self._checkpoint()  # a peer that reads as fast may never let it wait
 
     # --- what both engines share ----------------------------------------------------------------
 

@@ -10,10 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from everserve.escaping import mark_traceback
 from everserve.events import Failed, Finished, Refused, ServerEvent, Subscriber
 from everserve.fibers.log import concerns_program, logger
 
 __all__ = ["Emitter", "EventOrder"]
+
+logger.logger.addFilter(mark_traceback)
 
 
 class Emitter:

@@ -13,10 +13,11 @@ before its handler has begun is refused. Where the program makes its handlers it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Any
 
-from everserve.admission.control import AdmissionControl
+from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
@@ -27,6 +28,7 @@ from everserve.events import (
     Refused,
     ServerEvent,
     Shed,
+    Truncated,
 )
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
@@ -34,8 +36,12 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.state import LifeCycle
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
+
+_REPORT_EVERY = 1.0
+"""Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
 
 
 class Progress:
@@ -58,6 +64,8 @@ class Progress:
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
         self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
+        self._truncations = 0
+        self._truncations_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -91,6 +99,7 @@ class Progress:
             self.handshake_done(connection)
         if connection.runner is None:
             connection.runner = here()
+        connection.opened = monotonic()
         connection.state = ConnectionState.HANDLING
         if self._emitter.subscribers:
             self._emit(connection, Opened(connection.id, peer))
@@ -101,6 +110,15 @@ class Progress:
         connection.peer = peer
         if self._begins(connection):
             self._emit(connection, Opened(connection.id, peer))
+
+    def truncated(self, datagram: Datagram, peer: Any) -> None:
+        """Report a datagram that was admitted, and whose end is lost: at most once a second."""
+        self._truncations += 1
+        now = monotonic()
+        if now - self._truncations_reported < _REPORT_EVERY:
+            return
+        count, self._truncations, self._truncations_reported = self._truncations, 0, now
+        self._emitter.log(Truncated(peer, len(datagram[0]), count))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None
@@ -136,8 +154,10 @@ class Progress:
     def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
         """Report how a request ended in another process."""
         error = RemoteError(outcome.error) if outcome.error else None
-        if outcome.missed:
-            self.deadline_missed(connection, outcome.missed)
+        if outcome.missed and not connection.missed:
+            connection.missed = outcome.missed
+            missed = DeadlineMissed(connection.id, connection.peer, outcome.missed, outcome.is_cut)
+            self._emit(connection, missed)
         if outcome.refused:
             self.refused(connection, outcome.refused, error)
         elif outcome.failed:
@@ -148,8 +168,12 @@ class Progress:
         if connection is None or connection.missed or connection.state is ConnectionState.CLOSED:
             return
         connection.missed = name
-        self._emit(connection, DeadlineMissed(connection.id, connection.peer, name))
-        connection.cut()
+        peer = connection.peer
+
+        def emit(is_cut: bool) -> None:
+            self._emit(connection, DeadlineMissed(connection.id, peer, name, is_cut))
+
+        connection.cut(emit)
 
     def make_room(self, request: Any) -> bool:
         """Cut the longest idle connection to make room for ``request``; false if there is none."""
@@ -159,6 +183,16 @@ class Progress:
         self._emit(idle, Shed(idle.id, idle.peer))
         idle.cut()
         return True
+
+    def client_violation(
+        self,
+        limits: AdmissionLimits,
+        connection: Connection | None,
+        address: Any,
+        waived: Collection[str],
+    ) -> str | None:
+        """The limit that the client behind a proxy violates; if none, it is counted."""
+        return self._control.client_violation(limits, connection, address, waived)
 
     def handshake_started(self, connection: Connection | None) -> None:
         """Count a TLS handshake in progress."""
