@@ -348,6 +348,8 @@ class Flow:
         if connection is None or type(client_address[0]) is not str:
             return False  # not over the internet
         if self._swept_for is settings:
+            if self._watchdog.lacks_thread:
+                self._watchdog.retry()
             return True
         if not _COUNTS or not self._strategy.is_here:
             return False
