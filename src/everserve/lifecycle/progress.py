@@ -21,7 +21,7 @@ from everserve.events import (
     Shed,
 )
 from everserve.lifecycle.connection import Connection, ConnectionState
-from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.connections import LOOKED_AT, ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
@@ -121,14 +121,24 @@ class Progress:
         emit = self._emitter.emit
         connection.cut(lambda is_cut: emit(DeadlineMissed(connection.id, peer, name, is_cut)))
 
-    def make_room(self, request: Any) -> bool:
-        """Cut the longest idle connection to make room for ``request``; false if there is none."""
-        idle = self._connections.shed(but=request)
+    def make_room(self, request: Any, peer: Any) -> bool:
+        """Cut an idle connection to make room for ``request`` of ``peer``; false if there is none."""
+        idle = self._connections.shed(self._control.crowd.candidates(peer, LOOKED_AT), but=request)
         if idle is None:
             return False
-        self._emitter.emit(Shed(idle.id, idle.peer))
-        idle.cut()
-        return True
+        self._control.crowd.remove(idle)
+        emit = self._emitter.emit
+        return idle.cut(lambda is_cut: is_cut and emit(Shed(idle.id, idle.peer)))
+
+    def make_room_for_handshake(self, peer: Any) -> bool:
+        """Cut the oldest handshake of the peer that has the most; false if there is none to cut."""
+        for connection in self._control.handshaking.candidates(peer, 1):
+            connection.missed = "max_handshakes"
+            if connection.cut():
+                self._control.handshake_done(connection)
+                return True
+            connection.missed = None
+        return False
 
     def client_violation(
         self,
@@ -156,8 +166,9 @@ class Progress:
         """Note, once, that a connection is closed."""
         if connection is None or not self._connections.remove(connection):
             return
-        if connection.counted is not None or connection.in_handshake:
-            self._control.leave(connection)
+        control = self._control
+        if connection.counted is not None or connection.in_handshake or control.crowd:
+            control.leave(connection)
         if self._emitter.subscribers and not connection.failed:
             self._emitter.emit(Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
