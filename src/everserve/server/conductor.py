@@ -132,6 +132,7 @@ class Conductor:
         stop = self.life.stop
         gave_up = stop is not None and stop.gave_up
         self.strategy.close(wait=self._settings.read().block_on_close and not gave_up)
+        self._watchdog.close()  # again: the requests that were in progress have ended
 
     # -- one run -------------------------------------------------------------------------------
 
