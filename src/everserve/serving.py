@@ -16,8 +16,9 @@ from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
-from everserve.errors import AddressError, OptionError
-from everserve.options import check
+from everserve.errors import AddressError, HandlerError, OptionError
+from everserve.mistakes import handler_fault, transport_fault
+from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
@@ -124,9 +125,10 @@ def serve(
     algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
     bound.
 
-    Returns the report of the stop. Raises ``AddressError`` and ``OptionError`` for arguments that are
-    not accepted, ``OSError`` for what the system refuses.
+    Returns the report of the stop. Raises ``HandlerError``, ``AddressError`` and ``OptionError`` for
+    arguments that are not accepted, ``OSError`` for what the system refuses.
     """
+    grace = check_grace(grace)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         return run(group, grace=grace)
 
@@ -172,6 +174,7 @@ def _places(
             )
         places = [(Address.parse(address), own) for address, own in handler.items()]
     else:
+        _check_handler(handler)
         places = [(Address.parse(address), handler) for address in addresses]
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
@@ -185,7 +188,7 @@ def make_server(
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     **options: Unpack[ServerOptions],
 ) -> TCPServer:
-    """A server as ``serve`` makes it: bound and listening, but not serving yet."""
+    """A server as ``serve`` makes it: bound and listening, but not serving yet. Raises as ``serve``."""
     return _make(handler, address, concurrency, options, servers=1)
 
 
@@ -198,17 +201,38 @@ def _make(
     servers: int,
 ) -> TCPServer:
     """One of ``servers`` servers, which share the descriptors of the process."""
+    _check_handler(handler)
     where = Address.parse(address)
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
-        configured = _configured(where, concurrency, options, servers)
-        server = configured(where.server_address, handler, bind_and_activate=False)
+        try:
+            configured = _configured(where, concurrency, options, servers)
+            _check_transport(handler, where)
+            server = configured(where.server_address, handler, bind_and_activate=False)
+        except BaseException:
+            inherited.detach()  # it stays the caller's
+            raise
         server.socket.close()
         server.socket = inherited
         return server
     configured = _configured(where, concurrency, options, servers)
+    _check_transport(handler, where)
     return configured(where.server_address, handler)
+
+
+def _check_handler(handler: Any) -> None:
+    """Raise ``HandlerError`` for what can handle no request."""
+    fault = handler_fault(handler)
+    if fault is not None:
+        raise HandlerError(fault)
+
+
+def _check_transport(handler: Any, where: Address) -> None:
+    """Raise ``HandlerError`` for a handler of streams where datagrams come, and the reverse."""
+    fault = transport_fault(handler, datagrams=where.scheme in ("udp", "unixgram"))
+    if fault is not None:
+        raise HandlerError(f"{where}: {fault}")
 
 
 def _configured(

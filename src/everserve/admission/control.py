@@ -262,9 +262,10 @@ def reset(request: Any) -> None:
 
 def duplicate_of(request: Any) -> socket.socket | None:
     """A duplicate of the connection's socket, if the system has a descriptor left."""
-    if not isinstance(request, socket.socket):
+    if not issubclass(type(request), socket.socket):
         return None
     try:
-        return request.dup()
+        duplicate: socket.socket = request.dup()
+        return duplicate
     except OSError:
         return None

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from time import monotonic, sleep
@@ -79,7 +80,7 @@ class ForkStrategy(Strategy):
         _flush_output()
         note = Note()
         try:
-            pid = os.fork()
+            pid = _fork()
         except BaseException:
             note.close()
             raise
@@ -108,7 +109,7 @@ class ForkStrategy(Strategy):
                 os._exit(status)
 
     def _become_child(self, note: Note) -> None:
-        """Report to the parent, and close the copy of the listener, so that the parent can close it."""
+        """Report to the parent, and leave it the listeners, so that it can close them."""
         self.become_child()
         if self._loop is not None:
             self._loop.leave_to_parent()
@@ -291,15 +292,30 @@ class ForkStrategy(Strategy):
             self.collect()
         self._signal_children(signal.SIGKILL)
 
-    def close(self, *, wait: bool) -> None:
-        """Collect the children; with ``wait``, wait for those that run."""
-        if not self._is_child:
-            self.collect(blocking=wait)
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """Collect the children; with ``wait``, wait for those that run until ``deadline()``."""
+        if self._is_child:
+            return
+        while wait and self.children and (end := deadline()) is not None and monotonic() < end:
+            _wait_for_any(self.children, end)
+            self.collect()
+        self.collect(blocking=wait and deadline() is None)
 
     def _signal_children(self, number: signal.Signals) -> None:
         self._last_signal = number  # set first, for a child that is being started
         for pid in tuple(self.children or ()):
             _signal(pid, number)
+
+
+def _fork() -> int:
+    """Fork without the warning about other threads (Python 3.12 and later).
+
+    Where warnings are errors, Python 3.15 raises it in the parent when the child already runs: no one
+    would know that child.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

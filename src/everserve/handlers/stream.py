@@ -8,11 +8,13 @@ from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.reading import DefaultInt, attribute_of
+from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
 
 _EACH_WRITE = DefaultInt(0)
+_makefile = RealSocket.makefile
 
 
 class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
@@ -78,7 +80,7 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
 def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
     connection = handler.connection
-    if handler.rbufsize and isinstance(connection, socket.socket):
+    if handler.rbufsize and _has_plain_files(connection):
         handler.rfile, handler.wfile = open_stream(
             connection,
             wbufsize=handler.wbufsize,
@@ -86,12 +88,19 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
             max_line=_max_line(handler),
         )
         return
-    # Reading ahead is off, or the object only has a socket's interface.
+    # Reading ahead is off, or the object makes its files itself.
     handler.rfile = connection.makefile("rb", handler.rbufsize)
     if handler.wbufsize:
         handler.wfile = connection.makefile("wb", handler.wbufsize)
     else:
         handler.wfile = Writer(connection)
+
+
+def _has_plain_files(connection: Any) -> bool:
+    """True for a socket by type, not by ``__class__``, whose ``makefile`` is the standard one."""
+    if not issubclass(type(connection), RealSocket):
+        return False
+    return getattr(connection.makefile, "__func__", None) is _makefile
 
 
 def _max_line(handler: StreamRequestHandler[Any, Any]) -> int | None:

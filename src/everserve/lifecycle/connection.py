@@ -110,6 +110,12 @@ class Connection(_Admitted):
         return monotonic() - self.started
 
     @property
+    def has_begun(self) -> bool:
+        """True once something runs its request, and at its end."""
+        begun = self.runner is not None or self.held_by is not None
+        return begun or self.state is not ConnectionState.ACCEPTED
+
+    @property
     def since(self) -> datetime:
         """When it was accepted, in UTC."""
         return datetime.now(UTC) - timedelta(seconds=self.age)
@@ -145,7 +151,7 @@ class Connection(_Admitted):
     def _reach(self) -> Iterator[socket.socket | None]:
         """The socket: the request, or a duplicate while a wrapper has its descriptor."""
         sock = self.duplicate or self.request  # read once: another thread may end it meanwhile
-        if isinstance(sock, socket.socket) and sock.fileno() != -1:
+        if issubclass(type(sock), socket.socket) and sock.fileno() != -1:
             yield sock
         elif (found := self._find()) is not None:
             with found:

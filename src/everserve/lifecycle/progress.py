@@ -19,6 +19,7 @@ from everserve.events import (
     Opened,
     Refused,
     Shed,
+    Truncated,
 )
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import LOOKED_AT, ConnectionTable
@@ -26,8 +27,12 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.state import LifeCycle
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
+
+_REPORT_EVERY = 1.0
+"""Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
 
 
 class Progress:
@@ -49,6 +54,8 @@ class Progress:
         self._emitter = emitter
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
+        self._truncations = 0
+        self._truncations_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -72,6 +79,15 @@ class Progress:
         """Note that the handler has begun in another process, which reports the peer's address."""
         connection.peer = peer
         self._emitter.emit(Opened(connection.id, peer))
+
+    def truncated(self, datagram: Datagram, peer: Any) -> None:
+        """Report a datagram that was admitted, and whose end is lost: at most once a second."""
+        self._truncations += 1
+        now = monotonic()
+        if now - self._truncations_reported < _REPORT_EVERY:
+            return
+        count, self._truncations, self._truncations_reported = self._truncations, 0, now
+        self._emitter.log(Truncated(peer, len(datagram[0]), count))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None

@@ -87,6 +87,8 @@ class Acceptor:
         return self._take_one(hooks)
 
     def _take_one(self, hooks: Hooks) -> bool:
+        if self.listener is not None:
+            self.listener.prepare()
         try:
             request, client_address = hooks.get_request()
         except OSError as error:
@@ -112,8 +114,15 @@ class Acceptor:
             return False
         if accepted:
             self.back_off.succeed()
-        for request, client_address in accepted:
-            self._flow.admit(hooks, request, client_address)
+        begun = 0
+        try:
+            for request, client_address in accepted:
+                begun += 1
+                self._flow.admit(hooks, request, client_address)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in accepted[begun:]:
+                self._flow.drop(hooks, request, client_address)
+            raise
         return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
 
     def _listener(self, hooks: Hooks) -> Listener:

@@ -16,6 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import Overload
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.mistakes import DEFINE_IT, handler_fault, transport_fault, warn
 from everserve.server.hooks import default_hook
 from everserve.server.served import Served
 from everserve.sockets.tls import TLS
@@ -105,6 +106,8 @@ class BaseServer(Served):
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
         self.__is_shut_down = threading.Event()
+        self._everserve.life.prepare()
+        _warn_of_handler(self)
 
     def __enter__(self) -> Self:
         return self
@@ -172,3 +175,20 @@ class BaseServer(Served):
     def server_close(self) -> None:
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._everserve.conductor.close()
+
+
+def _warn_of_handler(server: BaseServer) -> None:
+    """Warn of a handler that could not work on the standard library's server either.
+
+    Where the program has its own ``finish_request``, only that knows what a handler is; ``None`` and
+    a class without any hook are common in tests, where no request comes.
+    """
+    handler = server.RequestHandlerClass
+    if handler is None or type(server).finish_request is not BaseServer.finish_request:
+        return
+    fault = handler_fault(handler)
+    if fault is None:
+        is_datagram = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
+        fault = transport_fault(handler, datagrams=is_datagram)
+    if fault is not None and not fault.endswith(DEFINE_IT):
+        warn(fault)

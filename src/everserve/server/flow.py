@@ -6,7 +6,6 @@ server's hooks call the rest: ``run``, ``finish``, ``shut_down``, ``close``.
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from contextvars import copy_context
@@ -25,7 +24,10 @@ from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
+from everserve.events import Failed
+from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
+from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
@@ -35,6 +37,7 @@ from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Flow"]
 
@@ -46,8 +49,6 @@ NOT_OF_POLICY = frozenset({"access", "untrusted_proxy"})
 
 OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_peer"})
 """Refusals of a client behind a proxy, after the header: they cost no token of ``accept_rate``."""
-
-logger = logging.getLogger("everserve")
 
 
 class Flow:
@@ -149,6 +150,8 @@ class Flow:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
+                if type(request) is Datagram and request.truncated:
+                    self._progress.truncated(request, client_address)
                 if connection is not None and settings.is_entered:
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
@@ -157,12 +160,22 @@ class Flow:
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
             if began_in_signal_handler(error):
-                hooks.shutdown_request(request)
+                self._abandon(hooks, connection, request)
                 raise
             self._contain(hooks, connection, request, client_address, error)
         except BaseException:
-            hooks.shutdown_request(request)
+            self._abandon(hooks, connection, request)
             raise
+
+    def drop(self, hooks: Hooks, request: Any, client_address: Any) -> None:
+        """Close a request that was accepted with others, one of which has ended the run."""
+        self._abandon(hooks, self._progress.accepted(request, client_address), request)
+
+    def _abandon(self, hooks: Hooks, connection: Connection | None, request: Any) -> None:
+        """Close a request, as the run ends by an exception."""
+        if connection is not None and not connection.has_begun:
+            self._progress.refused(connection, "stopped")
+        hooks.shutdown_request(request)
 
     def _refusing_limit(
         self, hooks: Hooks, request: Any, client_address: Any, violations: list[str]
@@ -236,7 +249,7 @@ class Flow:
             try:
                 hooks.shutdown_request(request)
             except Exception:
-                logger.exception("closing the request from %s failed", client_address)
+                logger.exception("closing the request from %r failed", client_address)
             finally:
                 self._end(hooks, connection)
 
@@ -297,6 +310,8 @@ class Flow:
                 request, client_address = context.request, context.client_address
             if connection is not None:
                 self._progress.opened(connection, client_address, self._strategy.here)
+            if self._strategy.in_threads:
+                threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
@@ -377,13 +392,17 @@ class Flow:
         peer = client_address if connection is None else connection.peer
         tls = None if connection is None else connection.tls
         if error is None:
-            logger.error("request from %s failed", peer)
-        elif peer_is_gone(error, request, peer, tls):
-            if connection is not None:
-                connection.gone = isinstance(error, ConnectionError)
-            logger.debug("peer %s went away: %r", peer, error)
+            logger.error("request from %r failed", peer)
+            return
+        is_gone = peer_is_gone(error, request, peer, tls)
+        if is_gone and connection is not None:
+            connection.gone = isinstance(error, ConnectionError)
+        event = Failed(0 if connection is None else connection.id, peer, error, is_gone)
+        extra = {"event": event}
+        if is_gone:
+            logger.debug("%s", event, extra=extra)
         else:
-            logger.error("request from %s failed: %r", peer, error, exc_info=error)
+            logger.error("%s", event, extra=extra, exc_info=error)
 
     def shut_down(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.layer import Layer
 from everserve.sockets.tcpinfo import Traffic
 
@@ -101,7 +102,7 @@ class CountedSocket(Layer):
         return self._goes(self._inner.sendmsg, buffers, *rest)
 
     def sendfile(self, file: "_SendableFile", offset: int = 0, count: int | None = None) -> int:
-        private: Any = socket.socket
+        private: Any = RealSocket
         sent: int = private._sendfile_use_send(self, file, offset, count)
         return sent
 
