@@ -164,6 +164,7 @@ class AdmissionControl:
                 return "max_connections_per_peer"
             connection.counted = address
         if limits.overload == "shed-idle" and connection is not None:
+            connection.in_crowd = True
             self.crowd.add(connection, address)
         if "accept_rate_per_peer" in waived or self.takes_peer_token(limits, address):
             return None
@@ -182,6 +183,7 @@ class AdmissionControl:
             connection.counted = connection.peer
             self.peers.add(connection.peer)
         if limits.overload == "shed-idle" and not limits.header_first:
+            connection.in_crowd = True
             self.crowd.add(connection, connection.peer)
         if limits.handshakes_first:
             self._max_handshakes = limits.max_handshakes

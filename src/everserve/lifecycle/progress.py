@@ -182,9 +182,8 @@ class Progress:
         """Note, once, that a connection is closed."""
         if connection is None or not self._connections.remove(connection):
             return
-        control = self._control
-        if connection.counted is not None or connection.in_handshake or control.crowd:
-            control.leave(connection)
+        if connection.counted is not None or connection.in_handshake or connection.in_crowd:
+            self._control.leave(connection)
         if self._emitter.subscribers and not connection.failed:
             self._emitter.emit(Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
