@@ -481,6 +481,27 @@ def ask_without_end(server: Any, address: Any) -> bytes:
 
 
 @pytest.mark.parametrize("mixin", [FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("proxy_protocol", True),
+        ("idle_timeout", 5),
+        ("request_timeout", 5.0),
+        ("write_timeout", 5),
+        ("min_receive_rate", 50),
+    ],
+)
+def test_what_a_step_carries_out_is_an_error_on_a_standard_server(
+    mixin: Any, name: str, value: Any
+) -> None:
+    """No hook of that server would take the steps."""
+    kind = type("Server", (mixin, socketserver.TCPServer), {name: value})
+    with kind(LOOPBACK, Echo) as server:
+        with pytest.raises(OptionError, match=f"{name} has no effect on a server of the standard"):
+            server.serve_forever()
+
+
+@pytest.mark.parametrize("mixin", [FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn])
 def test_tls_on_a_standard_server_is_an_error_and_not_clear_text(
     mixin: Any, tmp_path: Path
 ) -> None:

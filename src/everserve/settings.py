@@ -30,13 +30,13 @@ _NO_NETWORKS = Networks()
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``has_limits``: admission control has something to check; ``counts_alone``: nothing but how much is
-    in progress, as ``serve`` sets it; ``may_wait``: above one of them the next
-    connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
-    handshake; ``header_first``: with a PROXY header, which names the client; ``takes_steps``: there is
-    something for the steps of admission to do; ``deadlines_alone``: nothing but deadlines that all
-    connections may share. ``listener_tls``: the handshake of a listener that the program has made an
-    ``ssl.SSLSocket``.
+    ``is_entered``: admission control notes each connection; ``has_limits``: it has something to check;
+    ``counts_alone``: nothing but how much is in progress, as ``serve`` sets it; ``may_wait``: above one
+    of them the next connection waits in the kernel's queue; ``handshakes_first``: each connection
+    begins with a TLS handshake; ``header_first``: with a PROXY header, which names the client;
+    ``takes_steps``: there is something for the steps of admission to do; ``deadlines_alone``: nothing
+    but deadlines that all connections may share. ``listener_tls``: the handshake of a listener that
+    the program has made an ``ssl.SSLSocket``.
     """
 
     max_connections: int | None = None
@@ -69,6 +69,7 @@ class Settings:
     shutdown_grace: float = 5.0
     daemon_threads: bool = False
     block_on_close: bool = True
+    is_entered: bool = field(init=False, default=False)
     has_limits: bool = field(init=False, default=False)
     counts_alone: bool = field(init=False, default=False)
     may_wait: bool = field(init=False, default=False)
@@ -101,6 +102,11 @@ class Settings:
             or self.admission_steps is not STEPS
         )
         shared = self.idle_timeout is not None or self.write_timeout is not None
+        self.is_entered = (
+            self.handshakes_first
+            or self.max_connections_per_peer is not None
+            or self.overload == "shed-idle"
+        )
         self.takes_steps = steps or shared
         self.deadlines_alone = shared and not steps
 

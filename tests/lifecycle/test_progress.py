@@ -185,10 +185,10 @@ def test_room_is_made_by_a_cut(recorded_parts: Parts, pair: Any) -> None:
     ours, peers = pair
     connection = accept(recorded_parts, ours)
     connection.counter = SimpleNamespace(traffic=lambda: Traffic(3.0, 0, 0, False))
-    assert recorded_parts.progress.make_room("new") is True
+    assert recorded_parts.progress.make_room("new", PEER) is True
     assert peers.recv(1) == b""
     assert recorded_parts.recorder.of(Shed) == [Shed(1, PEER)]
-    assert recorded_parts.progress.make_room("new") is False
+    assert recorded_parts.progress.make_room("new", PEER) is False
 
 
 def test_a_handshake(parts: Parts) -> None:
@@ -201,7 +201,11 @@ def test_a_handshake(parts: Parts) -> None:
 
 
 LIMITED: Any = SimpleNamespace(
-    header_first=False, max_connections_per_peer=1, handshakes_first=True, max_handshakes=1
+    overload="wait",
+    header_first=False,
+    max_connections_per_peer=1,
+    handshakes_first=True,
+    max_handshakes=1,
 )
 
 

@@ -19,7 +19,7 @@ from everserve.admission.control import OverloadPolicy
 from everserve.errors import TLSConfigError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, Shed
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.connection import ConnectionState
+from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.server.flow import Flow
 
 
@@ -196,7 +196,8 @@ def test_an_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, first = flow_of(parts), Request()
     flow.admit(NotedHooks(), first, "first")
     (idle,) = parts.connections.view
-    monkeypatch.setattr(parts.connections, "longest_idle", lambda *, but: idle)
+    monkeypatch.setattr(Connection, "cut", lambda self, before: before(True) or True)
+    monkeypatch.setattr(parts.connections, "longest_idle", lambda candidates, *, but: idle)
     hooks = NotedHooks()
     flow.admit(hooks, Request(), "second")
     assert "process_request" in hooks.calls

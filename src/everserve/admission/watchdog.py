@@ -88,10 +88,16 @@ class Watchdog:
                 self._start()
 
     def close(self) -> None:
-        """End the thread as soon as nothing is watched, not only at the time of the next entry."""
+        """End the thread as soon as nothing is watched, not only at the time of the next entry.
+
+        What connections share (``is_shared``) is checked at once: perhaps none of them is left.
+        """
         if self._process == os.getpid():
             with self._changed:
                 self._closed = True
+                for deadline in tuple(self._watched):
+                    if getattr(deadline, "is_shared", False):
+                        self._push(deadline, 0.0)
                 self._changed.notify()
 
     def _start(self) -> None:

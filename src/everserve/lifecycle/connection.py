@@ -50,6 +50,7 @@ class _Admitted:
     duplicate: socket.socket | None = None  # of the socket, while a process holds the request
     counted: Any = None  # the peer for which it is counted
     origin: Any = None  # the address that the kernel knows, where a PROXY header gives another
+    in_crowd: bool = False  # it may have to make room for others
     in_handshake: bool = False  # it is counted as a handshake in progress
     missed: str | None = None  # the deadline it missed
     deadlines: ConnectionDeadlines | None = None

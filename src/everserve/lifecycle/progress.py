@@ -31,7 +31,7 @@ from everserve.events import (
     Truncated,
 )
 from everserve.lifecycle.connection import Connection, ConnectionState
-from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.connections import LOOKED_AT, ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
@@ -175,14 +175,28 @@ class Progress:
 
         connection.cut(emit)
 
-    def make_room(self, request: Any) -> bool:
-        """Cut the longest idle connection to make room for ``request``; false if there is none."""
-        idle = self._connections.shed(but=request)
+    def make_room(self, request: Any, peer: Any) -> bool:
+        """Cut an idle connection to make room for ``request`` of ``peer``; false if there is none."""
+        idle = self._connections.shed(self._control.crowd.candidates(peer, LOOKED_AT), but=request)
         if idle is None:
             return False
-        self._emit(idle, Shed(idle.id, idle.peer))
-        idle.cut()
-        return True
+        self._control.crowd.remove(idle)
+
+        def emit(is_cut: bool) -> None:
+            if is_cut:
+                self._emit(idle, Shed(idle.id, idle.peer))
+
+        return idle.cut(emit)
+
+    def make_room_for_handshake(self, peer: Any) -> bool:
+        """Cut the oldest handshake of the peer that has the most; false if there is none to cut."""
+        for connection in self._control.handshaking.candidates(peer, 1):
+            connection.missed = "max_handshakes"
+            if connection.cut():
+                self._control.handshake_done(connection)
+                return True
+            connection.missed = None
+        return False
 
     def client_violation(
         self,
@@ -210,7 +224,7 @@ class Progress:
         """Note, once, that a connection is closed."""
         if connection is None or not self._connections.remove(connection):
             return
-        if connection.counted is not None or connection.in_handshake:
+        if connection.counted is not None or connection.in_handshake or connection.in_crowd:
             self._control.leave(connection)
         unbegun = self._begins(connection)
         if self._emitter.subscribers and not connection.failed:

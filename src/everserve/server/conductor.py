@@ -32,6 +32,17 @@ from everserve.sockets.listening import SocketFile
 __all__ = ["Conductor", "serve_together"]
 
 
+_OF_STEPS = (
+    "tls",
+    "proxy_protocol",
+    "idle_timeout",
+    "request_timeout",
+    "write_timeout",
+    "min_receive_rate",
+)
+"""The options that the steps of admission carry out."""
+
+
 class Conductor:
     """Leads one server from its start to its end. Given the parts; the hooks come with each call.
 
@@ -153,6 +164,7 @@ class Conductor:
             self.strategy.close(wait=wait)
         else:
             self.strategy.close(wait=wait and not stop.gave_up, deadline=lambda: stop.last)
+        self._watchdog.close()  # again: the requests that were in progress have ended
 
     # -- one run -------------------------------------------------------------------------------
 
@@ -163,7 +175,7 @@ class Conductor:
         try:
             self._must_be_open(hooks)
             self._note_tls_of(listener_of(hooks))
-            self._must_speak_tls()
+            self._must_take_steps()
         except BaseException as error:
             self.life.end()
             if isinstance(error, ServerClosedError):
@@ -248,12 +260,17 @@ class Conductor:
         if tls is not None or self._settings.values.listener_tls is not None:
             self._settings.use_listener_tls(tls)
 
-    def _must_speak_tls(self) -> None:
-        """Refuse to serve in clear where TLS was asked for, and no hook would do the handshake."""
-        if self._settings.read().tls is not None and not self._settings.reads("admission_steps"):
-            raise OptionError(
-                "tls has no effect on a server of the standard library: use one of everserve's servers"
-            )
+    def _must_take_steps(self) -> None:
+        """Refuse an option that a step of admission carries out, where no hook would take the steps."""
+        settings = self._settings.read()
+        if not settings.takes_steps or self._settings.reads("admission_steps"):
+            return
+        for name in _OF_STEPS:
+            if getattr(settings, name):
+                raise OptionError(
+                    f"{name} has no effect on a server of the standard library: use one of everserve's"
+                    " servers"
+                )
 
     def _obey(self, hooks: Hooks, order: Any) -> None:
         if order.grace is None:

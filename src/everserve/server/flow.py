@@ -152,9 +152,7 @@ class Flow:
             if hooks.verify_request(request, client_address):
                 if type(request) is Datagram and request.truncated:
                     self._progress.truncated(request, client_address)
-                if connection is not None and (
-                    settings.max_connections_per_peer is not None or settings.handshakes_first
-                ):
+                if connection is not None and settings.is_entered:
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
             else:
@@ -208,7 +206,9 @@ class Flow:
         if isinstance(policy, OverloadPolicy) and violation not in NOT_OF_POLICY:
             return bool(policy.decide(hooks, request, client_address, violation))
         if policy == "shed-idle" and violation == "max_connections":
-            return self._progress.make_room(request)
+            return self._progress.make_room(request, client_address)
+        if policy in ("shed-idle", "reset") and violation == "max_handshakes":
+            return self._progress.make_room_for_handshake(client_address)
         return False
 
     def _refuse(
