@@ -31,9 +31,10 @@ class PoolStrategy(Strategy):
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Pass the request to a worker. Raises ``RuntimeError`` if the system has no thread at all."""
-        pool = self._workers()
-        unasked = self._loop is None
-        pool.run(hooks.process_request_thread, request, client_address, wait=unasked)
+        pool, life = self._workers(), self._life
+        if self._loop is None:  # another accept loop: it is not to miss its shutdown here
+            life.notifier.wait_until(lambda: pool.has_room or life.shutdown_requested)
+        pool.run(hooks.process_request_thread, request, client_address, wait=False)
 
     def is_full(self) -> bool:
         """True if no place is free."""
@@ -47,9 +48,18 @@ class PoolStrategy(Strategy):
                 hooks.shutdown_request(request)
 
     def close(self, *, wait: bool) -> None:
-        """Let the workers finish what they have begun; with ``wait``, wait for that."""
+        """Let the workers finish what they have begun; with ``wait``, wait for that.
+
+        As in the standard library, nothing waits for threads that the program has made daemons itself.
+        """
         if self._pool is not None:
-            self._pool.close(wait=wait)
+            settings = self._settings
+            daemons = settings.read().daemon_threads and settings.is_set("daemon_threads")
+            self._pool.close(wait=wait and not daemons)
+
+    def _notify_room(self) -> None:
+        self._life.wake()
+        self._life.notifier.notify()
 
     def _workers(self) -> WorkerPool:
         """The pool, with the current settings; another one in a forked child: threads do not fork."""
@@ -67,7 +77,7 @@ class PoolStrategy(Strategy):
                 limit=limit,
                 idle_timeout=settings.worker_idle_timeout,
                 daemon=settings.daemon_threads,
-                on_room=self._life.wake,
+                on_room=self._notify_room,
             )
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)
