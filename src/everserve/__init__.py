@@ -5,7 +5,16 @@ short way. Each public name is written once, in the ``__all__`` of the package t
 
 ``from everserve import *`` must not replace what a program has from elsewhere: functions such as
 ``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.
+So are the modules that programs take from ``socketserver``, or patch there.
 """
+
+import os as os
+import selectors as selectors
+import socket as socket
+import sys as sys
+import threading as threading
+from io import BufferedIOBase as BufferedIOBase
+from time import monotonic as time  # noqa: F401
 
 from everserve import admission as _admission
 from everserve import combos as _combos
@@ -23,6 +32,7 @@ from everserve.serving import make_group as make_group
 from everserve.serving import make_server as make_server
 from everserve.serving import serve as serve
 from everserve.sockets.tls import TLS
+from everserve.streams import Writer as _SocketWriter  # noqa: F401
 
 __all__ = [
     "TLS",
