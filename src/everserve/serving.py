@@ -6,6 +6,7 @@ They choose the ready-made class, set the modern defaults and the options, and b
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
@@ -22,7 +23,7 @@ from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
-from everserve.sockets.listening import has_ipv6
+from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
 
 __all__ = [
@@ -185,11 +186,52 @@ def make_server(
         where = Address.of(inherited)
         configured = _configured(where, concurrency, options)
         server = configured(where.server_address, handler, bind_and_activate=False)
-        server.socket.close()
-        server.socket = inherited
+        _take_over(server, inherited, options, address)
         return server
     configured = _configured(where, concurrency, options)
     return configured(where.server_address, handler)
+
+
+def _take_over(
+    server: TCPServer, inherited: socket.socket, options: ServerOptions, address: str | Address
+) -> None:
+    """Serve on a socket that is bound already, with the options of a listener that can still be set.
+
+    The backlog and the reuse of the address are those of the process that opened it, unless asked for.
+    """
+    server.socket.close()
+    server.socket = inherited
+    server.address_family, server.socket_type = inherited.family, inherited.type
+    server.server_address = inherited.getsockname()
+    try:
+        _refuse_bound(inherited, options, address)
+        set_options(
+            inherited,
+            reuse_address="allow_reuse_address" in options and server.allow_reuse_address,
+            reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
+            no_delay=server.disable_nagle_algorithm,
+        )
+        if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
+            inherited.listen(server.request_queue_size)
+    except BaseException:
+        server.socket.detach()  # it is the caller's again
+        raise
+
+
+def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: str | Address) -> None:
+    """Raise ``OptionError`` for what must be set before a socket is bound."""
+    if options.get("socket_mode") is not None:
+        raise OptionError(
+            f"{address}: is bound already: set the mode of its file where it is opened"
+        )
+    both = options.get("dual_stack")
+    if both is None or inherited.family != socket.AF_INET6:
+        return
+    if bool(inherited.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) is bool(both):
+        raise OptionError(
+            f"{address}: is bound already, with dual_stack={not both}: "
+            "set IPV6_V6ONLY where it is opened"
+        )
 
 
 def _configured(where: Address, concurrency: str, options: ServerOptions) -> type[TCPServer]:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SocketFile", "bind_internet", "family_for", "is_filesystem_path", "naming"]
+__all__ = [
+    "SocketFile",
+    "bind_internet",
+    "family_for",
+    "is_filesystem_path",
+    "naming",
+    "set_options",
+]
 
 
 def family_for(address: Any, *, dual_stack: bool) -> int:
@@ -55,17 +62,30 @@ def bind_internet(
 
     Raises ``OSError`` (the subclass for the system's ``errno``), with the address in ``filename``.
     """
+    set_options(sock, reuse_address=reuse_address, reuse_port=reuse_port)
+    if sock.family == socket.AF_INET6 and dual_stack is not None:
+        # The default depends on the system (net.ipv6.bindv6only): set it.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+    with naming(address):
+        sock.bind(_with_scope(_without_resolver(sock.family, address)))
+
+
+def set_options(
+    sock: socket.socket,
+    *,
+    reuse_address: bool = False,
+    reuse_port: bool = False,
+    no_delay: bool = False,
+) -> None:
+    """Set those options of a listener that are true. Accepted sockets inherit ``no_delay``."""
     internet = sock.family in (socket.AF_INET, socket.AF_INET6)
     if reuse_address:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Linux 6.12.9 refuses SO_REUSEPORT on other families than the internet's.
     if reuse_port and internet and hasattr(socket, "SO_REUSEPORT"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if sock.family == socket.AF_INET6 and dual_stack is not None:
-        # The default depends on the system (net.ipv6.bindv6only): set it.
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
-    with naming(address):
-        sock.bind(_without_resolver(sock.family, address))
+    if no_delay and sock.family != socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _without_resolver(family: int, address: Any) -> Any:
@@ -73,6 +93,21 @@ def _without_resolver(family: int, address: Any) -> Any:
         loopback = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         return (loopback, *address[1:])
     return address
+
+
+def _with_scope(address: Any) -> Any:
+    """``("fe80::1%eth0", port)`` as bind(2) takes it; Python would bind to the scope 0."""
+    if isinstance(address, tuple) and len(address) == 2 and "%" in str(address[0]):
+        host, _, zone = address[0].partition("%")
+        return host, address[1], 0, int(zone) if zone.isdecimal() else _index_of(zone)
+    return address
+
+
+def _index_of(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:  # it has no errno
+        raise OSError(errno.ENODEV, f"no network interface is called {interface!r}") from None
 
 
 @contextmanager
