@@ -150,8 +150,7 @@ def make_group(
                 chosen.pop("tls", None)
             servers.append(make_server(own, place, concurrency=concurrency, **chosen))
     except BaseException:
-        for server in servers:
-            server.server_close()
+        ServerGroup(servers).server_close()
         raise
     return ServerGroup(servers)
 

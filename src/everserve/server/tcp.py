@@ -63,6 +63,7 @@ class TCPServer(BaseServer):
                 self.server_bind()
                 self.server_activate()
             except BaseException:
+                self._everserve.conductor.remove_file()
                 self.server_close()
                 raise
 
