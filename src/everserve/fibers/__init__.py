@@ -7,6 +7,7 @@ from everserve.errors import FiberTimeout, HubError
 from everserve.fibers.connecting import create_connection
 from everserve.fibers.engines import current
 from everserve.fibers.exits import FiberExit
+from everserve.fibers.lending import lend
 from everserve.fibers.offloading import offload
 from everserve.fibers.sync import Event, Queue, Semaphore, Timeout, sleep, spawn
 
@@ -20,6 +21,7 @@ __all__ = [
     "Timeout",
     "create_connection",
     "current",
+    "lend",
     "offload",
     "sleep",
     "spawn",

@@ -32,6 +32,7 @@ cdef extern from *:
         Piece *pieces "msg_iov"
         size_t count "msg_iovlen"
     enum:
+        MSG_DONTWAIT                 # a program may make the descriptor blocking (`lend`)
         MSG_NOSIGNAL
         POLLIN
         POLLOUT
@@ -135,7 +136,7 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
     cdef Py_ssize_t count
     check_open(watch)
     while True:
-        count = sys_recv(watch.fd, buffer, size, flags)
+        count = sys_recv(watch.fd, buffer, size, flags | MSG_DONTWAIT)
         if count >= 0:
             if <size_t>count < size and watch.infers and not watch.hung_up and flags == 0:
                 # Empty for sure: the wait begins without asking the kernel for EAGAIN. That saves
@@ -168,7 +169,7 @@ cdef Py_ssize_t try_transmit(Watch watch, const void *data, size_t size, int fla
     cdef Py_ssize_t count
     check_open(watch)
     while True:
-        count = sys_send(watch.fd, data, size, flags | MSG_NOSIGNAL)
+        count = sys_send(watch.fd, data, size, flags | MSG_NOSIGNAL | MSG_DONTWAIT)
         if count >= 0:
             if <size_t>count < size and watch.infers:
                 watch.writable = False
@@ -186,7 +187,7 @@ cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) excep
     message.pieces = pieces
     message.count = count
     while True:
-        sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL)
+        sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent >= 0:
             return sent
         if not is_to_be_repeated(watch, True):

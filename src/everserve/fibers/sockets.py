@@ -43,6 +43,7 @@ _c_sendmsg: Callable[..., int] = _CSocket.sendmsg
 _STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _SENDFILE_BYTES = 1 << 20
+_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # a program may make the descriptor blocking
 _LONGEST_POLL = 86_400.0  # seconds; poll(2) takes an int of milliseconds
 
 
@@ -224,13 +225,13 @@ class FiberSocket(RealSocket):
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, operation, *arguments, flags)
+            return self._retry(False, flags, operation, *arguments, flags | _DONT_WAIT)
         hub.checkpoint()
         limit = self._limit()
         while True:
             if watch.readable:
                 try:
-                    found = operation(self, *arguments)
+                    found = operation(self, *arguments, _DONT_WAIT)
                 except BlockingIOError:
                     self._note_refusal(writing=False)
                 else:
@@ -241,7 +242,7 @@ class FiberSocket(RealSocket):
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._flush_buffered()
-        return self._retry(True, flags, _c_send, data, flags)
+        return self._retry(True, flags, _c_send, data, flags | _DONT_WAIT)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
         if self._watch.buffered is not None:
@@ -252,7 +253,7 @@ class FiberSocket(RealSocket):
             done, size = 0, len(left)
             while True:
                 try:
-                    done += _c_send(self, left[done:] if done else left, flags)
+                    done += _c_send(self, left[done:] if done else left, flags | _DONT_WAIT)
                     if done >= size:
                         return
                 except BlockingIOError:
@@ -314,32 +315,37 @@ class FiberSocket(RealSocket):
         return self.gettimeout()
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
-        return self._retry(False, flags, _c_recvfrom, bufsize, flags)
+        return self._retry(False, flags, _c_recvfrom, bufsize, flags | _DONT_WAIT)
 
     def recvfrom_into(
         self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]:
-        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags)
+        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags | _DONT_WAIT)
 
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[Ancillary], int, Any]:
-        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags)
+        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags | _DONT_WAIT)
 
     def recvmsg_into(
         self, buffers: "Iterable[WriteableBuffer]", ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Ancillary], int, Any]:
-        return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags)
+        flags_now = flags | _DONT_WAIT
+        return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags_now)
 
     def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
         self._flush_buffered()
         flags = flags_and_address[0] if len(flags_and_address) == 2 else 0
-        return self._retry(True, flags, _c_sendto, data, *flags_and_address)
+        address = flags_and_address[-1:]
+        return self._retry(True, flags, _c_sendto, data, flags | _DONT_WAIT, *address)
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
         self._flush_buffered()
         flags = rest[1] if len(rest) > 1 else 0  # after the ancillary data
-        return self._retry(True, flags, _c_sendmsg, list(buffers), *rest)
+        ancillary, address = rest[0] if rest else (), rest[2:]
+        return self._retry(
+            True, flags, _c_sendmsg, list(buffers), ancillary, flags | _DONT_WAIT, *address
+        )
 
     def accept(self) -> tuple["FiberSocket", Any]:
         fd, address = self._retry(False, 0, _c_accept)
