@@ -33,6 +33,7 @@ from everserve.events import Failed, Finished, Refused, Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.mixins import FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn
 from everserve.server.group import ServerGroup
+from everserve.server.served import Served
 from everserve.server.tcp import TCPServer
 from everserve.sockets.tls import TLS
 
@@ -56,6 +57,33 @@ def kind(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(params=OURS, ids=lambda kind: kind.__name__)
 def ours(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+# -- without a server --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS, ids=lambda mix_in: mix_in.__name__)
+def test_without_a_server_it_has_nothing_of_one(mix_in: Any) -> None:
+    """As the standard library's: the tests of Django make the stand-in of a socket of one."""
+
+    class Stub(mix_in):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.makefile = object()
+
+    stub = Stub()
+    names = [name for name in vars(Served) if not name.startswith("_")]
+    assert {"shutdown", "stop", "running", "state", "subscribe"} <= set(names)
+    assert [name for name in names if hasattr(stub, name)] == []
+    with pytest.raises(AttributeError, match="'Stub' object has no attribute 'shutdown'"):
+        stub.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS, ids=lambda mix_in: mix_in.__name__)
+def test_a_mix_in_of_ones_own_brings_all_to_a_server(mix_in: Any) -> None:
+    own = type("Own", (mix_in,), {})
+    with type("Server", (own, socketserver.TCPServer), {})(LOOPBACK, Echo) as server:
+        assert server.state is ServerState.READY
+        assert callable(server.stop)
 
 
 # -- over the standard library's servers -------------------------------------------------------

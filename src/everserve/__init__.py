@@ -13,8 +13,10 @@ import selectors as selectors
 import socket as socket
 import sys as sys
 import threading as threading
+import warnings as _warnings
 from io import BufferedIOBase as BufferedIOBase
 from time import monotonic as time  # noqa: F401
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from everserve import admission as _admission
 from everserve import combos as _combos
@@ -42,3 +44,20 @@ __all__ = [
     *_mixins.__all__,
     *_server.__all__,
 ]
+
+if _TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The ``__version__`` of ``socketserver``, deprecated there since Python 3.15."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if sys.version_info >= (3, 15):
+            _warnings.warn(
+                "'__version__' is deprecated and slated for removal in Python 3.20; "
+                "importlib.metadata.version('everserve') is the version of everserve",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        return "0.4"

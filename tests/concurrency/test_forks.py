@@ -9,6 +9,7 @@ import socket
 import socketserver
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,15 @@ def is_reaped(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def test_a_warning_about_threads_is_no_error_that_loses_a_child() -> None:
+    server = ForkingTCPServer(("127.0.0.1", 0), Pid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with server.running() as address:  # a second thread
+            pid = int(ask(address))
+    assert is_reaped(pid)
 
 
 def test_the_defaults() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -202,3 +203,101 @@ def test_while_it_drains_it_admits_no_connection(
         gate.open()
         assert client.receive() == b"draining\n"
         assert stop.result().finished == 1
+
+
+# -- a run that ends by an exception -----------------------------------------------------------
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Ended, KeyboardInterrupt])
+@pytest.mark.parametrize("hook", ["service_actions", "verify_request"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_however_a_run_ends_what_it_accepted_is_closed_and_counted(
+    make_server: MakeServer,
+    make_client: MakeClient,
+    stream: Transport,
+    recorder: EventRecorder,
+    error: type[BaseException],
+    hook: str,
+) -> None:
+    if hook == "verify_request" and error is Ended:
+        pytest.skip("costs one request alone")
+    asked: list[object] = []
+
+    def verify_request(server: Any, request: Any, client_address: Any) -> bool:
+        asked.append(request)
+        if hook == "verify_request" and len(asked) == 2:
+            raise error
+        return True
+
+    def service_actions(server: Any) -> None:
+        if hook == "service_actions" and asked:
+            raise error
+
+    server = make_server(
+        lambda handler: handler.rfile.readline(),
+        request_queue_size=16,
+        verify_request=verify_request,
+        service_actions=service_actions,
+    )
+    server.subscribe(recorder)
+    clients = [make_client(server) for _ in range(8)]
+    for client in clients:
+        client.send(b"ping\n")
+    with pytest.raises(error):
+        Background(server.serve_forever, 0.01).result()
+    report = server.stop(LIMIT)
+    assert (report.unfinished, len(server.connections)) == ((), 0)
+    for client in clients[: server._everserve.connections.accepted]:
+        with suppress(ConnectionError):  # a Unix socket that is closed with unread bytes
+            client.end()
+    assert_balanced(recorder)
+
+
+def assert_balanced(recorder: EventRecorder) -> None:
+    """Each connection was refused, or was opened and has ended once."""
+    names: dict[int, list[str]] = {}
+    for event in recorder.events:
+        if hasattr(event, "connection"):
+            names.setdefault(event.connection, []).append(type(event).__name__)
+    for order in names.values():
+        assert order[0] == "Accepted"
+        assert order[1:] == ["Refused"] or order[1:] in (
+            ["Opened", "Finished"],
+            ["Opened", "Failed"],
+        )
+
+
+@pytest.mark.usefixtures("concurrent")
+def test_a_run_that_begins_while_the_last_one_lingers(
+    held: Any, make_client: MakeClient, gate: Gate, stream: Transport
+) -> None:
+    first = Background(held.serve_forever)
+    clients = [make_client(held)]
+    clients[0].send(b"ping\n")
+    gate.wait_entered()
+    held.shutdown()  # its request goes on, with fibers on the thread of the first run
+    second = Background(held.serve_forever)
+    clients.append(make_client(held))
+    clients[1].send(b"ping\n")
+    gate.wait_entered()
+    gate.open(2)
+    for client in clients:
+        assert client.receive() == b"serving\n"
+    first.result()
+    assert held.state is ServerState.SERVING
+    assert make_client_again(make_client, held, gate) == b"serving\n"
+    held.shutdown()
+    second.result()
+
+
+def make_client_again(make_client: MakeClient, server: Any, gate: Gate) -> bytes:
+    client = make_client(server)
+    client.send(b"ping\n")
+    gate.wait_entered()
+    gate.open()
+    answer: bytes = client.receive()
+    return answer

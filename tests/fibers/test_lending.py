@@ -53,38 +53,6 @@ def test_the_mode_is_as_before(pair: Pair) -> None:
         ours.close()
 
 
-def test_a_descriptor_that_blocks_does_not_stop_the_loop(hub: Any, pair: Pair) -> None:
-    ours, peer = pair
-    got: list[Any] = []
-    os.set_blocking(ours.fileno(), True)
-    buffer = bytearray(9)
-    calls = (
-        lambda: ours.recv(10),
-        lambda: ours.recv_into(buffer),
-        lambda: ours.recvfrom(10)[0],
-        lambda: ours.recvmsg(10)[0],
-    )
-    for call in calls:
-        fiber = hub.spawn(lambda call=call: got.append(call()))
-        hub.turn(0)
-        hub.turn(0)
-        assert fiber.parked
-        peer.sendall(b"hello")
-        assert fiber.join(10)
-    assert got == [b"hello", 5, b"hello", b"hello"]
-
-
-def test_a_descriptor_that_blocks_is_written_in_turns(hub: Any, pair: Pair) -> None:
-    ours, peer = pair
-    os.set_blocking(ours.fileno(), True)
-    fiber = hub.spawn(ours.sendall, bytes(10_000_000))
-    hub.turn(0)
-    hub.turn(0)
-    assert fiber.parked
-    ours.close()
-    assert peer.recv(1)
-
-
 def test_tls_cannot_be_lent() -> None:
     secured = TLSSocket.__new__(TLSSocket)
     with pytest.raises(ValueError, match="TLS"), lend(secured):

@@ -192,6 +192,39 @@ def test_it_sleeps_while_nothing_may_be_accepted() -> None:
     assert lone.acceptor.taken == 1
 
 
+def test_a_pause_that_ends_while_the_loop_looks_is_not_waited_for_without_end() -> None:
+    """The clock reaches the end of the back-off between any two readings of it."""
+    for readings in range(1, 6):
+        lone = LonePort()
+        times = iter([0.0, *[BackOff.first / 2] * readings])
+        back_off = BackOff(lambda times=times: next(times, BackOff.first))
+        back_off.fail()
+        lone.acceptor.can_accept = lambda back_off=back_off: not back_off.remaining()
+        lone.acceptor.pause = back_off.remaining
+        seen: list[bool] = []
+
+        def look(turns: Turns, seen: list[bool] = seen) -> list[Any]:
+            seen.append(bool(request_waits(turns)) or turns.timeouts[-1] is not None)
+            return []
+
+        run(Turns(look, look, ending(lone)), lone)
+        assert seen == [True, True]
+
+
+def test_a_drain_goes_on_after_a_back_off() -> None:
+    lone = LonePort()
+    lone.acceptor.room, lone.acceptor.delay = False, 0.25
+    lone.stop(monotonic() + 3600)
+
+    def room_again(turns: Turns) -> list[Any]:
+        lone.acceptor.room, lone.acceptor.delay = True, 0.0
+        return []
+
+    turns = Turns(room_again, request_waits, nothing)
+    assert run(turns, lone) == [lone.port]
+    assert turns.timeouts == [0.25, 0.0, 0.0]
+
+
 def test_the_settings_are_read_after_each_wait() -> None:
     lone = LonePort()
     read: list[int] = []

@@ -40,7 +40,7 @@ class NotedStrategy(Strategy):
     def leave(self) -> None:
         self.calls.append("leave")
 
-    def close(self, *, wait: bool) -> None:
+    def close(self, *, wait: bool, deadline: Any = None) -> None:
         self.calls.append(("close", wait))
 
 
@@ -292,6 +292,17 @@ def test_closing_does_not_wait_for_requests_that_a_stop_has_given_up(
     assert report.unfinished == (connection,)
     scene.conductor.close_strategy()
     assert scene.calls[-1] == ("close", False)
+
+
+def test_a_shutdown_is_for_the_run_that_it_found(scene: Scene) -> None:
+    first = scene.serve()
+    begun = scene.conductor.begin_shutdown()
+    first.result()
+    second = scene.serve()  # before the caller of the shutdown has looked again
+    scene.conductor.finish_shutdown(begun)
+    assert scene.life.state is ServerState.SERVING
+    scene.conductor.shutdown()
+    second.result()
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Unix sockets")

@@ -139,6 +139,19 @@ def test_an_early_shutdown_counts_for_each() -> None:
         group.serve_forever()
 
 
+def test_a_shutdown_leaves_nothing_for_the_next_run() -> None:
+    with group_of(Echo, Echo) as group:
+        for _ in range(3):
+            recorder = EventRecorder()
+            end = group.subscribe(recorder)
+            thread = Background(group.serve_forever)
+            recorder.wait_for(Serving, 2)
+            assert [ask(address) for address in group.addresses] == [b"ping"] * 2
+            group.shutdown()
+            thread.result()
+            end()
+
+
 def test_a_handler_may_shut_the_group_down() -> None:
     group = group_of(lambda *_: group.shutdown(), Echo)
     with group:

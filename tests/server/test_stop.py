@@ -468,7 +468,7 @@ def test_alone_on_the_serving_thread_it_is_left_to_the_end_of_the_run() -> None:
     lone.parts.life.begin()
     stop = lone.stop()
     stop.begin()
-    assert stop.conduct(lone.hooks) == StopReport()
+    assert not stop.conduct(lone.hooks).complete
     assert stop.is_left_to(lone.strategy.here())
     assert not stop.is_left_to(-1)
     lone.parts.life.end()
@@ -491,7 +491,7 @@ def test_alone_the_second_gets_the_report_of_the_first() -> None:
     lone = LoneStop()
     stop = lone.stop()
     stop.begin()
-    assert stop.join() == StopReport()  # the first runs in this very thread: no wait
+    assert not stop.join().complete  # the first runs in this very thread: no wait
     report = stop.conduct(lone.hooks)
     assert stop.join() is report
     assert Background(stop.join).result() is report
@@ -525,3 +525,27 @@ def test_the_reports_of_several_servers_are_one() -> None:
     )
     assert total == StopReport(3, (first, second), (second,), 0.5)
     assert sum_of([]) == StopReport()
+
+
+def test_alone_a_second_that_cannot_wait_longer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("everserve.server.stop.PATIENCE", 0.0)
+    monkeypatch.setattr("everserve.server.stop.LAST_WAIT", 0.0)
+    lone = LoneStop()
+    stop = lone.stop(0.0)
+    stop.begin()  # and never goes on
+    request, connection = lone.request()
+    report = Background(stop.join).result()
+    assert (report.complete, report.unfinished) == (False, (connection,))
+    assert str(report).endswith(", not complete")
+    del request
+
+
+def test_alone_a_close_that_raises_ends_the_stop_all_the_same() -> None:
+    lone = LoneStop()
+    lone.hooks.does["server_close"] = lambda *_: 1 / 0
+    stop = lone.stop()
+    stop.begin()
+    with pytest.raises(ZeroDivisionError):
+        stop.conduct(lone.hooks)
+    assert stop.join().complete
+    assert len(lone.parts.recorder.of(Stopped)) == 1

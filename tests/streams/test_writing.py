@@ -14,7 +14,8 @@ import pytest
 from everserve.errors import FiberTimeout
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.offloading import offload
-from everserve.fibers.sync import Event, Queue, Timeout, sleep
+from everserve.fibers.sync import Event, Queue, sleep
+from everserve.fibers.timeouts import Timeout
 
 
 def nothing_has_come(peer: socket.socket) -> bool:

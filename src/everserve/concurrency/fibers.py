@@ -6,7 +6,6 @@ fiber. The engine is ``everserve.fibers``, which is independent of servers.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import threading
@@ -33,6 +32,7 @@ from everserve.fibers.engines import (
     accept_many,
     current,
 )
+from everserve.fibers.log import logger
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
 from everserve.sockets.genuine import is_patched
@@ -40,7 +40,6 @@ from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberStrategy"]
 
-logger = logging.getLogger("everserve")
 
 _LAST_TURNS = 0.1
 """Seconds between shutting a request's connection down and killing its fiber."""
@@ -61,12 +60,10 @@ class FiberStrategy(Strategy):
         self._emitter = parts.emitter
         self._progress = parts.progress
         self._hub: Hub | None = None
-        self._owns_hub = False
+        # By thread: one run still lingers in its thread when the next begins in another.
+        self._runs: dict[int, _Run] = {}
         self._handler: Any = None
-        self._hurried = False
-        self._stop: StopTimes | None = None
         self._stopper: Fiber | None = None
-        self._left = threading.Event()
 
     # -- where a request runs ------------------------------------------------------------------
 
@@ -103,56 +100,75 @@ class FiberStrategy(Strategy):
 
     def open_selector(self, selector: selectors.BaseSelector | None) -> selectors.BaseSelector:
         """The hub of this run, as a selector: a new one, or that of another server in the same loop."""
-        self._hurried = False
-        self._stopper = self._stop = None
-        self._left = threading.Event()
-        self._owns_hub = not isinstance(selector, HubSelector)
+        self._stopper = None
+        self.in_threads = False
         if isinstance(selector, HubSelector):
-            self._hub = selector.hub
+            self._begin(selector.hub, owns_hub=False)
             return selector
         if is_patched():
             logger.warning(
                 "fibers block the greenlets of gevent and eventlet: use threads with these"
             )
-        self._hub = hub = Hub(on_error=_report_failure)
+        hub = Hub(on_error=_report_failure)
+        self._begin(hub, owns_hub=True)
         threshold = self._settings.read().stall_threshold
         if threshold is not None:
             watch_stalls(hub, self._report_stall, threshold)
         return HubSelector(hub)
 
+    def _begin(self, hub: Hub, *, owns_hub: bool) -> None:
+        self._hub = hub
+        self._runs[threading.get_ident()] = _Run(hub, owns_hub)
+
     def linger(self) -> None:
         """Run the hub for the requests in progress, until they end or their time is over."""
-        hub = self._hub
-        if hub is None:
+        run = self._runs.get(threading.get_ident())
+        if run is None:
             return
-        wakeup = self._life.wakeup()
-        hub.add_reader(wakeup.fileno(), wakeup.clear)
         until = monotonic() + self._settings.read().shutdown_grace
-        while self._connections and not self._hurried:
-            left = self._lingers_until(until) - monotonic()
-            if left <= 0:
-                break
-            hub.turn(left)
-        if self._connections:
-            for connection in self._connections.view:
-                connection.cut()
-            self._turn_until(hub, monotonic() + _LAST_TURNS)
-        hub.remove_reader(wakeup.fileno())
+        with self._life.notifier.notifying(run):
+            while self._connections and not run.hurried:
+                left = self._lingers_until(until) - monotonic()
+                if left <= 0:
+                    break
+                run.hub.turn(left)
+            if self._connections:
+                for connection in self._connections.view:
+                    connection.cut()
+                self._turn_until(run.hub, monotonic() + _LAST_TURNS)
 
     def hurry(self) -> None:
         """Wait for no request."""
-        self._hurried = True
+        run = self._runs.get(threading.get_ident())
+        if run is not None:
+            run.hurried = True
+
+    def drop(self, hooks: Any) -> None:
+        """Close the requests whose fibers have not begun."""
+        run = self._runs.get(threading.get_ident())
+        if run is not None:
+            for request, _ in run.hub.drop_waiting(hooks.process_request_thread):
+                self._progress.refused(self._connections.find(request), "stopped")
+                hooks.shutdown_request(request)
 
     def leave(self) -> None:
         """Close the hub of this run, and kill the fibers that are left."""
-        hub, self._hub = self._hub, None
-        if hub is not None and self._owns_hub:
-            hub.close()
-        self._left.set()
+        run = self._runs.get(threading.get_ident())
+        if run is None:
+            return
+        if self._hub is run.hub:
+            self._hub = None
+            self.in_threads = True
+        try:
+            if run.owns_hub:
+                run.hub.close()
+        finally:
+            del self._runs[threading.get_ident()]
+            self._life.notifier.notify()
 
     def _lingers_until(self, until: float) -> float:
         """A stop has its own deadline; a fiber that conducts it needs the time after it."""
-        stop = self._stop
+        stop: StopTimes | None = self._life.stop
         if stop is None:
             return until
         return stop.ends if self._stopper is not None else stop.deadline + _LAST_TURNS
@@ -172,19 +188,17 @@ class FiberStrategy(Strategy):
 
     def stopping(self, stop: StopTimes) -> None:
         """Note a stop; a fiber that conducts it is the last to end."""
-        self._stop = stop
         self._stopper = self._stopper or current()
 
-    def close(self, *, wait: bool) -> None:
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """Wait until the serving thread has ended its fibers, or make it end them now."""
-        hub = self._hub
-        if hub is None or hub.is_here():
+        if threading.get_ident() in self._runs:
             return
         if wait and not self._settings.read().daemon_threads:
-            self._left.wait()
-        else:
-            self._hurried = True
-            hub.wake()
+            self.wait_until(lambda: not self._runs, deadline)
+        for run in tuple(self._runs.values()):
+            run.hurried = True
+            run.hub.wake()
 
     # -- what the hub reports ------------------------------------------------------------------
 
@@ -195,6 +209,18 @@ class FiberStrategy(Strategy):
             if name.endswith("process_request_thread"):
                 name = getattr(self._handler, "__name__", repr(self._handler))
             self._emitter.log(Stalled(name, threshold, stack))
+
+
+class _Run:
+    """One run of the accept loop: its hub, which a notification wakes while the run lingers."""
+
+    def __init__(self, hub: Hub, owns_hub: bool) -> None:
+        self.hub = hub
+        self.owns_hub = owns_hub
+        self.hurried = False  # the run waits for no request
+
+    def put(self, item: None) -> None:
+        self.hub.wake()
 
 
 def _report_failure(fiber: Fiber, error: BaseException) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any, ClassVar
 
-from everserve.concurrency.strategy import Strategy, StrategyParts
+from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
 from everserve.concurrency.workers import WorkerPool
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
@@ -25,6 +26,7 @@ class PoolStrategy(Strategy):
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
+        self._progress = parts.progress
         self._pool: WorkerPool | None = None
         self._process = 0
         self._made_for: Settings | None = None
@@ -45,17 +47,29 @@ class PoolStrategy(Strategy):
         super().cut(hooks, connections)
         if self._pool is not None:
             for request, _ in self._pool.drop_waiting():
+                self._progress.refused(self._connections.find(request), "stopped")
                 hooks.shutdown_request(request)
 
-    def close(self, *, wait: bool) -> None:
-        """Let the workers finish what they have begun; with ``wait``, wait for that.
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """Let the workers finish what they have begun; with ``wait``, wait until ``deadline()``.
 
         As in the standard library, nothing waits for threads that the program has made daemons itself.
         """
-        if self._pool is not None:
-            settings = self._settings
-            daemons = settings.read().daemon_threads and settings.is_set("daemon_threads")
-            self._pool.close(wait=wait and not daemons)
+        pool, settings = self._pool, self._settings
+        if pool is None:
+            return
+        pool.close(wait=False)
+        if wait and not (settings.read().daemon_threads and settings.is_set("daemon_threads")):
+            own = threading.current_thread()
+            others = [worker for worker in pool.workers if worker is not own]
+            self.wait_until(lambda: not any(w in pool.workers for w in others), deadline)
+            for worker in others:
+                if worker not in pool.workers:
+                    worker.join()
+
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The workers."""
+        return () if self._pool is None else self._pool.workers
 
     def _notify_room(self) -> None:
         self._life.wake()
@@ -74,6 +88,7 @@ class PoolStrategy(Strategy):
             self._process = os.getpid()
             self._pool = pool = WorkerPool(
                 size,
+                on_end=self._life.notifier.notify,
                 limit=limit,
                 idle_timeout=settings.worker_idle_timeout,
                 daemon=settings.daemon_threads,

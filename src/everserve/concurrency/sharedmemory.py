@@ -144,7 +144,9 @@ class Note:
             return  # no outcome yet: the child may still be killed
         match event:
             case DeadlineMissed():
-                self._outcome = replace(self._outcome, missed=event.deadline[:_WORD])
+                self._outcome = replace(
+                    self._outcome, missed=event.deadline[:_WORD], is_cut=event.is_cut
+                )
             case Refused():
                 error = "" if event.error is None else repr(event.error)[:_TEXT]
                 self._outcome = replace(self._outcome, refused=event.reason[:_WORD], error=error)

@@ -98,13 +98,16 @@ class Strategy:
 
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
-    empty; ``is_bounded``: ``is_full`` may be true.
+    empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
+    ``in_threads``: a waiting request holds a thread.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
+    is_here: ClassVar[bool] = True
+    in_threads: bool = True
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings
@@ -174,6 +177,9 @@ class Strategy:
     def hurry(self) -> None:
         """Let ``linger`` cut them at once: the run ends by an exception, which must not wait."""
 
+    def drop(self, hooks: Any) -> None:
+        """Close the requests of the run whose handlers have not begun, and never will."""
+
     def leave(self) -> None:
         """The run is over: end what needs the thread of the loop."""
 
@@ -210,5 +216,9 @@ class Strategy:
         for connection in connections:
             connection.cut()
 
-    def close(self, *, wait: bool) -> None:
-        """End, as the server is closed; with ``wait``, wait for the requests in progress."""
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """End, as the server is closed; with ``wait``, wait for requests until ``deadline()``."""
+
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The threads that run requests, other than the thread of the loop."""
+        return ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from everserve.concurrency.strategy import Strategy, StrategyParts
+from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
 
 __all__ = ["ThreadStrategy"]
 
@@ -29,21 +30,32 @@ class ThreadStrategy(Strategy):
             args=(request, client_address),
             daemon=self._settings.read().daemon_threads,
         )
-        thread.run_among(self.running)
+        thread.run_among(self.running, self._life.notifier.notify)
 
-    def close(self, *, wait: bool) -> None:
-        """Wait for the non-daemon threads, except the caller's own."""
-        if wait:
-            for thread in tuple(self.running):
-                if not thread.daemon and thread is not threading.current_thread():
-                    thread.join()
+    def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
+        """Wait for the non-daemon threads, except the caller's own, until ``deadline()``."""
+        if not wait:
+            return
+        own = threading.current_thread()
+        others = [t for t in tuple(self.running) if not t.daemon and t is not own]
+        self.wait_until(lambda: not any(thread in self.running for thread in others), deadline)
+        for thread in others:
+            if thread not in self.running:
+                thread.join()
+
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The threads of the requests, daemons included."""
+        return tuple(self.running)
 
 
 class _RequestThread(threading.Thread):
     """A thread that removes itself from the running ones, in O(1)."""
 
-    def run_among(self, running: dict[threading.Thread, None]) -> None:
+    def run_among(
+        self, running: dict[threading.Thread, None], on_end: Callable[[], object]
+    ) -> None:
         self._others = running
+        self._on_end = on_end
         running[self] = None
         try:
             self.start()
@@ -56,3 +68,4 @@ class _RequestThread(threading.Thread):
             super().run()
         finally:
             self._others.pop(self, None)
+            self._on_end()

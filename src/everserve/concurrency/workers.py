@@ -5,16 +5,16 @@ The strategy of pools runs requests in it; a task may be any call.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from everserve.fibers.log import logger
+
 __all__ = ["WorkerPool"]
 
-logger = logging.getLogger("everserve")
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -24,7 +24,7 @@ class WorkerPool:
 
     At most ``size`` threads, and at most ``limit`` tasks at a time, running or waiting (default:
     ``size``); ``resize`` changes both. ``on_room()`` is called when a place becomes free after there
-    was none. All methods may be called from any thread.
+    was none, ``on_end()`` when a thread ends. All methods may be called from any thread.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class WorkerPool:
         idle_timeout: float = 10.0,
         daemon: bool = True,
         on_room: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
         name: str = "worker",
     ) -> None:
         self.size = size
@@ -42,6 +43,7 @@ class WorkerPool:
         self._idle_timeout = idle_timeout
         self._daemon = daemon
         self._on_room = on_room
+        self._on_end = on_end
         self._name = name
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._changed = threading.Condition(threading.RLock())
@@ -58,6 +60,12 @@ class WorkerPool:
     def __len__(self) -> int:
         """The number of threads."""
         return len(self._workers)
+
+    @property
+    def workers(self) -> tuple[threading.Thread, ...]:
+        """The threads, those that wait for a task included."""
+        with self._changed:
+            return tuple(self._workers)
 
     def run(self, function: Callable[..., None], *args: Any, wait: bool = True) -> None:
         """Let a worker call ``function(*args)``.
@@ -186,3 +194,4 @@ class WorkerPool:
         with self._changed:
             self._workers.discard(threading.current_thread())
             self._grow()
+        self._on_end()

@@ -14,6 +14,7 @@ cdef class Hub(Scheduler):
 
     cdef int wait_and_run(self, double limit) except -1
     cdef int kill_all(self) except -1
+    cdef int turn_on(self, double timeout, list errors) except -1
     cdef int run_calls(self) except -1
     cdef int run_callbacks(self) except -1
     cdef int take_thread(self) except -1

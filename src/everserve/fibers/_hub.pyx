@@ -150,10 +150,22 @@ cdef class Hub(Scheduler):
         """Undo `add_reader`; False when there was no reader."""
         return self.loop.remove_reader(fd)
 
+    def drop_waiting(self, function):
+        """Kill the fibers of `function` that have not begun. Returns their arguments."""
+        cdef Fiber fiber
+        arguments = []
+        for fiber in tuple(self.alive):
+            if not fiber.begun and fiber.function == function:
+                if fiber.pending_exception is None:
+                    arguments.append(fiber.arguments)
+                fiber.kill()
+        return arguments
+
     def close(self):
         """Kill the fibers that are left, let their `finally` blocks run, close the loop.
 
-        Such a block may wait for 0.1 s in all; after that no wait is waited for.
+        Such a block may wait for 0.1 s in all; after that no wait is waited for. Raises, when all is
+        closed, what has left the first of them, such as a KeyboardInterrupt.
         Belongs to the thread that turned the hub: the greenlets of another cannot run here.
         """
         if self.loop.epoll_fd < 0:
@@ -161,15 +173,16 @@ cdef class Hub(Scheduler):
         if self.current is not None:
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self.closing = True
+        errors = []
         self.kill_all()
         ends = monotonic() + CLOSING_TIME
         while self.alive and monotonic() < ends:
-            self.turn(ends - monotonic())
+            self.turn_on(ends - monotonic(), errors)
         for attempt in range(CLOSING_ROUNDS):
             if not self.alive:
                 break
             self.kill_all()
-            self.turn(0)
+            self.turn_on(0, errors)
         self.dismiss_spare()
         self.run_calls()                 # such as those of a thread that joins a fiber
         self.loop.close()
@@ -177,6 +190,16 @@ cdef class Hub(Scheduler):
             self.pool.shutdown(wait=False, cancel_futures=True)
         if self.watcher is not None:
             self.watcher.leave(self)
+        if errors:
+            raise errors[0]
+
+    cdef int turn_on(self, double timeout, list errors) except -1:
+        """Turn while the hub closes; what leaves a fiber must leave no other one unended."""
+        try:
+            self.turn(timeout)
+        except BaseException as error:
+            errors.append(error)
+        return 0
 
     cdef int kill_all(self) except -1:
         for fiber in tuple(self.alive):

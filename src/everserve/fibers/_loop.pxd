@@ -97,4 +97,3 @@ cdef class Loop:
 
 
 cdef double monotonic() noexcept nogil
-cdef double coarse() noexcept nogil

@@ -6,6 +6,8 @@ those of the standard library use recv(2) and send(2).
 """
 import os
 
+from everserve.fibers.threadwaits import check, narrowed
+
 from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject
 from libc.string cimport memset
@@ -70,10 +72,15 @@ cdef int would_block() except -1:
 
 
 cdef int poll_once(int fd, short events, double limit) except -1:
-    """Wait outside of any fiber, as an ordinary socket does; 0 when `limit` has passed."""
+    """Wait outside of any fiber, as an ordinary socket does; 0 when `limit` has passed.
+
+    Raises what is to end the waits of this thread, such as a `Timeout` block.
+    """
     cdef pollfd waited
     cdef double left
     cdef int found, milliseconds = -1
+    nearest = narrowed(None if limit < 0.0 else limit)
+    limit = -1.0 if nearest is None else <double>nearest
     while True:
         if limit >= 0.0:
             left = limit - monotonic()
@@ -89,6 +96,7 @@ cdef int poll_once(int fd, short events, double limit) except -1:
             raise_errno()
         PyErr_CheckSignals()
         if limit >= 0.0 and monotonic() >= limit:
+            check()
             return 0
 
 
@@ -233,6 +241,8 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
                 done += count
                 if done >= size:
                     return 0
+                if hub is not None:
+                    hub.checkpoint()     # a peer that reads as fast may never let it wait
                 continue
         if limit == -2.0:
             refuse_to_wait(watch, flags)

@@ -124,10 +124,19 @@ class Hub(Scheduler):
         """Undo `add_reader`; False when there was no reader."""
         return self.loop.remove_reader(fd)
 
+    def drop_waiting(self, function: Callable[..., object]) -> list[tuple[Any, ...]]:
+        """Kill the fibers of `function` that have not begun. Returns their arguments."""
+        waiting = [f for f in tuple(self.alive) if not f.begun and f.function == function]
+        arguments = [fiber.arguments for fiber in waiting if not fiber.has_pending_exception]
+        for fiber in waiting:
+            fiber.kill()
+        return arguments
+
     def close(self) -> None:
         """Kill the fibers that are left, let their `finally` blocks run, close the loop.
 
-        Such a block may wait for 0.1 s in all; after that no wait is waited for.
+        Such a block may wait for 0.1 s in all; after that no wait is waited for. Raises, when all is
+        closed, what has left the first of them, such as a KeyboardInterrupt.
         Belongs to the thread that turned the hub: the greenlets of another cannot run here.
         """
         if self.loop.closed:
@@ -135,15 +144,16 @@ class Hub(Scheduler):
         if self.running is not None:
             raise HubError("a fiber cannot close its own hub: close it where turn() is called")
         self._closing = True
+        errors: list[BaseException] = []
         self._kill_all()
         ends = time.monotonic() + _CLOSING_TIME
         while self.alive and time.monotonic() < ends:
-            self.turn(ends - time.monotonic())
+            self._turn_on(ends - time.monotonic(), errors)
         for _round in range(_CLOSING_ROUNDS):
             if not self.alive:
                 break
             self._kill_all()
-            self.turn(0)
+            self._turn_on(0, errors)
         self._dismiss_spare()
         self._run_calls()  # such as those of a thread that joins a fiber
         self.loop.close()
@@ -151,6 +161,15 @@ class Hub(Scheduler):
             self.pool.shutdown(wait=False, cancel_futures=True)
         if self.watcher is not None:
             self.watcher.leave(self)
+        if errors:
+            raise errors[0]
+
+    def _turn_on(self, timeout: float, errors: list[BaseException]) -> None:
+        """Turn while the hub closes; what leaves a fiber must leave no other one unended."""
+        try:
+            self.turn(timeout)
+        except BaseException as error:
+            errors.append(error)
 
     def _kill_all(self) -> None:
         for fiber in tuple(self.alive):

@@ -8,7 +8,6 @@ import _socket
 import errno
 import io
 import os
-import select
 import socket
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 from everserve.errors import FiberTimeout
 from everserve.fibers.loop import FOREVER, IN, OUT, Watch
 from everserve.fibers.scheduler import Scheduler, running_hub
+from everserve.fibers.threadwaits import poll_once
 from everserve.sockets.genuine import RealSocket
 
 if TYPE_CHECKING:
@@ -44,20 +44,8 @@ _c_sendmsg: Callable[..., int] = _CSocket.sendmsg
 _STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _SENDFILE_BYTES = 1 << 20
-_DONT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)  # a program may make the descriptor blocking
-_LONGEST_POLL = 86_400.0  # seconds; poll(2) takes an int of milliseconds
-
-
-def _poll_once(fd: int, writing: bool, limit: float | None) -> bool:
-    """Wait outside of any fiber, as an ordinary socket does; False when `limit` has passed."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT if writing else select.POLLIN)
-    while True:
-        left = None if limit is None else max(0.0, limit - time.monotonic())
-        if poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1e3):
-            return True
-        if left is not None and left <= _LONGEST_POLL:
-            return False
+_AT_ONCE = socket.MSG_DONTWAIT
+"""With each call: a handler that sets its descriptor to blocking must not hold the loop by that."""
 
 
 def flat_view(data: "ReadableBuffer") -> memoryview:
@@ -185,7 +173,7 @@ class FiberSocket(RealSocket):
         if hub is not None:
             ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
         else:
-            ready = _poll_once(watch.fd, writing, limit)
+            ready = poll_once(watch.fd, writing, limit)
             if writing:
                 watch.writable = True
             else:
@@ -226,13 +214,13 @@ class FiberSocket(RealSocket):
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, operation, *arguments, flags | _DONT_WAIT)
+            return self._retry(False, flags, operation, *arguments, flags | _AT_ONCE)
         hub.checkpoint()
         limit = self._limit()
         while True:
             if watch.readable:
                 try:
-                    found = operation(self, *arguments, _DONT_WAIT)
+                    found = operation(self, *arguments, _AT_ONCE)
                 except BlockingIOError:
                     self._note_refusal(writing=False)
                 else:
@@ -243,7 +231,7 @@ class FiberSocket(RealSocket):
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._flush_buffered()
-        return self._retry(True, flags, _c_send, data, flags | _DONT_WAIT)
+        return self._retry(True, flags, _c_send, data, flags | _AT_ONCE)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
         if self._watch.buffered is not None:
@@ -254,7 +242,7 @@ class FiberSocket(RealSocket):
             done, size = 0, len(left)
             while True:
                 try:
-                    done += _c_send(self, left[done:] if done else left, flags | _DONT_WAIT)
+                    done += _c_send(self, left[done:] if done else left, flags | _AT_ONCE)
                     if done >= size:
                         return
                 except BlockingIOError:
@@ -262,6 +250,8 @@ class FiberSocket(RealSocket):
                         raise
                     self._note_refusal(writing=True)
                     self._await_io(hub, True, limit)
+                else:
+                    self._checkpoint()  # a peer that reads as fast may never let it wait
 
     # --- what both engines share ----------------------------------------------------------------
 
@@ -316,37 +306,37 @@ class FiberSocket(RealSocket):
         return self.gettimeout()
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
-        return self._retry(False, flags, _c_recvfrom, bufsize, flags | _DONT_WAIT)
+        return self._retry(False, flags, _c_recvfrom, bufsize, flags | _AT_ONCE)
 
     def recvfrom_into(
         self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]:
-        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags | _DONT_WAIT)
+        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags | _AT_ONCE)
 
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[Ancillary], int, Any]:
-        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags | _DONT_WAIT)
+        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags | _AT_ONCE)
 
     def recvmsg_into(
         self, buffers: "Iterable[WriteableBuffer]", ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Ancillary], int, Any]:
-        flags_now = flags | _DONT_WAIT
-        return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags_now)
+        return self._retry(
+            False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags | _AT_ONCE
+        )
 
     def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
         self._flush_buffered()
         flags = flags_and_address[0] if len(flags_and_address) == 2 else 0
         address = flags_and_address[-1:]
-        return self._retry(True, flags, _c_sendto, data, flags | _DONT_WAIT, *address)
+        return self._retry(True, flags, _c_sendto, data, flags | _AT_ONCE, *address)
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
         self._flush_buffered()
         flags = rest[1] if len(rest) > 1 else 0  # after the ancillary data
-        ancillary, address = rest[0] if rest else (), rest[2:]
-        return self._retry(
-            True, flags, _c_sendmsg, list(buffers), ancillary, flags | _DONT_WAIT, *address
-        )
+        ancillary = rest[0] if rest else ()
+        call = (list(buffers), ancillary, flags | _AT_ONCE, *rest[2:])
+        return self._retry(True, flags, _c_sendmsg, *call)
 
     def accept(self) -> tuple["FiberSocket", Any]:
         fd, address = self._retry(False, 0, _c_accept)

@@ -6,20 +6,24 @@ requests to finish.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Protocol
 
-__all__ = ["Notifier", "Waiter"]
+__all__ = ["Notified", "Notifier", "Waiter"]
 
 
-class Waiter(Protocol):
-    """The object that a caller waits on: a queue, or an object that parks a fiber."""
+class Notified(Protocol):
+    """What is told of each change."""
 
     def put(self, item: None) -> None:
-        """End the wait. From any thread."""
+        """Note a change, and end the wait for one. From any thread."""
+
+
+class Waiter(Notified, Protocol):
+    """The object that a caller waits on: a queue, or an object that parks a fiber."""
 
     def get(self, *, timeout: float | None) -> None:
         """Wait for ``put``; raises ``queue.Empty`` after ``timeout`` seconds."""
@@ -33,13 +37,22 @@ class Notifier:
     """
 
     def __init__(self) -> None:
-        self._waiters: list[Waiter] = []
+        self._waiters: list[Notified] = []
 
     def notify(self) -> None:
         """Call after each change that a caller may wait for. Costs one test if there is no waiter."""
         if self._waiters:
             for waiter in tuple(self._waiters):
                 waiter.put(None)
+
+    @contextmanager
+    def notifying(self, notified: Notified) -> Iterator[None]:
+        """Call ``notified.put(None)`` at every notification, until the block ends."""
+        self._waiters.append(notified)
+        try:
+            yield
+        finally:
+            self._waiters.remove(notified)
 
     def wait_until(
         self,
@@ -56,8 +69,7 @@ class Notifier:
         """
         if waiter is None:
             waiter = SimpleQueue()
-        self._waiters.append(waiter)
-        try:
+        with self.notifying(waiter):
             while not condition():
                 end = deadline()
                 if end is not None and monotonic() >= end:
@@ -65,5 +77,3 @@ class Notifier:
                 with suppress(Empty):
                     waiter.get(timeout=None if end is None else max(0.0, end - monotonic()))
             return True
-        finally:
-            self._waiters.remove(waiter)

@@ -31,8 +31,9 @@ class LifeCycle:
     """The state of one server, with the means to change it from any thread or signal handler.
 
     Takes no lock. ``runner()`` identifies the current thread or fiber. ``session`` is a new object for
-    each run of ``serve_forever``, so that a waiter can distinguish one run from the next. ``gated`` is
-    true while the accept loop waits for room, and must be woken when there is some.
+    each run of ``serve_forever``, and ``ended`` counts the runs that have ended, so that a waiter can
+    distinguish one run from the next. ``gated`` is true while the accept loop waits for room, and must
+    be woken when there is some.
     """
 
     def __init__(self, runner: Callable[[], int] = get_ident) -> None:
@@ -44,6 +45,7 @@ class LifeCycle:
         self.taking = False  # requests must be accepted: false while suspended
         self.notifier = Notifier()
         self.session: object | None = None
+        self.ended = 0  # how many runs have ended
         self.announced = False  # the run accepts, and the event was emitted
         self.suspended = False
         self.gated = False
@@ -126,6 +128,7 @@ class LifeCycle:
         """End the run, and wake a caller that waits for its end."""
         self.shutdown_requested = False
         self.announced = self.gated = False
+        self.ended += 1
         self.session = self._serving = None
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
             self.state = ServerState.READY

@@ -61,11 +61,19 @@ class Port:
         self.is_ready = True
 
     def pause(self) -> float | None:
-        """Seconds after which to look again, ``None`` for no such time."""
-        if self._left_to_drain is not None:
-            stop = self.life.stop
-            return 0.0 if self.is_listened_to else max(0.0, stop.deadline - monotonic())
+        """Seconds after which a request may be taken that may not be now, ``None`` for no such time.
+
+        Asked for before ``wants_request``. In the other order, a pause that ends between the two leaves
+        the loop with neither a listener nor a time: it would wait for ever.
+        """
         return self._acceptor.pause() or None
+
+    def shortened_by_stop(self, pause: float | None) -> float | None:
+        """The pause, but no longer than a stop may wait; none where its drain listens."""
+        if self._left_to_drain is None:
+            return pause
+        left = 0.0 if self.is_listened_to else max(0.0, self.life.stop.deadline - monotonic())
+        return left if pause is None else min(left, pause)
 
     def take(self, *, one: bool) -> None:
         """Take what waits, if something does; ``one``: no more than that."""
@@ -198,8 +206,9 @@ class AcceptLoop:
         """Wait for a request, a wake-up, or ``timeout`` seconds."""
         for port in self._active:
             port.is_ready = False
-            self._listen(port, asked=asked)
             pause = port.pause()
+            self._listen(port, asked=asked)
+            pause = port.shortened_by_stop(pause)
             if pause is not None and (timeout is None or pause < timeout):
                 timeout = pause
         for key, _ in self._selector.select(timeout):

@@ -47,6 +47,7 @@ class Acceptor:
     def begin(self, hooks: Hooks, listener: Listener) -> None:
         """Note the listener of a run."""
         self.listener = listener
+        self._flow.begin()
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:
@@ -113,8 +114,15 @@ class Acceptor:
             return False
         if accepted:
             self.back_off.succeed()
-        for request, client_address in accepted:
-            self._flow.admit(hooks, request, client_address)
+        begun = 0
+        try:
+            for request, client_address in accepted:
+                begun += 1
+                self._flow.admit(hooks, request, client_address)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in accepted[begun:]:
+                self._flow.drop(hooks, request, client_address)
+            raise
         return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
 
     def _listener(self, hooks: Hooks) -> Listener:

@@ -19,6 +19,7 @@ from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle
+from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
@@ -65,13 +66,24 @@ class Conductor:
 
     def shutdown(self) -> None:
         """End the run, and wait until it has ended, unless the caller stands in its way."""
+        self.finish_shutdown(self.begin_shutdown())
+
+    def begin_shutdown(self) -> int | None:
+        """Ask the run to end; returns how many had ended before.
+
+        ``None`` in a child of fork: the parent has been asked for it.
+        """
         if self.strategy.relay(None):
-            return
+            return None
+        ended = self.life.ended
+        self.life.shutdown_requested = True
+        return ended
+
+    def finish_shutdown(self, ended: int | None) -> None:
+        """Wait for the end of the run that was asked for it; another one may have begun since."""
         life = self.life
-        life.shutdown_requested = True
-        session = life.session
-        if session is not None and not life.serving_here():
-            self.strategy.wait_until(lambda: life.session is not session)
+        if ended is not None and not life.serving_here():
+            self.strategy.wait_until(lambda: life.session is None or life.ended != ended)
 
     def handle_request(self, hooks: Hooks) -> None:
         """Handle one request, waiting for it as long as the server's timeouts say."""
@@ -91,8 +103,9 @@ class Conductor:
     def begin_stop(self, grace: float) -> tuple[Stop, bool] | None:
         """Let the server drain; returns the stop, and true if it is new.
 
-        ``None`` in a child of fork: the parent has been asked for it.
+        ``None`` in a child of fork: the parent has been asked for it. Raises ``OptionError``.
         """
+        grace = check_grace(grace)
         if self.strategy.relay(grace):
             return None
         own = Stop(
@@ -113,7 +126,7 @@ class Conductor:
     def finish_stop(self, hooks: Hooks, begun: tuple[Stop, bool] | None) -> StopReport:
         """Complete a stop that began here, or wait for one that began before."""
         if begun is None:
-            return StopReport(unfinished=tuple(self._connections.view))
+            return StopReport(unfinished=tuple(self._connections.view), complete=False)
         stop, is_new = begun
         return stop.conduct(hooks) if is_new else stop.join()
 
@@ -131,10 +144,16 @@ class Conductor:
             self.socket_file.leave()
 
     def close_strategy(self) -> None:
-        """End what runs requests; waits for those in progress where the server says so."""
-        stop = self.life.stop
-        gave_up = stop is not None and stop.gave_up
-        self.strategy.close(wait=self._settings.read().block_on_close and not gave_up)
+        """End what runs requests; waits for those in progress where the server says so.
+
+        In a stop not for ever: a handler that has closed its connection may still run.
+        """
+        wait = self._settings.read().block_on_close
+        stop: Stop | None = self.life.stop
+        if stop is None:
+            self.strategy.close(wait=wait)
+        else:
+            self.strategy.close(wait=wait and not stop.gave_up, deadline=lambda: stop.last)
 
     # -- one run -------------------------------------------------------------------------------
 
@@ -206,7 +225,7 @@ class Conductor:
 
     def end(self, hooks: Hooks) -> None:
         """End the run: a caller that waits for it goes on, and a stop of this thread is completed."""
-        if self.life.session is None:
+        if not self.life.serving_here():  # ended already; another thread may have begun a run since
             return
         if self._certificates is not None:
             self._watchdog.forget(self._certificates)
@@ -264,8 +283,9 @@ def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: fl
         if begun:
             _run(begun, poll_interval)
     except BaseException:
-        for conductor, _ in begun:
+        for conductor, hooks in begun:
             conductor.strategy.hurry()
+            conductor.strategy.drop(hooks)
         raise
     finally:
         _end(begun)
@@ -301,8 +321,9 @@ def _end(members: Sequence[tuple[Conductor, Hooks]]) -> None:
     with ExitStack() as steps:  # from the last to the first: each is taken, whatever another raises
         for conductor, hooks in members:
             steps.callback(conductor.end, hooks)
-        for conductor, _ in members:
+        for conductor, hooks in members:
             steps.callback(conductor.strategy.leave)
+            steps.callback(conductor.strategy.drop, hooks)
         if any(conductor.has_requests() for conductor, _ in members):
             for conductor, _ in members:
                 steps.callback(conductor.strategy.linger)

@@ -91,6 +91,9 @@ class Runtime(Host):
     def coalesces_writes(self) -> bool:
         return self.settings.values.coalesce_writes
 
+    def max_line(self) -> int | None:
+        return self.settings.values.max_line
+
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
         return self.flow.start_tls(server, request, client_address)
 

@@ -23,6 +23,9 @@ __all__ = ["LAST_WAIT", "Stop", "StopReport", "sum_of"]
 LAST_WAIT = 0.5
 """Seconds that handlers have to end after their connections were cut, before they are given up."""
 
+PATIENCE = 5.0
+"""Seconds beyond its end that another caller of a stop waits for it: a busy machine may be late."""
+
 
 @dataclass(frozen=True, slots=True)
 class StopReport:
@@ -30,19 +33,23 @@ class StopReport:
 
     ``finished`` requests ended by themselves during the stop; those in ``cut`` were shut down after
     the grace; those in ``unfinished`` still run (a handler that does not look at its connection, or
-    the one that called ``stop``); ``seconds`` is how long it took.
+    the one that called ``stop``); ``seconds`` is how long it took. ``complete`` is false if the report
+    is not the last word: the stop still goes on, in another thread or process, or the accept loop did
+    not end.
     """
 
     finished: int = 0
     cut: tuple[Connection, ...] = ()
     unfinished: tuple[Connection, ...] = ()
     seconds: float = 0.0
+    complete: bool = True
 
     def __str__(self) -> str:
         parts = [f"{self.finished} finished", f"{len(self.cut)} cut"]
         if self.unfinished:
             parts.append(f"{len(self.unfinished)} still running")
-        return f"{', '.join(parts)} in {self.seconds:.2f} s"
+        ended = "" if self.complete else ", not complete"
+        return f"{', '.join(parts)} in {self.seconds:.2f} s{ended}"
 
 
 def sum_of(reports: list[StopReport]) -> StopReport:
@@ -52,6 +59,7 @@ def sum_of(reports: list[StopReport]) -> StopReport:
         cut=tuple(connection for report in reports for connection in report.cut),
         unfinished=tuple(connection for report in reports for connection in report.unfinished),
         seconds=max((report.seconds for report in reports), default=0.0),
+        complete=all(report.complete for report in reports),
     )
 
 
@@ -81,6 +89,7 @@ class Stop:
         self._conductor = strategy.here()
         self._requests = len(connections) - connections.accepted
         self._own: tuple[Connection, ...] = ()
+        self._reported: float | None = None
         self.deadline = self._began + grace
         self.report: StopReport | None = None
         self.is_closing = False  # the server is being closed by this stop
@@ -94,6 +103,11 @@ class Stop:
     def gave_up(self) -> bool:
         """True if requests were left that would not end."""
         return self.report is not None and bool(self.report.unfinished)
+
+    @property
+    def last(self) -> float:
+        """The moment (monotonic) after which the close waits for nothing."""
+        return max(self.deadline, self._reported or monotonic()) + LAST_WAIT
 
     def is_left_to(self, runner: int) -> bool:
         """True if ``stop`` was called in that thread, which is to complete it."""
@@ -116,7 +130,7 @@ class Stop:
         On the thread that serves it would wait for itself: the end of the run completes it.
         """
         if self._life.serving_here():
-            return StopReport(unfinished=self._own)
+            return self._so_far(self._own)
         if self._life.session is None:
             self._close_early(hooks)
         return self.complete(hooks, self._own)
@@ -135,9 +149,14 @@ class Stop:
         own = self._requests_here()
         if self._conductor != self._strategy.here() and not own and not self._life.serving_here():
             self._strategy.wait_until(
-                lambda: self.report is not None, lambda: self.deadline + 2 * LAST_WAIT
+                lambda: self.report is not None, lambda: self.deadline + 2 * LAST_WAIT + PATIENCE
             )
-        return self.report or StopReport(unfinished=own)
+        return self.report or self._so_far(tuple(self._connections.view))
+
+    def _so_far(self, unfinished: tuple[Connection, ...]) -> StopReport:
+        """The report of a stop that goes on."""
+        seconds = monotonic() - self._began
+        return StopReport(unfinished=unfinished, seconds=seconds, complete=False)
 
     def complete(self, hooks: Hooks, own: tuple[Connection, ...] = ()) -> StopReport:
         """Wait for the requests in progress, cut what is left at the deadline, and report."""
@@ -165,19 +184,23 @@ class Stop:
     ) -> StopReport:
         left = tuple(self._connections.view)
         requests = self._requests + self._connections.accepted
+        self._reported = monotonic()
         self.report = StopReport(
             finished=max(0, requests - len({*cut, *left})),
             cut=cut,
             unfinished=left,
-            seconds=monotonic() - self._began,
+            seconds=self._reported - self._began,
+            complete=not self._life.serving_elsewhere(),
         )
         self._close_early(hooks)
         # A request of this very thread replies through the listener of datagrams: its end closes it.
         self._life.keeps_listener = bool(own) and not listener_of(hooks).accepts_connections
         self.is_closing = True
-        hooks.server_close()
-        self.is_closing = False
-        self._life.close()
-        self._emitter.emit(Stopped(self.report))
-        self._life.notifier.notify()
+        try:
+            hooks.server_close()
+        finally:
+            self.is_closing = False
+            self._life.close()
+            self._emitter.emit(Stopped(self.report))
+            self._life.notifier.notify()
         return self.report

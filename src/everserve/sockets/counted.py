@@ -40,8 +40,13 @@ class CountedSocket(Layer):
         self._moved = now()
         self._received = self._sent = self._sending = 0
 
-    def traffic(self) -> Traffic:
-        """The counts. `delivered`: bytes that the kernel accepted; `waiting`: a send is in progress."""
+    def traffic(self) -> Traffic | None:
+        """The counts; None once a wrapper has the descriptor, whose bytes bypass this socket.
+
+        `delivered`: bytes that the kernel accepted; `waiting`: a send is in progress.
+        """
+        if self._inner.fileno() == -1:
+            return None
         return Traffic(self._now() - self._moved, self._received, self._sent, self._sending > 0)
 
     # --- in ------------------------------------------------------------------------------------

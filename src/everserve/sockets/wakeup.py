@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from everserve.sockets.attaching import woken_to_attach
+
 # Not by names of ``os`` or ``socket``, which programs and tests replace (eventlet, mocks).
 try:
     from posix import close, getpid, pipe, read, set_blocking, write
@@ -71,12 +73,12 @@ class Wakeup:
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if before != -1:
             signal.set_wakeup_fd(before)
-            yield
-            return
         try:
-            yield
+            with woken_to_attach():
+                yield
         finally:
-            signal.set_wakeup_fd(-1)
+            if before == -1:
+                signal.set_wakeup_fd(-1)
 
     def __del__(self) -> None:
         if self._reader >= 0:

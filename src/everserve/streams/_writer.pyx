@@ -279,13 +279,16 @@ cdef class Writer(Half):
         cdef int fd = self.sock.fileno()
         cdef Py_ssize_t count, done = 0
         cdef double limit
+        cdef int flags
         timeout = self.sock.gettimeout()
         limit = -1.0 if timeout is None else monotonic() + <double>timeout
+        # In a `Timeout` block a limit is set, and the descriptor blocks all the same.
+        flags = MSG_NOSIGNAL if limit < 0.0 else MSG_NOSIGNAL | MSG_DONTWAIT
         while done < size:
             if limit >= 0.0 and timeout and not poll_once(fd, POLLOUT, limit):
                 raise TimeoutError("timed out")
             with nogil:
-                count = sys_send(fd, data + done, size - done, MSG_NOSIGNAL)
+                count = sys_send(fd, data + done, size - done, flags)
             if count >= 0:
                 done += count
                 continue
