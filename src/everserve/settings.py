@@ -220,6 +220,14 @@ class SettingsReader:
         self.changed = True
         self.read()
 
+    def is_set(self, name: str) -> bool:
+        """True if the program has set the option ``name``: it is not the default of a mix-in."""
+        server = self._server()
+        if server is None or name in vars(server):
+            return server is not None
+        owner = next((kind for kind in type(server).__mro__ if name in vars(kind)), object)
+        return owner is not object and owner.__module__ != "everserve.mixins"
+
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
         self.changed = True

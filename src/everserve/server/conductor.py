@@ -151,7 +151,10 @@ class Conductor:
         """Note that the server is closed: a run that is in progress ends."""
         self.life.close()
         self._watchdog.close()
-        self._remove_file()
+        if self.life.stop is not None:
+            self.remove_file()
+        elif self.socket_file is not None:  # the program may remove it itself, as it always had to
+            self.socket_file.leave()
 
     def close_strategy(self) -> None:
         """End what runs requests; waits for those in progress where the server says so.
@@ -224,10 +227,11 @@ class Conductor:
         """Close a listener of connections: what comes from now on is refused."""
         listener = listener_of(hooks)
         if listener.accepts_connections:
-            self._remove_file()
+            self.remove_file()
             listener.close()
 
-    def _remove_file(self) -> None:
+    def remove_file(self) -> None:
+        """Remove the file of a Unix socket now: the server is stopped, or its ``with`` block ends."""
         if self.socket_file is not None:  # first: while the socket is open its inode is its own
             self.socket_file.remove()
 
