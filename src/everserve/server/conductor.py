@@ -18,6 +18,7 @@ from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.loading import refuse_while_loading
 from everserve.lifecycle.state import LifeCycle
 from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
@@ -275,6 +276,7 @@ def _shut_down_event(hooks: Any) -> Any:
 
 def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
+    refuse_while_loading("serve_forever()")
     begun: list[tuple[Conductor, Hooks]] = []
     try:
         for conductor, hooks in members:

@@ -3,6 +3,7 @@
 A server keeps one `TLS`, and makes the `TLSSocket` of each connection by `wrap`.
 """
 
+import logging
 import os
 import socket
 import ssl
@@ -22,11 +23,14 @@ from everserve.sockets.tls.contexts import (
 from everserve.sockets.tls.names import canonical, select_by_name
 from everserve.sockets.tls.records import Records
 from everserve.sockets.tls.sockets import TLSSocket
+from everserve.sockets.tls.validity import validity_fault
 from everserve.sockets.tls.wire import Lock
 
 __all__ = ["TLS"]
 
 Path = str | os.PathLike[str]
+logger = logging.getLogger("everserve")
+
 Stamp = tuple[int, int, int] | None
 
 
@@ -186,6 +190,10 @@ class TLS:
         default = make_context(settings, settings.pair)
         select_by_name(default, {name: by_pair[pair] for name, pair in settings.sni.items()})
         self._context = default
+        for certfile in dict.fromkeys(pair.certfile for pair in (settings.pair, *by_pair)):
+            fault = validity_fault(certfile)
+            if fault is not None:
+                logger.warning(fault)
 
 
 def _stamp(path: str) -> Stamp:

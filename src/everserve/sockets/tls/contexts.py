@@ -137,7 +137,9 @@ class _PasswordSource:
     def __call__(self) -> bytes:
         password = self._password
         if password is None:  # else OpenSSL would ask on the terminal, and wait for an answer
-            raise TLSConfigError(f"{self._keyfile}: the key is encrypted, give its password=")
+            raise TLSConfigError(
+                f"{self._keyfile}: the key is encrypted, give its password= (--tls-password-file)"
+            )
         if callable(password):
             try:
                 password = password()
