@@ -8,20 +8,21 @@ short way. Each public name is written once, in the ``__all__`` of the package t
 So are the modules that programs take from ``socketserver``, or patch there.
 """
 
-import os as os
-import selectors as selectors
-import socket as socket
 import sys as sys
-import threading as threading
 import warnings as _warnings
-from io import BufferedIOBase as BufferedIOBase
-from time import monotonic as time  # noqa: F401
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from everserve.cli import interruption as _interruption
 
 if _interruption.is_command(sys.orig_argv, getattr(sys, "argv", [])):
     sys.excepthook = _interruption.end_quietly
+
+import os as os
+import selectors as selectors
+import socket as socket
+import threading as threading
+from io import BufferedIOBase as BufferedIOBase
+from time import monotonic as time  # noqa: F401
 
 from everserve import admission as _admission
 from everserve import combos as _combos

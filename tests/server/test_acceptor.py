@@ -24,6 +24,9 @@ class NotedFlow:
         self.full = False
         self.most = BATCH
 
+    def begin(self) -> None:
+        """A run begins."""
+
     def has_room(self) -> bool:
         return not self.full
 

@@ -376,32 +376,6 @@ def test_another_process_does_not_remove_it(
     assert path.is_socket()
 
 
-@pytest.mark.parametrize("name", ["x" * 120, b"x" * 120])
-def test_a_path_that_is_too_long(name: Any) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        with pytest.raises(OSError, match="at most 107 bytes, and this has 120: choose") as raised:
-            SocketFile.bind(sock, name, mode=None)
-    assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "x" * 120)
-
-
-def test_a_file_that_is_no_socket(tmp_path: Path) -> None:
-    for path in (tmp_path / "file", tmp_path):
-        (tmp_path / "file").touch()
-        with socket.socket(socket.AF_UNIX) as sock:
-            with pytest.raises(OSError, match="a file that is no socket is there") as raised:
-                SocketFile.bind(sock, str(path), mode=None)
-        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
-        assert path.exists()
-
-
-def test_what_is_no_address() -> None:
-    with socket.socket() as sock:
-        with pytest.raises(TypeError, match="'nowhere' is no address to bind to: "):
-            bind_internet(sock, "nowhere", reuse_address=False, reuse_port=False, dual_stack=None)
-        with pytest.raises(TypeError, match="the address comes first, then the handler"):
-            bind_internet(sock, dict, reuse_address=False, reuse_port=False, dual_stack=None)
-
-
 @pytest.mark.parametrize("zone", ["lo", "1"])
 def test_the_scope_of_an_address(zone: str) -> None:
     if socket.if_nametoindex("lo") != 1:
@@ -440,3 +414,29 @@ def test_a_link_local_address_is_bound_with_its_scope() -> None:
     with TCPServer((f"{host}%{name}", 0), BaseRequestHandler) as server:
         assert server.server_address[3] == socket.if_nametoindex(name)
         assert str(Address.of(server.socket)).startswith(f"tcp://[{host}%{name}]:")
+
+
+@pytest.mark.parametrize("name", ["x" * 120, b"x" * 120])
+def test_a_path_that_is_too_long(name: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        with pytest.raises(OSError, match="at most 107 bytes, and this has 120: choose") as raised:
+            SocketFile.bind(sock, name, mode=None)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "x" * 120)
+
+
+def test_a_file_that_is_no_socket(tmp_path: Path) -> None:
+    for path in (tmp_path / "file", tmp_path):
+        (tmp_path / "file").touch()
+        with socket.socket(socket.AF_UNIX) as sock:
+            with pytest.raises(OSError, match="a file that is no socket is there") as raised:
+                SocketFile.bind(sock, str(path), mode=None)
+        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
+        assert path.exists()
+
+
+def test_what_is_no_address() -> None:
+    with socket.socket() as sock:
+        with pytest.raises(TypeError, match="'nowhere' is no address to bind to: "):
+            bind_internet(sock, "nowhere", reuse_address=False, reuse_port=False, dual_stack=None)
+        with pytest.raises(TypeError, match="the address comes first, then the handler"):
+            bind_internet(sock, dict, reuse_address=False, reuse_port=False, dual_stack=None)
