@@ -28,7 +28,8 @@ class Lines(everserve.StreamRequestHandler[Any, Any]):
 
 
 class Datagrams(everserve.DatagramRequestHandler[Any, Any]):
-    pass
+    def handle(self) -> None:
+        self.wfile.write(self.packet)
 
 
 @pytest.fixture(autouse=True)

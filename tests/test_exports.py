@@ -76,6 +76,20 @@ def test_a_star_import_brings_classes_alone() -> None:
     ] == []
 
 
+@pytest.mark.parametrize("name", ["os", "selectors", "socket", "sys", "threading", "time"])
+def test_what_programs_take_from_the_standard_module(name: str) -> None:
+    assert getattr(everserve, name) is getattr(standard, name)
+
+
+def test_the_private_writer_of_the_standard_module() -> None:
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        writer = everserve._SocketWriter(ours)
+        assert writer.write(b"hello") == 5
+        assert peers.recv(100) == b"hello"
+        writer.close()
+
+
 def test_a_star_import_replaces_the_standard_one() -> None:
     scope: dict[str, Any] = {}
     exec("from socketserver import *\nfrom everserve import *", scope)

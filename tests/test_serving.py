@@ -120,6 +120,48 @@ def test_a_unix_socket_with_its_mode(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("no_delay", [None, True, False])
+def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> None:
+    options: Any = {} if no_delay is None else {"disable_nagle_algorithm": no_delay}
+    listener = socket.create_server(("127.0.0.1", 0))
+    where = listener.getsockname()
+    server = everserve.make_server(
+        Upper, f"fd://{listener.detach()}", allow_reuse_port=True, **options
+    )
+    with server, socket.create_connection(where):
+        assert server.server_address == where
+        assert server.address_family == socket.AF_INET
+        assert server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        accepted, _ = server.get_request()
+        with accepted:
+            found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert bool(found) is (no_delay is not False)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_what_must_be_set_before_binding_cannot_be_asked_of_an_inherited_listener(
+    both: bool,
+) -> None:
+    with socket.socket(socket.AF_INET6) as listener:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, both)
+        listener.bind(("::", 0))
+        listener.listen()
+        with pytest.raises(OptionError, match="is bound already"):
+            everserve.make_server(Upper, f"fd://{listener.fileno()}", dual_stack=both)
+        assert listener.getsockname()[1]
+        inherited = os.dup(listener.fileno())
+        everserve.make_server(Upper, f"fd://{inherited}", dual_stack=not both).server_close()
+
+
+def test_the_mode_of_an_inherited_socket_file(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        with pytest.raises(OptionError, match="where it is opened"):
+            everserve.make_server(Upper, f"fd://{listener.fileno()}", socket_mode=0o600)
+        assert listener.getsockname()
+
+
 def test_an_inherited_listener() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()

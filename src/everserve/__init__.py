@@ -5,11 +5,23 @@ short way. Each public name is written once, in the ``__all__`` of the package t
 
 ``from everserve import *`` must not replace what a program has from elsewhere: functions such as
 ``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.
+So are the modules that programs take from ``socketserver``, or patch there.
 """
 
-import sys as _sys
+import os as os
+import selectors as selectors
+import socket as socket
+import sys as sys
+import threading as threading
 import warnings as _warnings
+from io import BufferedIOBase as BufferedIOBase
+from time import monotonic as time  # noqa: F401
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from everserve.cli import interruption as _interruption
+
+if _interruption.is_command(_sys.orig_argv, getattr(_sys, "argv", [])):
+    _sys.excepthook = _interruption.end_quietly
 
 from everserve import admission as _admission
 from everserve import combos as _combos
@@ -27,6 +39,7 @@ from everserve.serving import make_group as make_group
 from everserve.serving import make_server as make_server
 from everserve.serving import serve as serve
 from everserve.sockets.tls import TLS
+from everserve.streams import Writer as _SocketWriter  # noqa: F401
 
 __all__ = [
     "TLS",
@@ -45,7 +58,7 @@ else:
         """The ``__version__`` of ``socketserver``, deprecated there since Python 3.15."""
         if name != "__version__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if _sys.version_info >= (3, 15):
+        if sys.version_info >= (3, 15):
             _warnings.warn(
                 "'__version__' is deprecated and slated for removal in Python 3.20; "
                 "importlib.metadata.version('everserve') is the version of everserve",

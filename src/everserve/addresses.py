@@ -58,10 +58,11 @@ class Address:
     def of(cls, sock: socket.socket) -> Self:
         """The address to which ``sock`` is bound."""
         name: Any = sock.getsockname()
-        stream = sock.type == socket.SOCK_STREAM
+        stream = sock.type != socket.SOCK_DGRAM
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             everywhere = name[0] in ("0.0.0.0", "::")
-            return cls("tcp" if stream else "udp", host="" if everywhere else name[0], port=name[1])
+            host = "" if everywhere else _with_zone(*name)
+            return cls("tcp" if stream else "udp", host=host, port=name[1])
         if isinstance(name, bytes):
             name = name.decode(errors="surrogateescape")
         return cls("unix" if stream else "unixgram", path=str(name))
@@ -83,6 +84,17 @@ class Address:
             return f"{self.scheme}:{self.path.replace(chr(0), '@', 1)}"
         host = f"[{self.host}]" if ":" in self.host else self.host or "*"
         return f"{self.scheme}://{host}:{self.port}"
+
+
+def _with_zone(host: str, port: int, flow: int = 0, scope: int = 0) -> str:
+    """An address as text, with the name of its interface where it is valid on that alone (RFC 4007)."""
+    if not scope:
+        return host
+    try:
+        zone = socket.if_indextoname(scope)
+    except OSError:  # the interface is gone
+        zone = str(scope)
+    return f"{host}%{zone}"
 
 
 def _read(text: str) -> Address | str:

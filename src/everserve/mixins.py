@@ -79,7 +79,8 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     - ``max_connections`` (default ``None``: as many as workers): above ``max_workers``, accepted
       connections wait here for a worker
     - ``worker_idle_timeout`` (seconds, default 10): a worker without work ends after that
-    - ``daemon_threads`` (default ``True``): an idle worker does not keep the interpreter alive
+    - ``daemon_threads`` (default ``True``): a worker does not keep the interpreter alive; where a
+      program sets it to true itself, ``server_close`` does not wait for the requests in progress
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
     """
 

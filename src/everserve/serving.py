@@ -5,7 +5,9 @@ They choose the ready-made class, set the modern defaults and the options, and b
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
@@ -17,6 +19,8 @@ from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
+from everserve.fibers.engines import explain_slow_engine
+from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
@@ -24,7 +28,7 @@ from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
-from everserve.sockets.listening import has_ipv6
+from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
 
 __all__ = [
@@ -36,6 +40,8 @@ __all__ = [
     "make_server",
     "serve",
 ]
+
+logger = logging.getLogger("everserve")
 
 Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
 Handler: TypeAlias = Callable[..., Any]
@@ -128,8 +134,12 @@ def serve(
     Returns the report of the stop. Raises ``HandlerError``, ``AddressError`` and ``OptionError`` for
     arguments that are not accepted, ``OSError`` for what the system refuses.
     """
+    refuse_while_loading("serve()")
     grace = check_grace(grace)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
+        notice = explain_slow_engine()
+        if notice is not None:
+            logger.warning(notice)
         return run(group, grace=grace)
 
 
@@ -158,8 +168,7 @@ def make_group(
                 chosen.pop("access", None)
             servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
     except BaseException:
-        for server in servers:
-            server.server_close()
+        ServerGroup(servers).server_close()
         raise
     return ServerGroup(servers)
 
@@ -213,12 +222,53 @@ def _make(
         except BaseException:
             inherited.detach()  # it stays the caller's
             raise
-        server.socket.close()
-        server.socket = inherited
+        _take_over(server, inherited, options, where)
         return server
     configured = _configured(where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
+
+
+def _take_over(
+    server: TCPServer, inherited: socket.socket, options: ServerOptions, address: Address
+) -> None:
+    """Serve on a socket that is bound already, with the options of a listener that can still be set.
+
+    The backlog and the reuse of the address are those of the process that opened it, unless asked for.
+    """
+    server.socket.close()
+    server.socket = inherited
+    server.address_family, server.socket_type = inherited.family, inherited.type
+    server.server_address = inherited.getsockname()
+    try:
+        _refuse_bound(inherited, options, address)
+        set_options(
+            inherited,
+            reuse_address="allow_reuse_address" in options and server.allow_reuse_address,
+            reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
+            no_delay=server.disable_nagle_algorithm,
+        )
+        if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
+            inherited.listen(server.request_queue_size)
+    except BaseException:
+        server.socket.detach()  # it is the caller's again
+        raise
+
+
+def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Address) -> None:
+    """Raise ``OptionError`` for what must be set before a socket is bound."""
+    if options.get("socket_mode") is not None:
+        raise OptionError(
+            f"{address}: is bound already: set the mode of its file where it is opened"
+        )
+    both = options.get("dual_stack")
+    if both is None or inherited.family != socket.AF_INET6:
+        return
+    if bool(inherited.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) is bool(both):
+        raise OptionError(
+            f"{address}: is bound already, with dual_stack={not both}: "
+            "set IPV6_V6ONLY where it is opened"
+        )
 
 
 def _check_handler(handler: Any) -> None:

@@ -30,12 +30,13 @@ _NO_NETWORKS = Networks()
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``has_limits``: admission control has something to check; ``counts_alone``: nothing but how much is
-    in progress, as ``serve`` sets it; ``may_wait``: above one of them the next
-    connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
-    handshake; ``header_first``: with a PROXY header, which names the client; ``takes_steps``: there is
-    something for the steps of admission to do; ``deadlines_alone``: nothing but deadlines that all
-    connections may share.
+    ``is_entered``: admission control notes each connection; ``has_limits``: it has something to check;
+    ``counts_alone``: nothing but how much is in progress, as ``serve`` sets it; ``may_wait``: above one
+    of them the next connection waits in the kernel's queue; ``handshakes_first``: each connection
+    begins with a TLS handshake; ``header_first``: with a PROXY header, which names the client;
+    ``takes_steps``: there is something for the steps of admission to do; ``deadlines_alone``: nothing
+    but deadlines that all connections may share. ``listener_tls``: the handshake of a listener that
+    the program has made an ``ssl.SSLSocket``.
     """
 
     max_connections: int | None = None
@@ -68,12 +69,14 @@ class Settings:
     shutdown_grace: float = 5.0
     daemon_threads: bool = False
     block_on_close: bool = True
+    is_entered: bool = field(init=False, default=False)
     has_limits: bool = field(init=False, default=False)
     counts_alone: bool = field(init=False, default=False)
     may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
     header_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
+    listener_tls: TLS | None = field(init=False, default=None)
     deadlines_alone: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,11 @@ class Settings:
             or self.admission_steps is not STEPS
         )
         shared = self.idle_timeout is not None or self.write_timeout is not None
+        self.is_entered = (
+            self.handshakes_first
+            or self.max_connections_per_peer is not None
+            or self.overload == "shed-idle"
+        )
         self.takes_steps = steps or shared
         self.deadlines_alone = shared and not steps
 
@@ -197,12 +205,28 @@ class SettingsReader:
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
         self.changed = False
+        self._listener_tls: TLS | None = None
         self.values = Settings()
         self.read()
 
     def reads(self, name: str) -> bool:
         """True if the server has the option ``name``."""
         return name in self._names
+
+    def use_listener_tls(self, tls: TLS | None) -> None:
+        """Have each connection begin with that handshake, if the server has no ``tls`` of its own."""
+        self._listener_tls = tls
+        self._raw = ()
+        self.changed = True
+        self.read()
+
+    def is_set(self, name: str) -> bool:
+        """True if the program has set the option ``name``: it is not the default of a mix-in."""
+        server = self._server()
+        if server is None or name in vars(server):
+            return server is not None
+        owner = next((kind for kind in type(server).__mro__ if name in vars(kind)), object)
+        return owner is not object and owner.__module__ != "everserve.mixins"
 
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
@@ -227,7 +251,12 @@ class SettingsReader:
         if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
-            self.values = Settings(**taken)
+            tls = self._listener_tls
+            if tls is not None and self.reads("admission_steps"):
+                taken |= {"tls": taken.get("tls") or tls, "implicit_tls": True}
+            values = Settings(**taken)
+            values.listener_tls = tls
+            self.values = values
         return self.values
 
     def _read_each(self, server: object) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import socketserver
 import threading
 
 import pytest
-from tests.clients import Background, ask, connect, read_all, serving
+from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadPoolTCPServer
@@ -135,3 +135,43 @@ def test_on_the_standard_librarys_server_the_loop_waits_for_a_place() -> None:
                 client.sendall(b"go on")
             assert read_all(first) == b"bye"
             assert read_all(second) == b"readybye"
+
+
+@pytest.mark.parametrize("on", ["class", "instance"])
+def test_closing_does_not_wait_for_threads_that_the_program_made_daemons(on: str) -> None:
+    class Daemons(ThreadPoolTCPServer):
+        if on == "class":
+            daemon_threads = True
+
+    server, recorder = Daemons(LOOPBACK, Held), EventRecorder()
+    if on == "instance":
+        server.daemon_threads = True
+    server.subscribe(recorder)
+    with serving(server) as address:
+        client = connect(address)
+        recorder.wait_for(Opened)
+    assert len(server.connections) == 1
+    with client:
+        client.sendall(b"go on")
+        assert read_all(client) == b"readybye"
+    recorder.wait_for(Finished)
+
+
+def test_another_accept_loop_sees_its_shutdown_while_all_workers_are_busy() -> None:
+    class Own(ThreadPoolMixIn, socketserver.TCPServer):
+        max_workers = 1
+        daemon_threads = True
+        serve_forever = socketserver.TCPServer.serve_forever
+        shutdown = socketserver.TCPServer.shutdown
+
+    gate = Gate()
+    server = Own(LOOPBACK, gate)
+    serving = Background(server.serve_forever, 0.01)
+    first, second = (connect(server.server_address) for _ in range(2))
+    assert gate.entered.acquire(timeout=LIMIT)
+    Background(server.shutdown).result()
+    serving.result()
+    gate.opened.set()
+    server.server_close()
+    for client in (first, second):
+        client.close()

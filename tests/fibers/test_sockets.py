@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import pickle
 import socket
@@ -743,6 +744,23 @@ def test_messages_are_received_whole(parts: Any, run: Run, kind: int) -> None:
 
     with parts.FiberSocket.adopt(accepted) as ours, peer:
         assert run(receives) == list(sizes)
+
+
+def test_multiprocessing_sends_it(parts: Any, pair: Pair) -> None:
+    ours, peer = pair
+    ours.settimeout(5.0)
+    theirs, there = multiprocessing.Pipe()
+    with theirs, there:
+        theirs.send((ours, "and more"))
+        received, more = there.recv()
+    with received:
+        assert type(received) is parts.FiberSocket
+        assert (more, received.gettimeout()) == ("and more", 5.0)
+        ours.close()
+        peer.sendall(b"hello")
+        assert received.recv(10) == b"hello"
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pickle.dumps(ours)
 
 
 @pytest.mark.parametrize("use", ["recv", "recv_into", "recvfrom", "recvmsg"])

@@ -87,7 +87,10 @@ def context_of(ca: str, pair: Any = None) -> ssl.SSLContext:
 def hold(address: Any, count: int, payload: str = "", end: bool = False) -> int:
     """Open connections, send some bytes (in hex), and keep them; ``end`` the own half first."""
     for _ in range(count):
-        client = connect(address)
+        try:
+            client = connect(address)
+        except ConnectionResetError:
+            continue  # refused before this process has looked at it
         held.append(client)
         with suppress(OSError):  # refused already
             client.sendall(bytes.fromhex(payload))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from tests.clients import LIMIT
 from tests.hostile.conftest import Besiege, Siege, Strategy
 
 import everserve
@@ -77,6 +80,47 @@ def test_shed_idle(besiege: Besiege, concurrent: Strategy, scheme: str) -> None:
     assert shed.connection > 1  # which of the others depends on the threads
     empty(siege, INSIDE + 1)
     assert not siege.reasons()
+
+
+def test_shed_idle_cannot_be_used_by_one_address_against_others(
+    besiege: Besiege, concurrent: Strategy
+) -> None:
+    """The others make room for its first connection alone; for the next, its own do."""
+    siege = besiege(max_connections=INSIDE, overload="shed-idle")
+    address = siege.address
+    good = [
+        socket.create_connection(address, LIMIT, (f"127.0.0.{2 + n}", 0)) for n in range(INSIDE)
+    ]
+    for client in good:
+        client.sendall(b"good\n")
+        assert client.recv(5) == b"GOOD\n"
+    bad = []
+    for number in range(FLOOD):
+        bad.append(socket.create_connection(address, LIMIT, ("127.0.0.66", 0)))
+        bad[-1].sendall(b"bad\n")
+        assert bad[-1].recv(4) == b"BAD\n"
+        siege.recorder.wait_for(Shed, number + 1)
+    victims = {event.peer[0] for event in siege.recorder.of(Shed)[1:]}
+    assert victims == {"127.0.0.66"}
+    for client in (*good, *bad):
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)  # a forked child may have a copy
+        client.close()
+    siege.wait_ends(INSIDE + FLOOD)
+
+
+@pytest.mark.parametrize("policy", ["reset", "shed-idle"])
+def test_half_open_handshakes_shut_no_one_out(
+    besiege: Besiege, concurrent: Strategy, tls: TLS, policy: str
+) -> None:
+    if concurrent.name == "forks" and policy == "reset":
+        pytest.skip("the parent has no socket of a child to cut")
+    siege = besiege(tls=tls, max_handshakes=INSIDE, overload=policy, handshake_timeout=600)
+    siege.attack("hold", count=INSIDE + FLOOD)
+    assert siege.serves()
+    assert siege.server._everserve.control.handshakes <= INSIDE
+    empty(siege, INSIDE + FLOOD + 1)
+    assert set(siege.reasons()) <= {"max_handshakes", "handshake"}
 
 
 def test_a_custom_policy(besiege: Besiege, concurrent: Strategy) -> None:

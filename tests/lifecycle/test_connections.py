@@ -259,7 +259,7 @@ def test_cut_connections_that_do_not_end_make_no_room() -> None:
 
 
 def test_only_the_oldest_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("everserve.lifecycle.connections._LOOKED_AT", 2)
+    monkeypatch.setattr("everserve.lifecycle.connections.LOOKED_AT", 2)
     table = ConnectionTable()
     _, second, _ = fill(table, 1.0, 2.0, 3.0)
-    assert table.longest_idle(but=None) is second
+    assert table.longest_idle(table.view, but=None) is second

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from math import inf
+from time import monotonic
 from typing import Any
 
 import pytest
+from tests.clients import LIMIT
 
 from everserve.admission.deadlines import TimeLimits
+from everserve.admission.watchdog import Watchdog
 from everserve.lifecycle.connection import Connection, Connections, ConnectionState
 from everserve.lifecycle.sweep import Sweep
 from everserve.sockets.tcpinfo import Traffic
@@ -118,3 +122,15 @@ def test_one_that_has_ended(state: Any) -> None:
     swept.add(1, opened=0.0).state = state
     assert swept.sweep.due(10) < inf
     assert swept.missed == []
+
+
+def test_a_watchdog_that_closes_ends_a_sweep_without_connections() -> None:
+    swept = Swept()
+    watchdog = Watchdog("closing")
+    watchdog.watch(swept.sweep, monotonic() + 1000)
+    watchdog.close()
+    for thread in threading.enumerate():
+        if thread.name == "closing":
+            thread.join(LIMIT)
+            assert not thread.is_alive()
+    assert len(watchdog) == 0

@@ -306,12 +306,14 @@ def test_a_shutdown_is_for_the_run_that_it_found(scene: Scene) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Unix sockets")
-def test_closing_removes_the_socket_file(scene: Scene, tmp_path: Any) -> None:
+def test_closing_leaves_the_socket_file_to_the_program(scene: Scene, tmp_path: Any) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as sock:
         scene.conductor.socket_file = SocketFile.bind(sock, str(path), mode=None)
         assert path.exists()
         scene.conductor.close()
+        assert path.exists()
+        scene.conductor.remove_file()
     assert not path.exists()
 
 

@@ -19,7 +19,7 @@ from everserve.admission.control import OverloadPolicy
 from everserve.errors import TLSConfigError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, Shed
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.connection import ConnectionState
+from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.server.flow import Flow
 
 
@@ -81,7 +81,7 @@ def test_an_exception_ends_only_its_request(parts: Parts, flow: Flow, hook: str)
     hooks, request = NotedHooks(**{hook: raising(error)}), Request()
     flow.admit(hooks, request, "peer")
     assert hooks.calls[-2:] == ["handle_error", "shutdown_request"]
-    assert parts.recorder.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert parts.recorder.events == [Accepted(1, "peer"), Refused(1, "peer", "error", error)]
     assert len(parts.connections) == 0
 
 
@@ -196,7 +196,8 @@ def test_an_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     flow, first = flow_of(parts), Request()
     flow.admit(NotedHooks(), first, "first")
     (idle,) = parts.connections.view
-    monkeypatch.setattr(parts.connections, "longest_idle", lambda *, but: idle)
+    monkeypatch.setattr(Connection, "cut", lambda self, before: before(True) or True)
+    monkeypatch.setattr(parts.connections, "longest_idle", lambda candidates, *, but: idle)
     hooks = NotedHooks()
     flow.admit(hooks, Request(), "second")
     assert "process_request" in hooks.calls

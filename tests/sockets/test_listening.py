@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from everserve.addresses import Address
+from everserve.handlers.base import BaseRequestHandler
+from everserve.server.tcp import TCPServer
 from everserve.sockets import listening
 from everserve.sockets.listening import (
     SocketFile,
@@ -147,7 +151,7 @@ def test_an_error_keeps_the_name_it_has() -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/other")
     assert raised.value.filename == "/other"
     with pytest.raises(OSError) as raised, naming("/run/socket"):
-        raise OSError("AF_UNIX path too long")
+        raise OSError("of no system call")
     assert raised.value.filename is None
 
 
@@ -370,3 +374,69 @@ def test_another_process_does_not_remove_it(
         patch.setattr(os, "getpid", lambda: pid + 1)
         file.remove()
     assert path.is_socket()
+
+
+@pytest.mark.parametrize("name", ["x" * 120, b"x" * 120])
+def test_a_path_that_is_too_long(name: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        with pytest.raises(OSError, match="at most 107 bytes, and this has 120: choose") as raised:
+            SocketFile.bind(sock, name, mode=None)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "x" * 120)
+
+
+def test_a_file_that_is_no_socket(tmp_path: Path) -> None:
+    for path in (tmp_path / "file", tmp_path):
+        (tmp_path / "file").touch()
+        with socket.socket(socket.AF_UNIX) as sock:
+            with pytest.raises(OSError, match="a file that is no socket is there") as raised:
+                SocketFile.bind(sock, str(path), mode=None)
+        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
+        assert path.exists()
+
+
+def test_what_is_no_address() -> None:
+    with socket.socket() as sock:
+        with pytest.raises(TypeError, match="'nowhere' is no address to bind to: "):
+            bind_internet(sock, "nowhere", reuse_address=False, reuse_port=False, dual_stack=None)
+        with pytest.raises(TypeError, match="the address comes first, then the handler"):
+            bind_internet(sock, dict, reuse_address=False, reuse_port=False, dual_stack=None)
+
+
+@pytest.mark.parametrize("zone", ["lo", "1"])
+def test_the_scope_of_an_address(zone: str) -> None:
+    if socket.if_nametoindex("lo") != 1:
+        pytest.skip("the loopback has another number")
+    assert listening._with_scope((f"fe80::1%{zone}", 80)) == ("fe80::1", 80, 0, 1)
+    assert listening._with_scope(("fe80::1", 80, 0, 3)) == ("fe80::1", 80, 0, 3)
+
+
+def test_an_interface_that_there_is_not() -> None:
+    with socket.socket(INET6) as sock, pytest.raises(OSError, match="'nope'") as raised:
+        bind_internet(
+            sock, ("fe80::1%nope", 80), reuse_address=False, reuse_port=False, dual_stack=None
+        )
+    assert raised.value.errno == errno.ENODEV
+    assert raised.value.filename == "[fe80::1%nope]:80"
+
+
+def link_local() -> tuple[str, str] | None:
+    """An address of this machine that is valid on one interface alone, and that interface."""
+    try:
+        lines = Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        digits, *_, name = line.split()
+        if digits.startswith("fe80"):
+            return str(ipaddress.IPv6Address(int(digits, 16))), name
+    return None
+
+
+def test_a_link_local_address_is_bound_with_its_scope() -> None:
+    found = link_local()
+    if found is None:
+        pytest.skip("no link-local address on this machine")
+    host, name = found
+    with TCPServer((f"{host}%{name}", 0), BaseRequestHandler) as server:
+        assert server.server_address[3] == socket.if_nametoindex(name)
+        assert str(Address.of(server.socket)).startswith(f"tcp://[{host}%{name}]:")

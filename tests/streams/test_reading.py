@@ -176,7 +176,7 @@ def test_it_is_a_binary_file(ends: Any) -> None:
     assert reader.fileno() == ends.ours.fileno() == reader.name
     assert reader.mode == "rb"
     assert reader.flush() is None
-    for call in (reader.tell, lambda: reader.seek(0), reader.truncate, reader.detach):
+    for call in (reader.tell, lambda: reader.seek(0), reader.truncate):
         with pytest.raises(io.UnsupportedOperation):
             call()
     with pytest.raises(io.UnsupportedOperation):
@@ -359,3 +359,29 @@ def test_closing_while_a_fiber_reads_ends_the_read(fiber_ends: Any, hub: Any) ->
     writer.close()
     assert fiber.join(20)
     assert len(seen) == 1
+
+
+def test_the_unbuffered_file_below(ends: Any) -> None:
+    reader, writer = ends.open(ends.ours)
+    writer.close()
+    ends.peer.sendall(swap(ends.kind, b"one\ntwo"))
+    assert (reader.readline(), reader.read1(10)) == (b"one\n", b"two")
+    ends.peer.sendall(swap(ends.kind, b"rest"))
+    assert reader.raw.read(10) == b"rest"
+    assert isinstance(reader.raw, io.RawIOBase)
+    raw = reader.detach()
+    assert reader.closed
+    ends.ours.close()
+    assert ends.ours.fileno() >= 0  # held by the file that was detached
+    raw.close()
+    assert ends.ours.fileno() == -1
+
+
+def test_closing_closes_the_unbuffered_file_too(ends: Any) -> None:
+    reader, writer = ends.open(ends.ours)
+    raw = reader.raw
+    reader.close()
+    assert raw.closed
+    writer.close()
+    ends.ours.close()
+    assert ends.ours.fileno() == -1

@@ -16,6 +16,7 @@ from math import inf
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from everserve.admission.access import AccessRules, Networks
+from everserve.admission.crowd import Crowd
 from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
 from everserve.admission.proxies import is_trusted_proxy
 
@@ -94,6 +95,8 @@ class AdmissionControl:
         self._lock = threading.Lock()
         self._max_handshakes: int | None = None
         self.peers = PeerCounter()
+        self.crowd = Crowd()
+        self.handshaking = Crowd()
         self.handshakes = 0
         self.refusals: Counter[str] = Counter()
 
@@ -160,6 +163,9 @@ class AdmissionControl:
             if not self.peers.add(address, inf if "max_connections_per_peer" in waived else most):
                 return "max_connections_per_peer"
             connection.counted = address
+        if limits.overload == "shed-idle" and connection is not None:
+            connection.in_crowd = True
+            self.crowd.add(connection, address)
         if "accept_rate_per_peer" in waived or self.takes_peer_token(limits, address):
             return None
         return "accept_rate_per_peer"
@@ -176,6 +182,9 @@ class AdmissionControl:
         if limits.max_connections_per_peer is not None and not limits.header_first:
             connection.counted = connection.peer
             self.peers.add(connection.peer)
+        if limits.overload == "shed-idle" and not limits.header_first:
+            connection.in_crowd = True
+            self.crowd.add(connection, connection.peer)
         if limits.handshakes_first:
             self._max_handshakes = limits.max_handshakes
             self.handshake_started(connection)  # now: the next is admitted before this one runs
@@ -184,6 +193,7 @@ class AdmissionControl:
         """Stop counting a connection: it has ended."""
         if connection.counted is not None:
             self.peers.remove(connection.counted)
+        self.crowd.remove(connection)
         self.handshake_done(connection)
 
     def handshake_started(self, connection: Any) -> None:
@@ -192,6 +202,7 @@ class AdmissionControl:
             if not connection.in_handshake:
                 connection.in_handshake = True
                 self.handshakes += 1
+                self.handshaking.add(connection, connection.peer)
 
     def handshake_done(self, connection: Any) -> bool:
         """Stop counting the connection's handshake. True if others may have waited for that."""
@@ -202,6 +213,7 @@ class AdmissionControl:
             full = limit is not None and self.handshakes >= limit
             self.handshakes -= connection.in_handshake
             connection.in_handshake = False
+            self.handshaking.remove(connection)
         return full
 
     def handshakes_left(self, limits: AdmissionLimits) -> float:

@@ -26,6 +26,7 @@ from everserve.concurrency.strategy import (
 from everserve.events import Opened, ServerEvent
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.outcome import Outcome
+from everserve.sockets.listening import forks
 
 __all__ = ["ForkStrategy"]
 
@@ -86,6 +87,7 @@ class ForkStrategy(Strategy):
             raise
         if pid == 0:
             self._run_child(hooks, request, client_address, note)
+        forks.forget_last()
         self.children.add(pid)
         self._keep_track(pid, request, note)
         hooks.close_request(request)
@@ -96,7 +98,7 @@ class ForkStrategy(Strategy):
         status = 1
         try:
             self._become_child(note)
-            hooks.finish_request(request, client_address)
+            self.finish(hooks, request, client_address)
             status = 0
         except Exception as error:
             self._progress.failed(self._connections.find(request), request, error)

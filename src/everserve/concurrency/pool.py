@@ -33,9 +33,10 @@ class PoolStrategy(Strategy):
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Pass the request to a worker. Raises ``RuntimeError`` if the system has no thread at all."""
-        pool = self._workers()
-        unasked = self._loop is None
-        pool.run(hooks.process_request_thread, request, client_address, wait=unasked)
+        pool, life = self._workers(), self._life
+        if self._loop is None:  # another accept loop: it is not to miss its shutdown here
+            life.notifier.wait_until(lambda: pool.has_room or life.shutdown_requested)
+        pool.run(hooks.process_request_thread, request, client_address, wait=False)
 
     def is_full(self) -> bool:
         """True if no place is free."""
@@ -50,12 +51,15 @@ class PoolStrategy(Strategy):
                 hooks.shutdown_request(request)
 
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
-        """Let the workers finish what they have begun; with ``wait``, wait until ``deadline()``."""
-        pool = self._pool
+        """Let the workers finish what they have begun; with ``wait``, wait until ``deadline()``.
+
+        As in the standard library, nothing waits for threads that the program has made daemons itself.
+        """
+        pool, settings = self._pool, self._settings
         if pool is None:
             return
         pool.close(wait=False)
-        if wait:
+        if wait and not (settings.read().daemon_threads and settings.is_set("daemon_threads")):
             own = threading.current_thread()
             others = [worker for worker in pool.workers if worker is not own]
             self.wait_until(lambda: not any(w in pool.workers for w in others), deadline)
@@ -66,6 +70,10 @@ class PoolStrategy(Strategy):
     def threads(self) -> tuple[threading.Thread, ...]:
         """The workers."""
         return () if self._pool is None else self._pool.workers
+
+    def _notify_room(self) -> None:
+        self._life.wake()
+        self._life.notifier.notify()
 
     def _workers(self) -> WorkerPool:
         """The pool, with the current settings; another one in a forked child: threads do not fork."""
@@ -84,7 +92,7 @@ class PoolStrategy(Strategy):
                 limit=limit,
                 idle_timeout=settings.worker_idle_timeout,
                 daemon=settings.daemon_threads,
-                on_room=self._life.wake,
+                on_room=self._notify_room,
             )
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)

@@ -8,6 +8,7 @@ from everserve.errors import FiberTimeout, HubError
 from everserve.fibers.connecting import create_connection
 from everserve.fibers.engines import current
 from everserve.fibers.exits import FiberExit
+from everserve.fibers.lending import lend
 from everserve.fibers.locks import Condition, Lock, RLock
 from everserve.fibers.offloading import offload
 from everserve.fibers.spawning import spawn
@@ -27,6 +28,7 @@ __all__ = [
     "Timeout",
     "create_connection",
     "current",
+    "lend",
     "offload",
     "sleep",
     "spawn",

@@ -34,6 +34,7 @@ cdef extern from *:
         Piece *pieces "msg_iov"
         size_t count "msg_iovlen"
     enum:
+        MSG_DONTWAIT                 # a program may make the descriptor blocking (`lend`)
         MSG_NOSIGNAL
         POLLIN
         POLLOUT

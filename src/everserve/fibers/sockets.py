@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
@@ -408,6 +409,15 @@ class FiberSocket(RealSocket):
                     raise _private._GiveupOnSendfile(error) from error
                 raise
 
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        """As for `socket.socket`: refused, but `multiprocessing` may send it to another process."""
+        reduction: Any = sys.modules.get("multiprocessing.reduction")
+        if reduction is None or sys._getframe(1).f_globals is not vars(reduction):
+            raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+        self._flush_buffered()
+        self._mark_duplicated()
+        return _rebuild, (type(self), reduction.DupFd(self.fileno()), self.gettimeout())
+
     def shutdown(self, how: int, /) -> None:
         self._flush_buffered()
         super().shutdown(how)
@@ -430,3 +440,10 @@ class FiberSocket(RealSocket):
     def _real_close(self) -> None:
         self._release()
         super()._real_close()  # type: ignore[misc]
+
+
+def _rebuild(cls: type[FiberSocket], duplicate: Any, timeout: float | None) -> FiberSocket:
+    """In the process that receives it. Its descriptor shares its mode with the sender's."""
+    sock = cls.adopt(int(duplicate.detach()))
+    sock.settimeout(timeout)
+    return sock

@@ -10,7 +10,7 @@ import itertools
 import os
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,9 @@ from everserve.lifecycle.connection import (
     ConnectionState,
 )
 
-__all__ = ["ConnectionTable"]
+__all__ = ["LOOKED_AT", "ConnectionTable"]
 
-_LOOKED_AT = 64
+LOOKED_AT = 64
 """How many connections are searched for the longest idle one."""
 
 
@@ -142,27 +142,29 @@ class ConnectionTable:
                 return connection
         return None
 
-    def shed(self, *, but: Any) -> Connection | None:
-        """The ``longest_idle`` connection, to be cut; ``None`` if there is none.
+    def shed(self, candidates: Iterable[Connection] = (), *, but: Any) -> Connection | None:
+        """The ``longest_idle`` connection of ``candidates``, to be cut; ``None`` if there is none.
+
+        Of the oldest connections, where there are no candidates: those of before the policy was set.
 
         Also ``None`` when more than half were cut but have not ended: their handlers do not use their
         connection, and admitting still more would defeat the limit.
         """
         if 2 * len(self._shed) > len(self):
             return None
-        idle = self.longest_idle(but=but)
+        idle = self.longest_idle(candidates or self.view, but=but)
         if idle is not None:
             idle.missed = "shed-idle"
             self._shed.add(idle.id)
         return idle
 
-    def longest_idle(self, *, but: Any) -> Connection | None:
-        """The longest idle of the oldest connections (each check costs a system call).
+    def longest_idle(self, candidates: Iterable[Connection], *, but: Any) -> Connection | None:
+        """The longest idle of the first ``candidates`` (each check costs a system call).
 
         Connections that were cut and have not ended yet do not count.
         """
-        there = (c for c in self.view if c.request is not but and c.missed is None)
-        oldest = itertools.islice(there, _LOOKED_AT)
+        there = (c for c in candidates if c.request is not but and c.missed is None)
+        oldest = itertools.islice(there, LOOKED_AT)
         looks = [(traffic.quiet, -c.id, c) for c in oldest if (traffic := c.traffic())]
         return max(looks)[2] if looks else None
 

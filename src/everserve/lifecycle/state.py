@@ -64,6 +64,7 @@ class LifeCycle:
         self._derive()
         if requested:
             self.wake()
+            self.notifier.notify()
 
     @property
     def state(self) -> ServerState:

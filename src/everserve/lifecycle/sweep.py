@@ -26,6 +26,8 @@ class Sweep:
     connection is left, before the last look at them.
     """
 
+    is_shared = True
+
     def __init__(
         self,
         limits: TimeLimits,

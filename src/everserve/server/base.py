@@ -118,6 +118,7 @@ class BaseServer(Served):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._everserve.conductor.remove_file()
         self.server_close()
 
     # -- the flow: on the accept loop ----------------------------------------------------------

@@ -18,17 +18,29 @@ from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.loading import refuse_while_loading
 from everserve.lifecycle.state import LifeCycle
 from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
-from everserve.server.listener import listener_of
+from everserve.server.listener import Listener, listener_of
 from everserve.server.stop import Stop, StopReport
 from everserve.settings import SettingsReader
 from everserve.sockets.listening import SocketFile
 
 __all__ = ["Conductor", "serve_together"]
+
+
+_OF_STEPS = (
+    "tls",
+    "proxy_protocol",
+    "idle_timeout",
+    "request_timeout",
+    "write_timeout",
+    "min_receive_rate",
+)
+"""The options that the steps of admission carry out."""
 
 
 class Conductor:
@@ -92,7 +104,8 @@ class Conductor:
         limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
-        with AcceptLoop([self._port(hooks)], selector).open() as loop:
+        self._note_tls_of(listener)
+        with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
 
@@ -138,7 +151,10 @@ class Conductor:
         """Note that the server is closed: a run that is in progress ends."""
         self.life.close()
         self._watchdog.close()
-        self._remove_file()
+        if self.life.stop is not None:
+            self.remove_file()
+        elif self.socket_file is not None:  # the program may remove it itself, as it always had to
+            self.socket_file.leave()
 
     def close_strategy(self) -> None:
         """End what runs requests; waits for those in progress where the server says so.
@@ -151,6 +167,7 @@ class Conductor:
             self.strategy.close(wait=wait)
         else:
             self.strategy.close(wait=wait and not stop.gave_up, deadline=lambda: stop.last)
+        self._watchdog.close()  # again: the requests that were in progress have ended
 
     # -- one run -------------------------------------------------------------------------------
 
@@ -160,7 +177,8 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
-            self._must_speak_tls()
+            self._note_tls_of(listener_of(hooks))
+            self._must_take_steps()
         except BaseException as error:
             self.life.end()
             if isinstance(error, ServerClosedError):
@@ -180,6 +198,7 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
+        stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)
 
@@ -208,10 +227,11 @@ class Conductor:
         """Close a listener of connections: what comes from now on is refused."""
         listener = listener_of(hooks)
         if listener.accepts_connections:
-            self._remove_file()
+            self.remove_file()
             listener.close()
 
-    def _remove_file(self) -> None:
+    def remove_file(self) -> None:
+        """Remove the file of a Unix socket now: the server is stopped, or its ``with`` block ends."""
         if self.socket_file is not None:  # first: while the socket is open its inode is its own
             self.socket_file.remove()
 
@@ -239,12 +259,22 @@ class Conductor:
         if hooks.fileno() < 0 or self.life.keeps_listener:
             raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
 
-    def _must_speak_tls(self) -> None:
-        """Refuse to serve in clear where TLS was asked for, and no hook would do the handshake."""
-        if self._settings.read().tls is not None and not self._settings.reads("admission_steps"):
-            raise OptionError(
-                "tls has no effect on a server of the standard library: use one of everserve's servers"
-            )
+    def _note_tls_of(self, listener: Listener) -> None:
+        tls = listener.tls()
+        if tls is not None or self._settings.values.listener_tls is not None:
+            self._settings.use_listener_tls(tls)
+
+    def _must_take_steps(self) -> None:
+        """Refuse an option that a step of admission carries out, where no hook would take the steps."""
+        settings = self._settings.read()
+        if not settings.takes_steps or self._settings.reads("admission_steps"):
+            return
+        for name in _OF_STEPS:
+            if getattr(settings, name):
+                raise OptionError(
+                    f"{name} has no effect on a server of the standard library: use one of everserve's"
+                    " servers"
+                )
 
     def _obey(self, hooks: Hooks, order: Any) -> None:
         if order.grace is None:
@@ -271,6 +301,7 @@ def _shut_down_event(hooks: Any) -> Any:
 
 def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
+    refuse_while_loading("serve_forever()")
     begun: list[tuple[Conductor, Hooks]] = []
     try:
         for conductor, hooks in members:

@@ -101,7 +101,8 @@ class ServerGroup(Generic[ServerT]):
 
     def server_close(self) -> None:
         """Close all servers."""
-        for _, server in self._members:
+        for conductor, server in self._members:
+            conductor.remove_file()
             server.server_close()
 
     def __enter__(self) -> Self:

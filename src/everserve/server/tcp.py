@@ -12,7 +12,7 @@ from typing import Any
 from everserve.reading import DefaultInt, attribute_of
 from everserve.server.base import BaseServer
 from everserve.server.hooks import default_hook
-from everserve.sockets.listening import bind_internet, family_for
+from everserve.sockets.listening import bind_internet, family_for, set_options
 
 __all__ = ["TCPServer"]
 
@@ -63,6 +63,7 @@ class TCPServer(BaseServer):
                 self.server_bind()
                 self.server_activate()
             except BaseException:
+                self._everserve.conductor.remove_file()
                 self.server_close()
                 raise
 
@@ -80,9 +81,7 @@ class TCPServer(BaseServer):
     def server_activate(self) -> None:
         """Listen."""
         no_delay = attribute_of(self, "disable_nagle_algorithm") is True
-        if no_delay and self.socket.family != socket.AF_UNIX:
-            # Accepted sockets inherit it: no system call for each connection.
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        set_options(self.socket, no_delay=no_delay)  # no system call for each connection
         self.socket.listen(self.request_queue_size)
 
     def server_close(self) -> None:

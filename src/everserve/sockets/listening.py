@@ -5,17 +5,27 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import socket
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SocketFile", "bind_internet", "family_for", "is_filesystem_path", "naming"]
+__all__ = [
+    "SocketFile",
+    "bind_internet",
+    "family_for",
+    "forks",
+    "is_filesystem_path",
+    "naming",
+    "remove_left_files",
+    "set_options",
+]
 
 
 def family_for(address: Any, *, dual_stack: bool) -> int:
@@ -55,17 +65,30 @@ def bind_internet(
 
     Raises ``OSError`` (the subclass for the system's ``errno``), with the address in ``filename``.
     """
+    set_options(sock, reuse_address=reuse_address, reuse_port=reuse_port)
+    if sock.family == socket.AF_INET6 and dual_stack is not None:
+        # The default depends on the system (net.ipv6.bindv6only): set it.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+    with naming(address):
+        sock.bind(_with_scope(_without_resolver(sock.family, address)))
+
+
+def set_options(
+    sock: socket.socket,
+    *,
+    reuse_address: bool = False,
+    reuse_port: bool = False,
+    no_delay: bool = False,
+) -> None:
+    """Set those options of a listener that are true. Accepted sockets inherit ``no_delay``."""
     internet = sock.family in (socket.AF_INET, socket.AF_INET6)
     if reuse_address:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Linux 6.12.9 refuses SO_REUSEPORT on other families than the internet's.
     if reuse_port and internet and hasattr(socket, "SO_REUSEPORT"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if sock.family == socket.AF_INET6 and dual_stack is not None:
-        # The default depends on the system (net.ipv6.bindv6only): set it.
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
-    with naming(address):
-        sock.bind(_without_resolver(sock.family, address))
+    if no_delay and sock.family != socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _without_resolver(family: int, address: Any) -> Any:
@@ -75,15 +98,45 @@ def _without_resolver(family: int, address: Any) -> Any:
     return address
 
 
+def _with_scope(address: Any) -> Any:
+    """``("fe80::1%eth0", port)`` as bind(2) takes it; Python would bind to the scope 0."""
+    if isinstance(address, tuple) and len(address) == 2 and "%" in str(address[0]):
+        host, _, zone = address[0].partition("%")
+        return host, address[1], 0, int(zone) if zone.isdecimal() else _index_of(zone)
+    return address
+
+
+def _index_of(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:  # it has no errno
+        raise OSError(errno.ENODEV, f"no network interface is called {interface!r}") from None
+
+
 @contextmanager
 def naming(address: Any) -> Iterator[None]:
     """Add the address to an ``OSError`` of the block."""
     try:
         yield
+    except TypeError as error:
+        raise TypeError(f"{address!r} is no address to bind to: {error}{_hint(address)}") from None
     except OSError as error:
+        if error.errno is None and "too long" in str(error):
+            raise _too_long(address) from None
         if error.filename is None and error.errno is not None:
             error.filename = _readable(address)
         raise
+
+
+def _hint(address: Any) -> str:
+    return "; the address comes first, then the handler" if callable(address) else ""
+
+
+def _too_long(path: Any) -> OSError:
+    """The error for the path of a Unix socket that does not fit: unix(7) has 108 bytes with the NUL."""
+    size = len(os.fsencode(path))
+    why = f"the path of a Unix socket has at most 107 bytes, and this has {size}: choose a shorter one"
+    return OSError(errno.ENAMETOOLONG, why, _readable(path))
 
 
 def _readable(address: Any) -> str:
@@ -101,14 +154,19 @@ def is_filesystem_path(address: str | bytes) -> bool:
 class SocketFile:
     """The file of a bound Unix socket. It replaces a stale file, and removes only the file it made.
 
-    ``bind`` makes the file. ``remove`` may be called several times, and does nothing in a forked child.
+    ``bind`` makes the file. ``remove`` may be called several times. Where the process has forked since,
+    another process may serve on it: then it goes when a process ends, and no one listens any more.
     """
+
+    _left: ClassVar[set[SocketFile]] = set()  # those to remove at the end of the process
 
     def __init__(self, sock: socket.socket, path: str | bytes) -> None:
         self._socket = sock
-        self._path = os.path.abspath(path)
+        self._kind = sock.type
+        self._path = os.fsdecode(os.path.abspath(path))
         self._identity = self._identify()
         self._owner = os.getpid()
+        self._forks = forks.count
 
     @classmethod
     def bind(cls, sock: socket.socket, path: str | bytes, *, mode: int | None) -> SocketFile:
@@ -129,11 +187,32 @@ class SocketFile:
         return cls(sock, path)
 
     def remove(self) -> None:
-        """Remove the file if it still is the one that this process bound."""
+        """Remove the file if it still is the one that this process bound, and no other may serve."""
+        if self._forks != forks.count:
+            self.leave()
+            return
         if os.getpid() == self._owner and self._is_still_own():
             with suppress(OSError):
                 os.unlink(self._path)
         self._identity = None
+
+    def leave(self) -> None:
+        """Remove the file at the end of the process: until then the program may do so itself."""
+        if self._is_still_own():
+            self._identity = self._identify()  # its mode may have been changed
+            self._owner = os.getpid()
+            self._left.add(self)
+
+    def _remove_abandoned(self) -> None:
+        if os.getpid() == self._owner and self._is_still_own() and not self._is_served():
+            with suppress(OSError):
+                os.unlink(self._path)
+
+    def _is_served(self) -> bool:
+        """True if a process has the socket. A connect of another type tells, and reaches no one."""
+        kind = socket.SOCK_STREAM if self._kind == socket.SOCK_DGRAM else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            return probe.connect_ex(self._path) != errno.ECONNREFUSED
 
     def _is_still_own(self) -> bool:
         bound, found = self._identity, self._identify()
@@ -150,6 +229,32 @@ class SocketFile:
             return None
         # Once the socket is closed, another file in its place may get the same inode number.
         return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+@atexit.register
+def remove_left_files() -> None:
+    """Remove the files of closed servers that the program has left, at the end of the process."""
+    while SocketFile._left:
+        SocketFile._left.pop()._remove_abandoned()
+
+
+class Forks:
+    """Counts the forks of this process after which the child may serve on a listener."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _add(self) -> None:
+        self.count += 1
+
+    def forget_last(self) -> None:
+        """The child of the last fork gives all listeners up."""
+        self.count -= 1
+
+
+forks = Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=forks._add)
 
 
 def _set_mode(path: str | bytes, mode: int) -> None:
@@ -172,19 +277,26 @@ def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:
     try:
         sock.bind(path)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or not _is_stale(path, sock.type):
+        if error.errno != errno.EADDRINUSE:
+            raise
+        if not _is_socket(path):
+            why = "a file that is no socket is there: remove it, or choose another path"
+            raise OSError(errno.EADDRINUSE, why, _readable(path)) from None
+        if not _is_stale(path, sock.type):
             raise
         os.unlink(path)
         sock.bind(path)
 
 
-def _is_stale(path: str | bytes, kind: int) -> bool:
-    """True if ``path`` is a socket that refuses connections: the process that bound it is gone."""
+def _is_socket(path: str | bytes) -> bool:
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+def _is_stale(path: str | bytes, kind: int) -> bool:
+    """True if the socket ``path`` refuses connections: the process that bound it is gone."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         return probe.connect_ex(os.fsdecode(path)) == errno.ECONNREFUSED

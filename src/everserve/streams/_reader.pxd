@@ -13,6 +13,7 @@ cdef class Reader(Half):
     cdef bint timed_out
     cdef bint busy               # a thread waits in the kernel with the buffer
     cdef Writer writer           # flushed before this half waits
+    cdef object below            # the unbuffered file, where a program has asked for it
 
     cdef void drop_buffer(self) noexcept
     cdef int make_room(self) except -1

@@ -5,6 +5,7 @@
 It stands between a socket and the `rfile` of a handler; `reader.py` is its reference.
 """
 import io
+import socket
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -98,7 +99,25 @@ cdef class Reader(Half):
     def close(self):
         """Stop reading. Closes the socket if its owner has closed it and this was its last file."""
         self.drop_buffer()
+        if self.below is not None:
+            self.below.close()
         self.release()
+
+    @property
+    def raw(self):
+        """The unbuffered file below, as that of `makefile("rb").raw`: it reads past the buffer."""
+        self.check_open()
+        if self.below is None:
+            self.sock._io_refs += 1  # it holds the socket too
+            self.below = socket.SocketIO(self.sock, "r")
+        return self.below
+
+    def detach(self):
+        """Become closed, and give the unbuffered file to the caller; what is buffered is dropped."""
+        raw = self.raw
+        self.below = None
+        self.close()
+        return raw
 
     # --- the buffer --------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 It stands between a socket and the `rfile` of a handler; `_reader.pyx` is the same, compiled.
 """
 
+import socket
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from everserve.errors import LineTooLong
@@ -42,6 +43,7 @@ class Reader(Half):
         self._start = 0
         self._reads = 0
         self._timed_out = False
+        self._raw: socket.SocketIO | None = None
         self._writer: Writer | None = None  # flushed before this half waits
 
     @property
@@ -61,7 +63,24 @@ class Reader(Half):
         if not self.closed:
             super().close()
             self._buffer, self._start = b"", 0
+            if self._raw is not None:
+                self._raw.close()
             self._release()
+
+    @property
+    def raw(self) -> socket.SocketIO:
+        """The unbuffered file below, as that of `makefile("rb").raw`: it reads past the buffer."""
+        self._check_open()
+        if self._raw is None:
+            self.sock._io_refs += 1  # it holds the socket too
+            self._raw = socket.SocketIO(self.sock, "r")
+        return self._raw
+
+    def detach(self) -> socket.SocketIO:
+        """Become closed, and give the unbuffered file to the caller; what is buffered is dropped."""
+        raw, self._raw = self.raw, None
+        self.close()
+        return raw
 
     # --- the buffer --------------------------------------------------------------------------
 

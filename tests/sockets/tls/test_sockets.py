@@ -46,6 +46,25 @@ def test_no_method_of_socket_bypasses_it() -> None:
     assert missing - built_on_these - {"ioctl", "share"} == set()
 
 
+def test_it_has_every_public_name_of_ssls_socket() -> None:
+    theirs = {name for name in dir(ssl.SSLSocket) if not name.startswith("_")}
+    assert theirs - set(dir(TLSSocket)) == set()
+
+
+def test_the_names_that_only_ssls_socket_has(one: Pair) -> None:
+    server, client = one
+    client.sendall(b"hello")
+    assert server.read(2) == b"he"
+    buffer = bytearray(10)
+    assert server.read(10, buffer) == 3
+    assert server.write(bytes(buffer[:3])) == 3
+    assert client.recv(10) == b"llo"
+    assert server.selected_npn_protocol() is None
+    for name in ("get_verified_chain", "get_unverified_chain", "group"):  # of later Pythons
+        if hasattr(ssl.SSLSocket, name):
+            getattr(server, name)()
+
+
 def test_what_would_bypass_it_is_refused_as_by_ssl(one: Pair) -> None:
     server, client = one
     for sock in (server, client):

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -42,6 +43,16 @@ class Phase(enum.Enum):
     NEW = "the handshake is not done"
     OPEN = "data flows, until one side ends"
     CLOSED = "the socket is closed, or no longer TLS"
+
+
+def _of_the_session(name: str) -> Callable[["TLSSocket"], Any]:
+    """A method that returns what the method of OpenSSL's session of that name returns."""
+
+    def method(self: "TLSSocket") -> Any:
+        return getattr(self._records.tls, name)()
+
+    method.__name__ = name
+    return method
 
 
 class TLSSocket(Layer):
@@ -198,6 +209,19 @@ class TLSSocket(Layer):
     def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
         return self._records.tls.get_channel_binding(cb_type)
 
+    def selected_npn_protocol(self) -> None:
+        """None: TLS has ALPN instead."""
+
+    # What later Pythons have (3.13, 3.15), where they have it.
+    verify_client_post_handshake = _of_the_session("verify_client_post_handshake")
+    if hasattr(ssl.SSLObject, "get_verified_chain"):
+        get_verified_chain = _of_the_session("get_verified_chain")
+        get_unverified_chain = _of_the_session("get_unverified_chain")
+    if hasattr(ssl.SSLObject, "group"):
+        group = _of_the_session("group")
+        client_sigalg = _of_the_session("client_sigalg")
+        server_sigalg = _of_the_session("server_sigalg")
+
     @property
     def broken(self) -> bool:
         """Whether the peer has sent what is not TLS, or not encrypted with the keys: reading ends."""
@@ -209,6 +233,14 @@ class TLSSocket(Layer):
         return self._wire.truncated
 
     # --- reading -------------------------------------------------------------------------------
+
+    def read(self, len: int = 1024, buffer: "WriteableBuffer | None" = None) -> bytes | int:
+        """As `ssl.SSLSocket.read`: `recv`, or `recv_into` where there is a `buffer`."""
+        return self.recv(len) if buffer is None else self.recv_into(buffer, len)
+
+    def write(self, data: "ReadableBuffer") -> int:
+        """As `ssl.SSLSocket.write`: `send`."""
+        return self.send(data)
 
     def recv(self, bufsize: int = 1024, flags: int = 0) -> bytes:
         """Read up to `bufsize` bytes, of all records received; b"" at the end of the stream."""
