@@ -101,6 +101,8 @@ def with_mixin(module: types.ModuleType, mixin: type) -> types.ModuleType:
     copy = types.ModuleType("socketserver", module.__doc__)
     vars(copy).update({k: v for k, v in vars(module).items() if not k.startswith("__")})
     copy.__all__ = list(module.__all__)  # type: ignore[attr-defined]
+    if "__getattr__" in vars(module):  # it has the deprecated __version__
+        copy.__getattr__ = vars(module)["__getattr__"]  # type: ignore[method-assign]
     threading_mixin = module.ThreadingMixIn
     for name, value in vars(module).items():
         if isinstance(value, type) and threading_mixin in value.__bases__:
