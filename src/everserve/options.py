@@ -29,6 +29,8 @@ _BIND_DEFAULTS = {
     "allow_reuse_port": False,
     "dual_stack": False,
     "disable_nagle_algorithm": False,
+    "keep_alive": None,
+    "tcp_user_timeout": None,
     "max_packet_size": LARGEST,
     "socket_mode": None,
 }
@@ -125,6 +127,14 @@ def _count(least: int) -> Callable[[Any], int]:
 def _seconds(value: Any) -> float:
     number = float(value)
     if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _probes(value: Any) -> float:
+    """As Linux takes them for TCP_KEEPIDLE (tcp(7))."""
+    number = _seconds(value)
+    if not 1 <= number <= 32_767:
         raise ValueError
     return number
 
@@ -249,6 +259,18 @@ OPTIONS: Mapping[str, Option] = {
         _option("allow_reuse_port", _flag, _YES_NO, "share the port with other processes"),
         _option("dual_stack", _flag, _YES_NO, "all interfaces means IPv6 and IPv4"),
         _option("disable_nagle_algorithm", _flag, _YES_NO, "send small writes at once"),
+        _stream_option(
+            "keep_alive",
+            _probes,
+            "seconds, from 1 to 32767",
+            "seconds of silence after which TCP asks whether the peer is there; default never",
+        ),
+        _stream_option(
+            "tcp_user_timeout",
+            _probes,
+            "seconds, from 1 to 32767",
+            "seconds that sent bytes may stay unacknowledged; default the system's",
+        ),
         _option(
             "max_packet_size",
             _count(1),

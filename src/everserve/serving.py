@@ -66,6 +66,8 @@ class ServerOptions(TypedDict, total=False):
     allow_reuse_port: bool
     dual_stack: bool
     disable_nagle_algorithm: bool
+    keep_alive: float | None
+    tcp_user_timeout: float | None
     max_packet_size: int
     socket_mode: int | str | None
     max_connections_per_peer: int | None

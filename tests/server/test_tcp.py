@@ -261,3 +261,31 @@ def test_a_program_that_chooses_the_family_keeps_what_it_sets(only: int) -> None
         assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == only
     with TCPServer(("::", 0), Echo) as server:
         assert server.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+
+def test_dead_peers_are_given_up_by_tcp() -> None:
+    """Accepted connections have what the listener has."""
+
+    class Server(TCPServer):
+        keep_alive = 40
+        tcp_user_timeout = 2.5
+
+    with Server(LOOPBACK, Echo) as server, connect(server.server_address):
+        request, _ = server.get_request()
+        with request:
+            tcp = socket.IPPROTO_TCP
+            assert request.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert request.getsockopt(tcp, socket.TCP_KEEPIDLE) == 40
+            assert request.getsockopt(tcp, socket.TCP_KEEPINTVL) == 10
+            assert request.getsockopt(tcp, socket.TCP_KEEPCNT) == 4
+            assert request.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 2500
+
+
+def test_a_programs_own_attributes_are_no_options() -> None:
+    class Server(TCPServer):
+        keep_alive = "yes"  # type: ignore[assignment]
+        tcp_user_timeout = -1
+
+    with Server(LOOPBACK, Echo) as server:
+        assert not server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert not server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

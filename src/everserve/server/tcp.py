@@ -12,7 +12,12 @@ from typing import Any
 from everserve.reading import DefaultInt, attribute_of
 from everserve.server.base import BaseServer
 from everserve.server.hooks import default_hook
-from everserve.sockets.listening import bind_internet, family_for, set_options
+from everserve.sockets.listening import (
+    bind_internet,
+    family_for,
+    give_up_dead_peers,
+    set_options,
+)
 
 __all__ = ["TCPServer"]
 
@@ -30,6 +35,10 @@ class TCPServer(BaseServer):
     - ``request_queue_size``: the backlog, in connections; default the system's largest
     - ``allow_reuse_address``, ``allow_reuse_port``: default ``False``
     - ``disable_nagle_algorithm``: accepted connections send small writes at once; default ``False``
+    - ``keep_alive`` (seconds, default ``None``: never): TCP asks a peer that is silent for so long
+      whether it is there; one that does not answer for as long again is given up
+    - ``tcp_user_timeout`` (seconds, default ``None``: the system's, about 15 minutes): how long sent
+      bytes may stay unacknowledged before the connection is given up
     - ``dual_stack``: ``("", port)`` and ``("::", port)`` take IPv4 and IPv6; default ``False``
 
     ``server_address`` is the bound address afterwards, ``socket`` the listener, which may be replaced
@@ -42,6 +51,8 @@ class TCPServer(BaseServer):
     allow_reuse_address: bool = False
     allow_reuse_port: bool = False
     disable_nagle_algorithm: bool = False
+    keep_alive: float | None = None
+    tcp_user_timeout: float | None = None
     dual_stack: bool = False
 
     socket: socket.socket
@@ -80,8 +91,15 @@ class TCPServer(BaseServer):
 
     def server_activate(self) -> None:
         """Listen."""
+        # Accepted sockets inherit these: no system call for each connection.
         no_delay = attribute_of(self, "disable_nagle_algorithm") is True
-        set_options(self.socket, no_delay=no_delay)  # no system call for each connection
+        set_options(self.socket, no_delay=no_delay)
+        if self.socket.family != socket.AF_UNIX:
+            give_up_dead_peers(
+                self.socket,
+                keep_alive=_seconds(attribute_of(self, "keep_alive")),
+                user_timeout=_seconds(attribute_of(self, "tcp_user_timeout")),
+            )
         self.socket.listen(self.request_queue_size)
 
     def server_close(self) -> None:
@@ -105,6 +123,11 @@ class TCPServer(BaseServer):
     def close_request(self, request: Any) -> None:
         """Close the connection's socket."""
         self._everserve.flow.close(self, request, is_stream=True)
+
+
+def _seconds(value: Any) -> float | None:
+    """The value of an option; ``None`` where the program has its own attribute of that name."""
+    return value if type(value) in (int, float) and 1 <= value <= 32_767 else None
 
 
 def _dual_stack_of(server: TCPServer) -> bool | None:

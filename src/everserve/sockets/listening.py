@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from contextlib import contextmanager, suppress
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "bind_internet",
     "family_for",
     "forks",
+    "give_up_dead_peers",
     "is_filesystem_path",
     "naming",
     "remove_left_files",
@@ -89,6 +91,30 @@ def set_options(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if no_delay and sock.family != socket.AF_UNIX and sock.type == socket.SOCK_STREAM:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+PROBES = 4
+"""Questions that a peer leaves unanswered before it is given up."""
+
+
+def give_up_dead_peers(
+    sock: socket.socket, *, keep_alive: float | None, user_timeout: float | None
+) -> None:
+    """Have TCP find peers that are gone without a word (tcp(7)). Times are in seconds.
+
+    ``keep_alive``: of silence, until the first question; then as long again for the answers.
+    ``user_timeout``: that sent bytes may stay unacknowledged (RFC 5482).
+    """
+    if keep_alive is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ceil(keep_alive))
+            between = ceil(keep_alive / PROBES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, between)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    if user_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = ceil(user_timeout * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _without_resolver(family: int, address: Any) -> Any:
