@@ -7,7 +7,7 @@ ARGS ?=
 SYSTEM ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test pytest lint format cover bench programs clean python
+.PHONY: help run test pytest lint format cover bench chaos programs pythons clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,12 @@ cover: python ## tests on the default Python, with branch coverage, and as pages
 
 bench: python ## the benchmarks; ARGS are their options
 	@exec $(TOOLS) bench $(ARGS)
+
+pythons: python ## lay Python 3.14 and 3.15 of Debian beside the system, for make test; ARGS names others
+	@exec $(TOOLS) pythons $(ARGS)
+
+chaos: python ## servers whose system calls fail, for five minutes; ARGS are its options
+	@exec $(TOOLS) chaos $(ARGS)
 
 programs: python ## tests of programs that stand on socketserver, here on everserve; ARGS names some of them
 	@exec $(TOOLS) programs $(ARGS)

@@ -62,6 +62,8 @@ def missing() -> str:
     """The missing requirement of the compiled engine, or an empty string."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux's epoll, and this is {sys.platform}"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "it needs the GIL, and this Python is a free-threaded one"
     if importlib.util.find_spec("Cython") is None:
         return "it needs Cython to build"
     if not headers():

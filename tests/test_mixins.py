@@ -226,8 +226,10 @@ def test_connections_and_events(kind: Any) -> None:
             assert read_all(client) == b"bye"
         recorder.wait_for(Finished)
         assert len(server.connections) == 0
-    # Opened is emitted by everserve's own finish_request.
-    assert recorder.names() == ["Serving", "Accepted", "Finished", "Draining", "Stopped"]
+    # Opened is emitted by everserve's own finish_request, or else at the end.
+    assert recorder.names() == [
+        "Serving", "Accepted", "Opened", "Finished", "Draining", "Stopped"
+    ]  # fmt: skip
 
 
 def test_a_handler_that_fails_is_an_event_and_calls_handle_error(kind: Any) -> None:

@@ -8,23 +8,31 @@ import pytest
 
 
 class Exhausted:
-    """No thread can be started, but those whose name is in ``spared``."""
+    """No thread can be started, but those whose name is in ``spared``, or not in ``refused``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._start = threading.Thread.start
         self._ended = False
         self.spared: set[str] = set()
+        self.refused: set[str] | None = None  # None: all
         self.attempts = 0
         start, exhausted = self._start, self
 
         def refuse(thread: threading.Thread) -> None:
-            if exhausted._ended or thread.name in exhausted.spared:
+            if (
+                exhausted._ended
+                or thread.name in exhausted.spared
+                or not exhausted._refuses(thread)
+            ):
                 start(thread)
             else:
                 exhausted.attempts += 1
                 raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    def _refuses(self, thread: threading.Thread) -> bool:
+        return self.refused is None or thread.name in self.refused
 
     def end(self) -> None:
         """The system has threads again."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from tools import interpreters, plan, summary, system
+from tools import archive, interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
 from tools.programs import command as programs_command
 from tools.steps import Crew, Step, interruptible
@@ -60,6 +60,17 @@ def bench(arguments: Sequence[str]) -> int:
     return replaced_by(python.python, "-m", "benchmarks", *arguments)
 
 
+def pythons(arguments: Sequence[str]) -> int:
+    """Lay Pythons of Debian's archive beside the system; says which cannot be had, and why."""
+    for minor in arguments or map(interpreters.dotted, interpreters.IN_PART):
+        print(archive.lay(minor), flush=True)
+    return 0
+
+
+def chaos(arguments: Sequence[str]) -> int:
+    return replaced_by(ready(default()).python, "-m", "tests.chaos.campaign", *arguments)
+
+
 def programs(arguments: Sequence[str]) -> int:
     return programs_command.check(arguments, ready(default("cli")).python)
 
@@ -78,7 +89,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "pytest": pytest,
     "format": format,
     "run": run,
+    "pythons": pythons,
     "bench": bench,
+    "chaos": chaos,
     "programs": programs,
     "clean": clean,
 }

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools import interpreters
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venvs"
 
@@ -59,7 +61,7 @@ class Environment:
         before = json.loads(stamp.read_text()) if stamp.exists() else {}
         if before.get("interpreter") != wanted["interpreter"]:
             before = {}
-            call(self.interpreter, "-m", "venv", "--clear", str(folder))
+            self.create(folder)
         extras = before["extras"] if before.get("needs") == wanted["needs"] else []
         if self.extra in extras and before["package"] == wanted["package"]:
             return
@@ -70,6 +72,22 @@ class Environment:
         else:
             self.install_all()
         stamp.write_text(json.dumps({**wanted, "extras": sorted({self.extra, *extras})}))
+
+    def create(self, folder: Path) -> None:
+        """Make the environment, with a pip.
+
+        Debian's Pythons take pip from the system. For one that lies beside the system that pip may be
+        too old, or missing: then another interpreter gets it a new one.
+        """
+        make = [self.interpreter, "-m", "venv", "--clear"]
+        try:
+            call(*make, str(folder))
+            return
+        except subprocess.CalledProcessError:
+            call(*make, "--without-pip", str(folder))
+        with tempfile.TemporaryDirectory() as work:
+            wheel = download_pip(work)
+            call(self.python, f"{wheel}/pip", "install", "--quiet", wheel)
 
     def install_all(self) -> None:
         self.pip(*build_needs())
@@ -117,6 +135,20 @@ class sources(tempfile.TemporaryDirectory[str]):
             else:
                 shutil.copy2(path, target)
         return folder
+
+
+def download_pip(work: str) -> str:
+    """Have the first interpreter whose own pip works download a newer one. Returns its path."""
+    for python in interpreters.candidates():
+        helper = Path(work, "helper")
+        try:
+            call(python, "-m", "venv", "--clear", str(helper))
+            pip = [str(helper / "bin/python"), "-m", "pip"]
+            call(*pip, "download", "--quiet", "--no-deps", "--dest", work, "pip")
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return str(next(Path(work).glob("pip-*.whl")))
+    raise SystemExit("no Python of this machine has a pip that works: install python3-venv")
 
 
 def project() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The Python interpreters of this machine that everserve supports: one for each minor version.
 
-The interpreter of `make` is first, then come those of pyenv and those on the PATH. Among several of
-one minor version, one with CPython's own test suites is preferred, because the compat tests need them.
+The interpreter of `make` is first, then come those of pyenv, those of `python3 -m tools pythons`, and
+those on the PATH. Among several of one minor version, one with CPython's own test suites is preferred,
+because the compat tests need them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PYTHONS = Path(__file__).resolve().parent.parent / ".cache/pythons"
+"""Where `archive` lays those that the system lacks."""
+
 OLDEST = (3, 11)
-NEWEST_LOOKED_FOR = (3, 15)
+IN_PART = ((3, 14), (3, 15))
+"""The newest versions, on which a part of the tests runs; see `plan.PART`."""
 
 PROBE = """
 import importlib.util, json, os, platform, sys, sysconfig
@@ -93,8 +98,9 @@ def candidates() -> Iterator[str]:
         if versions.is_dir():
             homes = sorted(versions.iterdir(), reverse=True)
             yield from (str(home / "bin/python") for home in homes)
+    yield from map(str, sorted(PYTHONS.glob("*/usr/bin/python3.*[0-9]")))
     for folder in os.get_exec_path():
-        for minor in range(OLDEST[1], NEWEST_LOOKED_FOR[1] + 1):
+        for minor in range(OLDEST[1], IN_PART[-1][1] + 1):
             found = shutil.which(f"python3.{minor}", path=folder)
             if found:
                 yield found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tools.environments import ROOT, Environment
-from tools.interpreters import Interpreter
+from tools.interpreters import IN_PART, Interpreter
 from tools.steps import RECORDS, Step
 
 TYPED = ("-p", "tools", "-p", "tests.compat", "-m", "tests.conftest")
@@ -46,7 +46,7 @@ def lint(python: Environment) -> list[Step]:
     ]
 
 
-HEAVY = ("tests/hostile", "tests/proxy")
+HEAVY = ("tests/chaos", "tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
 NO_ENGINE = (
@@ -61,15 +61,31 @@ NO_ENGINE = (
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
+PART = (
+    "tests/compat",
+    "tests/contract",
+    "tests/fibers",
+    "tests/streams",
+    "tests/server",
+    "tests/sockets/test_attaching.py",
+    "tests/test_exports.py",
+)
+"""The tests that run on the Pythons of `IN_PART`: those in which one Python differs from another."""
+
+
 def suite(
-    python: Environment, name: str, covered: bool = False, leaving: Sequence[str] = ()
+    python: Environment,
+    name: str,
+    covered: bool = False,
+    leaving: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> Step:
-    """Run the tests, ``leaving`` out some folders."""
+    """Run the tests, ``leaving`` out some folders, or ``only`` some of them."""
     label = name.replace(" ", "-")
     xml = RECORDS / f"{label}.xml"
     cache = ROOT / ".cache/pytest" / python.name
     pytest = ["-m", "pytest", "-q", f"--junitxml={xml}", "-o", "junit_family=xunit1"]
-    pytest += ["-o", f"cache_dir={cache}", *(f"--ignore={folder}" for folder in leaving)]
+    pytest += ["-o", f"cache_dir={cache}", *only, *(f"--ignore={folder}" for folder in leaving)]
     measured = [
         [python.python, "-m", "coverage", "erase"],
         [python.python, "-m", "coverage", "run", *pytest],
@@ -90,21 +106,27 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
 
     Several run at a time: a long step must not be last, where it would run alone.
     """
-    first, *others = [environment(python) for python in pythons]
-    pure = without_compiler(pythons[0])
+    first, *others = pythons
+    whole = [one for one in others if one.version[:2] not in IN_PART]
+    newest = whole[-1] if whole else first
+    pure = without_compiler(first)
     last = [
         step
-        for one in reversed(others)
-        for step in (
-            setup(one),
-            suite(one, f"tests {one.name}", leaving=() if one is others[-1] else HEAVY),
-        )
+        for one in [*reversed(whole), *(one for one in others if one not in whole)]
+        for step in (setup(environment(one)), matching_suite(one, newest, in_part=one not in whole))
     ]
     return [
-        setup(first),
-        suite(first, f"tests {first.name}", leaving=HEAVY if others else ()),
+        setup(environment(first)),
+        matching_suite(first, newest),
         *last,
         setup(pure),
-        suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
-        *lint(first),
+        suite(pure, f"tests {first.minor} without compiler", leaving=NO_ENGINE),
+        *lint(environment(first)),
     ]
+
+
+def matching_suite(python: Interpreter, newest: Interpreter, *, in_part: bool = False) -> Step:
+    """The tests on that Python: those of `HEAVY` on the ``newest`` only, and some ``in_part``."""
+    leaving = () if python is newest or in_part else HEAVY
+    only = PART if in_part else ()
+    return suite(environment(python), f"tests {python.minor}", leaving=leaving, only=only)

@@ -11,6 +11,11 @@ import sys as _sys
 import warnings as _warnings
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from everserve.cli import interruption as _interruption
+
+if _interruption.is_command(_sys.orig_argv, getattr(_sys, "argv", [])):
+    _sys.excepthook = _interruption.end_quietly
+
 from everserve import admission as _admission
 from everserve import combos as _combos
 from everserve import handlers as _handlers

@@ -2,7 +2,7 @@
 
 A server emits them to its subscribers (``server.subscribe(callable)``); logs and metrics are only
 subscribers. The order for one connection is ``Accepted``, then either ``Refused``, or ``Opened`` and
-at the end exactly one of ``Finished`` and ``Failed``.
+at the end exactly one of ``Finished`` and ``Failed``. ``DeadlineMissed`` and ``Shed`` come before it.
 """
 
 from __future__ import annotations
@@ -198,6 +198,8 @@ class Truncated(ServerEvent):
 @dataclass(frozen=True, slots=True)
 class Stalled(ServerEvent):
     """A fiber has held the loop for more than ``threshold`` seconds; ``stack`` is its stack.
+
+    Where it waits for a lock of ``threading``, the first line of ``stack`` names it and who holds it.
 
     Emitted at most once a minute for one place in the code. No other fiber runs meanwhile.
     """

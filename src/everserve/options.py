@@ -21,7 +21,7 @@ from everserve.settings import TYPES, Settings
 from everserve.sockets.datagrams import LARGEST
 from everserve.sockets.tls import TLS
 
-__all__ = ["OPTIONS", "Option", "attribute_fault", "check", "check_grace"]
+__all__ = ["GROUPS", "OPTIONS", "Option", "attribute_fault", "check", "check_grace"]
 
 _BIND_DEFAULTS = {
     "request_queue_size": socket.SOMAXCONN,
@@ -32,6 +32,36 @@ _BIND_DEFAULTS = {
     "max_packet_size": LARGEST,
     "socket_mode": None,
 }
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Requests": (
+        "max_workers",
+        "worker_idle_timeout",
+        "max_children",
+        "stall_threshold",
+        "shutdown_grace",
+        "coalesce_writes",
+        "daemon_threads",
+        "block_on_close",
+        "admission_steps",
+    ),
+    "Network": (
+        "request_queue_size",
+        "allow_reuse_address",
+        "allow_reuse_port",
+        "dual_stack",
+        "disable_nagle_algorithm",
+        "max_packet_size",
+        "socket_mode",
+        "proxy_protocol",
+        "trusted_proxies",
+        "proxy_timeout",
+    ),
+    "Limits": (),
+    "TLS": ("tls", "implicit_tls", "tls_reload_interval", "handshake_timeout", "max_handshakes"),
+    "Logging": (),
+}
+"""The headings of the help, in order, and the options below them: all others are limits."""
+
 _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)} | _BIND_DEFAULTS
 
 
@@ -50,6 +80,11 @@ class Option:
     is_flag: bool = False
     is_text: bool = True
     of_streams: bool = False
+
+    @property
+    def group(self) -> str:
+        """The heading of the help below which it stands."""
+        return next((group for group, names in GROUPS.items() if self.name in names), "Limits")
 
     @property
     def default(self) -> Any:
@@ -247,7 +282,7 @@ OPTIONS: Mapping[str, Option] = {
             "overload",
             _policy,
             f"one of {', '.join(POLICIES)}, or a callable",
-            f"what to do above a limit: {', '.join(POLICIES)}; default wait",
+            f"what to do above a limit: {', '.join(POLICIES)}",
         ),
         _stream_option(
             "overload_message",

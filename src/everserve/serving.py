@@ -5,6 +5,7 @@ They choose the ready-made class, set the modern defaults and the options, and b
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,8 @@ from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
+from everserve.fibers.engines import explain_slow_engine
+from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
@@ -36,6 +39,8 @@ __all__ = [
     "make_server",
     "serve",
 ]
+
+logger = logging.getLogger("everserve")
 
 Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
 Handler: TypeAlias = Callable[..., Any]
@@ -128,8 +133,12 @@ def serve(
     Returns the report of the stop. Raises ``HandlerError``, ``AddressError`` and ``OptionError`` for
     arguments that are not accepted, ``OSError`` for what the system refuses.
     """
+    refuse_while_loading("serve()")
     grace = check_grace(grace)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
+        notice = explain_slow_engine()
+        if notice is not None:
+            logger.warning(notice)
         return run(group, grace=grace)
 
 

@@ -35,7 +35,8 @@ class Settings:
     of them the next connection waits in the kernel's queue; ``handshakes_first``: each connection
     begins with a TLS handshake; ``header_first``: with a PROXY header, which names the client;
     ``takes_steps``: there is something for the steps of admission to do; ``deadlines_alone``: nothing
-    but deadlines that all connections may share.
+    but deadlines that all connections may share. ``listener_tls``: the handshake of a listener that
+    the program has made an ``ssl.SSLSocket``.
     """
 
     max_connections: int | None = None
@@ -75,6 +76,7 @@ class Settings:
     handshakes_first: bool = field(init=False, default=False)
     header_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
+    listener_tls: TLS | None = field(init=False, default=None)
     deadlines_alone: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -203,12 +205,20 @@ class SettingsReader:
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
         self.changed = False
+        self._listener_tls: TLS | None = None
         self.values = Settings()
         self.read()
 
     def reads(self, name: str) -> bool:
         """True if the server has the option ``name``."""
         return name in self._names
+
+    def use_listener_tls(self, tls: TLS | None) -> None:
+        """Have each connection begin with that handshake, if the server has no ``tls`` of its own."""
+        self._listener_tls = tls
+        self._raw = ()
+        self.changed = True
+        self.read()
 
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""
@@ -233,7 +243,12 @@ class SettingsReader:
         if not unchanged:
             self._raw = raw
             taken = {n: _take(n, value) for n, value in zip(self._names, raw, strict=True)}
-            self.values = Settings(**taken)
+            tls = self._listener_tls
+            if tls is not None and self.reads("admission_steps"):
+                taken |= {"tls": taken.get("tls") or tls, "implicit_tls": True}
+            values = Settings(**taken)
+            values.listener_tls = tls
+            self.values = values
         return self.values
 
     def _read_each(self, server: object) -> tuple[Any, ...]:

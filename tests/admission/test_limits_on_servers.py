@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.clients import LIMIT, ask, connect, read_all
 from tests.scenes import EventRecorder
+from tests.threads import Exhausted
 
 import everserve
 from everserve.admission.control import OverloadPolicy
@@ -528,3 +529,22 @@ def test_the_rate_of_a_client_behind_a_proxy(serve: Any, recorder: EventRecorder
         assert is_refused(server.server_address, header_of(host))
     recorder.wait_for(Refused, 2)
     assert server.refusals == {"accept_rate_per_peer": 2}
+
+
+@pytest.mark.parametrize("other", [{}, {"request_timeout": LIMIT}])
+def test_deadlines_whose_thread_could_not_be_started_are_kept_later(
+    serve: Any, recorder: EventRecorder, exhausted: Exhausted, concurrency: str, other: Any
+) -> None:
+    """Those of connections that were there before, too: checked together, or each by itself."""
+    if concurrency in ("serial", "forks"):
+        pytest.skip("needs a second request in the same process")
+    exhausted.refused = {"everserve-deadlines"}
+    server = serve(Upper, "tcp://127.0.0.1:0", idle_timeout=0.05, **other)
+    with connect(server.server_address) as first:
+        recorder.wait_for(Opened)
+        exhausted.end()
+        with connect(server.server_address) as second:
+            assert second.recv(1) == b""
+        assert first.recv(1) == b""
+    assert exhausted.attempts
+    recorder.wait_for(DeadlineMissed, 2)

@@ -83,16 +83,15 @@ def test_a_custom_step(serve: Any, recorder: EventRecorder) -> None:
     assert server._everserve.control.refusals == {"impolite": 1}
 
 
-def test_a_step_that_is_broken_is_a_failure(serve: Any, recorder: EventRecorder) -> None:
+def test_a_step_that_is_broken_refuses(serve: Any, recorder: EventRecorder) -> None:
     def broken(context: RequestContext) -> None:
         raise ValueError("meant to fail")
 
     server = serve(admission_steps=(broken,))
     server.handle_error = lambda *_: None
     assert ask(server.server_address, b"") == b""
-    (failed,) = recorder.wait_for(Failed)
-    assert str(failed.error) == "meant to fail"
-    assert not recorder.of(Refused)
+    (refused,) = recorder.wait_for(Refused)
+    assert (refused.reason, str(refused.error)) == ("error", "meant to fail")
 
 
 def test_the_header_is_taken_and_nothing_else(serve: Any, recorder: EventRecorder) -> None:

@@ -296,3 +296,17 @@ def test_a_thread_that_failed_is_replaced(
     monkeypatch.undo()
     watchdog.watch(deadline, monotonic())
     deadline.wait()
+
+
+def test_who_watches_one_thing_for_many_may_have_the_thread_started(
+    watchdog: Watchdog, exhausted: Exhausted
+) -> None:
+    deadline = Due()
+    watchdog.watch(deadline, monotonic())
+    assert watchdog.lacks_thread
+    watchdog.retry()
+    assert exhausted.attempts == 2
+    exhausted.end()
+    watchdog.retry()
+    assert not watchdog.lacks_thread
+    deadline.wait()

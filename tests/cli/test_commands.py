@@ -1,5 +1,7 @@
 """``everserve run`` as a user types it."""
 
+import errno
+import json
 import os
 import re
 import signal
@@ -8,14 +10,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from tests.certificates import Certificates, Pair
 
+from everserve import engine
+from everserve.cli.commands import _explain as explain
+from everserve.options import GROUPS, OPTIONS
+
 ROOT = Path(__file__).parents[2]
 UPPER = str(ROOT / "examples" / "upper_tcp.py") + ":Upper"
 UPPER_UDP = str(ROOT / "examples" / "upper_udp.py") + ":Upper"
+
+
+FIRST_LINE = (
+    rf"everserve: version {re.escape(version('everserve'))} \({engine} engine, \w+ [\w.+]+\)\n"
+)
 
 
 def everserve(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -41,6 +53,7 @@ def serving(
         env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
     ) as process:
         assert process.stdout is not None
+        assert re.fullmatch(FIRST_LINE, process.stdout.readline())
         output = [process.stdout.readline() for _ in range(lines + 1)]
         try:
             yield process, output
@@ -167,6 +180,8 @@ def test_an_error_of_the_system_is_one_line_and_status_1(tmp_path: Path) -> None
             f"tcp://127.0.0.1:{port}": f"127.0.0.1:{port}: is in use",
             "tcp://192.0.2.1:9999": "192.0.2.1:9999: is not an address of this machine",
             f"unix:{tmp_path}/no/such/socket": "no such directory",
+            f"unix:{tmp_path}": "a file that is no socket is there: remove it",
+            f"unix:{tmp_path}/{'x' * 120}": "at most 107 bytes",
             "fd://999": "fd://999: is not open",
             "tcp://no-such-host.invalid:1": "there is no host with this name",
         }
@@ -292,7 +307,7 @@ def test_a_deadline_from_the_environment() -> None:
     ("arguments", "words"),
     [
         (["--bind", "tls://127.0.0.1:0"], "needs a certificate: --tls-cert"),
-        (["--tls-key", "key.pem"], "--tls-client-ca and --tls-alpn go with --tls-cert"),
+        (["--tls-key", "key.pem"], "--tls-alpn go with --tls-cert"),
         (["--tls-cert", "/no/such/file"], "/no/such/file"),
         (["--access", "10.0.0.0/8"], "allow 10.0.0.0/8"),
         (["--overload", "drop"], "shed-idle"),
@@ -308,3 +323,190 @@ def test_bad_usage_of_options_for_the_internet(arguments: list[str], words: str)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# --- mistakes, and outputs that fail ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bind", "0.0.0.0:8000"], "did you mean 'tcp://0.0.0.0:8000'?"),
+        (["--bind", "udp://127.0.0.1:0"], "Upper is for streams: for datagrams inherit"),
+        (["--grace", "soon"], "--grace"),
+        (["--log-config", "no.json"], "cannot configure the log from 'no.json': No such file"),
+        (["--log-config", "no.json", "--log-level", "info"], "leave out --log-level"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], words: str) -> None:
+    done = everserve("run", UPPER, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert words in done.stderr
+
+
+def test_short_names() -> None:
+    assert everserve("-V").stdout == everserve("--version").stdout
+    assert re.fullmatch(FIRST_LINE.replace("everserve: ", "everserve, "), everserve("-V").stdout)
+    assert everserve("run", "-h").stdout == everserve("run", "--help").stdout
+    with serving(UPPER, "-b", "tcp://127.0.0.1:0") as (_, output):
+        assert port_of(output[0])
+
+
+def test_the_help_has_all_options_in_groups_with_their_defaults() -> None:
+    text = everserve("run", "--help", COLUMNS="200").stdout
+    sections = re.split(r"^(\w+):\n", text, flags=re.MULTILINE)[1:]
+    groups = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert list(groups) == [*GROUPS, "Help"]
+    for option in OPTIONS.values():
+        if option.is_text:
+            assert f"--{option.name.replace('_', '-')} " in groups[option.group]
+    assert "--bind" in groups["Network"]
+    assert "--tls-cert" in groups["TLS"]
+    assert "--log-level" in groups["Logging"]
+    assert re.search(r"--max-workers VALUE .*\[default: 64\]", groups["Requests"])
+    assert re.search(r"(?s)--trusted-proxies VALUE .*\[default: none\]", groups["Network"])
+
+
+def test_a_port_without_permission_says_what_to_do() -> None:
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "127.0.0.1:80")
+    assert explain(error).startswith("cannot listen on 127.0.0.1:80: no permission: a port below")
+    error.filename = "/run/my.sock"
+    assert explain(error) == "cannot listen on /run/my.sock: no permission"
+
+
+@pytest.mark.parametrize("stdout", ["full", "gone", "closed"])
+def test_a_broken_stdout_stops_nothing(stdout: str) -> None:
+    command = [sys.executable, "-m", "everserve", "run", UPPER, "-b", "tcp://127.0.0.1:0"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    if stdout == "full":
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    if stdout == "closed":
+        command = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    command += ["--log-level", "info"]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(1 if stdout == "closed" else 2)]
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=50)
+    assert process.returncode == 0, rest
+    assert "serving on" in lines[0]
+    complaints = [
+        line for line in [*lines, *rest.splitlines()] if "stdout cannot be written" in line
+    ]
+    assert len(complaints) == (0 if stdout == "closed" else 1)
+
+
+NOISY = """import everserve, logging
+
+class Noisy(everserve.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            logging.getLogger("app").warning("x" * 100_000)
+            self.wfile.write(line)
+"""
+
+
+@pytest.mark.parametrize("concurrency", ["fibers", "threads", "forks"])
+def test_a_stderr_that_no_one_reads_stops_nothing(tmp_path: Path, concurrency: str) -> None:
+    file = tmp_path / "noisy.py"
+    file.write_text(NOISY)
+    options = ("-b", "tcp://127.0.0.1:0", "--concurrency", concurrency)
+    with serving(f"{file}:Noisy", *options) as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0])), 30) as client:
+            answers = client.makefile("rb")
+            for _ in range(30):  # 3 MB: more than the pipe and the lines that are kept
+                client.sendall(b"hello\n")
+                assert answers.readline() == b"hello\n"
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(50) == 0
+
+
+def test_the_programs_own_records_have_the_form_of_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "import everserve, logging, warnings\n"
+        "logging.getLogger('app').error('first\\nsecond')\n"
+        "class S(everserve.TCPServer):\n    max_conections = 5\n"
+        "class H(everserve.BaseRequestHandler):\n    def handle(self): pass\n"
+    )
+    with serving(f"{file}:H", "-b", "tcp://127.0.0.1:0", "--log-format", "json") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=50)
+    own, warning = map(json.loads, errors.splitlines())
+    assert (own["logger"], own["level"], own["message"]) == ("app", "ERROR", "first\nsecond")
+    assert warning["logger"] == "py.warnings"
+    assert "MistakeWarning: S.max_conections is no option: did you mean" in warning["message"]
+    assert f"({file}, line 3)" in warning["message"]
+
+
+LOG_CONFIG = {
+    "formatters": {"json": {"()": "everserve.observe.logs.JSONFormatter"}},
+    "handlers": {"file": {"class": "logging.FileHandler", "formatter": "json"}},
+    "root": {"level": "INFO", "handlers": ["file"]},
+}
+
+
+def test_the_log_as_a_file_says(tmp_path: Path) -> None:
+    config, log = tmp_path / "log.json", tmp_path / "log"
+    LOG_CONFIG["handlers"]["file"]["filename"] = str(log)  # type: ignore[index]
+    config.write_text(json.dumps(LOG_CONFIG))
+    options = ("-b", "tcp://127.0.0.1:0", "--log-config", str(config))
+    with serving(UPPER, *options) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=50)
+    assert errors == ""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["Serving", "Draining", "Stopped"]
+
+
+def test_the_password_of_a_key(certificates: Certificates, tmp_path: Path) -> None:
+    cert, key = certificates.server
+    encrypted, password = tmp_path / "key.pem", tmp_path / "password"
+    subprocess.run(
+        ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", encrypted],
+        check=True,
+        timeout=50,
+    )
+    tls = ("-b", "tls://127.0.0.1:0", "--tls-cert", str(cert), "--tls-key", str(encrypted))
+    done = everserve("run", UPPER, *tls)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the key is encrypted, give its password= (--tls-password-file)" in done.stderr
+    password.write_text("secret\n")
+    with serving(UPPER, *tls, "--tls-password-file", str(password)) as (_, output):
+        answer, _ = ask_securely(port_of(output[0]), certificates)
+        assert answer == b"HELLO\n"
+
+
+def test_ctrl_c_before_it_serves_is_quiet(tmp_path: Path) -> None:
+    """In the imports, by a module that is imported early, and in the user's own module."""
+    (tmp_path / "greenlet.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = everserve("run", UPPER, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    file = tmp_path / "app.py"
+    file.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = everserve("run", f"{file}:H")
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+def test_a_slow_engine_is_one_line_that_says_how_to_change_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['everserve.fibers._hub'] = None\n"
+        "from everserve.fibers.engines import engine, explain_slow_engine\n"
+        "print(engine, explain_slow_engine())"
+    )
+    for wanted, words in (("auto", "python the engine in Python runs"), ("python", "python None")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=True,
+            env=os.environ | {"EVERSERVE_ENGINE": wanted},
+        )
+        assert done.stdout.startswith(words)
+        assert done.stdout.count("\n") == 1

@@ -21,7 +21,8 @@ def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text(
         "import neighbour\n"
-        "class Outer:\n    class H:\n        def handle(self): pass\n"
+        "from everserve import BaseRequestHandler as Base\n"
+        "class Outer:\n    class H(Base):\n        def handle(self): pass\n"
         "def function(request, client_address, server): pass\n"
     )
     assert find_handler(f"{file}:Outer.H").__qualname__ == "Outer.H"
@@ -29,7 +30,9 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 def test_a_module_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here_is_my_app.py").write_text("class H:\n    def handle(self): pass\n")
+    (tmp_path / "here_is_my_app.py").write_text(
+        "import everserve\nclass H(everserve.BaseRequestHandler):\n    def handle(self): pass\n"
+    )
     monkeypatch.chdir(tmp_path)
     assert find_handler("here_is_my_app:H").__name__ == "H"
 
@@ -57,7 +60,9 @@ def test_an_unknown_target_is_one_line(target: str, words: str) -> None:
 
 def test_the_error_of_a_wrong_name_lists_those_that_exist(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
-    file.write_text("class Good:\n    def handle(self): pass\n")
+    file.write_text(
+        "import everserve\nclass Good(everserve.BaseRequestHandler):\n    def handle(self): pass\n"
+    )
     with pytest.raises(HandlerError, match=r"no 'God' in '.*app.py'; it has Good"):
         find_handler(f"{file}:God")
 
@@ -78,3 +83,83 @@ def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         find_handler("broken_app:H")
     with pytest.raises(HandlerError, match="ModuleNotFoundError: No module named 'no_such_thing'"):
         find_handler("needing_app:H")
+
+
+DEEP = """import json
+
+
+def load():
+    return json.loads("{")
+
+
+load()
+"""
+
+
+def test_the_line_of_a_failure_is_the_users_own(tmp_path: Path) -> None:
+    file = tmp_path / "deep_app.py"
+    file.write_text(DEEP)
+    with pytest.raises(HandlerError, match=rf"JSONDecodeError: .* \({file}, line 5\)$"):
+        find_handler(f"{file}:H")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def\n", r"SyntaxError: .* \(.*app.py, line 1\)$"),
+        ("\nraise SystemExit(3)\n", r"it ends the process, by sys.exit\(3\) \(.*app.py, line 2\)$"),
+        ("raise ValueError('a\\nb')\n", r"ValueError: a\\nb \(.*app.py, line 1\)$"),
+    ],
+)
+def test_a_failure_is_one_line(tmp_path: Path, code: str, words: str) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(code)
+    with pytest.raises(HandlerError, match=words) as caught:
+        find_handler(f"{file}:H")
+    assert "\n" not in str(caught.value)
+
+
+SERVING = """import everserve, threading
+
+class H(everserve.BaseRequestHandler):
+    def handle(self): pass
+
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("everserve.serve(H, 'tcp://127.0.0.1:0')", r"it calls serve\(\) while it is loaded"),
+        (
+            "with everserve.TCPServer(('', 0), H) as s: s.serve_forever()",
+            r"it calls serve_forever\(\) while",
+        ),
+    ],
+)
+def test_a_module_that_serves_while_it_is_loaded(tmp_path: Path, call: str, words: str) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(SERVING.format(call=call))
+    with pytest.raises(HandlerError, match=words) as caught:
+        find_handler(f"{file}:H")
+    assert str(caught.value).endswith(f"__name__ == '__main__': ({file}, line 6)")
+
+
+def test_a_module_may_serve_in_a_thread_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(
+        SERVING.format(
+            call="server = everserve.TCPServer(('127.0.0.1', 0), H)\nwith server.running(): pass"
+        )
+    )
+    assert find_handler(f"{file}:H").__name__ == "H"
+
+
+def test_a_coroutine_is_no_handler(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(
+        "import everserve\nclass H(everserve.BaseRequestHandler):\n    async def handle(self): pass\n"
+    )
+    with pytest.raises(HandlerError, match=r"is not a request handler: H\.handle is 'async def'"):
+        find_handler(f"{file}:H")

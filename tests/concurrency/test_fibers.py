@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import socket
 import socketserver
 import threading
@@ -15,11 +17,12 @@ from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve import fibers
 from everserve.combos import FiberTCPServer, FiberUDPServer
-from everserve.events import Accepted, Finished, Opened, Stalled
+from everserve.events import Accepted, DeadlineMissed, Finished, Opened, Stalled
 from everserve.fibers import current
 from everserve.fibers.engines import FiberSocket
 from everserve.fibers.stalls import StallWatch
 from everserve.handlers.base import BaseRequestHandler
+from everserve.handlers.stream import StreamRequestHandler
 from everserve.lifecycle.state import ServerState
 from everserve.mixins import FiberMixIn
 
@@ -317,3 +320,92 @@ def test_there_a_stall_is_reported_too() -> None:
     server.subscribe(lambda event: isinstance(event, Stalled) and reported.set())
     with serving(server) as address:
         assert ask(address, b"") == b""
+
+
+@pytest.fixture
+def deadlocked() -> Any:
+    """A loop that is held for good, until the test releases ``lock``: a mistake of the handler.
+
+    One fiber holds a lock of ``threading`` while it writes to a client that does not read; another
+    one wants the lock. Returns the server, its events, both clients and the lock.
+    """
+    lock = threading.Lock()
+
+    class Locked(StreamRequestHandler):
+        def handle(self) -> None:
+            much = self.rfile.readline() == b"much\n"
+            lock.acquire()
+            try:
+                self.wfile.write(b"x" * (64 << 20 if much else 1))
+                self.wfile.flush()
+            except OSError:
+                pass
+            finally:
+                if lock.locked():
+                    lock.release()
+
+    class Server(FiberTCPServer):
+        write_timeout = 0.1
+        stall_threshold = 0.05
+
+    server, recorder = Server(LOOPBACK, Locked), EventRecorder()
+    server.subscribe(recorder)
+    serving = Background(server.serve_forever)
+    with connect(server.server_address) as slow, connect(server.server_address) as other:
+        slow.sendall(b"much\n")
+        assert slow.recv(1) == b"x"
+        other.sendall(b"little\n")
+        yield SimpleNamespace(server=server, recorder=recorder, slow=slow)
+        lock.release()
+    serving.result()
+    server.server_close()
+
+
+def test_deadlines_and_a_stop_act_while_the_loop_is_held(deadlocked: Any) -> None:
+    (stalled,) = deadlocked.recorder.wait_for(Stalled)
+    assert stalled.stack.startswith("waits for the lock lock, which a parked fiber holds in handle")
+    (missed,) = deadlocked.recorder.wait_for(DeadlineMissed)
+    assert missed.deadline == "write_timeout"
+    while deadlocked.slow.recv(1 << 20):
+        pass  # it sees the end: the deadline has cut it
+    report = deadlocked.server.stop(grace=0)
+    assert len(report.unfinished) == 2
+
+
+def ask_own_server(handler: Any) -> None:
+    with socket.create_connection(handler.server.server_address, timeout=0.2) as client:
+        client.sendall(b"inner\n")
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+
+
+def select_itself(handler: Any) -> None:
+    select.select([handler.request], [], [], 0.2)
+
+
+def read_a_descriptor_set_blocking(handler: Any) -> None:
+    os.set_blocking(handler.request.fileno(), True)
+    handler.request.sendall(b"now\n")
+    os.read(handler.request.fileno(), 1)
+
+
+@pytest.mark.parametrize("use", [ask_own_server, select_itself, read_a_descriptor_set_blocking])
+def test_what_a_handler_must_not_do_is_told_by_the_stall_watch(use: Any) -> None:
+    """What docs/fibers.md lists: none of it holds the loop in silence."""
+    handled: list[int] = []
+
+    def handle(handler: Any) -> None:
+        if handler.rfile.readline() == b"outer\n" and not handled:
+            handled.append(1)
+            use(handler)
+
+    kind = type("Handler", (StreamRequestHandler,), {"handle": handle})
+    server, recorder = FiberTCPServer(LOOPBACK, kind), EventRecorder()
+    server.stall_threshold = 0.02
+    server.subscribe(recorder)
+    with serving(server) as address, connect(address) as client:
+        client.sendall(b"outer\n")
+        (stalled,) = recorder.wait_for(Stalled)
+        client.sendall(b"x")
+        read_all(client)
+    assert use.__name__ in stalled.stack

@@ -11,7 +11,7 @@ from tests.clients import LIMIT, Background, ask, connect, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadingTCPServer
-from everserve.events import Failed
+from everserve.events import Refused
 from everserve.mixins import ThreadingMixIn
 
 
@@ -125,9 +125,47 @@ def test_a_thread_that_cannot_be_started_is_removed(
             server.handle_request()
         assert client.recv(1) == b""
     assert not server._threads
-    assert recorder.names() == ["Accepted", "Failed"]
-    assert isinstance(recorder.of(Failed)[0].error, RuntimeError)
+    (refused,) = recorder.of(Refused)
+    assert recorder.names() == ["Accepted", "Refused"]
+    assert refused.reason == "error"
+    assert isinstance(refused.error, RuntimeError)
     assert len(caplog.records) == 1
+    server.server_close()
+
+
+def test_a_thread_that_runs_although_its_start_has_failed_emits_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where memory is exhausted after the thread has been made."""
+    made: list[Any] = []
+    server, recorder = (
+        ThreadingTCPServer(LOOPBACK, lambda *args: made.append(args)),
+        EventRecorder(),
+    )
+    server.subscribe(recorder)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    refused, ended = threading.Event(), threading.Event()
+    run = server.process_request_thread
+
+    def late(*request: Any) -> None:
+        assert refused.wait(LIMIT)
+        run(*request)
+        ended.set()
+
+    server.process_request_thread = late  # type: ignore[method-assign]
+    start = threading.Thread.start
+
+    def start_and_fail(thread: threading.Thread) -> None:
+        start(thread)
+        raise MemoryError
+
+    with connect(server.server_address):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_and_fail)
+            server.handle_request()
+        refused.set()
+        assert ended.wait(LIMIT)
+    assert recorder.names() == ["Accepted", "Refused"]
     server.server_close()
 
 

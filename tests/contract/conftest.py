@@ -18,6 +18,7 @@ from tests.contract.kinds import (
     Transport,
     make_server_class,
 )
+from tests.orders import OrderCheck
 from tests.scenes import EventRecorder
 
 
@@ -62,6 +63,7 @@ def make_server(
 ) -> Iterator[Callable[..., Any]]:
     """``make_server(handle, **attributes)``: a server whose handlers call ``handle(handler)``."""
     servers: list[Any] = []
+    checks: list[OrderCheck] = []
 
     def make(handle: Callable[[Any], None], **attributes: Any) -> Any:
         handler = type("Handler", (transport.handler,), {"handle": handle})
@@ -69,11 +71,14 @@ def make_server(
             transport.address(tmp_path), handler
         )
         servers.append(server)
+        checks.append(OrderCheck())
+        server.subscribe(checks[-1])
         return server
 
     yield make
     for server in servers:
         server.server_close()
+    assert [check.violations for check in checks] == [[]] * len(checks)
 
 
 @pytest.fixture

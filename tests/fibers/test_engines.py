@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,3 +45,72 @@ def test_a_missing_engine_is_an_import_error(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(caught.value, ImportError)
     assert isinstance(caught.value, EverserveError)
     assert engines._choose("auto").name == "python"
+
+
+# --- free-threaded builds, as far as a fake of `sys` shows them --------------------------------
+
+
+@pytest.fixture
+def gil(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the GIL is on, at each look; the last answer stays."""
+    answers = [False]
+    monkeypatch.setattr(
+        sys,
+        "_is_gil_enabled",
+        lambda: answers.pop(0) if len(answers) > 1 else answers[0],
+        raising=False,
+    )
+    return answers
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engines that were loaded, each a fake."""
+    names: list[str] = []
+
+    def load(name: str) -> SimpleNamespace:
+        names.append(name)
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr(engines, "load", load)
+    return names
+
+
+@pytest.mark.usefixtures("gil")
+def test_without_a_gil_auto_takes_python_and_says_so(
+    loads: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert engines._choose("auto").name == "python"
+    assert loads == ["python"]
+    assert "without a GIL: the engine in Python is used" in caplog.text
+
+
+@pytest.mark.usefixtures("gil", "loads")
+def test_who_chose_python_gets_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert engines._choose("python").name == "python"
+    assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("choice", ["native", "python"])
+def test_an_engine_that_turns_the_gil_on_is_named(
+    choice: str, gil: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    gil[:] = [False, True]
+    assert engines._choose(choice).name == choice
+    assert f"the GIL is on now, as the {choice} engine or greenlet" in caplog.text
+
+
+@pytest.mark.usefixtures("gil", "loads")
+def test_the_compiled_engine_does_not_run_without_a_gil() -> None:
+    with pytest.raises(EngineUnavailableError, match="PYTHON_GIL=1"):
+        engines._choose("native")
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_free_threaded_python_with_its_gil_on_is_like_any_other(
+    gil: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    gil[:] = [True]
+    assert engines._choose("auto").name == "native"
+    assert caplog.text == ""

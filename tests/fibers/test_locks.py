@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.clients import Background
 
-from everserve.errors import FiberTimeout
+from everserve.errors import FiberTimeout, HubError
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.locks import Condition, Lock, RLock
 from everserve.fibers.sync import Event, sleep
@@ -255,3 +256,52 @@ def test_a_timeout_during_a_condition_returns_with_the_lock(run: Run) -> None:
 
     run(use)
     use()
+
+
+def test_a_loop_that_wants_the_lock_of_its_own_fiber_is_refused(hub: Any) -> None:
+    """As in a hook that runs on the accept loop: it would stop the fiber that is to release it."""
+    lock, free = Lock(), Event()
+    caught: list[BaseException] = []
+
+    def hold() -> None:
+        with lock:
+            free.wait(LIMIT)
+
+    def want() -> None:
+        assert not lock.acquire(timeout=0.001)
+        assert not lock.acquire(blocking=False)
+        try:
+            lock.acquire()
+        except HubError as error:
+            caught.append(error)
+        free.set()
+
+    hub.spawn(hold)
+    hub.turn(0)
+    hub.call_from_thread(want)
+    finish(hub)
+    assert len(caught) == 1
+
+
+def test_fibers_of_two_loops_share_a_lock_and_a_condition(parts: Any) -> None:
+    changed = Condition(Lock())
+    turns: list[int] = []
+
+    def work(number: int) -> None:
+        hub = parts.Hub()
+
+        def take_turns() -> None:
+            for _ in range(20):
+                with changed:
+                    assert changed.wait_for(lambda: len(turns) % 2 == number, LIMIT)
+                    turns.append(number)
+                    changed.notify_all()
+
+        hub.spawn(take_turns)
+        finish(hub)
+        hub.close()
+
+    loops = [Background(work, number) for number in (0, 1)]
+    for loop in loops:
+        loop.result()
+    assert turns == [0, 1] * 20

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from tests.certificates import Certificates, Pair
 from tests.clients import LIMIT
+from tests.orders import OrderCheck
 from tests.scenes import EventRecorder
 
 import everserve
@@ -118,6 +119,8 @@ class Siege:
         own = os.getpid()
         # A forked child would have a copy of the recorder's lock, as the fork left it.
         server.subscribe(lambda event: self.recorder(event) if os.getpid() == own else None)
+        self.order = OrderCheck()
+        server.subscribe(self.order)
 
     @property
     def address(self) -> Any:
@@ -235,6 +238,7 @@ def besiege(
         hub = getattr(siege.server._everserve.strategy, "_hub", None)
         try:
             assert siege.server.state is ServerState.STOPPED or siege.serves()
+            assert siege.order.violations == []
         finally:
             running.__exit__(None, None, None)
         assert siege.server._everserve.life.stop.report.unfinished == ()

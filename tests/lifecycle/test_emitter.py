@@ -6,10 +6,18 @@ import logging
 from typing import Any
 
 import pytest
+from tests.clients import Background
 
-from everserve.events import Draining, ServerEvent, Truncated
+from everserve.events import (
+    DeadlineMissed,
+    Draining,
+    Finished,
+    Opened,
+    ServerEvent,
+    Truncated,
+)
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.emitter import Emitter, EventOrder
 
 EVENT = Draining(1.0)
 
@@ -102,3 +110,46 @@ def test_what_interrupts_a_subscriber_is_raised(kind: type[BaseException]) -> No
     emitter.subscribe(interrupted)
     with pytest.raises(kind):
         emitter.emit(EVENT)
+
+
+def test_events_of_one_connection_keep_their_order_without_a_wait() -> None:
+    """A subscriber that is slow with one event gets the next of another thread afterwards."""
+    emitter, order = Emitter(), EventOrder()
+    got: list[ServerEvent] = []
+    opened, missed = Opened(1, "peer"), DeadlineMissed(1, "peer", "idle_timeout")
+
+    def slow(event: ServerEvent) -> None:
+        if event is opened:
+            Background(order.emit, emitter, missed).result()  # it does not wait for this thread
+            assert got == []
+        got.append(event)
+
+    emitter.subscribe(slow)
+    order.emit(emitter, opened)
+    assert got == [opened, missed]
+
+
+def test_a_subscriber_may_cause_a_further_event() -> None:
+    emitter, order = Emitter(), EventOrder()
+    got: list[ServerEvent] = []
+    finished = Finished(1, "peer", 0.0)
+
+    def ends(event: ServerEvent) -> None:
+        if not isinstance(event, Finished):
+            order.emit(emitter, finished)
+        got.append(event)
+
+    emitter.subscribe(ends)
+    order.emit(emitter, Opened(1, "peer"))
+    assert got == [Opened(1, "peer"), finished]
+
+
+def test_nothing_follows_the_end() -> None:
+    emitter, order = Emitter(), EventOrder()
+    got: list[ServerEvent] = []
+    emitter.subscribe(got.append)
+    finished = Finished(1, "peer", 0.0)
+    order.emit(emitter, finished)
+    order.emit(emitter, DeadlineMissed(1, "peer", "idle_timeout"))
+    order.emit(emitter, finished)
+    assert got == [finished]

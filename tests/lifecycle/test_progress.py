@@ -88,6 +88,12 @@ def accept(parts: Parts, request: Any = "request") -> Connection:
     return connection
 
 
+def opened(parts: Parts) -> Connection:
+    connection = accept(parts)
+    assert parts.progress.opened(connection, PEER, here)
+    return connection
+
+
 def test_a_request_without_errors(parts: Parts) -> None:
     connection = accept(parts)
     assert list(parts.connections.view) == [connection]
@@ -137,12 +143,12 @@ def test_a_refusal_is_counted_and_is_the_end(recorded_parts: Parts) -> None:
 
 
 def test_a_failure_is_reported_once(recorded_parts: Parts) -> None:
-    connection = accept(recorded_parts)
+    connection = opened(recorded_parts)
     first, second = ValueError("first"), ValueError("second")
     recorded_parts.progress.failed(connection, "request", first)
     recorded_parts.progress.failed(connection, "request", second)
     recorded_parts.progress.ended(connection)
-    assert recorded_parts.recorder.events[1:] == [Failed(1, PEER, first, False)]
+    assert recorded_parts.recorder.events[2:] == [Failed(1, PEER, first, False)]
 
 
 @pytest.mark.parametrize("gone", [True, False, None])
@@ -172,7 +178,7 @@ def test_a_connection_that_has_ended_misses_nothing(parts: Parts) -> None:
     parts.progress.ended(connection)
     parts.progress.deadline_missed(connection, "idle_timeout")
     assert connection.missed is None
-    assert emitted(parts, "Accepted", "Finished")
+    assert emitted(parts, "Accepted", "Opened", "Finished")
 
 
 def test_room_is_made_by_a_cut(recorded_parts: Parts, pair: Any) -> None:
@@ -248,7 +254,7 @@ def test_a_connection_that_a_process_holds_has_not_ended(parts: Parts) -> None:
     parts.progress.ended(connection)
     assert emitted(parts, "Accepted")
     parts.progress.ended(parts.connections.release(4711))
-    assert emitted(parts, "Accepted", "Finished")
+    assert emitted(parts, "Accepted", "Opened", "Finished")
 
 
 def test_a_connection_that_ended_without_the_hooks_is_finished(parts: Parts, pair: Any) -> None:
@@ -258,7 +264,8 @@ def test_a_connection_that_ended_without_the_hooks_is_finished(parts: Parts, pai
     with again:
         accept(parts, again)
         assert len(parts.connections) == 1
-        assert sorted(parts.recorder.names()) in ([], ["Accepted", "Accepted", "Finished"])
+        names = ["Accepted", "Accepted", "Finished", "Opened"]
+        assert sorted(parts.recorder.names()) in ([], names)
 
 
 # -- in another process --------------------------------------------------------------------------
@@ -274,12 +281,12 @@ def test_a_connection_that_opened_elsewhere(recorded_parts: Parts) -> None:
 @pytest.mark.parametrize(
     ("outcome", "names"),
     [
-        (Outcome(), ["Finished"]),
-        (Outcome(missed="idle_timeout"), ["DeadlineMissed", "Finished"]),
+        (Outcome(), ["Opened", "Finished"]),
+        (Outcome(missed="idle_timeout"), ["DeadlineMissed", "Opened", "Finished"]),
         (Outcome(refused="proxy", error="no header"), ["Refused"]),
         (Outcome(missed="handshake_timeout", refused="tls"), ["DeadlineMissed", "Refused"]),
-        (Outcome(failed=True, error="ValueError()", peer_gone=True), ["Failed"]),
-        (Outcome(failed=True), ["Failed"]),
+        (Outcome(failed=True, error="ValueError()", peer_gone=True), ["Opened", "Failed"]),
+        (Outcome(failed=True), ["Opened", "Failed"]),
     ],
 )
 def test_how_a_request_ended_elsewhere(
@@ -295,3 +302,32 @@ def test_how_a_request_ended_elsewhere(
         assert isinstance(failed.error, RemoteError)
         assert str(failed.error) == (outcome.error or "unknown")
         assert failed.peer_gone is outcome.peer_gone
+
+
+# -- the order of events, whichever thread is first ------------------------------------------------
+
+
+def test_a_request_that_was_refused_meanwhile_is_not_opened(recorded_parts: Parts) -> None:
+    """As where a thread runs although its start has failed."""
+    connection, error = accept(recorded_parts), MemoryError()
+    recorded_parts.progress.refused(connection, "error", error)
+    assert not recorded_parts.progress.opened(connection, PEER, here)
+    recorded_parts.progress.ended(connection)
+    assert recorded_parts.recorder.names() == ["Accepted", "Refused"]
+
+
+def test_a_refusal_after_the_beginning_is_a_failure(recorded_parts: Parts) -> None:
+    """As where a handler raises ``Refusal``."""
+    connection = opened(recorded_parts)
+    recorded_parts.progress.refused(connection, "access")
+    recorded_parts.progress.ended(connection)
+    assert recorded_parts.recorder.names() == ["Accepted", "Opened", "Failed"]
+    assert not recorded_parts.control.refusals
+
+
+def test_a_second_beginning_is_not_reported(recorded_parts: Parts) -> None:
+    """As where ``get_request`` returns the same object again and again."""
+    connection = opened(recorded_parts)
+    assert recorded_parts.progress.opened(connection, PEER, here)
+    recorded_parts.progress.opened_elsewhere(connection, PEER)
+    assert recorded_parts.recorder.names() == ["Accepted", "Opened"]

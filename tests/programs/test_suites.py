@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tools.programs import comparison, suites
 from tools.programs.cache import Folder, link_everserve
-from tools.programs.catalogue import STRATEGIES, Difference, Program
+from tools.programs.catalogue import Difference, Program
 from tools.programs.processes import Processes
 from tools.programs.suites import Run
 
@@ -47,6 +47,11 @@ def test_skipped():
 
 def test_fails():
     assert False
+
+
+class TestHanging:
+    def test_hangs(self):
+        assert not hasattr(socketserver, "FiberMixIn"), "it would hang here"
 """
 
 
@@ -61,7 +66,9 @@ def folder(tmp_path: Path, **fields: object) -> Folder:
 
 def test_a_program_is_compared_in_a_run_of_each(tmp_path: Path) -> None:
     """Threads are left out: to the program they look like the standard library."""
-    tiny = folder(tmp_path, differences=[Difference(["test_tiny.test_mixin"], "why", ["fibers"])])
+    known = Difference(["test_tiny.test_mixin"], "why", ["fibers"])
+    hangs = Difference(["test_tiny.TestHanging.*"], "why", ["fibers", "pool"], hangs=True)
+    tiny = folder(tmp_path, differences=[known, hangs])
     everserve = link_everserve(sys.executable, tmp_path)
     runs = {
         strategy: suites.run(tiny, strategy, everserve, tiny.processes)
@@ -73,11 +80,15 @@ def test_a_program_is_compared_in_a_run_of_each(tmp_path: Path) -> None:
         "test_tiny.test_child": "passed",
         "test_tiny.test_skipped": "skipped",
         "test_tiny.test_fails": "failed",
+        "test_tiny.TestHanging.test_hangs": "passed",
     }
+    assert "test_tiny.TestHanging.test_hangs" not in runs["pool"].outcomes
     found = comparison.deviations(tiny.program, {**runs, "threads": runs["stdlib"]})
     assert [(one.strategy, one.test, bool(one.explanation)) for one in found] == [
+        ("pool", "test_tiny.TestHanging.test_hangs", True),
         ("pool", "test_tiny.test_child", False),
         ("pool", "test_tiny.test_mixin", False),
+        ("fibers", "test_tiny.TestHanging.test_hangs", True),
         ("fibers", "test_tiny.test_child", False),
         ("fibers", "test_tiny.test_mixin", True),
     ]
@@ -85,11 +96,13 @@ def test_a_program_is_compared_in_a_run_of_each(tmp_path: Path) -> None:
 
 def test_a_run_without_everserve_is_in_trouble(tmp_path: Path) -> None:
     """It must not go on, on the standard library."""
+    broken = tmp_path / "broken/everserve"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('broken')\n")
     tiny = folder(tmp_path)
-    run = suites.run(tiny, STRATEGIES[0], tmp_path / "nothing", tiny.processes)
-    output = (tiny.path / "threads/output.txt").read_text()
-    if "No module named 'everserve'" in output:  # else the environment has it itself
-        assert run == Run({}, "ended with status 70", run.seconds)
+    run = suites.run(tiny, "threads", broken.parent, tiny.processes)
+    assert run == Run({}, "ended with status 70", run.seconds)
+    assert "ImportError: broken" in (tiny.path / "threads/output.txt").read_text()
 
 
 def test_the_worse_outcome_of_a_test_counts(tmp_path: Path) -> None:

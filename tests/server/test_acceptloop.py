@@ -655,3 +655,32 @@ def test_with_no_grace_nothing_is_drained() -> None:
     assert server.handled == 1
     for client in clients:
         client.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, errno.ENOSPC])
+@pytest.mark.parametrize("server_class", [TCPServer, ThreadingTCPServer])
+def test_it_goes_on_where_the_system_cannot_wait(
+    server_class: type[TCPServer], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(code, "")] * 2
+    select = selectors.PollSelector.select
+
+    def fail(self: Any, timeout: float | None = None) -> Any:
+        if failures:
+            raise failures.pop()
+        return select(self, timeout)
+
+    monkeypatch.setattr(selectors.PollSelector, "select", fail)
+    with serving(server_class(LOOPBACK, Echo)) as address:
+        assert ask(address) == b"ping"
+    assert not failures
+
+
+def test_another_error_of_the_wait_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, timeout: float | None = None) -> Any:
+        raise OSError(errno.EBADF, "")
+
+    monkeypatch.setattr(selectors.PollSelector, "select", fail)
+    with TCPServer(LOOPBACK, Echo) as server, pytest.raises(OSError) as raised:
+        server.serve_forever()
+    assert raised.value.errno == errno.EBADF

@@ -81,7 +81,7 @@ def test_an_exception_ends_only_its_request(parts: Parts, flow: Flow, hook: str)
     hooks, request = NotedHooks(**{hook: raising(error)}), Request()
     flow.admit(hooks, request, "peer")
     assert hooks.calls[-2:] == ["handle_error", "shutdown_request"]
-    assert parts.recorder.events == [Accepted(1, "peer"), Failed(1, "peer", error, False)]
+    assert parts.recorder.events == [Accepted(1, "peer"), Refused(1, "peer", "error", error)]
     assert len(parts.connections) == 0
 
 

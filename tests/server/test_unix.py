@@ -118,7 +118,9 @@ def test_the_mode(path: Path) -> None:
 
 
 @linux
-@pytest.mark.parametrize("name", [f"\0everserve-mode-{os.getpid()}", b"\0everserve", ""])
+@pytest.mark.parametrize(
+    "name", [f"\0everserve-mode-{os.getpid()}", b"\0everserve", ""], ids=["text", "bytes", "none"]
+)
 @pytest.mark.parametrize("kind", [UnixStreamServer, UnixDatagramServer])
 def test_an_abstract_name_has_no_mode(kind: Any, name: Any) -> None:
     class Private(kind):  # type: ignore[misc]

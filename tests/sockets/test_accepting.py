@@ -10,14 +10,14 @@ import pytest
 from everserve.sockets.accepting import BackOff, Verdict, classify
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EOPNOTSUPP]
+)
 def test_exhaustion_backs_off(number: int) -> None:
     assert classify(OSError(number, "")) is Verdict.BACK_OFF
 
 
-@pytest.mark.parametrize(
-    "number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT]
-)
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT])
 def test_an_unusable_listener_is_fatal(number: int) -> None:
     assert classify(OSError(number, "")) is Verdict.FATAL
 

@@ -147,7 +147,7 @@ def test_an_error_keeps_the_name_it_has() -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/other")
     assert raised.value.filename == "/other"
     with pytest.raises(OSError) as raised, naming("/run/socket"):
-        raise OSError("AF_UNIX path too long")
+        raise OSError("of no system call")
     assert raised.value.filename is None
 
 
@@ -370,3 +370,29 @@ def test_another_process_does_not_remove_it(
         patch.setattr(os, "getpid", lambda: pid + 1)
         file.remove()
     assert path.is_socket()
+
+
+@pytest.mark.parametrize("name", ["x" * 120, b"x" * 120])
+def test_a_path_that_is_too_long(name: Any) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        with pytest.raises(OSError, match="at most 107 bytes, and this has 120: choose") as raised:
+            SocketFile.bind(sock, name, mode=None)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "x" * 120)
+
+
+def test_a_file_that_is_no_socket(tmp_path: Path) -> None:
+    for path in (tmp_path / "file", tmp_path):
+        (tmp_path / "file").touch()
+        with socket.socket(socket.AF_UNIX) as sock:
+            with pytest.raises(OSError, match="a file that is no socket is there") as raised:
+                SocketFile.bind(sock, str(path), mode=None)
+        assert (raised.value.errno, raised.value.filename) == (errno.EADDRINUSE, str(path))
+        assert path.exists()
+
+
+def test_what_is_no_address() -> None:
+    with socket.socket() as sock:
+        with pytest.raises(TypeError, match="'nowhere' is no address to bind to: "):
+            bind_internet(sock, "nowhere", reuse_address=False, reuse_port=False, dual_stack=None)
+        with pytest.raises(TypeError, match="the address comes first, then the handler"):
+            bind_internet(sock, dict, reuse_address=False, reuse_port=False, dual_stack=None)

@@ -53,7 +53,9 @@ class Folder:
         stamp.write_text(wanted, "utf-8")
 
     def ingredients(self) -> str:
-        return json.dumps([self.program.sha256, self.needs(), CONSTRAINTS.read_text("utf-8")])
+        """The inputs of the folder: it is stale if one has changed."""
+        constraints = CONSTRAINTS.read_text("utf-8")
+        return json.dumps([sys.version, self.program.sha256, self.needs(), constraints])
 
     def fetch(self) -> None:
         listed = self.path / "requirement.txt"
@@ -104,7 +106,7 @@ def reason_in(output: str) -> str:
 def link_everserve(python: str, home: Path = HOME) -> Path:
     """A folder with everserve and greenlet of that environment, and nothing else of it.
 
-    The programs' interpreters append it to their path. So everserve is built once, and the packages
+    It is on the path of the programs' interpreters. So everserve is built once, and the packages
     of its environment do not mix with those of the programs.
     """
     script = "import everserve, greenlet\nfor one in (everserve, greenlet): print(one.__path__[0])"

@@ -24,6 +24,7 @@ class Difference:
     tests: Sequence[str]  # patterns, as in a shell
     reason: str
     strategies: Sequence[str] = STRATEGIES
+    hangs: bool = False  # the tests would keep those after them from running, so they are left out
 
     def explains(self, strategy: str, test: str) -> bool:
         return strategy in self.strategies and any(
@@ -53,6 +54,11 @@ class Program:
     def requirement(self) -> str:
         """A line for pip, which refuses any other file."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
+
+    def left_out(self, strategy: str) -> list[str]:
+        """The patterns of the tests that do not run in this strategy."""
+        hanging = [one for one in self.differences if one.hangs and strategy in one.strategies]
+        return [pattern for one in hanging for pattern in one.tests]
 
     def explanation(self, strategy: str, test: str) -> Difference | None:
         """The listed difference that this test is an instance of."""

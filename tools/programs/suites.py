@@ -78,6 +78,7 @@ def variables(program: Program, strategy: str, everserve: Path) -> dict[str, str
         "PROGRAMS_RUNNER": str(ROOT / "tests/compat/runner.py"),
         "PROGRAMS_STRATEGY": strategy,
         "PROGRAMS_EVERSERVE": str(everserve),
+        "PROGRAMS_LEFT_OUT": " ".join(program.left_out(strategy)),
     }
 
 

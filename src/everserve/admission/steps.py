@@ -13,7 +13,7 @@ from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
 from everserve.admission.proxies import is_trusted_proxy
 from everserve.errors import ProxyHeaderError, TLSConfigError
 from everserve.sockets.datagrams import Datagram
-from everserve.sockets.tls import TLSSocket
+from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import Command, ProxyDecoder, ProxyHeader, parse
 
 __all__ = [
@@ -108,12 +108,16 @@ def do_handshake(context: RequestContext) -> None:
         context.request = secure(context)
 
 
-def secure(context: RequestContext) -> TLSSocket:
-    """Do a handshake on the context's request, within its time; the connection keeps the session."""
+def secure(context: RequestContext, tls: TLS | None = None) -> TLSSocket:
+    """Do a handshake on the context's request, within its time; the connection keeps the session.
+
+    ``tls``: that of the settings, unless another is given.
+    """
     settings, connection = context.settings, context.connection
-    if settings.tls is None:
+    tls = tls or settings.tls
+    if tls is None:
         raise TLSConfigError("start_tls() needs the server's tls, an everserve.TLS")
-    secured = context.sockets.wrap_tls(settings.tls, context.request)
+    secured = context.sockets.wrap_tls(tls, context.request)
     context.progress.handshake_started(connection)
     try:
         context.stage("handshake_timeout", settings.handshake_timeout, secured.do_handshake)

@@ -52,6 +52,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._next = float("inf")
         self._closed = False
+        self.lacks_thread = False  # the system had none left when it was needed
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -80,6 +81,12 @@ class Watchdog:
                     self._heap = list(self._watched.values())
                     heapq.heapify(self._heap)
 
+    def retry(self) -> None:
+        """Start the thread that ``lacks_thread`` tells of. For who watches one thing for many."""
+        with self._lock:
+            if self._thread is None and self._watched:
+                self._start()
+
     def close(self) -> None:
         """End the thread as soon as nothing is watched, not only at the time of the next entry.
 
@@ -94,8 +101,9 @@ class Watchdog:
                 self._changed.notify()
 
     def _start(self) -> None:
-        """Start the thread; if that fails, the next ``watch`` or ``forget`` tries again."""
+        """Start the thread; if that fails, the next ``watch``, ``forget`` or ``retry`` tries again."""
         self._thread = try_to_start(self._run, name=self._name)
+        self.lacks_thread = self._thread is None
 
     def _push(self, deadline: Deadline, when: float) -> None:
         self._drop(deadline)

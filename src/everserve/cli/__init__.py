@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from everserve.cli.interruption import STATUS
+
 __all__ = ["main"]
 
 
@@ -13,19 +15,31 @@ def main() -> None:
     Without the extra ``cli`` the line names the package to install.
     """
     try:
+        sys.exit(_run())
+    except KeyboardInterrupt:
+        sys.exit(STATUS)
+
+
+def _run() -> int:
+    try:
         import click  # noqa: PLC0415
     except ModuleNotFoundError:
         sys.exit("everserve: the command line needs click: pip install 'everserve[cli]'")
+    from everserve.cli import output  # noqa: PLC0415
     from everserve.cli.commands import everserve  # noqa: PLC0415
 
+    output.open_standard_descriptors()
     try:
-        status = everserve.main(prog_name="everserve", standalone_mode=False)
+        return int(everserve.main(prog_name="everserve", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
-        status = 0
+        return 0
     except click.ClickException as error:
-        click.echo(f"everserve: {error.format_message()}", err=True)
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        status = 130
-    sys.exit(status)
+        output.complain(error.format_message())
+        return error.exit_code
+    except BrokenPipeError:  # of the help
+        return 1
+    except click.Abort:
+        return STATUS
+    finally:
+        output.finish()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
+import logging
 import os
+import platform
 import signal
 import socket
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from everserve.addresses import FORMS, Address
+from everserve.cli.output import LOG, complain, say
 from everserve.cli.target import find_handler
 from everserve.combos import CONCURRENCY
+from everserve.defaults import STREAMS
 from everserve.errors import EverserveError, OptionError
-from everserve.observe.logs import configure, log_events
-from everserve.options import OPTIONS, Option
+from everserve.fibers.engines import engine, explain_slow_engine
+from everserve.observe.logs import configure, configure_from, log_events
+from everserve.options import GROUPS, OPTIONS, Option
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
 from everserve.server.group import ServerGroup
@@ -44,6 +52,37 @@ _REASONS = {
     errno.EBADF: "is not open",
     errno.ENOTSOCK: "is not a socket",
 }
+
+_OF_PORT = (
+    "no permission: a port below 1024 needs root, the capability CAP_NET_BIND_SERVICE,"
+    " or a socket that the service manager opens (fd://3)"
+)
+
+_GROUPS = {
+    "--bind": "Network",
+    "--concurrency": "Requests",
+    "--grace": "Requests",
+    "--log-level": "Logging",
+    "--log-format": "Logging",
+    "--log-config": "Logging",
+    "--tls-cert": "TLS",
+    "--tls-key": "TLS",
+    "--tls-password-file": "TLS",
+    "--tls-client-ca": "TLS",
+    "--tls-alpn": "TLS",
+}
+"""Where the options stand in the help that are not in the table of options."""
+
+_DEFAULTS = {
+    "max_connections": "10000, at most 80 % of the descriptors",
+    "overload": "reset in fibers and threads, if no limit that waits is given",
+    "coalesce_writes": "on for fibers",
+    "daemon_threads": "on for pool",
+    "allow_reuse_address": "on for tcp:// and tls://",
+    "disable_nagle_algorithm": "on for tcp:// and tls://",
+    "dual_stack": "on for *",
+}
+"""Of the options whose default depends on the strategy or the address."""
 
 
 _NONE = object()
@@ -73,24 +112,83 @@ def _server_options(command: Any) -> Any:
         dashed = option.name.replace("_", "-")
         words = f"--{dashed}/--no-{dashed}" if option.is_flag else f"--{dashed}"
         kind: Any = None if option.is_flag else _Value(option)
-        command = click.option(words, option.name, type=kind, default=None, help=option.help)(
-            command
-        )
+        text = f"{option.help}{_default_of(option)}"
+        command = click.option(words, option.name, type=kind, default=None, help=text)(command)
     return command
 
 
-@click.group(epilog=EXAMPLES, context_settings={"max_content_width": 100})
-@click.version_option(package_name="everserve", prog_name="everserve")
+def _default_of(option: Option) -> str:
+    """The default, as click writes those that it knows; nothing if the text of the option says it."""
+    value = _DEFAULTS.get(option.name, STREAMS.get(option.name))
+    if value is None:
+        if "default" in option.help:
+            return ""
+        value = option.default
+        if option.is_flag:
+            value = "on" if value else "off"
+        elif not isinstance(value, int | float):
+            value = "none"
+    return f"  [default: {value}]"
+
+
+class _Grouped(click.Command):
+    """A command whose help has its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Help")}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                groups[_group_of(param)].append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+def _group_of(param: click.Parameter) -> str:
+    option = OPTIONS.get(param.name or "")
+    return _GROUPS.get(param.opts[-1], "Help") if option is None else option.group
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"everserve, version {_version()}")
+        ctx.exit()
+
+
+def _version() -> str:
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{importlib.metadata.version('everserve')} ({engine} engine, {python})"
+
+
+_NAMES_OF_HELP = ["-h", "--help"]
+
+
+@click.group(
+    epilog=EXAMPLES,
+    context_settings={"max_content_width": 100, "help_option_names": _NAMES_OF_HELP},
+)
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and the engine, and exit.",
+)
 def everserve() -> None:
     """Serve any socketserver request handler: in fibers, threads, processes, or one after the other."""
 
 
 @everserve.command(
+    cls=_Grouped,
     epilog=EXAMPLES,
     context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
 )
 @click.argument("target", metavar="MODULE:HANDLER", envvar="EVERSERVE_TARGET")
 @click.option(
+    "-b",
     "--bind",
     multiple=True,
     default=["tcp://127.0.0.1:9999"],
@@ -117,9 +215,17 @@ def everserve() -> None:
     help="What to log, on stderr; 'debug' has every connection.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How.")
+@click.option(
+    "--log-config",
+    metavar="FILE",
+    help="A configuration of Python's logging, .json, .toml or .ini, in place of the other two.",
+)
 @click.option("--tls-cert", metavar="FILE", help="PEM file: the certificate, for tls:// addresses.")
 @click.option(
     "--tls-key", metavar="FILE", help="PEM file: its private key; default: in --tls-cert."
+)
+@click.option(
+    "--tls-password-file", metavar="FILE", help="A file with the password of an encrypted key."
 )
 @click.option("--tls-client-ca", metavar="FILE", help="PEM file: the CA of clients' certificates.")
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
@@ -131,8 +237,10 @@ def run(
     grace: float,
     log_level: str,
     log_format: str,
+    log_config: str | None,
     tls_cert: str | None,
     tls_key: str | None,
+    tls_password_file: str | None,
     tls_client_ca: str | None,
     tls_alpn: str | None,
     **settings: Any,
@@ -143,18 +251,22 @@ def run(
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
     reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
     """
-    configure(level=log_level, form=log_format)
     given = {name: value for name, value in settings.items() if value is not None}
     chosen: dict[str, Any] = {
         name: None if value is _NONE else value for name, value in given.items()
     }
     try:
-        chosen |= _tls(tls_cert, tls_key, tls_client_ca, tls_alpn)
+        _configure_log(log_level, log_format, log_config)
+        chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
         handler = find_handler(target)
         with make_group(handler, *bind, concurrency=concurrency, **chosen) as group:
             log_events(group)
+            addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
             report = run_servers(
-                group, grace=grace, on_ready=lambda: _report_ready(group), on_signal=_report_signal
+                group,
+                grace=grace,
+                on_ready=lambda: _report_ready(addresses),
+                on_signal=_report_signal,
             )
     except EverserveError as error:
         raise click.UsageError(str(error)) from error
@@ -163,33 +275,93 @@ def run(
     _report_stop(report)
 
 
+def _configure_log(level: str, form: str, config: str | None) -> None:
+    """Send the records of the whole program to stderr in one form, or where a file says."""
+    warnings.showwarning = _log_warning
+    if config is None:
+        configure(level=level, form=form, stream=LOG, name="")
+        return
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("log_level", "log_format")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise OptionError(
+            f"--log-config has the level and the form: leave out {' and '.join(given)}"
+        )
+    configure_from(config)
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    """In place of ``warnings.showwarning``: one line of the log."""
+    log = logging.getLogger("py.warnings")
+    log.warning("%s: %s (%s, line %d)", category.__name__, message, filename, lineno)
+
+
 def _tls(
-    cert: str | None, key: str | None, client_ca: str | None, alpn: str | None
+    cert: str | None,
+    key: str | None,
+    password_file: str | None,
+    client_ca: str | None,
+    alpn: str | None,
 ) -> dict[str, TLS]:
     """The option ``tls``, if there is a certificate."""
     if cert is None:
-        if key or client_ca or alpn:
-            raise OptionError("--tls-key, --tls-client-ca and --tls-alpn go with --tls-cert")
+        if key or password_file or client_ca or alpn:
+            raise OptionError(
+                "--tls-key, --tls-password-file, --tls-client-ca and --tls-alpn go with --tls-cert"
+            )
         return {}
     names = [name.strip() for name in (alpn or "").split(",") if name.strip()]
-    return {"tls": TLS(cert, key, client_ca=client_ca, alpn=names)}
+    password = None if password_file is None else lambda: _password_in(password_file)
+    return {"tls": TLS(cert, key, password=password, client_ca=client_ca, alpn=names)}
+
+
+def _password_in(path: str) -> bytes:
+    """The first line of the file; read at each load, as the key may have been renewed."""
+    with open(path, "rb") as file:
+        return file.readline().rstrip(b"\r\n")
 
 
 def _explain(error: OSError) -> str:
     """One line for an error of the system."""
     if isinstance(error, socket.gaierror):
         return f"cannot listen on {error.filename}: there is no host with this name"
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    reason = error.strerror or str(error)
+    if error.errno and reason == os.strerror(error.errno):  # else everserve has explained it
+        reason = _REASONS.get(error.errno, reason)
+        if error.errno == errno.EACCES and _is_low_port(str(error.filename)):
+            reason = _OF_PORT
     return f"cannot listen on {error.filename}: {reason}" if error.filename else str(error)
 
 
-def _report_ready(group: ServerGroup[TCPServer]) -> None:
+def _is_low_port(location: str) -> bool:
+    port = location.rpartition(":")[2]
+    return port.isdigit() and int(port) < 1024
+
+
+def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
+    addresses = []
     for server in group.servers:
         address = Address.of(server.socket)
         if server.tls is not None and server.implicit_tls and address.scheme == "tcp":
             address = replace(address, scheme="tls")
-        click.echo(f"everserve: listening on {address}{_invitation(address)}")
-    click.echo(f"everserve: process {os.getpid()}; press Ctrl-C to stop")
+        addresses.append(address)
+    return addresses
+
+
+def _report_ready(addresses: list[Address]) -> None:
+    say(f"version {_version()}")
+    notice = explain_slow_engine()
+    if notice is not None:
+        complain(notice)
+    for address in addresses:
+        say(f"listening on {address}{_invitation(address)}")
+    say(f"process {os.getpid()}; press Ctrl-C to stop")
 
 
 def _invitation(address: Address) -> str:
@@ -207,12 +379,12 @@ def _invitation(address: Address) -> str:
 
 def _report_signal(number: signal.Signals) -> None:
     if number is RELOAD_SIGNAL:
-        click.echo(f"everserve: {number.name}: reloading certificates")
+        say(f"{number.name}: reloading certificates")
     else:
-        click.echo(f"everserve: {number.name}: draining (a second signal cuts)")
+        say(f"{number.name}: draining (a second signal cuts)")
 
 
 def _report_stop(report: StopReport) -> None:
-    click.echo(f"everserve: stopped: {report}")
+    say(f"stopped: {report}")
     for connection in report.cut:
-        click.echo(f"everserve: cut {connection.peer!r} after {connection.age:.1f} s")
+        say(f"cut {connection.peer!r} after {connection.age:.1f} s")

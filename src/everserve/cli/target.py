@@ -7,13 +7,23 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from types import ModuleType
 from typing import Any
 
-from everserve.errors import HandlerError
+from everserve.errors import EverserveError, HandlerError
+from everserve.escaping import escaped
+from everserve.lifecycle.loading import loading
+from everserve.mistakes import handler_fault
 
 __all__ = ["find_handler"]
+
+_FOREIGN = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+"""Where the code of everserve, of the standard library and of installed packages is."""
 
 
 def find_handler(target: str) -> Any:
@@ -21,22 +31,16 @@ def find_handler(target: str) -> Any:
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise HandlerError(f"{target!r}: write it as module:Class or path/file.py:Class")
-    found: Any = _load_file(place) if place.endswith(".py") else _load_module(place)
+    with loading():
+        found: Any = _load_file(place) if place.endswith(".py") else _load_module(place)
     for part in name.split("."):
         if not hasattr(found, part):
             raise HandlerError(f"there is no {name!r} in {place!r}{_handlers_in(found)}")
         found = getattr(found, part)
-    if not _is_handler(found):
-        raise HandlerError(
-            f"{target!r} is not a request handler: give a class with a method handle()"
-        )
+    fault = handler_fault(found)
+    if fault is not None:
+        raise HandlerError(f"{target!r} is not a request handler: {fault}")
     return found
-
-
-def _is_handler(found: Any) -> bool:
-    if inspect.isclass(found):
-        return callable(getattr(found, "handle", None))
-    return inspect.isfunction(found) and len(inspect.signature(found).parameters) == 3
 
 
 def _handlers_in(found: Any) -> str:
@@ -44,7 +48,7 @@ def _handlers_in(found: Any) -> str:
         name
         for name, value in vars(found).items()
         if inspect.isclass(value) and value.__module__ == getattr(found, "__name__", None)
-        if _is_handler(value)
+        if handler_fault(value) is None
     ]
     return f"; it has {', '.join(names)}" if names else ""
 
@@ -58,7 +62,7 @@ def _load_module(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise HandlerError(f"there is no module {name!r} here or on the path") from None
         raise _unloadable(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unloadable(name, error) from error
 
 
@@ -72,14 +76,30 @@ def _load_file(path: str) -> ModuleType:
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _unloadable(path, error) from error
     return module
 
 
-def _unloadable(place: str, error: Exception) -> HandlerError:
+def _unloadable(place: str, error: BaseException) -> HandlerError:
     """The error for a module that cannot be loaded; it names the last line of the user's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return HandlerError(f"cannot load {place!r}: {type(error).__name__}: {error}{where}")
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, EverserveError):
+        what = str(error)
+    elif isinstance(error, SystemExit):
+        what = f"it ends the process, by sys.exit({error.code!r})"
+    elif isinstance(error, SyntaxError) and error.filename:
+        what = f"{type(error).__name__}: {error.msg}"
+    return HandlerError(f"cannot load {place!r}: {escaped(what)}{_where(error)}")
+
+
+def _where(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and frame.filename != __file__
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith(_FOREIGN)] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -96,7 +96,7 @@ class ForkStrategy(Strategy):
         status = 1
         try:
             self._become_child(note)
-            hooks.finish_request(request, client_address)
+            self.finish(hooks, request, client_address)
             status = 0
         except Exception as error:
             self._progress.failed(self._connections.find(request), request, error)

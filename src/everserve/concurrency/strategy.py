@@ -93,17 +93,26 @@ class AcceptMany(Protocol):
     def __call__(self, fd: int, limit: int, /) -> list[tuple[Any, Any]]: ...
 
 
+Finish: TypeAlias = Callable[[Any, Any, Any], object]
+
+
+def _finish_by_hook(hooks: Any, request: Any, client_address: Any) -> None:
+    hooks.finish_request(request, client_address)
+
+
 class Strategy:
     """One request after the other, in the serving thread; the base of all strategies.
 
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
-    ``in_threads``: a waiting request holds a thread.
+    ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
+    client_address)`` calls ``finish_request``, after what has to come before it; the flow replaces it.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
+    finish: Finish = staticmethod(_finish_by_hook)
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True
@@ -124,7 +133,7 @@ class Strategy:
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Start the request. If this raises, it did not start, and the caller owns it again."""
-        hooks.finish_request(request, client_address)
+        self.finish(hooks, request, client_address)
         hooks.shutdown_request(request)
 
     def is_full(self) -> bool:

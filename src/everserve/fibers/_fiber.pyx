@@ -71,6 +71,11 @@ cdef class Fiber(Task):
         """Whether it waits for something."""
         return self.state == TASK_PARKED
 
+    @property
+    def frame(self):
+        """The Python frame where it is parked; None if it runs, or has not begun."""
+        return None if self.greenlet is None else (<object>self.greenlet).gr_frame
+
     cdef int fire(self, Loop loop, double now) except -1:
         if self.state != TASK_PARKED or self.limit < 0:
             return 0

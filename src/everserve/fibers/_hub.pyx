@@ -58,6 +58,10 @@ cdef class Hub(Scheduler):
         """How many fibers are alive, those that have not begun included."""
         return len(self.alive)
 
+    def parked_fibers(self):
+        """The fibers that wait. From any thread, for what observes the hub."""
+        return [fiber for fiber in tuple(self.alive) if fiber.parked]
+
     @property
     def idle(self):
         """Whether the hub waits in the kernel."""

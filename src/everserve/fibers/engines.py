@@ -6,7 +6,9 @@ parts of the engine from here.
 """
 
 import importlib
+import logging
 import os
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,8 +24,11 @@ __all__ = [
     "accept_many",
     "current",
     "engine",
+    "explain_slow_engine",
     "turning_hub",
 ]
+
+logger = logging.getLogger("everserve")
 
 _PREFIXES = {"native": "_", "python": ""}  # of module names
 _CHOICES = ("auto", *_PREFIXES)
@@ -55,12 +60,42 @@ def _choose(wanted: str) -> Any:
         raise EngineUnavailableError(
             f"EVERSERVE_ENGINE={wanted!r} is no engine: choose one of {', '.join(_CHOICES)}"
         )
-    if wanted != "auto":
-        return _insist(wanted)
+    had_no_gil = _has_no_gil()
+    chosen = _take_best(had_no_gil) if wanted == "auto" else _insist(wanted)
+    if had_no_gil:
+        _check_gil(chosen.name)
+    return chosen
+
+
+def _has_no_gil() -> bool:
+    """Whether this is a free-threaded Python, with its GIL off."""
+    return not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _take_best(has_no_gil: bool) -> Any:
+    if has_no_gil:
+        logger.warning(
+            "this Python runs without a GIL: the engine in Python is used, as the compiled one needs "
+            "the GIL; EVERSERVE_ENGINE=python chooses it without this line"
+        )
+        return load("python")
     try:
         return load("native")
-    except ImportError:
-        return load("python")
+    except ImportError as missing:
+        chosen = load("python")
+        chosen.excuse = str(missing)
+        return chosen
+
+
+def _check_gil(name: str) -> None:
+    """Say what the import of an engine, and of greenlet, did to a GIL that was off."""
+    if not _has_no_gil():
+        logger.warning("the GIL is on now, as the %s engine or greenlet needs it", name)
+    elif name == "native":
+        raise EngineUnavailableError(
+            "EVERSERVE_ENGINE=native cannot be met without the GIL: run Python with PYTHON_GIL=1, "
+            "or choose auto"
+        )
 
 
 def _insist(wanted: str) -> Any:
@@ -75,6 +110,19 @@ def _insist(wanted: str) -> Any:
 
 _chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lower() or "auto")
 engine: Final[Literal["native", "python"]] = _chosen.name
+
+
+def explain_slow_engine() -> str | None:
+    """One line where the slow engine runs and no one has chosen it: why, and how to change that."""
+    excuse = getattr(_chosen, "excuse", None)
+    if excuse is None:
+        return None
+    return (
+        f"the engine in Python runs, the slow one, as the compiled one cannot be loaded ({excuse}):"
+        " install a C compiler, then everserve again with EVERSERVE_NATIVE=yes;"
+        " EVERSERVE_ENGINE=python chooses the slow one without this line"
+    )
+
 
 if TYPE_CHECKING:
     from everserve.fibers.accepting import accept_many

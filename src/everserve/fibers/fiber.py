@@ -6,6 +6,7 @@ same, compiled.
 
 import contextvars
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 import greenlet
@@ -105,6 +106,11 @@ class Fiber(Task):
     def parked(self) -> bool:
         """Whether it waits for something."""
         return self.state == PARKED
+
+    @property
+    def frame(self) -> FrameType | None:
+        """The Python frame where it is parked; None if it runs, or has not begun."""
+        return None if self.greenlet is None else self.greenlet.gr_frame
 
     def fire(self, loop: Loop, now: float) -> None:
         if self.state != PARKED or self.limit == FOREVER:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
+from everserve.errors import HubError
 from everserve.fibers import engines, threadwaits
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.waiters import WaitQueue
@@ -37,9 +38,17 @@ class Lock:
         self._holder: Any = None
 
     def acquire(self, blocking: bool = True, timeout: float | None = _NO_LIMIT) -> bool:
-        """Take the lock, waiting at most `timeout` seconds (-1 or None: for ever); True if taken."""
-        if not self._place.acquire(blocking, _limit(blocking, timeout)):
-            return False
+        """Take the lock, waiting at most `timeout` seconds (-1 or None: for ever); True if taken.
+
+        Raises `HubError` where the wait could never end: outside of a fiber, in the thread of the
+        fiber that holds the lock.
+        """
+        limit = _limit(blocking, timeout)
+        if not self._place.acquire(blocking=False):
+            if blocking and limit is None:
+                self._expect_end()
+            if not blocking or not self._place.acquire(timeout=limit):
+                return False
         self._holder = _caller()
         return True
 
@@ -66,6 +75,15 @@ class Lock:
     def __repr__(self) -> str:
         state = "unlocked" if self._holder is None else f"held by {self._holder!r}"
         return f"<{type(self).__name__} {state} at {id(self):#x}>"
+
+    def _expect_end(self) -> None:
+        """Refuse a wait on the accept loop, say, for a fiber that the same loop has to run."""
+        hub = getattr(self._holder, "hub", None)
+        if hub is not None and hub is engines.turning_hub() and engines.current() is None:
+            raise HubError(
+                "the lock is held by a fiber of this thread, which runs only when this call returns:"
+                " take the lock in a handler, or give a timeout"
+            )
 
     # --- for a Condition -------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
+from everserve.fibers.heldlocks import describe_wait
 from everserve.fibers.helperthreads import try_to_start
 from everserve.fibers.log import logger
 
@@ -53,11 +54,21 @@ class _Subject:
         frame = sys._current_frames().get(self.hub.thread_id)
         if frame is None or not self._is_new(frame, now):
             return
-        stack = "".join(traceback.format_stack(frame))
         try:
-            self.callback(fiber, stack)
+            stack = "".join(traceback.format_stack(frame))
+            self.callback(fiber, describe_wait(frame, self._others()) + stack)
         except BaseException:
             logger.exception("the report of a stall failed")
+
+    def _others(self) -> Iterator[tuple[str, FrameType]]:
+        """The frames of the parked fibers, and of the other threads."""
+        for fiber in self.hub.parked_fibers():
+            if (frame := fiber.frame) is not None:
+                yield "a parked fiber", frame
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            if ident not in (self.hub.thread_id, threading.get_ident()):
+                yield f"the thread {names.get(ident, ident)}", frame
 
     def _is_new(self, frame: FrameType, now: float) -> bool:
         place = (frame.f_code.co_filename, frame.f_lineno)
@@ -133,7 +144,8 @@ def watch_stalls(hub: Any, callback: StallCallback, threshold: float = 0.1) -> N
     """Call `callback(fiber, stack)` when one fiber has held `hub` for `threshold` seconds.
 
     The call is made in another thread while the fiber still holds the loop, once a minute for each
-    place in the code. `stack` is text, as of `traceback.format_stack`. Ends when the hub closes.
+    place in the code. `stack` is text, as of `traceback.format_stack`; before it, a line says which
+    lock of `threading` the fiber waits for, and who holds it. Ends when the hub closes.
     """
     global _watch
     thread = _watch._thread

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from everserve.admission.deadlines import ConnectionDeadlines
+from everserve.lifecycle.emitter import EventOrder
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
@@ -56,6 +57,7 @@ class _Admitted:
     proxy: ProxyHeader | None = None  # the header that the proxy sent
     tls: TLSSocket | None = None  # the TLS session
     counter: Counter | None = None  # set where the kernel does not count
+    events: EventOrder | None = None  # set where there is a subscriber
 
 
 class Connection(_Admitted):
@@ -120,6 +122,10 @@ class Connection(_Admitted):
     def since(self) -> datetime:
         """When it was accepted, in UTC."""
         return datetime.now(UTC) - timedelta(seconds=self.age)
+
+    def order(self) -> EventOrder:
+        """The order of its events; the first event makes it."""
+        return self.events or vars(self).setdefault("events", EventOrder())
 
     def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
         """Shut the socket down in both directions: blocked reads end, writes raise.

@@ -1,17 +1,20 @@
 """Passes events to the subscribers of a server, and to the log.
 
-Every part of a server emits through the one emitter of that server.
+Every part of a server emits through the one emitter of that server; what concerns a connection, through
+the order of that connection.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 
 from everserve.escaping import mark_traceback
-from everserve.events import ServerEvent, Subscriber
+from everserve.events import Failed, Finished, Refused, ServerEvent, Subscriber
 from everserve.fibers.log import concerns_program, logger
 
-__all__ = ["Emitter"]
+__all__ = ["Emitter", "EventOrder"]
 
 logger.logger.addFilter(mark_traceback)
 
@@ -51,3 +54,38 @@ class Emitter:
         """Log an event that an operator must see, and emit it."""
         logger.log(event.level, "%s", event, extra={"event": event})
         self.emit(event)
+
+
+_ENDS = (Refused, Finished, Failed)
+
+
+class EventOrder:
+    """The events of one connection: in the order of ``emit``, none after the end.
+
+    Several threads emit them: the one that handles the request, that of the deadlines, the accept loop.
+    One of them at a time calls the subscribers. The others leave their events to it and do not wait, as
+    a subscriber may take its time, or be called by the thread that emits.
+    """
+
+    __slots__ = ("_emitting", "_ended", "_events")
+
+    def __init__(self) -> None:
+        self._events: deque[ServerEvent] = deque()
+        self._emitting = threading.Lock()
+        self._ended = False
+
+    def emit(self, emitter: Emitter, event: ServerEvent) -> None:
+        """Pass ``event`` to the subscribers of ``emitter``, after those that came before it."""
+        self._events.append(event)
+        while self._events and self._emitting.acquire(blocking=False):
+            try:
+                while self._events:
+                    self._emit_next(emitter)
+            finally:
+                self._emitting.release()
+
+    def _emit_next(self, emitter: Emitter) -> None:
+        event = self._events.popleft()
+        if not self._ended:
+            self._ended = isinstance(event, _ENDS)
+            emitter.emit(event)

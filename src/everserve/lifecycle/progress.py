@@ -1,6 +1,14 @@
 """How far each connection is: its entry, its counts and its events change here, together.
 
-The flow of a request, the deadlines and the strategies report to it; it emits the events.
+The flow of a request, the deadlines and the strategies report to it. It emits the events, in
+this order:
+
+    Accepted -> Refused
+    Accepted -> Opened -> Finished or Failed
+
+``DeadlineMissed`` and ``Shed`` may come between two of these. A request that ends with an error
+before its handler has begun is refused. Where the program makes its handlers itself
+(``finish_request``), it is noted as opened when it ends.
 """
 
 from __future__ import annotations
@@ -18,6 +26,7 @@ from everserve.events import (
     Finished,
     Opened,
     Refused,
+    ServerEvent,
     Shed,
     Truncated,
 )
@@ -54,18 +63,38 @@ class Progress:
         self._emitter = emitter
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
+        self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
         self._truncations = 0
         self._truncations_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
         connection = self._connections.add(request, peer, self.ended)
-        if connection is not None and self._emitter.subscribers:
-            self._emitter.emit(Accepted(connection.id, peer))
+        if connection is not None:
+            self._unbegun.add(connection.id)
+            if self._emitter.subscribers:
+                self._emit(connection, Accepted(connection.id, peer))
         return connection
 
-    def opened(self, connection: Connection, peer: Any, here: Callable[[], int]) -> None:
-        """Note that the handler begins, in the thread or fiber that ``here()`` identifies."""
+    def _begins(self, connection: Connection) -> bool:
+        """True for one caller only: it decides whether the request is opened or refused."""
+        try:
+            self._unbegun.remove(connection.id)  # one step, as no lock is held
+        except KeyError:
+            return False
+        return True
+
+    def _emit(self, connection: Connection, event: ServerEvent) -> None:
+        if self._emitter.subscribers:
+            connection.order().emit(self._emitter, event)
+
+    def opened(self, connection: Connection, peer: Any, here: Callable[[], int]) -> bool:
+        """Note that the handler begins, in the thread or fiber that ``here()`` identifies.
+
+        False if the connection has been refused meanwhile: its handler must not begin.
+        """
+        if not self._begins(connection):
+            return not connection.failed
         if connection.in_handshake:
             self.handshake_done(connection)
         if connection.runner is None:
@@ -73,12 +102,14 @@ class Progress:
         connection.opened = monotonic()
         connection.state = ConnectionState.HANDLING
         if self._emitter.subscribers:
-            self._emitter.emit(Opened(connection.id, peer))
+            self._emit(connection, Opened(connection.id, peer))
+        return True
 
     def opened_elsewhere(self, connection: Connection, peer: Any) -> None:
         """Note that the handler has begun in another process, which reports the peer's address."""
         connection.peer = peer
-        self._emitter.emit(Opened(connection.id, peer))
+        if self._begins(connection):
+            self._emit(connection, Opened(connection.id, peer))
 
     def truncated(self, datagram: Datagram, peer: Any) -> None:
         """Report a datagram that was admitted, and whose end is lost: at most once a second."""
@@ -93,12 +124,14 @@ class Progress:
         self, connection: Connection | None, reason: str, error: BaseException | None = None
     ) -> None:
         """Count a request that does not reach its handler, and report why."""
-        self._control.count_refusal(reason)
-        if connection is None or connection.failed:
-            return
-        connection.failed = True
-        if self._emitter.subscribers:
-            self._emitter.emit(Refused(connection.id, connection.peer, reason, error))
+        if connection is None:
+            self._control.count_refusal(reason)
+        elif self._begins(connection):
+            connection.failed = True
+            self._control.count_refusal(reason)
+            self._emit(connection, Refused(connection.id, connection.peer, reason, error))
+        else:  # its handler has begun: raised there, this is an error as any other
+            self.failed(connection, None, error or RuntimeError(reason), gone=False)
 
     def failed(
         self,
@@ -110,11 +143,13 @@ class Progress:
         """Report, once, that a request failed. ``gone``: its peer disconnected; ``None``: find out."""
         if connection is None or connection.failed:
             return
+        if self._begins(connection):
+            self._emit(connection, Opened(connection.id, connection.peer))
         connection.failed = True
         if self._emitter.subscribers:
             if gone is None:
                 gone = peer_is_gone(error, request, connection.peer, connection.tls)
-            self._emitter.emit(Failed(connection.id, connection.peer, error, gone))
+            self._emit(connection, Failed(connection.id, connection.peer, error, gone))
 
     def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
         """Report how a request ended in another process."""
@@ -122,7 +157,7 @@ class Progress:
         if outcome.missed and not connection.missed:
             connection.missed = outcome.missed
             missed = DeadlineMissed(connection.id, connection.peer, outcome.missed, outcome.is_cut)
-            self._emitter.emit(missed)
+            self._emit(connection, missed)
         if outcome.refused:
             self.refused(connection, outcome.refused, error)
         elif outcome.failed:
@@ -134,8 +169,11 @@ class Progress:
             return
         connection.missed = name
         peer = connection.peer
-        emit = self._emitter.emit
-        connection.cut(lambda is_cut: emit(DeadlineMissed(connection.id, peer, name, is_cut)))
+
+        def emit(is_cut: bool) -> None:
+            self._emit(connection, DeadlineMissed(connection.id, peer, name, is_cut))
+
+        connection.cut(emit)
 
     def make_room(self, request: Any, peer: Any) -> bool:
         """Cut an idle connection to make room for ``request`` of ``peer``; false if there is none."""
@@ -143,8 +181,8 @@ class Progress:
         if idle is None:
             return False
         self._control.crowd.remove(idle)
-        emit = self._emitter.emit
-        return idle.cut(lambda is_cut: is_cut and emit(Shed(idle.id, idle.peer)))
+        shed = Shed(idle.id, idle.peer)
+        return idle.cut(lambda is_cut: self._emit(idle, shed) if is_cut else None)
 
     def make_room_for_handshake(self, peer: Any) -> bool:
         """Cut the oldest handshake of the peer that has the most; false if there is none to cut."""
@@ -184,8 +222,11 @@ class Progress:
             return
         if connection.counted is not None or connection.in_handshake or connection.in_crowd:
             self._control.leave(connection)
+        unbegun = self._begins(connection)
         if self._emitter.subscribers and not connection.failed:
-            self._emitter.emit(Finished(connection.id, connection.peer, connection.age))
+            if unbegun:
+                self._emit(connection, Opened(connection.id, connection.peer))
+            self._emit(connection, Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
             self._life.wake()
         self._life.notifier.notify()

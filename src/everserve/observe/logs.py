@@ -9,21 +9,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import logging.config
+import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from everserve.escaping import marked
+from everserve.errors import OptionError
+from everserve.escaping import escaped, marked
 from everserve.events import ServerEvent, Subscriber
 from everserve.server.served import Served
 
-__all__ = ["JSONFormatter", "TextFormatter", "configure", "log_events"]
+__all__ = ["JSONFormatter", "TextFormatter", "configure", "configure_from", "log_events"]
 
 logger = logging.getLogger("everserve")
 
 
 class _Subscribable(Protocol):
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]: ...
+
+
+class SupportsWrite(Protocol):
+    """A stream of text: a file, or a ``LineWriter``."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
 
 
 def log_events(server: _Subscribable) -> Callable[[], None]:
@@ -39,22 +49,51 @@ def _log(event: ServerEvent) -> None:
 
 
 def configure(
-    *, level: int | str = logging.INFO, form: str = "text", stream: IO[str] | None = None
+    *,
+    level: int | str = logging.INFO,
+    form: str = "text",
+    stream: SupportsWrite | None = None,
+    name: str = "everserve",
 ) -> logging.Handler:
     """Send the log of everserve to ``stream`` (default: stderr), as ``"text"`` or ``"json"`` lines.
 
-    Returns the handler; remove it from the logger to end this. Raises ``ValueError`` for an unknown
-    form or level.
+    ``name`` is the logger; ``""``, the root, has the records of the whole program in this form. Returns
+    the handler; remove it from the logger to end this. Raises ``ValueError`` for an unknown form or
+    level.
     """
     formatters = {"text": TextFormatter, "json": JSONFormatter}
     if form not in formatters:
         raise ValueError(f"log form {form!r}: there are {', '.join(formatters)}")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatters[form]())
-    logger.setLevel(level.upper() if isinstance(level, str) else level)
-    logger.addHandler(handler)
-    logger.propagate = False
+    chosen = logging.getLogger(name)
+    chosen.setLevel(level.upper() if isinstance(level, str) else level)
+    chosen.addHandler(handler)
+    if name:
+        chosen.propagate = False
     return handler
+
+
+def configure_from(path: str) -> None:
+    """Configure ``logging`` from a file: ``dictConfig`` of ``.json`` or ``.toml``, or ``fileConfig``.
+
+    A formatter of everserve is ``{"()": "everserve.observe.logs.JSONFormatter"}``. Raises
+    ``OptionError``, which names the file.
+    """
+    try:
+        if path.endswith((".json", ".toml")):
+            with open(path, "rb") as file:
+                settings = json.load(file) if path.endswith(".json") else tomllib.load(file)
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False} | settings)
+        else:
+            with open(path) as file:  # a missing one would be an error of the format, before 3.12
+                logging.config.fileConfig(file, disable_existing_loggers=False)
+    except Exception as error:  # of any kind: it runs what the file names
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        what = error.strerror if isinstance(error, OSError) else f"{error!r}{cause}"
+        raise OptionError(
+            f"cannot configure the log from {path!r}: {escaped(str(what))}"
+        ) from error
 
 
 class TextFormatter(logging.Formatter):

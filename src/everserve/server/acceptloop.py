@@ -10,10 +10,11 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from everserve.concurrency.strategy import Strategy
+from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks, is_default
@@ -211,11 +212,22 @@ class AcceptLoop:
             pause = port.shortened_by_stop(pause)
             if pause is not None and (timeout is None or pause < timeout):
                 timeout = pause
-        for key, _ in self._selector.select(timeout):
+        for key, _ in self._select(timeout):
             if key.data is not None:
                 key.data()
             else:
                 self._call_strategy(key.fd)
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready; nothing, after a pause, where the system is out of memory for a wait."""
+        try:
+            return self._selector.select(timeout)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            log_exhaustion(error)
+            sleep(PAUSE)
+            return []
 
     def _call_strategy(self, descriptor: int) -> None:
         for port in self._ports:

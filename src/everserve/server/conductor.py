@@ -18,12 +18,13 @@ from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.loading import refuse_while_loading
 from everserve.lifecycle.state import LifeCycle
 from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
-from everserve.server.listener import listener_of
+from everserve.server.listener import Listener, listener_of
 from everserve.server.stop import Stop, StopReport
 from everserve.settings import SettingsReader
 from everserve.sockets.listening import SocketFile
@@ -103,7 +104,8 @@ class Conductor:
         limits = [t for t in (listener.timeout(), getattr(hooks, "timeout", None)) if t is not None]
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
-        with AcceptLoop([self._port(hooks)], selector).open() as loop:
+        self._note_tls_of(listener)
+        with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
 
@@ -172,6 +174,7 @@ class Conductor:
             return False
         try:
             self._must_be_open(hooks)
+            self._note_tls_of(listener_of(hooks))
             self._must_take_steps()
         except BaseException as error:
             self.life.end()
@@ -192,6 +195,7 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
+        stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)
 
@@ -251,6 +255,11 @@ class Conductor:
         if hooks.fileno() < 0 or self.life.keeps_listener:
             raise ServerClosedError(f"{type(hooks).__name__} is closed: make a new server")
 
+    def _note_tls_of(self, listener: Listener) -> None:
+        tls = listener.tls()
+        if tls is not None or self._settings.values.listener_tls is not None:
+            self._settings.use_listener_tls(tls)
+
     def _must_take_steps(self) -> None:
         """Refuse an option that a step of admission carries out, where no hook would take the steps."""
         settings = self._settings.read()
@@ -288,6 +297,7 @@ def _shut_down_event(hooks: Any) -> Any:
 
 def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
+    refuse_while_loading("serve_forever()")
     begun: list[tuple[Conductor, Hooks]] = []
     try:
         for conductor, hooks in members:

@@ -241,8 +241,11 @@ class Flow:
         error: Exception,
     ) -> None:
         """Let an exception cost its own connection alone."""
-        self._run_here(connection)
-        self._progress.failed(connection, request, error)
+        if connection is not None and connection.runner is None:  # it has not been run
+            self._run_here(connection)
+            self._progress.refused(connection, "error", error)
+        else:
+            self._progress.failed(connection, request, error)
         try:
             hooks.handle_error(request, client_address)
         finally:
@@ -262,6 +265,7 @@ class Flow:
     def run_here(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Handle a request on the accept loop; what it raises is contained there."""
         connection = self._connections.find(request)
+        self._run_here(connection)
         copy_context().run(hooks.finish_request, request, client_address)
         hooks.shutdown_request(request)
         self._end(hooks, connection)
@@ -277,7 +281,10 @@ class Flow:
             connection.runner = self._strategy.here()
         try:
             try:
-                hooks.finish_request(request, client_address)
+                if self._settings.values.listener_tls is None:
+                    hooks.finish_request(request, client_address)
+                else:
+                    self.finish_by_hook(hooks, request, client_address)
             except Exception as error:
                 if began_in_signal_handler(error):
                     raise
@@ -294,10 +301,29 @@ class Flow:
             if connection is not None and connection.state is not _CLOSED:
                 self._end(hooks, connection)
 
+    def finish_by_hook(self, hooks: Hooks, request: Any, client_address: Any) -> None:
+        """``finish_request``; before it the handshake, where no step of admission would do it.
+
+        So it is where the listener of a server of the standard library is an ``ssl.SSLSocket``.
+        """
+        tls = self._settings.values.listener_tls
+        if tls is None or self._settings.reads("admission_steps"):
+            hooks.finish_request(request, client_address)
+            return
+        connection = self._connections.find(request)
+        context = self._context(hooks, connection, request, client_address)
+        try:
+            hooks.finish_request(secure(context, tls), client_address)
+        except Refusal as refusal:
+            self._progress.refused(connection, refusal.reason, refusal.__cause__)
+        finally:
+            context.leave()
+
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         connection = self._filed.get(id(request)) or self._connections.find(request)
         context = None
+        begun = False
         try:
             settings = self._settings.values
             if settings.takes_steps and not (
@@ -308,8 +334,11 @@ class Flow:
                 context = self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
-            if connection is not None:
-                self._progress.opened(connection, client_address, self._strategy.here)
+            if connection is not None and not self._progress.opened(
+                connection, client_address, self._strategy.here
+            ):
+                return
+            begun = True
             if self._strategy.in_threads:
                 threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
@@ -319,10 +348,15 @@ class Flow:
                 self._control.give_back(self._settings.values, None)
                 self._is_reset(connection, request, refusal.reason)
                 self._life.wake()  # the accept loop may wait for the token
-        except FiberExit:
-            raise  # cut by a stop: that is no failure of the request
+        except FiberExit:  # cut by a stop: that is no failure of the request
+            if not begun and connection is not None:
+                self._progress.refused(connection, "stopped")
+            raise
         except BaseException as error:
-            self._progress.failed(connection, request, error)
+            if begun or connection is None:
+                self._progress.failed(connection, request, error)
+            else:
+                self._progress.refused(connection, "error", error)
             raise
         finally:
             if context is not None:
@@ -335,6 +369,8 @@ class Flow:
         if connection is None or type(client_address[0]) is not str:
             return False  # not over the internet
         if self._swept_for is settings:
+            if self._watchdog.lacks_thread:
+                self._watchdog.retry()
             return True
         if not _COUNTS or not self._strategy.is_here:
             return False

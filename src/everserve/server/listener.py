@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import MethodType
 from typing import Any
 
 from everserve.server.hooks import is_default
 from everserve.sockets.genuine import RealSocket
 from everserve.sockets.inheriting import came_non_blocking
 from everserve.sockets.standin import give_up
+from everserve.sockets.tls import TLS
 
 __all__ = [
     "DatagramListener",
@@ -44,6 +47,15 @@ class Listener:
         """The timeout of the socket, in seconds."""
         return None
 
+    def tls(self) -> TLS | None:
+        """What its connections begin with, if it is an ``ssl.SSLSocket``."""
+        return None
+
+    @contextmanager
+    def accepting(self) -> Iterator[None]:
+        """Around each accept: connections come as they are, before any handshake."""
+        yield
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Around a run: the mode that the accept loop needs."""
@@ -68,7 +80,7 @@ class _SocketListener(Listener):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._is_plain = type(sock) is socket.socket
+        self._is_plain = type(sock) in (socket.socket, ssl.SSLSocket)
         self.accepts_streams = sock.type == socket.SOCK_STREAM  # once: it takes a microsecond
 
     def timeout(self) -> float | None:
@@ -89,6 +101,27 @@ class StreamListener(_SocketListener):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._has_mode = sys.platform == "linux" and issubclass(type(sock), RealSocket)
+
+    def tls(self) -> TLS | None:
+        sock = self._socket
+        # A subclass that accepts in its own way goes on to do so.
+        if not isinstance(sock, ssl.SSLSocket) or type(sock).accept is not ssl.SSLSocket.accept:
+            return None
+        return TLS.of(sock.context)
+
+    @contextmanager
+    def accepting(self) -> Iterator[None]:
+        if self.tls() is None:
+            yield
+            return
+        # `SSLSocket.accept` does the handshake: the accept loop would wait for the peer. The program's
+        # own `get_request` calls this too.
+        sock: Any = self._socket
+        sock.accept = MethodType(socket.socket.accept, sock)
+        try:
+            yield
+        finally:
+            del sock.accept
 
     @contextmanager
     def serving(self) -> Iterator[None]:

@@ -39,6 +39,7 @@ class Runtime(Host):
         self.progress = Progress(self.connections, self.control, self.emitter, self.life)
         self.strategy = self._make(strategy)
         self.flow = self._make_flow()
+        self.strategy.finish = self.flow.finish_by_hook
         self.acceptor = Acceptor(
             settings=self.settings,
             flow=self.flow,

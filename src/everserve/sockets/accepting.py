@@ -22,8 +22,9 @@ class Verdict(enum.Enum):
 
 
 # accept(2) of Linux: it also returns errors of the new connection; treat them like EAGAIN.
-_FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EFAULT})
+# EOPNOTSUPP is one of these, but a socket that cannot listen has it each time: wait between attempts.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EOPNOTSUPP})
 
 
 def classify(error: OSError) -> Verdict:

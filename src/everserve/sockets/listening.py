@@ -80,10 +80,25 @@ def naming(address: Any) -> Iterator[None]:
     """Add the address to an ``OSError`` of the block."""
     try:
         yield
+    except TypeError as error:
+        raise TypeError(f"{address!r} is no address to bind to: {error}{_hint(address)}") from None
     except OSError as error:
+        if error.errno is None and "too long" in str(error):
+            raise _too_long(address) from None
         if error.filename is None and error.errno is not None:
             error.filename = _readable(address)
         raise
+
+
+def _hint(address: Any) -> str:
+    return "; the address comes first, then the handler" if callable(address) else ""
+
+
+def _too_long(path: Any) -> OSError:
+    """The error for the path of a Unix socket that does not fit: unix(7) has 108 bytes with the NUL."""
+    size = len(os.fsencode(path))
+    why = f"the path of a Unix socket has at most 107 bytes, and this has {size}: choose a shorter one"
+    return OSError(errno.ENAMETOOLONG, why, _readable(path))
 
 
 def _readable(address: Any) -> str:
@@ -172,19 +187,26 @@ def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:
     try:
         sock.bind(path)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or not _is_stale(path, sock.type):
+        if error.errno != errno.EADDRINUSE:
+            raise
+        if not _is_socket(path):
+            why = "a file that is no socket is there: remove it, or choose another path"
+            raise OSError(errno.EADDRINUSE, why, _readable(path)) from None
+        if not _is_stale(path, sock.type):
             raise
         os.unlink(path)
         sock.bind(path)
 
 
-def _is_stale(path: str | bytes, kind: int) -> bool:
-    """True if ``path`` is a socket that refuses connections: the process that bound it is gone."""
+def _is_socket(path: str | bytes) -> bool:
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+def _is_stale(path: str | bytes, kind: int) -> bool:
+    """True if the socket ``path`` refuses connections: the process that bound it is gone."""
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.setblocking(False)
         return probe.connect_ex(os.fsdecode(path)) == errno.ECONNREFUSED

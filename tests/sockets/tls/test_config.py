@@ -199,7 +199,8 @@ def test_tickets(
     trusting.maximum_version = version
     assert resumed(TLS(*certificates.server), trusting)
     if version == ssl.TLSVersion.TLSv1_3:
-        assert not resumed(TLS(*certificates.server, session_tickets=0), trusting)
+        tls = TLS(*certificates.server, session_tickets=0, minimum="1.3")
+        assert not resumed(tls, trusting)
 
 
 # --- what cannot be used ------------------------------------------------------------------------
@@ -212,6 +213,7 @@ def test_tickets(
         ({"client_certificate": "maybe"}, "one of 'none', 'optional', 'required'"),
         ({"client_certificate": "required"}, "needs client_ca="),
         ({"session_tickets": -1}, "at least 0"),
+        ({"session_tickets": 0}, 'needs minimum="1.3"'),
         ({"ciphers": "ROT13"}, "ciphers='ROT13'"),
         ({"alpn": "h2"}, "a sequence of names"),
         ({"alpn": [""]}, "1 to 255"),

@@ -15,7 +15,7 @@ def replace() -> None:
     strategy = os.environ.get("PROGRAMS_STRATEGY", "stdlib")
     if strategy == "stdlib":
         return
-    sys.path.append(os.environ["PROGRAMS_EVERSERVE"])
+    sys.path.insert(0, os.environ["PROGRAMS_EVERSERVE"])
     runner = runpy.run_path(os.environ["PROGRAMS_RUNNER"])
     sys.modules["socketserver"] = runner["replacement"]("everserve", MIXINS[strategy])
 

@@ -3,6 +3,7 @@
 A server keeps one `TLS`, and makes the `TLSSocket` of each connection by `wrap`.
 """
 
+import logging
 import os
 import socket
 import ssl
@@ -22,11 +23,14 @@ from everserve.sockets.tls.contexts import (
 from everserve.sockets.tls.names import canonical, select_by_name
 from everserve.sockets.tls.records import Records
 from everserve.sockets.tls.sockets import TLSSocket
+from everserve.sockets.tls.validity import validity_fault
 from everserve.sockets.tls.wire import Lock
 
 __all__ = ["TLS"]
 
 Path = str | os.PathLike[str]
+logger = logging.getLogger("everserve")
+
 Stamp = tuple[int, int, int] | None
 
 
@@ -48,8 +52,9 @@ class TLS:
     `session_tickets`    tickets after a full handshake of TLS 1.3 (RFC 8446, 4.6.1): how many
                          connections a client can resume at once. 1 by default, as each brings the
                          next; a browser takes more, and each costs a twentieth of the handshake.
-                         0: none, in TLS 1.2 neither: each connection does a full handshake. The keys
-                         of tickets belong to the context: a reload or another process makes new ones
+                         0: none: each connection does a full handshake. This needs `minimum="1.3"`, as
+                         OpenSSL resumes sessions of TLS 1.2 without tickets too. The keys of tickets
+                         belong to the context: a reload or another process makes new ones
     `password`           of encrypted keys: text, or a callable that gives it
     ==================== ============================================================================
 
@@ -86,6 +91,11 @@ class TLS:
             raise TLSConfigError(f"client_certificate={wanted!r} needs client_ca=, their authority")
         if session_tickets < 0:
             raise TLSConfigError(f"session_tickets={session_tickets}: at least 0")
+        if session_tickets == 0 and minimum != "1.3":
+            raise TLSConfigError(
+                'session_tickets=0 needs minimum="1.3": '
+                "sessions of TLS 1.2 are resumed without tickets too"
+            )
         self._settings = Settings(
             pair=_pair((certfile, keyfile)),
             sni=_checked_names(sni or {}),
@@ -186,6 +196,10 @@ class TLS:
         default = make_context(settings, settings.pair)
         select_by_name(default, {name: by_pair[pair] for name, pair in settings.sni.items()})
         self._context = default
+        for certfile in dict.fromkeys(pair.certfile for pair in (settings.pair, *by_pair)):
+            fault = validity_fault(certfile)
+            if fault is not None:
+                logger.warning(fault)
 
 
 def _stamp(path: str) -> Stamp:

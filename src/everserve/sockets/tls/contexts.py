@@ -85,7 +85,7 @@ def make_context(settings: Settings, pair: KeyPair) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     _set_ciphers(context, settings.ciphers)
-    _set_tickets(context, settings.session_tickets)
+    context.num_tickets = settings.session_tickets
     if settings.alpn:
         context.set_alpn_protocols(list(settings.alpn))
     _load_pair(context, pair, settings.password)
@@ -102,12 +102,6 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str | None) -> None:
         raise TLSConfigError(
             f"ciphers={ciphers!r}: OpenSSL knows no such cipher; its form is {CIPHERS!r}"
         ) from None
-
-
-def _set_tickets(context: ssl.SSLContext, count: int) -> None:
-    context.num_tickets = count
-    if count == 0:
-        context.options |= ssl.OP_NO_TICKET  # those of TLS 1.2 (RFC 5077) are not counted
 
 
 def _load_pair(context: ssl.SSLContext, pair: KeyPair, password: Password | None) -> None:
@@ -137,7 +131,9 @@ class _PasswordSource:
     def __call__(self) -> bytes:
         password = self._password
         if password is None:  # else OpenSSL would ask on the terminal, and wait for an answer
-            raise TLSConfigError(f"{self._keyfile}: the key is encrypted, give its password=")
+            raise TLSConfigError(
+                f"{self._keyfile}: the key is encrypted, give its password= (--tls-password-file)"
+            )
         if callable(password):
             try:
                 password = password()
