@@ -6,7 +6,6 @@ import socket
 import threading
 from contextlib import suppress
 from math import inf
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,8 +57,19 @@ def violations(control: AdmissionControl, limits: Limits, peer: Any = PEER) -> l
     return control.violations(limits, None, peer, limits.is_full)
 
 
+class Entered:
+    """A connection, as admission control sees it."""
+
+    counted: Any = None
+    in_handshake = False
+    in_crowd = False
+
+    def __init__(self, peer: Any) -> None:
+        self.peer = peer
+
+
 def connection(peer: Any = PEER) -> Any:
-    return SimpleNamespace(peer=peer, counted=None, in_handshake=False)
+    return Entered(peer)
 
 
 def test_without_limits_all_are_admitted(control: AdmissionControl, limits: Limits) -> None:

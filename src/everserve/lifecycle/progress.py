@@ -181,12 +181,8 @@ class Progress:
         if idle is None:
             return False
         self._control.crowd.remove(idle)
-
-        def emit(is_cut: bool) -> None:
-            if is_cut:
-                self._emit(idle, Shed(idle.id, idle.peer))
-
-        return idle.cut(emit)
+        shed = Shed(idle.id, idle.peer)
+        return idle.cut(lambda is_cut: self._emit(idle, shed) if is_cut else None)
 
     def make_room_for_handshake(self, peer: Any) -> bool:
         """Cut the oldest handshake of the peer that has the most; false if there is none to cut."""
