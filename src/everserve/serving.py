@@ -5,6 +5,7 @@ They choose the ready-made class, set the modern defaults and the options, and b
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -16,14 +17,18 @@ from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.errors import AddressError, OptionError
+from everserve.events import Subscriber
 from everserve.options import check
 from everserve.process.run import run
 from everserve.server.group import ServerGroup
+from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6
 from everserve.sockets.tls import TLS
+
+logger = logging.getLogger("everserve")
 
 __all__ = [
     "CONCURRENCY",
@@ -88,6 +93,8 @@ def serve(
     *addresses: str | Address,
     concurrency: Concurrency = ...,
     grace: float = ...,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
+    subscribe: Subscriber | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 @overload
@@ -97,6 +104,8 @@ def serve(
     *,
     concurrency: Concurrency = ...,
     grace: float = ...,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
+    subscribe: Subscriber | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 def serve(
@@ -105,6 +114,8 @@ def serve(
     *addresses: str | Address,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     grace: float = 5.0,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = lambda servers: None,
+    subscribe: Subscriber | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
@@ -117,14 +128,34 @@ def serve(
     in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
+    ``on_ready(servers)`` is called, in this thread, when all servers accept; what it raises stops them,
+    and is raised here. ``subscribe(event)`` is called for each event of each server, as by
+    ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
+    level info, where it serves and how it ended.
+
     ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, and
     Nagle's algorithm is off.
 
-    Returns the report of the stop. Raises ``AddressError`` and ``OptionError`` for arguments that are
-    not accepted, ``OSError`` for what the system refuses.
+    Returns the report of the stop, always: a handler that does not end is logged with its stack, and
+    the process will end with status 1. Raises ``AddressError`` and ``OptionError`` for arguments that
+    are not accepted, ``OSError`` for what the system refuses.
     """
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
-        return run(group, grace=grace)
+        if subscribe is not None:
+            group.subscribe(subscribe)
+
+        def announce() -> None:
+            for server in group.servers:
+                logger.info("serving %s", name_of(server))
+            on_ready(group.servers)
+
+        try:
+            report = run(group, grace=grace, on_ready=announce)
+        except BaseException as error:
+            logger.info("ended by an error: %r", error)
+            raise
+        logger.info("ended: %s", report)
+        return report
 
 
 def make_group(
