@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from everserve.addresses import FORMS, Address
-from everserve.cli.target import find_handler
+from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
-from everserve.errors import EverserveError, OptionError
+from everserve.errors import AddressError, EverserveError, OptionError
 from everserve.observe.logs import configure, log_events
 from everserve.options import OPTIONS, Option
+from everserve.process.ending import STATUS
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
 from everserve.server.group import ServerGroup
@@ -32,6 +33,7 @@ Examples:
   everserve run examples/upper_tcp.py:Upper --bind tcp://127.0.0.1:9999
   everserve run myapp:Handler --bind tcp://*:9999 --bind unix:/run/my.sock
   everserve run myapp:Handler --concurrency threads --grace 30
+  everserve run a:Devices=tcp://*:9999 b:Control=unix:/run/b.sock
   EVERSERVE_BIND=udp://*:5140 everserve run collector:Log
 """
 
@@ -83,7 +85,13 @@ def everserve() -> None:
     epilog=EXAMPLES,
     context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
 )
-@click.argument("target", metavar="MODULE:HANDLER", envvar="EVERSERVE_TARGET")
+@click.argument(
+    "targets",
+    metavar="MODULE:HANDLER[=ADDRESS]...",
+    nargs=-1,
+    required=True,
+    envvar="EVERSERVE_TARGET",
+)
 @click.option(
     "--bind",
     multiple=True,
@@ -119,7 +127,7 @@ def everserve() -> None:
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
 @_server_options
 def run(
-    target: str,
+    targets: tuple[str, ...],
     bind: tuple[str, ...],
     concurrency: Concurrency,
     grace: float,
@@ -130,8 +138,12 @@ def run(
     tls_client_ca: str | None,
     tls_alpn: str | None,
     **settings: Any,
-) -> None:
+) -> int:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
+
+    Several handlers, each with its own addresses: a.py:Devices=tcp://*:9999 b:Control=unix:/run/b.sock.
+    One without an address is served at --bind. All run in one process, under the same signals and
+    options.
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
@@ -141,8 +153,8 @@ def run(
     chosen = {name: value for name, value in settings.items() if value is not None}
     try:
         chosen |= _tls(tls_cert, tls_key, tls_client_ca, tls_alpn)
-        handler = find_handler(target)
-        with make_group(handler, *bind, concurrency=concurrency, **chosen) as group:
+        handlers, addresses = _places(targets, bind)
+        with make_group(handlers, *addresses, concurrency=concurrency, **chosen) as group:
             log_events(group)
             report = run_servers(
                 group, grace=grace, on_ready=lambda: _report_ready(group), on_signal=_report_signal
@@ -152,6 +164,33 @@ def run(
     except OSError as error:
         raise click.ClickException(_explain(error)) from error
     _report_stop(report)
+    return 0 if report.complete and not report.unfinished else STATUS
+
+
+def _places(targets: tuple[str, ...], bind: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """The arguments of ``make_group``: a handler and its addresses, or a handler for each address."""
+    pairs = [split_address(target) for target in targets]
+    if len(pairs) == 1 and pairs[0][1] is None:
+        return find_handler(pairs[0][0]), bind
+    _must_use(bind, pairs)
+    handlers: dict[str, Any] = {}
+    for target, own in pairs:
+        handler = find_handler(target)
+        for address in bind if own is None else (own,):
+            if address in handlers:
+                raise AddressError(
+                    f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
+                )
+            handlers[address] = handler
+    return handlers, ()
+
+
+def _must_use(bind: tuple[str, ...], pairs: list[tuple[str, str | None]]) -> None:
+    """Raise ``AddressError`` for a ``--bind`` that was given, and that no handler is for."""
+    source = click.get_current_context().get_parameter_source("bind")
+    given = source is not click.core.ParameterSource.DEFAULT
+    if given and all(address is not None for _, address in pairs):
+        raise AddressError(f"--bind {bind[0]}: each handler has an address of its own already")
 
 
 def _tls(
@@ -207,3 +246,5 @@ def _report_stop(report: StopReport) -> None:
     click.echo(f"everserve: stopped: {report}")
     for connection in report.cut:
         click.echo(f"everserve: cut {connection.peer!r} after {connection.age:.1f} s")
+    for connection in report.unfinished:
+        click.echo(f"everserve: still running: {connection.peer!r} after {connection.age:.1f} s")

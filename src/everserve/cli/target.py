@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import traceback
 from types import ModuleType
@@ -13,7 +14,15 @@ from typing import Any
 
 from everserve.errors import HandlerError
 
-__all__ = ["find_handler"]
+__all__ = ["find_handler", "split_address"]
+
+_WITH_ADDRESS = re.compile(r"(?P<target>.*?:[\w.]+)=(?P<address>.+)", re.DOTALL)
+
+
+def split_address(text: str) -> tuple[str, str | None]:
+    """``module:Class=address`` as the target and its address; ``None`` where there is none."""
+    match = _WITH_ADDRESS.fullmatch(text)
+    return (text, None) if match is None else (match["target"], match["address"])
 
 
 def find_handler(target: str) -> Any:
