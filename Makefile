@@ -7,7 +7,7 @@ ARGS ?=
 SYSTEM ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test pytest lint format cover bench clean python
+.PHONY: help run test pytest lint format cover bench programs clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,9 @@ cover: python ## tests on the default Python, with branch coverage, and as pages
 
 bench: python ## the benchmarks; ARGS are their options
 	@exec $(TOOLS) bench $(ARGS)
+
+programs: python ## tests of programs that stand on socketserver, here on everserve; ARGS names some of them
+	@exec $(TOOLS) programs $(ARGS)
 
 clean: python ## remove the files that the other targets made
 	@exec $(TOOLS) clean

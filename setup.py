@@ -7,6 +7,7 @@ EVERSERVE_NATIVE sets the effect of a failure: "auto" (the default) warns and bu
 import importlib.util
 import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -45,6 +46,16 @@ def headers() -> list[str]:
     """Where `greenlet/greenlet.h` is: beside the greenlet package. Empty without greenlet."""
     found = importlib.util.find_spec("greenlet")
     return [] if found is None or found.origin is None else [str(Path(found.origin).parents[1])]
+
+
+def relocated_headers() -> list[str]:
+    """Where Debian's `Python.h` finds the rest of itself, for a Python that lies beside the system.
+
+    It includes <x86_64-linux-gnu/python3.14/pyconfig.h>, which the compiler searches in /usr/include.
+    """
+    folder = Path(sysconfig.get_path("include")).parent
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    return [str(folder)] if multiarch and (folder / multiarch).is_dir() else []
 
 
 def missing() -> str:
@@ -91,7 +102,7 @@ def extension(name: str) -> Extension:
     module = Extension(
         f"everserve.{name.replace('/', '.')}",
         [source(name)],
-        include_dirs=[*headers(), "src/everserve/fibers"],
+        include_dirs=[*headers(), "src/everserve/fibers", *relocated_headers()],
         extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
         depends=[
             str(path) for kind in ("pxd", "h") for path in Path("src/everserve").rglob(f"*.{kind}")

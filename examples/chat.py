@@ -1,13 +1,12 @@
 """A chat: what one client writes, all others read: `python chat.py`, then some `nc 127.0.0.1 9999`."""
 
-import threading
-
 import everserve
+from everserve import fibers
 
 
 class Chat(everserve.StreamRequestHandler):
     members: dict["Chat", str] = {}
-    lock = threading.Lock()
+    lock = fibers.Lock()  # one that may be held while its holder waits, in every strategy
 
     def handle(self) -> None:
         self.wfile.write(b"your name? ")
@@ -26,14 +25,13 @@ class Chat(everserve.StreamRequestHandler):
         super().finish()
 
     def send_to_others(self, text: str) -> None:
-        with self.lock:
-            others = [member for member in self.members if member is not self]
-        for member in others:
-            try:
-                member.wfile.write(f"{text}\n".encode())
-            except OSError:
-                pass  # it has gone: its own thread will notice
+        with self.lock:  # all read the lines in the same order
+            for member in [other for other in self.members if other is not self]:
+                try:
+                    member.wfile.write(f"{text}\n".encode())
+                except OSError:
+                    pass  # it has gone: its own handler will notice
 
 
 if __name__ == "__main__":
-    everserve.serve(Chat, "tcp://127.0.0.1:9999", concurrency="threads")
+    everserve.serve(Chat, "tcp://127.0.0.1:9999", concurrency="fibers")

@@ -72,6 +72,8 @@ class Certificates:
     def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
         """A client context that trusts only `authority`, and sends `pair`."""
         context = ssl.create_default_context(cafile=str(self.authority))
+        # Debian's Python 3.11.2 sets it: a stream that ends without close_notify would be whole.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if pair is not None:
             context.load_cert_chain(*pair)
         return context

@@ -12,12 +12,22 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests.threads import Exhausted
 
 import everserve
 
 # The same examples in each run, and no limit of time for one: the machine may be busy.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
+
+
+@hypothesis.given(hypothesis.strategies.none())
+@hypothesis.settings(max_examples=1, database=None)
+def _prepare_hypothesis(_: None) -> None:
+    """Let it make its random generator, and look for what refers to it.
+
+    It would not find that among the objects that `_leftovers_fail_this_module` has frozen.
+    """
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -66,8 +76,15 @@ def unmeasured() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def exhausted(monkeypatch: pytest.MonkeyPatch) -> Exhausted:
+    """The system has no threads left, until the test calls ``exhausted.end()``."""
+    return Exhausted(monkeypatch)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _final_collection() -> Iterator[None]:
+    _prepare_hypothesis()
     yield
     gc.unfreeze()
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,16 +54,68 @@ def test_a_path_may_follow_two_slashes() -> None:
         ("tcp://::1:80", "brackets"),
         ("tcp://[::zz]:80", "::zz"),
         ("unix:", "known forms"),
+        ("unix:/run/a\0b", "NUL"),
         ("unix:@", "known forms"),
         ("fd://x", "known forms"),
         ("fd://²", "known forms"),
     ],
 )
 def test_an_error_explains_why_and_shows_the_accepted_forms(text: str, reason: str) -> None:
-    with pytest.raises(AddressError, match=r"write for example tcp://") as caught:
+    with pytest.raises(AddressError, match=r"write for example tcp://|did you mean ") as caught:
         Address.parse(text)
     assert repr(text) in str(caught.value)
     assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("0.0.0.0:8000", "tcp://0.0.0.0:8000"),
+        ("localhost:8000", "tcp://localhost:8000"),
+        (":8000", "tcp://*:8000"),
+        ("*:8000", "tcp://*:8000"),
+        ("8000", "tcp://127.0.0.1:8000"),
+        ("[::1]:8000", "tcp://[::1]:8000"),
+        ("::1:8000", "tcp://[::1]:8000"),
+        ("tcp:127.0.0.1:80", "tcp://127.0.0.1:80"),
+        ("TCP://127.0.0.1:80", "tcp://127.0.0.1:80"),
+        ("tcp://127.0.0.1:80/", "tcp://127.0.0.1:80"),
+        ("tcp://:80", "tcp://*:80"),
+        ("udp://::1:53", "udp://[::1]:53"),
+        ("http://127.0.0.1:80/path", "tcp://127.0.0.1:80"),
+        ("https://*:443", "tls://*:443"),
+        ("/run/my.sock", "unix:/run/my.sock"),
+        ("./my.sock", "unix:./my.sock"),
+        ("@name", "unix:@name"),
+    ],
+)
+def test_what_was_probably_meant(text: str, meant: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        Address.parse(text)
+    assert str(caught.value).endswith(f"; did you mean {meant!r}?")
+    Address.parse(meant)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (("127.0.0.1", 9999), "write 'tcp://127.0.0.1:9999'"),
+        (("::1", 9999), "write 'tcp://[::1]:9999'"),
+        (("", 9999, 0, 0), "write 'tcp://*:9999'"),
+        (["tcp://*:1", "tcp://*:2"], "give each address as an argument of its own"),
+        (Path("/run/my.sock"), "write 'unix:/run/my.sock'"),
+        (9999, "write 'tcp://127.0.0.1:9999'"),
+        (dict, "the handler comes first"),
+        (None, "an address is a text, for example tcp://"),
+        (b"tcp://*:1", "an address is a text, for example tcp://"),
+    ],
+)
+def test_what_is_no_text(value: Any, words: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        Address.parse(value)
+    assert str(caught.value).startswith(f"{value!r} is no address: ")
+    assert words in str(caught.value)
 
 
 @given(st.text(max_size=30))

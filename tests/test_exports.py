@@ -9,6 +9,7 @@ import socketserver as standard
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +100,24 @@ def test_the_classes_are_not_the_standard_ones() -> None:
     for name in CLASSES:
         bases = getattr(everserve, name).__mro__
         assert not any(base.__module__ == "socketserver" for base in bases)
+
+
+def version_of(module: Any) -> tuple[str, list[str]]:
+    """Its ``__version__``, and where the warnings about it point to."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        version = module.__version__
+    assert all(warning.category is DeprecationWarning for warning in caught)
+    return version, [warning.filename for warning in caught]
+
+
+def test_the_version_is_that_of_socketserver() -> None:
+    assert version_of(everserve) == version_of(standard)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'everserve' has no attribute 'nothing'"):
+        _ = everserve.nothing  # type: ignore[attr-defined]
 
 
 # -- classes -----------------------------------------------------------------------------------

@@ -40,15 +40,20 @@ def methods(owner: type) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def name_of(value: Any) -> str:
+    """The name of a test: no address in it, so that it is the same in each process."""
+    return f"{value.__module__}.{value.__qualname__}"
+
+
 CLASSES = [value for value in public() if inspect.isclass(value)]
 
 
-@pytest.mark.parametrize("value", [value for value in public() if callable(value)], ids=repr)
+@pytest.mark.parametrize("value", [v for v in public() if callable(v)], ids=name_of)
 def test_a_public_name_has_its_hints(value: Any) -> None:
     assert isinstance(typing.get_type_hints(value), dict)
 
 
-@pytest.mark.parametrize("owner", CLASSES, ids=lambda owner: owner.__name__)
+@pytest.mark.parametrize("owner", CLASSES, ids=name_of)
 def test_its_methods_have_theirs(owner: type) -> None:
     failed = {}
     for name, function in methods(owner):

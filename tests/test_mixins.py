@@ -30,6 +30,7 @@ from everserve.events import Failed, Finished, Refused, Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.mixins import FiberMixIn, ForkingMixIn, ThreadingMixIn, ThreadPoolMixIn
 from everserve.server.group import ServerGroup
+from everserve.server.served import Served
 from everserve.server.tcp import TCPServer
 from everserve.sockets.tls import TLS
 
@@ -55,7 +56,87 @@ def ours(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+# -- without a server --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS, ids=lambda mix_in: mix_in.__name__)
+def test_without_a_server_it_has_nothing_of_one(mix_in: Any) -> None:
+    """As the standard library's: the tests of Django make the stand-in of a socket of one."""
+
+    class Stub(mix_in):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.makefile = object()
+
+    stub = Stub()
+    names = [name for name in vars(Served) if not name.startswith("_")]
+    assert {"shutdown", "stop", "running", "state", "subscribe"} <= set(names)
+    assert [name for name in names if hasattr(stub, name)] == []
+    with pytest.raises(AttributeError, match="'Stub' object has no attribute 'shutdown'"):
+        stub.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("mix_in", MIX_INS, ids=lambda mix_in: mix_in.__name__)
+def test_a_mix_in_of_ones_own_brings_all_to_a_server(mix_in: Any) -> None:
+    own = type("Own", (mix_in,), {})
+    with type("Server", (own, socketserver.TCPServer), {})(LOOPBACK, Echo) as server:
+        assert server.state is ServerState.READY
+        assert callable(server.stop)
+
+
 # -- over the standard library's servers -------------------------------------------------------
+
+
+def test_the_mode_of_a_shared_listener_is_not_trusted(kind: Any) -> None:
+    """Another process that shares it may make it block: the loop would wait in accept for ever."""
+    tried = threading.Event()
+
+    class Server(kind):
+        def service_actions(self) -> None:
+            if not tried.is_set():
+                os.set_blocking(self.fileno(), True)
+                self._handle_request_noblock()  # nothing waits
+                tried.set()
+
+    with serving(Server(LOOPBACK, Echo), 0.01):
+        assert tried.wait(LIMIT)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_workers_that_share_a_listener_end_one_after_the_other(ours: Any) -> None:
+    server = ours(LOOPBACK, Echo)
+    workers = [_worker(server) for _ in range(2)]
+    for pid, stop in workers:
+        assert ask(server.server_address) == b"ping"
+        os.write(stop, b"x")
+        assert os.waitpid(pid, 0)[1] == 0
+        os.close(stop)
+    assert os.get_blocking(server.fileno())
+    server.server_close()
+
+
+def _worker(server: Any) -> tuple[int, int]:
+    """A forked process that serves until it can read a byte: its id, and where to write that."""
+    told, stop = os.pipe()
+    ready, serves = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(stop)
+        status = 1
+        try:
+            thread = Background(server.serve_forever)
+            server._everserve.life.notifier.wait_until(lambda: server._everserve.life.announced)
+            os.write(serves, b"x")
+            os.read(told, 1)
+            server.shutdown()
+            thread.result()
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(told)
+    os.close(serves)
+    os.read(ready, 1)
+    os.close(ready)
+    return pid, stop
 
 
 def test_it_serves_as_the_standard_librarys_does(kind: Any) -> None:

@@ -26,9 +26,8 @@ def test_each_option_is_a_class_attribute_of_some_server(name: str) -> None:
     ("name", "value", "checked"),
     [
         ("max_workers", 4, 4),
-        ("max_workers", "4", 4),
         ("request_queue_size", 0, 0),
-        ("worker_idle_timeout", "0.5", 0.5),
+        ("worker_idle_timeout", 0.5, 0.5),
         ("allow_reuse_port", True, True),
     ],
 )

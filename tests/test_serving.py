@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import socket
 import stat
 import threading
@@ -16,7 +17,7 @@ from tests.clients import LIMIT, Background
 import everserve
 from everserve.admission.control import POLICIES
 from everserve.combos import CONCURRENCY
-from everserve.errors import AddressError, OptionError
+from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import ServerEvent, Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
@@ -177,6 +178,71 @@ def test_unknown_arguments() -> None:
         everserve.serve(Upper)
 
 
+def test_a_grace_is_a_number_of_seconds() -> None:
+    for grace in ("5", None, -1, float("nan"), True):
+        with pytest.raises(
+            OptionError, match=f"grace = {grace!r}: expected seconds, a number from"
+        ):
+            everserve.serve(Upper, "tcp://127.0.0.1:0", grace=grace)  # type: ignore[call-overload]
+        with everserve.TCPServer(("127.0.0.1", 0), Upper) as server:
+            with pytest.raises(OptionError, match="grace"):
+                server.stop(grace)  # type: ignore[arg-type]
+            with pytest.raises(OptionError, match="grace"), server.running(grace=grace):  # type: ignore[arg-type]
+                pass
+            assert server.state is everserve.ServerState.READY
+
+
+class Coroutine(everserve.BaseRequestHandler[Any, Any]):
+    async def handle(self) -> None:  # type: ignore[override]
+        """Nothing awaits it."""
+
+
+class OfDatagrams(everserve.DatagramRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (None, "None is no request handler: give a class with handle()"),
+        ("app:Upper", "'app:Upper' is a text: import the class"),
+        ("tcp://127.0.0.1:0", "is an address: the handler comes first"),
+        (everserve, "everserve is a module"),
+        (everserve.TCPServer, "TCPServer is a server class"),
+        (Coroutine, "Coroutine.handle is 'async def'"),
+        (OfDatagrams, "OfDatagrams is for datagrams: for streams inherit StreamRequestHandler"),
+    ],
+)
+def test_what_is_no_handler_is_refused_before_anything_is_bound(handler: Any, words: str) -> None:
+    for make in (everserve.serve, everserve.make_server, everserve.make_group):
+        with pytest.raises(HandlerError, match=re.escape(words)):
+            make(handler, "tcp://127.0.0.1:0")
+    with pytest.raises(HandlerError, match=re.escape(words)):
+        make_group({"tcp://127.0.0.1:0": handler})
+
+
+@pytest.mark.parametrize("address", ["udp://127.0.0.1:0", "unixgram:@everserve-test-streams"])
+def test_a_handler_of_streams_is_refused_for_datagrams(address: str) -> None:
+    with pytest.raises(HandlerError, match=f"^{address}: Upper is for streams: for datagrams"):
+        everserve.make_server(Upper, address)
+
+
+def test_a_handler_of_another_kind_leaves_an_inherited_socket_open() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as inherited:
+        inherited.bind(("127.0.0.1", 0))
+        with pytest.raises(HandlerError, match="Upper is for streams"):
+            everserve.make_server(Upper, f"fd://{inherited.fileno()}")
+        assert inherited.getsockname()[1]
+
+
+def test_swapped_arguments_and_other_forms_of_an_address() -> None:
+    with pytest.raises(HandlerError, match="the handler comes first"):
+        everserve.serve("tcp://127.0.0.1:0", Upper)  # type: ignore[call-overload]
+    with pytest.raises(AddressError, match=r"write 'tcp://127\.0\.0\.1:9999'"):
+        everserve.serve(Upper, ("127.0.0.1", 9999))  # type: ignore[call-overload]
+
+
 # --- several addresses -------------------------------------------------------------------------------
 
 
@@ -267,7 +333,7 @@ def test_a_group_serves_streams_and_datagrams_in_one_thread(concurrency: Concurr
 
 def test_all_servers_of_a_group_have_the_options() -> None:
     addresses = ["tcp://127.0.0.1:0", "unix:@everserve-test"]
-    with make_group(Upper, *addresses, max_connections="7", idle_timeout=3) as group:
+    with make_group(Upper, *addresses, max_connections=7, idle_timeout=3) as group:
         assert [server.max_connections for server in group.servers] == [7, 7]
         assert [server.idle_timeout for server in group.servers] == [3.0, 3.0]
 
@@ -392,10 +458,10 @@ def test_a_proxy_must_be_trusted_by_name() -> None:
         ("overload", "shed-idle", "shed-idle"),
         ("overload_message", r"busy\r\n", b"busy\r\n"),
         ("overload_message", "zu voll \u00e4", "zu voll \u00e4".encode()),
-        ("accept_rate", "0.5", 0.5),
+        ("accept_rate", 0.5, 0.5),
         ("accept_burst", 3, 3.0),
-        ("max_handshakes", "10", 10),
-        ("idle_timeout", "2.5", 2.5),
+        ("max_handshakes", 10, 10),
+        ("idle_timeout", 2.5, 2.5),
         ("min_receive_rate", 100, 100.0),
         ("implicit_tls", False, False),
     ],
@@ -422,6 +488,8 @@ def test_access_as_a_text() -> None:
         ("access", "10.0.0.0/8", "write 'allow 10.0.0.0/8"),
         ("trusted_proxies", "somewhere", "not a network: 'somewhere'"),
         ("idle_timeout", 0, "idle_timeout = 0: expected seconds, more than 0"),
+        ("idle_timeout", "5", "idle_timeout = '5': expected seconds, more than 0, not a text"),
+        ("max_connections", "many", "max_connections = 'many': expected a number from 1 up"),
         ("accept_rate", -1, "accept_rate = -1: expected a number, more than 0"),
         ("max_handshakes", 0, "max_handshakes = 0: expected a number from 1 up"),
         ("admission_steps", [1], "admission_steps = \\[1\\]: expected callables"),

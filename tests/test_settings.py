@@ -25,8 +25,9 @@ POLICY = OverloadPolicy(lambda *_: True)
 TRANSPORTS = ("tcp", "udp", "unix", "unixgram")
 CLASSES = [server_class(word, transport) for word in CONCURRENCY for transport in TRANSPORTS]
 
-COUNTS = ("max_connections", "max_connections_per_peer", "max_handshakes")
+COUNTS = ("max_line", "max_connections", "max_connections_per_peer", "max_handshakes")
 NUMBERS = (
+    "accept_rate_per_peer",
     "accept_rate",
     "accept_burst",
     "tls_reload_interval",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tools import interpreters, plan, summary, system
 from tools.environments import ROOT, Environment
+from tools.programs import command as programs_command
 from tools.steps import Crew, Step, interruptible
 
 AT_A_TIME = 3  # steps; one of them nearly always waits, so this keeps two cores busy
@@ -59,6 +60,10 @@ def bench(arguments: Sequence[str]) -> int:
     return replaced_by(python.python, "-m", "benchmarks", *arguments)
 
 
+def programs(arguments: Sequence[str]) -> int:
+    return programs_command.check(arguments, ready(default("cli")).python)
+
+
 def clean(_: Sequence[str]) -> int:
     made = [".venvs", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"]
     for name in [*made, "htmlcov", "build", "dist"]:
@@ -74,6 +79,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "format": format,
     "run": run,
     "bench": bench,
+    "programs": programs,
     "clean": clean,
 }
 

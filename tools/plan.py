@@ -49,7 +49,15 @@ def lint(python: Environment) -> list[Step]:
 HEAVY = ("tests/hostile", "tests/proxy")
 """Tests that run on the newest Python only: they take half as long as all others together."""
 
-NO_ENGINE = (*HEAVY, "tests/benchmarks", "tests/compat", "tests/docs", "tests/typing", "tests/wire")
+NO_ENGINE = (
+    *HEAVY,
+    "tests/benchmarks",
+    "tests/compat",
+    "tests/docs",
+    "tests/programs",
+    "tests/typing",
+    "tests/wire",
+)
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
@@ -84,7 +92,6 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     """
     first, *others = [environment(python) for python in pythons]
     pure = without_compiler(pythons[0])
-    covered = suite(first, f"tests {first.name}", True, HEAVY if others else ())
     last = [
         step
         for one in reversed(others)
@@ -95,10 +102,9 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     ]
     return [
         setup(first),
-        covered,
+        suite(first, f"tests {first.name}", leaving=HEAVY if others else ()),
         *last,
         setup(pure),
         suite(pure, f"tests {first.name} without compiler", leaving=NO_ENGINE),
-        coverage(first, covered),
         *lint(first),
     ]

@@ -7,6 +7,10 @@ short way. Each public name is written once, in the ``__all__`` of the package t
 ``make_server`` (``wsgiref`` has one too) and ``Connection`` (so has ``sqlite3``) are attributes alone.
 """
 
+import sys as _sys
+import warnings as _warnings
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from everserve import admission as _admission
 from everserve import combos as _combos
 from everserve import handlers as _handlers
@@ -32,3 +36,20 @@ __all__ = [
     *_mixins.__all__,
     *_server.__all__,
 ]
+
+if _TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The ``__version__`` of ``socketserver``, deprecated there since Python 3.15."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if _sys.version_info >= (3, 15):
+            _warnings.warn(
+                "'__version__' is deprecated and slated for removal in Python 3.20; "
+                "importlib.metadata.version('everserve') is the version of everserve",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        return "0.4"

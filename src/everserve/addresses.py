@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import socket
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,16 +45,14 @@ class Address:
         """Read an address. Raises ``AddressError``, whose message shows the accepted forms."""
         if isinstance(text, Address):
             return text
-        scheme, colon, rest = text.strip().partition(":")
-        if colon and scheme in _INTERNET and rest.startswith("//"):
-            host, port = _split_port(text, rest[2:])
-            return cls(scheme, host=_read_host(text, host), port=port)
-        if colon and scheme in _UNIX and rest.lstrip("/@"):
-            path = rest.removeprefix("//")
-            return cls(scheme, path=f"\0{path[1:]}" if path.startswith("@") else path)
-        if scheme == "fd" and rest.startswith("//") and rest[2:].isascii() and rest[2:].isdigit():
-            return cls("fd", descriptor=int(rest[2:]))
-        raise _unreadable(text, "it has none of the known forms")
+        if not isinstance(text, str):
+            raise AddressError(_not_a_text(text))
+        found = _read(text)
+        if isinstance(found, Address):
+            return found
+        meant = _suggest(text)
+        hint = f"; did you mean {meant!r}?" if meant else f"; write for example {FORMS}"
+        raise AddressError(f"cannot read the address {text!r}: {found}{hint}")
 
     @classmethod
     def of(cls, sock: socket.socket) -> Self:
@@ -85,31 +85,82 @@ class Address:
         return f"{self.scheme}://{host}:{self.port}"
 
 
-def _split_port(text: str, location: str) -> tuple[str, int]:
+def _read(text: str) -> Address | str:
+    """The address, or why it cannot be read."""
+    scheme, colon, rest = text.strip().partition(":")
+    if "\0" in text:
+        return "it contains a NUL"
+    if colon and scheme in _INTERNET and rest.startswith("//"):
+        return _read_location(scheme, rest[2:])
+    if colon and scheme in _UNIX and rest.lstrip("/@"):
+        path = rest.removeprefix("//")
+        return Address(scheme, path=f"\0{path[1:]}" if path.startswith("@") else path)
+    if scheme == "fd" and re.fullmatch(r"//[0-9]{1,9}", rest):
+        return Address("fd", descriptor=int(rest[2:]))
+    return "it has none of the known forms"
+
+
+def _read_location(scheme: str, location: str) -> Address | str:
     host, colon, port = location.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
-        raise _unreadable(text, "it has no port")
-    if int(port) > 65535:
-        raise _unreadable(text, "a port is at most 65535")
-    return host, int(port)
-
-
-def _read_host(text: str, host: str) -> str:
+        return "it has no port"
+    port = port.lstrip("0") or "0"
+    if len(port) > 5 or int(port) > 65535:
+        return "a port is at most 65535"
     if host == "*":
-        return ""
+        return Address(scheme, port=int(port))
     if host.startswith("[") and host.endswith("]"):
         address, _, zone = host[1:-1].partition("%")
         try:
             ipaddress.IPv6Address(address)
         except ValueError as error:
-            raise _unreadable(text, str(error)) from None
-        return f"{address}%{zone}" if zone else address
+            return str(error)
+        return Address(scheme, host=f"{address}%{zone}" if zone else address, port=int(port))
     if ":" in host:
-        raise _unreadable(text, "an IPv6 address is written in brackets")
+        return "an IPv6 address is written in brackets"
     if not host or any(sign.isspace() or sign in "/@?#[]" for sign in host):
-        raise _unreadable(text, "it has no host ('*' is all interfaces)")
-    return host
+        return "it has no host ('*' is all interfaces)"
+    return Address(scheme, host=host, port=int(port))
 
 
-def _unreadable(text: str, reason: str) -> AddressError:
-    return AddressError(f"cannot read the address {text!r}: {reason}; write for example {FORMS}")
+def _suggest(text: str) -> str | None:
+    """The address that was probably meant: what others write, in the form of this module."""
+    text = text.strip().rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, separator, rest = text.partition(":")
+    if separator and scheme.lower() in ("http", "https", "ws", "wss", *_INTERNET):
+        scheme = {"http": "tcp", "ws": "tcp", "https": "tls", "wss": "tls"}.get(
+            scheme.lower(), scheme.lower()
+        )
+        return _complete(scheme, rest.lstrip("/"))
+    if text.startswith(("/", "./", "../", "@")):
+        return f"unix:{text}" if isinstance(_read(f"unix:{text}"), Address) else None
+    return _complete("tcp", f"127.0.0.1:{text}" if text.isdigit() else text)
+
+
+def _complete(scheme: str, location: str) -> str | None:
+    """An address with all interfaces for a host that is missing, and IPv6 in brackets."""
+    location = location.partition("/")[0]
+    host, _, port = location.rpartition(":")
+    for spelled in (location, f"*{location}", f"[{host.strip('[]')}]:{port}"):
+        if isinstance(_read_location(scheme, spelled), Address):
+            return f"{scheme}://{spelled}"
+    return None
+
+
+def _not_a_text(value: object) -> str:
+    """The message for what is no text, with the text to write where that is clear."""
+    wanted = f"an address is a text, for example {FORMS}"
+    if isinstance(value, tuple) and len(value) >= 2 and isinstance(value[0], str):
+        location = f"[{value[0]}]" if ":" in value[0] else value[0] or "*"
+        wanted = f"write 'tcp://{location}:{value[1]}'"
+    elif isinstance(value, list | tuple | set | frozenset):
+        wanted = "give each address as an argument of its own"
+    elif isinstance(value, os.PathLike):
+        wanted = f"write 'unix:{os.fspath(value)}'"
+    elif type(value) is int:
+        wanted = f"write 'tcp://127.0.0.1:{value}'"
+    elif callable(value):
+        wanted = "the handler comes first, then the addresses, as texts"
+    return f"{value!r} is no address: {wanted}"

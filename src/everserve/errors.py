@@ -1,4 +1,4 @@
-"""The whole tree of everserve's own exceptions.
+"""The whole tree of everserve's own exceptions, and its one warning.
 
 Each also inherits the built-in that a caller of ``socketserver`` would catch. Errors of the operating
 system (a port in use, no permission) stay the ``OSError`` they are, with the address in ``filename``.
@@ -14,6 +14,7 @@ __all__ = [
     "HandshakeError",
     "HubError",
     "LineTooLong",
+    "MistakeWarning",
     "NoReplyAddressError",
     "OptionError",
     "ProxyHeaderError",
@@ -83,3 +84,7 @@ class EngineUnavailableError(EverserveError, ImportError):
 
 class LineTooLong(EverserveError, ValueError):
     """The peer sent more bytes without a newline than ``max_line`` allows. The fault is the peer's."""
+
+
+class MistakeWarning(UserWarning):
+    """What a program has written and hardly means, such as an option with one letter missing."""

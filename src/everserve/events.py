@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+from everserve.escaping import describe, escaped
+
 __all__ = [
     "Accepted",
     "BackedOff",
@@ -86,7 +88,7 @@ class Refused(ServerEvent):
     level: ClassVar[int] = logging.INFO
 
     def __str__(self) -> str:
-        why = f" ({self.error})" if self.error is not None else ""
+        why = f" ({escaped(str(self.error))})" if self.error is not None else ""
         return f"refused #{self.connection} from {self.peer!r}: {self.reason}{why}"
 
 
@@ -104,15 +106,21 @@ class Shed(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class DeadlineMissed(ServerEvent):
-    """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...) and was cut."""
+    """A connection missed the deadline ``deadline`` (``"idle_timeout"``, ...), and was cut.
+
+    ``is_cut`` is false where nothing could be cut: a datagram has no connection, and a program may
+    have closed the socket and gone on with a duplicate of its own.
+    """
 
     connection: int
     peer: Any
     deadline: str
+    is_cut: bool = True
     level: ClassVar[int] = logging.INFO
 
     def __str__(self) -> str:
-        return f"cut #{self.connection} from {self.peer!r}: {self.deadline}"
+        what = "cut" if self.is_cut else "late, and not cut:"
+        return f"{what} #{self.connection} from {self.peer!r}: {self.deadline}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ class Failed(ServerEvent):
     logged: ClassVar[bool] = True
 
     def __str__(self) -> str:
-        return f"failed #{self.connection} from {self.peer!r}: {self.error!r}"
+        return f"failed #{self.connection} from {self.peer!r}: {describe(self.error)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +183,20 @@ class BackedOff(ServerEvent):
 
 @dataclass(frozen=True, slots=True)
 class Truncated(ServerEvent):
-    """A datagram was longer than ``max_packet_size`` (``size`` bytes): its end is lost."""
+    """A datagram was longer than ``max_packet_size`` (``size`` bytes): its end is lost.
+
+    Emitted at most once a second, for one that was admitted; ``count`` are those since the last event.
+    """
 
     peer: Any
     size: int
+    count: int = 1
     level: ClassVar[int] = logging.WARNING
     logged: ClassVar[bool] = True
 
     def __str__(self) -> str:
-        return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes"
+        count = f"; {self.count} since the last report" if self.count > 1 else ""
+        return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes{count}"
 
 
 @dataclass(frozen=True, slots=True)

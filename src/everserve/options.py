@@ -16,11 +16,12 @@ from typing import Any
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.errors import EverserveError, OptionError
+from everserve.mistakes import intended
 from everserve.settings import TYPES, Settings
 from everserve.sockets.datagrams import LARGEST
 from everserve.sockets.tls import TLS
 
-__all__ = ["OPTIONS", "Option", "check"]
+__all__ = ["OPTIONS", "Option", "attribute_fault", "check", "check_grace"]
 
 _BIND_DEFAULTS = {
     "request_queue_size": socket.SOMAXCONN,
@@ -54,6 +55,11 @@ class Option:
     def default(self) -> Any:
         """The value if none is set."""
         return _DEFAULTS[self.name]
+
+    @property
+    def reads_text(self) -> bool:
+        """True if a text is a value in code too: elsewhere it would hide a mistake (``"5"`` for 5)."""
+        return self.read in _OF_TEXTS
 
     @property
     def may_be_none(self) -> bool:
@@ -152,6 +158,9 @@ def _stream_option(name: str, read: Callable[[Any], Any], wanted: str, text: str
     return _option(name, read, wanted, text, of_streams=True)
 
 
+_OF_TEXTS = (_message, _mode, _policy, AccessRules.parse, Networks.of)
+"""The checks of the options that have a form as text."""
+
 _YES_NO = "True or False"
 _SECONDS = "seconds, more than 0"
 _NUMBER = "a number from 1 up"
@@ -219,6 +228,12 @@ OPTIONS: Mapping[str, Option] = {
             _count(1),
             _NUMBER,
             "connections in progress of one address, or of one /64 of IPv6",
+        ),
+        _option(
+            "accept_rate_per_peer",
+            _rate,
+            "a number, more than 0",
+            "connections a second to admit of one address, or of one /64 of IPv6",
         ),
         _option("accept_rate", _rate, "a number, more than 0", "connections a second to admit"),
         _option(
@@ -291,9 +306,22 @@ OPTIONS: Mapping[str, Option] = {
             "bytes a second, more than 0",
             "bytes a second that a peer must send, on average, after 5 s",
         ),
+        _stream_option(
+            "max_line",
+            _count(1),
+            "bytes, from 1 up",
+            "bytes that a line may have, unless the handler class sets its own",
+        ),
         _option("admission_steps", _steps, "callables", "the steps of admission", is_text=False),
     )
 }
+
+
+def check_grace(value: Any) -> float:
+    """``value`` as the seconds of a ``grace``; infinity is none. Raises ``OptionError``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise OptionError(f"grace = {value!r}: expected seconds, a number from 0 up")
+    return value
 
 
 def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
@@ -309,8 +337,35 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
         if not hasattr(server_class, name) or (option.of_streams and _has_datagrams(server_class)):
             raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
+        if isinstance(value, str) and not option.reads_text:
+            raise OptionError(f"{name} = {value!r}: expected {option.wanted}, not a text")
         checked[name] = None if value is None and option.may_be_none else option.check(value)
     return checked
+
+
+def attribute_fault(name: str, value: Any) -> str | None:
+    """Why the attribute ``name`` of a server is probably meant as an option, and is none.
+
+    The attribute may be the program's own for all that, so this is for a warning.
+    """
+    if callable(value) or hasattr(type(value), "__get__"):
+        return None  # a method, a property
+    option = OPTIONS.get(name)
+    if option is None:
+        meant = intended(name, OPTIONS)
+        return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
+    if not isinstance(value, str) or option.read in (_message, _policy):
+        return None
+    try:
+        wanted = option.check(value)
+    except EverserveError:
+        return None
+    if option.read is _mode:
+        meant = oct(wanted)
+    else:
+        is_number = isinstance(wanted, int | float)
+        meant = repr(wanted) if is_number else f"an everserve.{type(wanted).__name__}"
+    return f"{name} = {value!r} has no effect: a text is read in serve() alone; give {meant}"
 
 
 def _has_datagrams(server_class: type) -> bool:

@@ -33,6 +33,7 @@ class Reading(Generic[ValueT]):
     def __init__(self, read: Callable[[Any], ValueT]) -> None:
         self._read = read
         self.__doc__ = read.__doc__
+        self.__wrapped__ = read  # for `inspect.unwrap`
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...

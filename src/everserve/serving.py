@@ -16,9 +16,11 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
-from everserve.errors import AddressError, OptionError
+from everserve.defaults import bounds
+from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
-from everserve.options import check
+from everserve.mistakes import handler_fault, transport_fault
+from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
@@ -66,6 +68,7 @@ class ServerOptions(TypedDict, total=False):
     max_packet_size: int
     socket_mode: int | str | None
     max_connections_per_peer: int | None
+    accept_rate_per_peer: float | None
     accept_rate: float | None
     accept_burst: float | None
     max_handshakes: int | None
@@ -83,6 +86,7 @@ class ServerOptions(TypedDict, total=False):
     request_timeout: float | None
     write_timeout: float | None
     min_receive_rate: float | None
+    max_line: int | None
     admission_steps: Iterable[Step]
 
 
@@ -133,13 +137,15 @@ def serve(
     ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
     level info, where it serves and how it ended.
 
-    ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, and
-    Nagle's algorithm is off.
+    ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
+    algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
+    bound.
 
     Returns the report of the stop, always: a handler that does not end is logged with its stack, and
-    the process will end with status 1. Raises ``AddressError`` and ``OptionError`` for arguments that
-    are not accepted, ``OSError`` for what the system refuses.
+    the process will end with status 1. Raises ``HandlerError``, ``AddressError`` and ``OptionError``
+    for arguments that are not accepted, ``OSError`` for what the system refuses.
     """
+    grace = check_grace(grace)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         if subscribe is not None:
             group.subscribe(subscribe)
@@ -167,18 +173,21 @@ def make_group(
 ) -> ServerGroup[TCPServer]:
     """The servers for ``serve``, all bound and listening, or none: a ``ServerGroup``.
 
-    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none. Raises as
-    ``serve``.
+    ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
+    applies to those that have networks. Raises as ``serve``.
     """
     places = _places(handler, addresses)
     secure = any(place.scheme == "tls" for place, _ in places)
+    has_networks = not all(place.is_unix for place, _ in places)
     servers: list[TCPServer] = []
     try:
         for place, own in places:
             chosen = options.copy()
             if secure and place.scheme != "tls":
                 chosen.pop("tls", None)
-            servers.append(make_server(own, place, concurrency=concurrency, **chosen))
+            if has_networks and place.is_unix and not options.get("proxy_protocol"):
+                chosen.pop("access", None)
+            servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
     except BaseException:
         for server in servers:
             server.server_close()
@@ -196,6 +205,7 @@ def _places(
             )
         places = [(Address.parse(address), own) for address, own in handler.items()]
     else:
+        _check_handler(handler)
         places = [(Address.parse(address), handler) for address in addresses]
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
@@ -209,21 +219,56 @@ def make_server(
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     **options: Unpack[ServerOptions],
 ) -> TCPServer:
-    """A server as ``serve`` makes it: bound and listening, but not serving yet."""
+    """A server as ``serve`` makes it: bound and listening, but not serving yet. Raises as ``serve``."""
+    return _make(handler, address, concurrency, options, servers=1)
+
+
+def _make(
+    handler: Handler,
+    address: str | Address,
+    concurrency: Concurrency,
+    options: ServerOptions,
+    *,
+    servers: int,
+) -> TCPServer:
+    """One of ``servers`` servers, which share the descriptors of the process."""
+    _check_handler(handler)
     where = Address.parse(address)
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
-        configured = _configured(where, concurrency, options)
-        server = configured(where.server_address, handler, bind_and_activate=False)
+        try:
+            configured = _configured(where, concurrency, options, servers)
+            _check_transport(handler, where)
+            server = configured(where.server_address, handler, bind_and_activate=False)
+        except BaseException:
+            inherited.detach()  # it stays the caller's
+            raise
         server.socket.close()
         server.socket = inherited
         return server
-    configured = _configured(where, concurrency, options)
+    configured = _configured(where, concurrency, options, servers)
+    _check_transport(handler, where)
     return configured(where.server_address, handler)
 
 
-def _configured(where: Address, concurrency: str, options: ServerOptions) -> type[TCPServer]:
+def _check_handler(handler: Any) -> None:
+    """Raise ``HandlerError`` for what can handle no request."""
+    fault = handler_fault(handler)
+    if fault is not None:
+        raise HandlerError(fault)
+
+
+def _check_transport(handler: Any, where: Address) -> None:
+    """Raise ``HandlerError`` for a handler of streams where datagrams come, and the reverse."""
+    fault = transport_fault(handler, datagrams=where.scheme in ("udp", "unixgram"))
+    if fault is not None:
+        raise HandlerError(f"{where}: {fault}")
+
+
+def _configured(
+    where: Address, concurrency: str, options: ServerOptions, servers: int
+) -> type[TCPServer]:
     """The ready-made class, with the modern defaults and the options as class attributes."""
     base = server_class(concurrency, where.scheme)
     defaults: dict[str, Any] = {}
@@ -232,6 +277,8 @@ def _configured(where: Address, concurrency: str, options: ServerOptions) -> typ
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
     chosen = check(options, base)
+    has_datagrams = where.scheme in ("udp", "unixgram")
+    defaults |= bounds(concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers)
     _check_together(where, chosen)
     return type(base.__name__, (base,), defaults | chosen)
 
@@ -246,5 +293,10 @@ def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
         raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
+    if where.is_unix and chosen.get("access") is not None and not chosen.get("proxy_protocol"):
+        raise OptionError(
+            f"{where}: access is about networks, and a Unix socket has none: its socket_mode says who"
+            " may connect"
+        )
     if chosen.get("proxy_protocol") and not chosen.get("trusted_proxies"):
         raise OptionError("proxy_protocol needs trusted_proxies, the networks of the proxies")

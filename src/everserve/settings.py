@@ -17,7 +17,7 @@ from typing import Any
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
-from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS, read_proxy_header
 from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
@@ -30,13 +30,17 @@ _NO_NETWORKS = Networks()
 class Settings:
     """All options that are read while a server runs, with their defaults. Times are in seconds.
 
-    ``has_limits``: admission control has something to check; ``may_wait``: above one of them the next
+    ``has_limits``: admission control has something to check; ``counts_alone``: nothing but how much is
+    in progress, as ``serve`` sets it; ``may_wait``: above one of them the next
     connection waits in the kernel's queue; ``handshakes_first``: each connection begins with a TLS
-    handshake; ``takes_steps``: there is something for the steps of admission to do.
+    handshake; ``header_first``: with a PROXY header, which names the client; ``takes_steps``: there is
+    something for the steps of admission to do; ``deadlines_alone``: nothing but deadlines that all
+    connections may share.
     """
 
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
@@ -55,6 +59,7 @@ class Settings:
     request_timeout: float | None = None
     write_timeout: float | None = None
     min_receive_rate: float | None = None
+    max_line: int | None = None
     coalesce_writes: bool = False
     max_workers: int = 64
     worker_idle_timeout: float = 10.0
@@ -64,28 +69,38 @@ class Settings:
     daemon_threads: bool = False
     block_on_close: bool = True
     has_limits: bool = field(init=False, default=False)
+    counts_alone: bool = field(init=False, default=False)
     may_wait: bool = field(init=False, default=False)
     handshakes_first: bool = field(init=False, default=False)
+    header_first: bool = field(init=False, default=False)
     takes_steps: bool = field(init=False, default=False)
+    deadlines_alone: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         counts = (self.max_connections, self.accept_rate, self.max_handshakes)
         is_counted = any(limit is not None for limit in counts)
         self.may_wait = is_counted and self.overload == "wait"
-        self.has_limits = (
-            is_counted or self.access is not None or self.max_connections_per_peer is not None
+        self.header_first = self.proxy_protocol and read_proxy_header in self.admission_steps
+        about_peers = (
+            self.header_first
+            or self.access is not None
+            or self.max_connections_per_peer is not None
+            or self.accept_rate_per_peer is not None
         )
+        self.has_limits = is_counted or about_peers
+        self.counts_alone = self.accept_rate is None and not about_peers
         self.handshakes_first = self.tls is not None and self.implicit_tls
-        self.takes_steps = (
+        steps = (
             self.tls is not None
             or self.proxy_protocol
-            or self.idle_timeout is not None
             or self.request_timeout is not None
-            or self.write_timeout is not None
             or self.min_receive_rate is not None
             or self.overload == "shed-idle"
             or self.admission_steps is not STEPS
         )
+        shared = self.idle_timeout is not None or self.write_timeout is not None
+        self.takes_steps = steps or shared
+        self.deadlines_alone = shared and not steps
 
 
 def _is_number(value: Any) -> bool:
@@ -123,6 +138,7 @@ def _are_steps(value: Any) -> bool:
 TYPES: Mapping[str, Callable[[Any], bool]] = {
     "max_connections": _is_optional_count,
     "max_connections_per_peer": _is_optional_count,
+    "accept_rate_per_peer": _is_optional_number,
     "accept_rate": _is_optional_number,
     "accept_burst": _is_optional_number,
     "max_handshakes": _is_optional_count,
@@ -141,6 +157,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "request_timeout": _is_optional_number,
     "write_timeout": _is_optional_number,
     "min_receive_rate": _is_optional_number,
+    "max_line": _is_optional_count,
     "coalesce_writes": _is_flag,
     "max_workers": _is_count,
     "worker_idle_timeout": _is_number,

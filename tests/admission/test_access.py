@@ -93,13 +93,26 @@ def test_allow_and_deny() -> None:
     assert not access.permits(V4)
     assert not access.permits(MAPPED)
     assert not access.permits(("198.51.100.1", 1))
-    assert access.permits("/run/socket")  # has no network
 
 
 def test_deny_alone_permits_the_others() -> None:
     access = AccessRules(deny=["192.0.2.0/24"])
     assert access.permits(("198.51.100.1", 1))
     assert not access.permits(V4)
+
+
+def test_an_empty_list_allows_no_peer() -> None:
+    access = AccessRules(allow=[])
+    assert not any(access.permits(address) for address in (V4, V6, MAPPED, "/path", "", None))
+    assert repr(access) == "<AccessRules allow no peer>"
+
+
+@pytest.mark.parametrize("rules", [{"allow": ["0.0.0.0/0", "::/0"]}, {"deny": ["192.0.2.0/24"]}])
+@pytest.mark.parametrize("address", ["/path", "", b"\0name", None, ("a.example", 1), (), ("", 1)])
+def test_where_there_are_rules_an_address_without_a_network_is_denied(
+    rules: dict[str, list[str]], address: Any
+) -> None:
+    assert not AccessRules(**rules).permits(address)
 
 
 def test_parse() -> None:

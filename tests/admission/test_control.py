@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from everserve.admission.access import AccessRules
+from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import (
     POLICIES,
     AdmissionControl,
@@ -29,12 +29,15 @@ class Limits:
     """The limits of a server; ``full`` is true if no more requests may be in progress."""
 
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
     overload: Overload = "refuse"
     access: AccessRules | None = None
     handshakes_first = False
+    header_first = False
+    trusted_proxies = Networks()
     full = False
 
     def is_full(self) -> bool:
@@ -52,7 +55,7 @@ def control() -> AdmissionControl:
 
 
 def violations(control: AdmissionControl, limits: Limits, peer: Any = PEER) -> list[str]:
-    return control.violations(limits, peer, limits.is_full)
+    return control.violations(limits, None, peer, limits.is_full)
 
 
 def connection(peer: Any = PEER) -> Any:
@@ -278,10 +281,70 @@ def test_a_duplicate() -> None:
 
 def test_a_token_that_is_given_back(control: AdmissionControl, limits: Limits) -> None:
     """That of a connection which ``verify_request`` refuses."""
-    control.give_back(limits)  # there is no rate, and so no token
+    control.give_back(limits, PEER)  # there is no rate, and so no token
     limits.accept_rate = limits.accept_burst = 1.0
     for _ in range(3):
         assert control.takes_token(limits)
-        control.give_back(limits)
+        control.give_back(limits, PEER)
     assert control.takes_token(limits)
     assert not control.takes_token(limits)
+
+
+def test_the_rate_of_a_peer(control: AdmissionControl, limits: Limits) -> None:
+    limits.accept_rate_per_peer = 1
+    assert control.takes_peer_token(limits, PEER)
+    assert not control.takes_peer_token(limits, PEER)
+    assert control.takes_peer_token(limits, ("192.0.2.8", 1))
+    control.give_back(limits, PEER)
+    assert control.takes_peer_token(limits, PEER)
+
+
+def test_behind_a_proxy_the_limits_of_peers_wait_for_the_client(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    limits.header_first = True
+    limits.trusted_proxies = Networks(["192.0.2.7"])
+    limits.access = AccessRules(allow=["198.51.100.0/24"])
+    limits.max_connections_per_peer, limits.accept_rate_per_peer = 1, 2
+    assert violations(control, limits) == []
+    assert violations(control, limits, ("192.0.2.8", 1)) == ["untrusted_proxy"]
+    first, second = connection(), connection()
+    control.enter(limits, first)
+    assert first.counted is None
+    client = ("198.51.100.1", 4711)
+    assert control.client_violation(limits, second, PEER) == "access"
+    assert control.client_violation(limits, first, client) is None
+    assert control.client_violation(limits, second, client) == "max_connections_per_peer"
+    control.leave(first)
+    assert control.client_violation(limits, second, client) is None
+    control.leave(second)
+    third = connection()
+    assert control.client_violation(limits, third, client) == "accept_rate_per_peer"
+    control.leave(third)
+    assert len(control.peers) == 0
+
+
+def test_what_a_policy_has_waived_is_counted_all_the_same(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    limits.header_first = True
+    limits.max_connections_per_peer, limits.accept_rate_per_peer = 1, 1
+    first, second = connection(), connection()
+    assert control.client_violation(limits, first, PEER) is None
+    waived: list[str] = []
+    while violation := control.client_violation(limits, second, PEER, waived):
+        waived.append(violation)
+    assert waived == ["max_connections_per_peer", "accept_rate_per_peer"]
+    assert control.peers.count(PEER) == 2
+
+
+def test_a_client_that_another_process_has_admitted(
+    control: AdmissionControl, limits: Limits
+) -> None:
+    entered = connection()
+    control.count_client(limits, entered, PEER)
+    assert entered.counted is None
+    limits.max_connections_per_peer = 1
+    for _ in range(2):
+        control.count_client(limits, entered, PEER)
+    assert control.peers.count(PEER) == 1

@@ -42,6 +42,7 @@ def test_its_base_does_nothing() -> None:
         lambda: host.connection_of(None),
         host.is_draining,
         host.coalesces_writes,
+        host.max_line,
         lambda: host.start_tls(None, None, None),
     ):
         with pytest.raises(NotImplementedError):

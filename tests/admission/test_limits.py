@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everserve.admission.limits import PeerCounter, TokenBucket
+from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
 
 
 class Clock:
@@ -123,3 +123,49 @@ def test_from_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert len(counter) == 0
+
+
+def test_each_peer_has_a_rate_of_its_own(clock: Clock) -> None:
+    rates = PeerRates(2, clock)
+    for host in ("192.0.2.7", "192.0.2.8"):
+        assert [rates.take((host, port)) for port in range(3)] == [True, True, False]
+    clock.time += 0.5
+    assert [rates.take(("192.0.2.7", port)) for port in range(2)] == [True, False]
+    assert rates.take("/run/socket")
+
+
+def test_the_addresses_of_one_64_share_a_rate(clock: Clock) -> None:
+    rates = PeerRates(0.5, clock)
+    assert rates.take(("2001:db8::1", 1, 0, 0))
+    assert not rates.take(("2001:db8::2", 1, 0, 0))
+    assert rates.take(("2001:db8:0:1::1", 1, 0, 0))
+
+
+def test_a_peer_gets_its_token_back(clock: Clock) -> None:
+    rates = PeerRates(1, clock)
+    for _ in range(3):
+        assert rates.take(("192.0.2.7", 1))
+        rates.give_back(("192.0.2.7", 1))
+    rates.give_back(("192.0.2.8", 1))
+    rates.give_back(None)
+
+
+def test_it_remembers_a_bounded_number_of_peers(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PeerRates, "MOST", 10)
+    rates = PeerRates(1, clock)
+    for number in range(50):
+        assert rates.take((f"192.0.2.{number}", 1))
+        assert len(rates) <= 10
+    assert not rates.take(("192.0.2.49", 1))
+    clock.time += 2
+    rates._forget(clock.time)
+    assert len(rates) == 0
+
+
+def test_a_count_has_a_limit() -> None:
+    counter = PeerCounter()
+    address = ("192.0.2.7", 1)
+    assert [counter.add(address, 2) for _ in range(3)] == [True, True, False]
+    assert counter.count(address) == 2

@@ -424,3 +424,107 @@ def test_a_peer_above_its_limit_costs_the_others_no_rate(serve: Any, concurrency
 
 def connect_from(host: str, address: Any) -> socket.socket:
     return socket.create_connection(address, LIMIT, (host, 0))
+
+
+BEHIND: dict[str, Any] = {"proxy_protocol": True, "trusted_proxies": "127.0.0.1"}
+
+
+def header_of(host: str) -> bytes:
+    return f"PROXY TCP4 {host} 192.0.2.1 4711 80\r\n".encode()
+
+
+def is_refused(address: Any, data: bytes) -> bool:
+    with suppress(ConnectionError), connect(address) as client:
+        client.sendall(data)
+        return client.recv(100) == b""
+    return True
+
+
+@pytest.mark.parametrize("overload", ["wait", "refuse", "reset"])
+def test_access_is_asked_with_the_address_behind_the_proxy(
+    serve: Any, recorder: EventRecorder, overload: str
+) -> None:
+    server = serve(
+        Upper, "tcp://127.0.0.1:0", access="allow 198.51.100.0/24", overload=overload, **BEHIND
+    )
+    assert ask(server.server_address, header_of("198.51.100.7") + b"in\n") == b"IN\n"
+    assert is_refused(server.server_address, header_of("203.0.113.7"))
+    assert is_refused(server.server_address, b"PROXY UNKNOWN\r\n")  # the proxy's own address
+    local = encode(ProxyHeader.build(local=True))
+    assert ask(server.server_address, local + b"health\n") == b"HEALTH\n"
+    assert [event.reason for event in recorder.wait_for(Refused, 2)] == ["access", "access"]
+
+
+def test_a_client_behind_a_proxy_has_a_limit_and_the_proxy_has_none(
+    serve: Any, recorder: EventRecorder, concurrency: str
+) -> None:
+    if concurrency == "serial":
+        pytest.skip("one request at a time")
+    server = serve(
+        Upper,
+        "tcp://127.0.0.1:0",
+        max_connections_per_peer=1,
+        accept_rate=0.001,
+        accept_burst=3,
+        overload="refuse",
+        overload_message=b"full\n",
+        **BEHIND,
+    )
+    clients = []
+    for number in range(2):
+        client = connect(server.server_address)
+        clients.append(client)
+        client.sendall(header_of(f"198.51.100.{number}") + b"in\n")
+        assert client.recv(3) == b"IN\n"
+    recorder.wait_for(Opened, 2)
+    for _ in range(1 if concurrency == "forks" else 3):  # a child has its own bucket of tokens
+        with connect(server.server_address) as above:
+            above.sendall(header_of("198.51.100.1"))
+            assert above.recv(100) == b"full\n"
+    recorder.wait_for(Refused)
+    assert set(server.refusals) == {"max_connections_per_peer"}
+    for client in clients:
+        client.shutdown(socket.SHUT_RDWR)  # a forked child may have a copy
+        client.close()
+    recorder.wait_for(Finished, 2)
+
+
+def test_an_untrusted_proxy_is_refused_on_the_accept_loop(
+    serve: Any, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(Upper, "tcp://127.0.0.1:0", proxy_protocol=True, trusted_proxies="192.0.2.0/24")
+    monkeypatch.setattr(
+        server._everserve.strategy, "start", lambda *_: pytest.fail("it was started")
+    )
+    assert is_refused(server.server_address, header_of("192.0.2.7"))
+    assert recorder.wait_for(Refused)[0].reason == "untrusted_proxy"
+
+
+def test_a_peer_above_its_rate_is_refused_and_the_others_are_served(
+    serve: Any, recorder: EventRecorder
+) -> None:
+    server = serve(
+        Upper, "tcp://127.0.0.1:0", accept_rate_per_peer=0.001, accept_rate=0.001, accept_burst=2
+    )
+    with connect_from("127.0.0.66", server.server_address) as first:
+        first.sendall(b"line\n")
+        first.shutdown(socket.SHUT_WR)
+        assert read_all(first) == b"LINE\n"
+    for _ in range(3):
+        with suppress(OSError), connect_from("127.0.0.66", server.server_address) as above:
+            assert above.recv(1) == b""
+    recorder.wait_for(Refused, 3)
+    assert server.refusals == {"accept_rate_per_peer": 3}
+    with connect_from("127.0.0.7", server.server_address) as other:
+        other.sendall(b"line\n")
+        other.shutdown(socket.SHUT_WR)
+        assert read_all(other) == b"LINE\n"
+
+
+def test_the_rate_of_a_client_behind_a_proxy(serve: Any, recorder: EventRecorder) -> None:
+    server = serve(Upper, "tcp://127.0.0.1:0", accept_rate_per_peer=0.001, **BEHIND)
+    for host in ("198.51.100.1", "198.51.100.2"):
+        assert ask(server.server_address, header_of(host) + b"in\n") == b"IN\n"
+        assert is_refused(server.server_address, header_of(host))
+    recorder.wait_for(Refused, 2)
+    assert server.refusals == {"accept_rate_per_peer": 2}

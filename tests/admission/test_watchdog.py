@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT
+from tests.threads import Exhausted
 
 from everserve.admission.watchdog import Watchdog
 
@@ -237,3 +238,61 @@ def test_a_forked_child_starts_without_deadlines(watchdog: Watchdog) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert len(watchdog) == 1
     watchdog.forget(mine)
+
+
+@pytest.mark.parametrize("need", ["watch", "forget"])
+def test_a_thread_that_could_not_be_started_is_started_at_the_next_need(
+    watchdog: Watchdog, exhausted: Exhausted, need: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    deadline, other = Due(), Due()
+    watchdog.watch(deadline, monotonic())
+    watchdog.watch(other, monotonic() + HOUR)
+    assert "watchdog-under-test cannot be started" in caplog.text
+    assert not deadline.looks
+    exhausted.end()
+    if need == "watch":
+        watchdog.watch(other, monotonic() + HOUR)
+    else:
+        watchdog.forget(other)
+    deadline.wait()
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
+def test_a_check_that_failed_is_repeated(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr("everserve.admission.watchdog.RETRY", 0.0)
+
+    class Failing(Due):
+        def due(self, now: float) -> float | None:
+            if not self.looks:
+                self.looks.append(now)
+                raise error
+            return super().due(now)
+
+    deadline = Failing()
+    watchdog.watch(deadline, monotonic())
+    deadline.wait()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_failed_is_replaced(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def fail() -> None:
+        try:
+            raise SystemExit
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(watchdog, "_next_due", fail)
+    deadline = Due()
+    watchdog.watch(deadline, monotonic())
+    assert ended.wait(LIMIT)
+    for thread in threads():
+        thread.join(LIMIT)
+    monkeypatch.undo()
+    watchdog.watch(deadline, monotonic())
+    deadline.wait()

@@ -250,6 +250,13 @@ def test_limits_and_access_from_the_command_line() -> None:
     assert re.search(r"INFO refused #1 from \('127.0.0.1', \d+\): access\n", errors)
 
 
+def test_a_bound_of_the_defaults_is_taken_away() -> None:
+    with serving(UPPER, "--bind", "tcp://127.0.0.1:0", "--max-line", "none") as (_, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
+            client.sendall(b"x" * 100_000 + b"\n")
+            assert client.makefile("rb").readline() == b"X" * 100_000 + b"\n"
+
+
 def test_a_proxy_in_front() -> None:
     options = ("--proxy-protocol", "--trusted-proxies", "127.0.0.0/8,::1", "--max-handshakes", "9")
     with serving(UPPER, "--bind", "tcp://127.0.0.1:0", *options) as (_, output):

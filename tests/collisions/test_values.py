@@ -13,15 +13,13 @@ from everserve.options import OPTIONS
 NO_KNOBS = {"active_children", "address_family", "socket_type", "timeout"}
 """Attributes of the standard library's servers that ``serve`` does not take."""
 
-OF_HANDLERS = {"max_line"}
-
 
 def test_the_type_of_each_option_is_known() -> None:
     assert sorted(set(OPTIONS) - TYPED) == []
 
 
 def test_each_typed_option_is_in_the_table() -> None:
-    assert sorted(TYPED - OF_HANDLERS - set(OPTIONS)) == []
+    assert sorted(TYPED - set(OPTIONS)) == []
 
 
 @pytest.mark.parametrize("name", [name for name in classes() if not name.endswith("Handler")])

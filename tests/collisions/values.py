@@ -35,6 +35,7 @@ COUNTS = {
 }
 NUMBERS = {
     "accept_burst",
+    "accept_rate_per_peer",
     "accept_rate",
     "handshake_timeout",
     "idle_timeout",

@@ -9,6 +9,7 @@ import socket
 import socketserver
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Held
 
 from everserve.admission.access import Networks
-from everserve.combos import ForkingTCPServer
+from everserve.combos import ForkingTCPServer, ThreadingTCPServer
 from everserve.concurrency import forks
 from everserve.errors import ServerClosedError
 from everserve.events import Accepted, Draining, Failed, Finished, Opened, Shed, Stopped
@@ -57,6 +58,15 @@ def is_reaped(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def test_a_warning_about_threads_is_no_error_that_loses_a_child() -> None:
+    server = ForkingTCPServer(("127.0.0.1", 0), Pid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with server.running() as address:  # a second thread
+            pid = int(ask(address))
+    assert is_reaped(pid)
 
 
 def test_the_defaults() -> None:
@@ -604,6 +614,30 @@ def test_while_it_drains_the_accept_loop_keeps_its_wake_up(
         client.sendall(b"go on")
         assert stop.result().finished == 1
     assert not any(sessions)
+
+
+def test_a_child_sees_the_address_of_its_server_and_holds_no_port() -> None:
+    """Neither that of its server, nor that of another server of the process."""
+
+    class Look(StreamRequestHandler):
+        def handle(self) -> None:
+            server = self.server
+            seen = (server.socket.getsockname(), server.server_address, server.fileno() >= 0)
+            self.wfile.write(repr(seen).encode() + b"\n")
+            self.rfile.readline()
+
+    with ThreadingTCPServer(LOOPBACK, Echo) as other, ForkingTCPServer(LOOPBACK, Look) as server:
+        with server.running() as address, other.running() as others:
+            with connect(address) as client:
+                seen = client.makefile("rb").readline()
+                assert seen.decode().strip() == repr((address, address, True))
+                other.stop()
+                server.shutdown()
+                server.socket.close()
+                for port in (address, others):
+                    with pytest.raises(ConnectionRefusedError):
+                        connect(port)
+                client.sendall(b"\n")
 
 
 def test_the_children_do_not_keep_the_listener_open() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import zlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from everserve.concurrency.sharedmemory import Note, SharedOrders
+from everserve.concurrency.sharedmemory import _HEAD, _OUTCOME, _PEER, Note, SharedOrders
 from everserve.concurrency.strategy import Order
 from everserve.events import (
     DeadlineMissed,
@@ -64,6 +69,67 @@ def note() -> Iterator[Note]:
     note = Note()
     yield note
     note.close()
+
+
+@pytest.mark.parametrize("grace", [math.nan, math.inf, -1.0])
+def test_an_order_with_an_impossible_grace_is_none(grace: float) -> None:
+    orders = SharedOrders()
+    orders.ask(grace)
+    assert orders.take() is None
+
+
+def test_an_unknown_order_is_none() -> None:
+    orders = SharedOrders()
+    orders._memory[1] = 77
+    assert orders.take() is None
+
+
+@pytest.mark.parametrize(
+    "peer", [[], ["tuple", 1.5], ["tuple", []], ["bytes", "\u0100"], ["str"], 5, {"a": 1}, "["]
+)
+def test_a_peer_of_another_form_is_not_believed(note: Note, peer: Any) -> None:
+    note._write(_PEER, peer)
+    assert note.peer("known") == "known"
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        [],
+        {},
+        {"missed": "x"},
+        asdict(Outcome()) | {"failed": "yes"},
+        asdict(Outcome()) | {"error": None},
+        asdict(Outcome()) | {"more": 1},
+    ],
+)
+def test_an_outcome_of_another_form_is_not_believed(note: Note, outcome: Any) -> None:
+    note._write(_OUTCOME, outcome)
+    assert note.read() is None
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=64), st.integers(0, 200), st.booleans())
+def test_no_bytes_of_a_child_harm_its_parent(data: bytes, at: int, signed: bool) -> None:
+    note = Note()
+    note.take_down(Failed(1, ("192.0.2.1", 4711), ValueError("x"), False))
+    for part in (_PEER, _OUTCOME):
+        if signed:
+            text = data * 10
+            note._memory[part.start : part.start + len(text) + _HEAD.size] = (
+                _HEAD.pack(len(text), zlib.crc32(text)) + text
+            )
+        note._memory[part.start + at : part.start + at + len(data)] = data
+    assert isinstance(note.peer("known"), tuple | str | bytes)
+    assert note.read() is None or isinstance(note.read(), Outcome)
+    note.close()
+
+
+def test_deep_structures_are_not_read(note: Note) -> None:
+    text = b"[" * 3000
+    data = _HEAD.pack(len(text), zlib.crc32(text)) + text
+    note._memory[_OUTCOME.start : _OUTCOME.start + len(data)] = data
+    assert note.read() is None
 
 
 def test_an_empty_note(note: Note) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -296,3 +298,23 @@ def test_a_request_begins_with_a_clean_context(
             client = make_client(server)
             assert client.ask(word) == b"nothing\n"
             client.end()
+
+
+def test_the_mode_of_a_shared_listener_is_not_trusted(
+    strategy: Strategy, make_server: Callable[..., Any]
+) -> None:
+    """Another process that shares it may make it block at any time: here the server's own hook does."""
+    tried = threading.Event()
+
+    def service_actions(server: Any) -> None:
+        if not tried.is_set():
+            os.set_blocking(server.fileno(), True)
+            server._handle_request_noblock()  # nothing waits
+            tried.set()
+
+    server = make_server(lambda handler: None, service_actions=service_actions)
+    with serving(server, 0.01):
+        assert tried.wait(LIMIT)
+        assert server.socket.gettimeout() in (0.0, None)
+    if server.fileno() != -1:
+        assert os.get_blocking(server.fileno())

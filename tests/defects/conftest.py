@@ -3,13 +3,15 @@
     pytest tests/defects --against stdlib -m "not new and not documented"
 
 shows that each of them fails on the standard library's module. Tests marked ``new`` need an attribute
-that it does not have; tests marked ``documented`` pass on both.
+that it does not have; tests marked ``documented`` pass on both, and those marked ``repaired_in`` do so
+from that version of Python on.
 """
 
 from __future__ import annotations
 
 import importlib
 import selectors
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from types import ModuleType
@@ -34,6 +36,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "new: asks for what the standard library does not have")
     config.addinivalue_line("markers", "documented: holds on the standard library too")
+    config.addinivalue_line(
+        "markers", "repaired_in(major, minor): holds on the standard library since that Python"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        repaired = item.get_closest_marker("repaired_in")
+        if repaired is not None and sys.version_info >= repaired.args:
+            item.add_marker("documented")
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ import pytest
 ADDRESS = ("127.0.0.1", 0)
 
 
+@pytest.mark.repaired_in(3, 15)
 def test_the_default_is_the_systems(socketserver_module: ModuleType) -> None:
     assert socketserver_module.TCPServer.request_queue_size == socket.SOMAXCONN
 
 
+@pytest.mark.repaired_in(3, 15)
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the backlog")
 def test_the_kernel_has_it(socketserver_module: ModuleType, Echo: type) -> None:
     with socketserver_module.TCPServer(ADDRESS, Echo) as server:

@@ -154,7 +154,7 @@ def test_the_fields_of_the_peer() -> None:
 def test_the_options_of_the_command_line() -> None:
     """The options outside the options' table have their own table."""
     own = {param.opts[0]: param for param in run.params if param.name not in OPTIONS}
-    own.pop("target")
+    own.pop("targets")
     rows = table_of("command-line.md", "| option |")
     assert sorted(word for row in rows for word in words(row[0])) == sorted(own)
     for row in rows:

@@ -115,8 +115,9 @@ def test_threads() -> None:
     ]
 
 
-def test_chat() -> None:
-    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency="threads") as address:
+@pytest.mark.parametrize("concurrency", ["threads", "pool", "fibers"])
+def test_chat(concurrency: str) -> None:
+    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency=concurrency) as address:
         with socket.create_connection(address) as anna, anna.makefile("rw") as a:
             assert a.read(11) == "your name? "
             print("Anna", file=a, flush=True)

@@ -15,7 +15,7 @@ from tests.engines import loaded
 from everserve.errors import OptionError
 from everserve.fibers.frames import allows_small_frames
 
-KNOWN = ((3, 11), (3, 12), (3, 13))
+KNOWN = ((3, 11), (3, 12), (3, 13), (3, 14), (3, 15))
 
 DEEP = """
 import everserve.fibers._scheduler as scheduler
@@ -68,8 +68,7 @@ def preprocessed(*definitions: str) -> str:
     "definitions",
     [
         ("PY_VERSION_HEX=0x030A0DF0",),
-        ("PY_VERSION_HEX=0x030E00F0",),
-        ("PY_VERSION_HEX=0x030F00F0",),
+        ("PY_VERSION_HEX=0x031000F0",),
         ("PY_VERSION_HEX=0x030D00F0", "Py_GIL_DISABLED=1"),
     ],
 )

@@ -12,7 +12,8 @@ from tests.clients import LIMIT, Background
 
 from everserve.errors import FiberTimeout
 from everserve.fibers.exits import FiberExit
-from everserve.fibers.sync import Event, Timeout, sleep
+from everserve.fibers.sync import Event, sleep
+from everserve.fibers.timeouts import Timeout
 
 Run = Callable[..., Any]
 

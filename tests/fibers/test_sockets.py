@@ -17,7 +17,9 @@ import pytest
 
 from everserve.errors import FiberTimeout
 from everserve.fibers.connecting import create_connection
-from everserve.fibers.sync import Timeout, sleep
+from everserve.fibers.offloading import offload
+from everserve.fibers.sync import sleep
+from everserve.fibers.timeouts import Timeout
 
 Pair = tuple[Any, socket.socket]
 Run = Callable[..., Any]
@@ -725,3 +727,66 @@ def test_the_default_timeout_holds_for_new_sockets(parts: Any) -> None:
             assert sock.gettimeout() == 7
     finally:
         socket.setdefaulttimeout(None)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_messages_are_received_whole(parts: Any, run: Run, kind: int) -> None:
+    accepted, peer = socket.socketpair(socket.AF_UNIX, kind)
+    sizes = (10, 5000, 60_000, 20_000, 90_000, 10)
+
+    def receives() -> list[int]:
+        found = []
+        for size in sizes:
+            peer.sendall(b"m" * size)
+            found.append(len(ours.recv(100_000)))
+        return found
+
+    with parts.FiberSocket.adopt(accepted) as ours, peer:
+        assert run(receives) == list(sizes)
+
+
+@pytest.mark.parametrize("use", ["recv", "recv_into", "recvfrom", "recvmsg"])
+def test_a_descriptor_that_the_handler_sets_blocking_does_not_hold_the_loop(
+    hub: Any, pair: Any, use: str
+) -> None:
+    ours, peer = pair
+    got: list[bytes] = []
+
+    def read() -> None:
+        os.set_blocking(ours.fileno(), True)
+        room = bytearray(5)
+        if use == "recv_into":
+            got.append(bytes(room[: ours.recv_into(room)]))
+        else:
+            found = getattr(ours, use)(5)
+            got.append(found if use == "recv" else found[0])
+
+    hub.spawn(read)
+    hub.spawn(peer.sendall, b"hello")  # runs only if the first one parks
+    while hub.fibers:
+        hub.turn(10)
+    assert got == [b"hello"]
+
+
+def test_a_write_to_a_descriptor_that_was_set_blocking_does_not_hold_the_loop(
+    hub: Any, pair: Any
+) -> None:
+    ours, peer = pair
+    size = 16 << 20
+    read: list[int] = []
+
+    def write() -> None:
+        os.set_blocking(ours.fileno(), True)
+        ours.sendall(bytes(size))
+        assert ours.sendmsg([b"a"]) == 1
+        ours.close()
+
+    def drain() -> None:
+        while found := offload(peer.recv, 1 << 20):
+            read.append(len(found))
+
+    hub.spawn(write)
+    hub.spawn(drain)
+    while hub.fibers:
+        hub.turn(10)
+    assert sum(read) == size + 1

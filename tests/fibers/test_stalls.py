@@ -6,6 +6,10 @@ import threading
 import time
 from typing import Any
 
+import pytest
+from tests.threads import Exhausted
+
+from everserve.fibers import stalls
 from everserve.fibers.stalls import StallWatch, _Subject, watch_stalls
 
 
@@ -77,9 +81,9 @@ def test_the_thread_ends_with_the_last_hub(parts: Any) -> None:
     assert not thread.is_alive()
 
 
-def test_a_callback_that_fails_does_not_end_the_watch(hub: Any, monkeypatch: Any) -> None:
-    excepted: list[Any] = []
-    monkeypatch.setattr("sys.excepthook", lambda kind, *_: excepted.append(kind))
+def test_a_callback_that_fails_does_not_end_the_watch(
+    hub: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     subject = _Subject(hub, lambda *_: 1 / 0, 0.1)
 
     def looks() -> None:
@@ -88,4 +92,20 @@ def test_a_callback_that_fails_does_not_end_the_watch(hub: Any, monkeypatch: Any
 
     hub.spawn(looks)
     hub.turn(0)
-    assert excepted == [ZeroDivisionError]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_watch_whose_thread_could_not_be_started_tries_again(
+    hub: Any, exhausted: Exhausted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stalls, "RETRY", 0.001)
+    watch, reports = StallWatch(), Reports()
+    watch.watch(hub, reports, 0.02)
+    while exhausted.attempts < 2:
+        hub.turn(10)
+    exhausted.end()
+    while watch._thread is None:
+        hub.turn(10)
+    fiber = hub.spawn(lambda: reports.came.wait(20))
+    assert fiber.join(20)
+    assert reports.stalls

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from everserve.errors import FiberTimeout, HubError
-from everserve.fibers.sync import Event, Queue, Timeout, sleep, spawn
+from everserve.errors import FiberTimeout
+from everserve.fibers.sync import Event, Queue, sleep
+from everserve.fibers.timeouts import Timeout
 
 Run = Callable[..., Any]
 
@@ -178,19 +179,6 @@ def test_timeouts_that_expire_at_once_are_both_raised(run: Run, inner: float) ->
             return error.timeout
 
     assert run(nested) is outer_block
-
-
-def test_a_timeout_needs_a_fiber() -> None:
-    with pytest.raises(HubError, match="fiber only"), Timeout(1):
-        pass
-
-
-def test_spawn_finds_the_hub(run: Run, hub: Any) -> None:
-    seen: list[int] = []
-    run(lambda: spawn(seen.append, 1).join())
-    assert seen == [1]
-    with pytest.raises(HubError, match="no hub"):
-        spawn(print)
 
 
 def test_sleep_outside_of_a_fiber_is_that_of_time() -> None:

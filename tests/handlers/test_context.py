@@ -33,6 +33,9 @@ class FakeHost(Host):
     def coalesces_writes(self) -> bool:
         return True
 
+    def max_line(self) -> int | None:
+        return 4096
+
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
         return ("secured", server, request, client_address)
 
@@ -41,6 +44,7 @@ def test_without_a_host_all_values_are_empty() -> None:
     context = HandlerContext(None, "request")
     assert (context.deadline(), context.cancelled()) == (None, None)
     assert context.coalesces_writes() is False
+    assert context.max_line() is None
     assert context.peer("peer").address == "peer"
     with pytest.raises(TLSConfigError, match="needs a server of everserve"):
         context.start_tls(None, "peer")
@@ -55,6 +59,7 @@ def test_the_values_of_the_server() -> None:
     assert host.asked == ["request"]
     assert (context.deadline(), context.cancelled()) == (float("inf"), None)
     assert context.coalesces_writes() is True
+    assert context.max_line() == 4096
     connection.missed = "idle_timeout"
     assert context.cancelled() is CancelReason.DEADLINE
     host.draining = True

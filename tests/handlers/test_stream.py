@@ -7,10 +7,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import MagicMock, create_autospec
 
 import pytest
 from tests.clients import LIMIT, Background, connect, reset
 
+from everserve.fibers.engines import FiberSocket
 from everserve.handlers.stream import StreamRequestHandler
 
 Pair = tuple[socket.socket, socket.socket]
@@ -191,3 +193,63 @@ def test_a_handler_may_close_its_files(pair: Pair, wbufsize: int) -> None:
     Closing.wbufsize = wbufsize
     Closing(pair[0], "peer", None)
     assert pair[1].recv(100) == b"all"
+
+
+@pytest.mark.parametrize(
+    "pretend",
+    [
+        lambda: MagicMock(spec=socket.socket),
+        lambda: create_autospec(socket.socket, instance=True),
+        lambda: MagicMock(spec=FiberSocket),
+    ],
+)
+def test_what_only_claims_to_be_a_socket_is_used_through_its_methods(pretend: Any) -> None:
+    class Echo(StreamRequestHandler):
+        def handle(self) -> None:
+            for line in self.rfile:
+                self.wfile.write(line)
+
+    request = pretend()
+    request.makefile.return_value = io.BytesIO(b"one\n")
+    Echo(request, "peer", None)
+    request.makefile.assert_called_once_with("rb", -1)
+    request.sendall.assert_called_once_with(b"one\n")
+
+
+def test_a_subclass_of_socket_makes_its_own_files(pair: Pair) -> None:
+    class Shouting(socket.socket):
+        def makefile(self, *arguments: Any, **keywords: Any) -> Any:
+            return io.BytesIO(super().makefile(*arguments, **keywords).read().upper())
+
+    class Reading(StreamRequestHandler):
+        def handle(self) -> None:
+            lines.extend(self.rfile)
+
+    lines: list[bytes] = []
+    pair[1].sendall(b"one\n")
+    pair[1].shutdown(socket.SHUT_WR)
+    with Shouting(fileno=socket.dup(pair[0].fileno())) as request:
+        Reading(request, "peer", None)
+    assert lines == [b"ONE\n"]
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_a_write_after_the_handler_is_the_sockets_affair(pair: Pair, coalesce: bool) -> None:
+    class Short(StreamRequestHandler):
+        coalesce_writes = coalesce
+
+    handler = Short(pair[0], "peer", None)
+    assert handler.wfile.closed
+    handler.wfile.write(b"late")
+    assert pair[1].recv(100) == b"late"
+    pair[0].close()
+    with pytest.raises(OSError, match="descriptor"):  # broadcasts catch it
+        handler.wfile.write(b"too late")
+
+
+def test_a_buffered_write_after_the_handler_is_an_error_at_once(pair: Pair) -> None:
+    class Short(StreamRequestHandler):
+        wbufsize = 100
+
+    with pytest.raises(ValueError, match="closed"):
+        Short(pair[0], "peer", None).wfile.write(b"late")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -139,3 +140,70 @@ def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
 def test_a_view_of_nothing() -> None:
     view = Connections({})
     assert (len(view), list(view), object() in view) == (0, [], False)
+
+
+@pytest.fixture
+def accepted() -> Iterator[Pair]:
+    """An accepted connection, and its client."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with ours, client:
+        yield ours, client
+
+
+def test_a_wrapper_that_has_the_descriptor_is_cut(accepted: Pair) -> None:
+    """As ``SSLContext.wrap_socket`` in a handler's ``setup`` detaches it from the request."""
+    ours, client = accepted
+    connection = ConnectionTable().add(ours, ours.getpeername())
+    with socket.socket(fileno=ours.detach()) as wrapper:
+        assert connection.traffic() is not None
+        assert connection.cut()
+        assert wrapper.recv(1) == b""
+        assert client.recv(1) == b""
+
+
+def test_behind_a_proxy_the_wrapper_is_known_by_the_address_of_the_proxy(accepted: Pair) -> None:
+    ours, client = accepted
+    connection = ConnectionTable().add(ours, ours.getpeername())
+    connection.origin, connection.peer = connection.peer, ("192.0.2.7", 4711)
+    with socket.socket(fileno=ours.detach()):
+        assert connection.cut()
+        assert client.recv(1) == b""
+
+
+def test_a_wrapper_over_a_unix_socket(tmp_path: Any) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen()
+        client.connect(path)
+        ours, peer = listener.accept()
+        connection = ConnectionTable().add(ours, peer)
+        with socket.socket(fileno=ours.detach()):
+            assert connection.cut()
+            assert client.recv(1) == b""
+
+
+def test_what_has_got_its_descriptor_meanwhile_is_left_alone(accepted: Pair) -> None:
+    ours, _ = accepted
+    connection = ConnectionTable().add(ours, ours.getpeername())
+    number = ours.fileno()
+    one, other = socket.socketpair()
+    with one, other:
+        ours.close()
+        os.dup2(one.fileno(), number)
+        try:
+            assert not connection.cut()
+            assert connection.traffic() is None
+            one.sendall(b"still there")
+            assert other.recv(100) == b"still there"
+        finally:
+            os.close(number)
+    assert not connection.cut()
+
+
+def test_a_datagram_cannot_be_cut(ours: socket.socket) -> None:
+    told: list[bool] = []
+    assert not connection_of((b"data", ours)).cut(told.append)
+    assert told == [False]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from everserve.events import Draining, ServerEvent, Truncated
+from everserve.fibers.exits import FiberExit
 from everserve.lifecycle.emitter import Emitter
 
 EVENT = Draining(1.0)
@@ -59,12 +60,15 @@ def test_a_subscriber_may_end_its_subscription_while_it_is_called() -> None:
     assert got == ["once", "always", "always"]
 
 
-def test_the_error_of_a_subscriber_is_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, GeneratorExit])
+def test_the_error_of_a_subscriber_is_not_raised(
+    caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
     emitter = Emitter()
     got: list[ServerEvent] = []
 
     def broken(event: ServerEvent) -> None:
-        raise ValueError("meant to fail")
+        raise kind("meant to fail")
 
     emitter.subscribe(broken)
     emitter.subscribe(got.append)
@@ -87,3 +91,14 @@ def test_an_event_that_is_logged_is_emitted_too(caplog: pytest.LogCaptureFixture
     assert (record.levelno, record.getMessage()) == (logging.WARNING, str(event))
     assert record.event is event  # type: ignore[attr-defined]
     caplog.clear()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, FiberExit])
+def test_what_interrupts_a_subscriber_is_raised(kind: type[BaseException]) -> None:
+    def interrupted(event: ServerEvent) -> None:
+        raise kind
+
+    emitter = Emitter()
+    emitter.subscribe(interrupted)
+    with pytest.raises(kind):
+        emitter.emit(EVENT)

@@ -194,7 +194,9 @@ def test_a_handshake(parts: Parts) -> None:
     assert (parts.control.handshakes, parts.woken) == (0, 0)  # without a limit nothing waits
 
 
-LIMITED: Any = SimpleNamespace(max_connections_per_peer=1, handshakes_first=True, max_handshakes=1)
+LIMITED: Any = SimpleNamespace(
+    header_first=False, max_connections_per_peer=1, handshakes_first=True, max_handshakes=1
+)
 
 
 @pytest.mark.parametrize("step", ["handshake_done", "opened"])

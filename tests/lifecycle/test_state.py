@@ -147,6 +147,17 @@ def test_suspend_does_not_undo_a_stop(state: ServerState) -> None:
     assert life.state is state
 
 
+def test_a_forked_child_that_serves_by_itself_has_a_wake_up_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = LifeCycle()
+    life.prepare()
+    parents = life.wakeup()
+    monkeypatch.setattr("everserve.sockets.wakeup.getpid", lambda: -1)
+    assert life.wakeup() is not parents
+    assert life.wakeup() is life.wakeup()
+
+
 def test_changes_wake_the_accept_loop() -> None:
     life = LifeCycle()
     life.wake()  # no waiter: no wake-up is made

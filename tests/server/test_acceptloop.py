@@ -21,7 +21,6 @@ from everserve.concurrency.strategy import Order, Strategy, StrategyParts
 from everserve.events import BackedOff, Finished, Opened
 from everserve.lifecycle.state import ServerState
 from everserve.server.acceptloop import AcceptLoop, Port
-from everserve.server.listener import Listener
 from everserve.server.tcp import TCPServer
 from everserve.sockets.accepting import BackOff
 
@@ -77,6 +76,10 @@ class NotedStrategy(Strategy):
         self.orders: list[Order] = []
         self.attended = 0
         self.attention = False
+        self.is_child = False
+
+    def become_child(self) -> None:
+        self.is_child = True
 
     def watched(self) -> Mapping[int, Callable[[], object]]:
         return self.callbacks
@@ -109,14 +112,6 @@ class NotedAcceptor:
         self.taken += 1
 
 
-class OpenListener(Listener):
-    accepts_connections = True
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 class LonePort:
     """A port and the objects around it, each of which a test may set."""
 
@@ -126,11 +121,9 @@ class LonePort:
         self.life = self.parts.life
         self.acceptor: Any = NotedAcceptor()
         self.hooks: Any = NotedHooks(fileno=lambda: descriptor, **does)
-        self.listener = OpenListener()
         self.obeyed: list[Any] = []
         self.port = Port(
             self.hooks,
-            listener=self.listener,
             settings=self.parts.settings,
             acceptor=self.acceptor,
             strategy=self.strategy,
@@ -197,6 +190,39 @@ def test_it_sleeps_while_nothing_may_be_accepted() -> None:
     run(turns, lone)
     assert turns.timeouts == [0.25, None, None]
     assert lone.acceptor.taken == 1
+
+
+def test_a_pause_that_ends_while_the_loop_looks_is_not_waited_for_without_end() -> None:
+    """The clock reaches the end of the back-off between any two readings of it."""
+    for readings in range(1, 6):
+        lone = LonePort()
+        times = iter([0.0, *[BackOff.first / 2] * readings])
+        back_off = BackOff(lambda times=times: next(times, BackOff.first))
+        back_off.fail()
+        lone.acceptor.can_accept = lambda back_off=back_off: not back_off.remaining()
+        lone.acceptor.pause = back_off.remaining
+        seen: list[bool] = []
+
+        def look(turns: Turns, seen: list[bool] = seen) -> list[Any]:
+            seen.append(bool(request_waits(turns)) or turns.timeouts[-1] is not None)
+            return []
+
+        run(Turns(look, look, ending(lone)), lone)
+        assert seen == [True, True]
+
+
+def test_a_drain_goes_on_after_a_back_off() -> None:
+    lone = LonePort()
+    lone.acceptor.room, lone.acceptor.delay = False, 0.25
+    lone.stop(monotonic() + 3600)
+
+    def room_again(turns: Turns) -> list[Any]:
+        lone.acceptor.room, lone.acceptor.delay = True, 0.0
+        return []
+
+    turns = Turns(room_again, request_waits, nothing)
+    assert run(turns, lone) == [lone.port]
+    assert turns.timeouts == [0.25, 0.0, 0.0]
 
 
 def test_the_settings_are_read_after_each_wait() -> None:
@@ -277,11 +303,10 @@ def test_the_descriptors_of_a_strategy() -> None:
     assert lone.strategy._loop is None
 
 
-def test_in_a_child_of_fork_the_listeners_of_connections_are_closed() -> None:
+def test_in_a_child_of_fork_the_parent_alone_serves() -> None:
     lone = LonePort()
-    loop = AcceptLoop([lone.port], Turns())
-    loop.leave_to_parent()
-    assert lone.listener.closed
+    AcceptLoop([lone.port], Turns()).leave_to_parent()
+    assert lone.strategy.is_child
 
 
 def test_a_stop_drains_only_waiting_connections() -> None:

@@ -254,7 +254,7 @@ def test_a_subscriber_that_fails_is_logged(
 def test_handle_error_outside_of_an_error(caplog: pytest.LogCaptureFixture) -> None:
     BaseServer("nowhere", Echo).handle_error(None, "peer")
     (record,) = caplog.records
-    assert record.getMessage() == "request from peer failed"
+    assert record.getMessage() == "request from 'peer' failed"
     assert not record.exc_info
 
 
@@ -290,8 +290,8 @@ def test_a_request_that_cannot_be_closed_is_reported_and_dropped(
     assert len(server.connections) == 0
     assert recorder.names() == ["Accepted", "Opened", "Failed"]
     assert [record.getMessage() for record in caplog.records] == [
-        "request from peer failed: ValueError('stuck')",
-        "closing the request from peer failed",
+        "failed #1 from 'peer': ValueError('stuck')",
+        "closing the request from 'peer' failed",
     ]
 
 
@@ -387,3 +387,10 @@ def test_serve_forever_after_an_interrupt_serves_again() -> None:
     assert server.state is ServerState.READY
     with serving(server) as address:
         assert ask(address) == b"ping"
+
+
+def test_its_wake_up_is_made_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = BaseServer(("", 0), Echo)
+    monkeypatch.setattr("everserve.lifecycle.state.Wakeup", None)  # as where no descriptor is left
+    server.shutdown()
+    assert server._everserve.life.wakeup()

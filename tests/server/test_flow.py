@@ -407,8 +407,8 @@ def test_an_error_is_logged_with_the_peer_behind_the_proxy(
         flow.log_error(request, "proxy")
     flow.log_error(request, "proxy")
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
-        (logging.ERROR, "request from client failed: ValueError('wrong')"),
-        (logging.ERROR, "request from client failed"),
+        (logging.ERROR, "failed #1 from 'client': ValueError('wrong')"),
+        (logging.ERROR, "request from 'client' failed"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,16 @@ from typing import Any
 
 import pytest
 
-from everserve.server.listener import DatagramListener, Listener, StreamListener, listener_of
+from everserve.server.listener import (
+    DatagramListener,
+    Listener,
+    StreamListener,
+    leave_all_to_parent,
+    listener_of,
+    remember,
+)
 from everserve.server.tcp import TCPServer
+from everserve.sockets.inheriting import inherit
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the mode of an accepted socket")
 
@@ -61,6 +70,29 @@ def test_a_stream_does_not_block_while_it_serves(stream: socket.socket) -> None:
     with listener.serving():
         assert listener.timeout() == 0.0
     assert listener.timeout() is None
+
+
+@linux
+def test_the_mode_is_set_again_before_each_accept(stream: socket.socket) -> None:
+    listener = StreamListener(stream)
+    with listener.serving():
+        os.set_blocking(stream.fileno(), True)  # as another process may, which shares it
+        listener.prepare()
+        assert not os.get_blocking(stream.fileno())
+    assert os.get_blocking(stream.fileno())
+    stream.close()
+    listener.prepare()
+
+
+@linux
+def test_a_listener_that_came_non_blocking_is_left_so(stream: socket.socket) -> None:
+    stream.setblocking(False)
+    with inherit(os.dup(stream.fileno())) as sock:
+        assert sock.gettimeout() is None
+        with StreamListener(sock).serving():
+            assert sock.gettimeout() == 0.0
+        assert sock.gettimeout() is None
+        assert not os.get_blocking(sock.fileno())
 
 
 def test_a_timeout_set_by_the_program_stays(stream: socket.socket) -> None:
@@ -125,3 +157,26 @@ def test_many_datagrams_are_received_at_a_time_and_never_by_accept(datagram: soc
     assert not listener.takes_batches(DEFAULT)
     listener.close()
     assert datagram.fileno() == -1
+
+
+def test_a_child_holds_no_listener_of_connections(
+    stream: socket.socket, datagram: socket.socket
+) -> None:
+    class Server:
+        def __init__(self, sock: Any) -> None:
+            self.socket = sock
+            remember(self)
+
+    servers = [Server(stream), Server(datagram), Server("mock")]
+    replies_through = os.fstat(datagram.fileno()).st_ino
+    with socket.socket(fileno=os.dup(stream.fileno())) as parents:
+        leave_all_to_parent()
+        assert listens(parents)
+        assert not listens(stream)
+        assert stream.getsockname() == parents.getsockname()
+    assert os.fstat(datagram.fileno()).st_ino == replies_through
+    del servers
+
+
+def listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -11,6 +11,7 @@ import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.scenes import LOOPBACK, EventRecorder
 
+from everserve.admission.access import AccessRules
 from everserve.combos import (
     FiberUDPServer,
     ForkingUDPServer,
@@ -18,7 +19,7 @@ from everserve.combos import (
     ThreadPoolUDPServer,
 )
 from everserve.errors import ServerClosedError
-from everserve.events import Accepted, Finished, Stopped, Truncated
+from everserve.events import Accepted, Finished, Refused, Stopped, Truncated
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
@@ -88,6 +89,36 @@ def test_a_truncated_datagram_is_an_event(client: socket.socket) -> None:
         client.sendto(b"12345", address)
         assert client.recv(100) == b"123"
     assert recorder.of(Truncated) == [Truncated(client.getsockname(), 3)]
+
+
+def test_truncated_datagrams_are_reported_once_a_second(
+    client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("everserve.lifecycle.progress.monotonic", lambda: clock[0])
+    server, recorder = UDPServer(LOOPBACK, Echo), EventRecorder()
+    server.max_packet_size = 3
+    server.subscribe(recorder)
+    with serving(server) as address:
+        for seconds in (0.0, 0.1, 0.2, 1.0):
+            clock[0] = 100.0 + seconds
+            client.sendto(b"12345", address)
+            assert client.recv(100) == b"123"
+    assert [event.count for event in recorder.of(Truncated)] == [1, 3]
+
+
+def test_a_truncated_datagram_that_is_refused_is_not_reported(
+    client: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, recorder = UDPServer(LOOPBACK, Echo), EventRecorder()
+    server.max_packet_size = 3
+    server.access = AccessRules.parse("deny 127.0.0.0/8")
+    server.subscribe(recorder)
+    with serving(server) as address:
+        client.sendto(b"12345", address)
+        recorder.wait_for(Refused)
+    assert recorder.of(Truncated) == []
+    assert not caplog.records
 
 
 def test_an_empty_datagram_is_one_too(client: socket.socket) -> None:

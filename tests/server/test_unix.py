@@ -13,6 +13,7 @@ import pytest
 from tests.clients import LIMIT, ask, serving
 from tests.scenes import Echo, EventRecorder
 
+from everserve.errors import OptionError
 from everserve.events import Failed
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.server.udp import UDPServer
@@ -114,6 +115,19 @@ def test_the_mode(path: Path) -> None:
 
     with Private(str(path), Echo):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@linux
+@pytest.mark.parametrize(
+    "name", [f"\0everserve-mode-{os.getpid()}", b"\0everserve", ""], ids=["text", "bytes", "none"]
+)
+@pytest.mark.parametrize("kind", [UnixStreamServer, UnixDatagramServer])
+def test_an_abstract_name_has_no_mode(kind: Any, name: Any) -> None:
+    class Private(kind):  # type: ignore[misc]
+        socket_mode = 0o600
+
+    with pytest.raises(OptionError, match="socket_mode = 0o600: an abstract name has no file"):
+        Private(name, Echo)
 
 
 def test_reusing_the_port_has_no_effect(path: Path) -> None:

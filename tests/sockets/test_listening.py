@@ -295,6 +295,23 @@ def test_the_mode_is_never_wider_than_asked(
     assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
+def test_the_mode_of_a_link_in_its_place_is_not_followed(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("")
+    other.chmod(0o600)
+
+    class Raced(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            path.unlink()
+            path.symlink_to(other)
+
+    with Raced(socket.AF_UNIX) as raced, pytest.raises(FileExistsError) as raised:
+        SocketFile.bind(raced, str(path), mode=0o666)
+    assert raised.value.filename == str(path)
+    assert stat.S_IMODE(other.stat().st_mode) == 0o600
+
+
 def test_another_file_in_its_place_is_not_removed(unix: socket.socket, path: Path) -> None:
     file = SocketFile.bind(unix, str(path), mode=None)
     path.unlink()

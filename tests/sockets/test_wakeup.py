@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -113,6 +114,33 @@ def test_other_threads_get_no_signals(wakeup: Wakeup) -> None:
             return True
 
     assert Background(enter).result() is True
+
+
+@pytest.mark.parametrize("name", ["pipe", "read", "write", "close", "set_blocking"])
+def test_it_uses_no_name_that_a_program_replaces(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, name, None)
+    monkeypatch.setattr(socket, "socketpair", None)
+    monkeypatch.setattr(socket, "socket", None)
+    made = Wakeup()
+    made.wake()
+    made.clear()
+    del made
+
+
+def test_one_that_could_not_be_made_closes_nothing() -> None:
+    half = Wakeup.__new__(Wakeup)
+    half._reader = half._writer = -1
+    del half
+
+
+def test_it_belongs_to_the_process_that_made_it(
+    wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert wakeup.is_own
+    monkeypatch.setattr("everserve.sockets.wakeup.getpid", lambda: -1)
+    assert not wakeup.is_own
 
 
 def test_they_are_not_inherited(wakeup: Wakeup) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from everserve.errors import FiberTimeout, LineTooLong
-from everserve.fibers.sync import Timeout
+from everserve.fibers.timeouts import Timeout
 
 TEXT = b"first line\nsecond\n\nlast without end"
 

@@ -14,7 +14,8 @@ import pytest
 from everserve.errors import FiberTimeout
 from everserve.fibers.exits import FiberExit
 from everserve.fibers.offloading import offload
-from everserve.fibers.sync import Event, Queue, Timeout, sleep
+from everserve.fibers.sync import Event, Queue, sleep
+from everserve.fibers.timeouts import Timeout
 
 
 def nothing_has_come(peer: socket.socket) -> bool:
@@ -406,8 +407,23 @@ def test_it_is_a_binary_file(ends: Any) -> None:
         text.flush()
         assert receive(ends.peer, 4) == swap(ends.kind, b"text")
     assert writer.closed
-    for use in (lambda: writer.write(b"x"), writer.flush, writer.writable, writer.fileno):
+    for use in (writer.flush, writer.writable, writer.fileno):
         with pytest.raises(ValueError, match="closed"):
             use()
     reader.close()
     assert ends.ours.fileno() >= 0
+
+
+def test_messages_are_not_sent_together(parts: Any, hub: Any) -> None:
+    accepted, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def writes() -> None:
+        for message in (b"one", b"two"):
+            writer.write(message)
+
+    with parts.FiberSocket.adopt(accepted) as ours, peer:
+        reader, writer = parts.streams.open_stream(ours, coalesce=True)
+        assert hub.spawn(writes).join(20)
+        assert (peer.recv(100), peer.recv(100)) == (b"one", b"two")
+        reader.close()
+        writer.close()

@@ -382,7 +382,9 @@ def use_options(server: everserve.TCPServer) -> None:
 def use_fibers() -> None:
     reveal_type(fibers.offload(len, "text"))  # expect: int
     fibers.offload(len, 3)  # expect: error
-    reveal_type(fibers.spawn(print, 1))  # expect: Fiber
+    reveal_type(fibers.spawn(print, 1))  # expect: Fiber | SpawnedThread
+    with fibers.Condition(fibers.RLock()) as taken, fibers.Lock():
+        reveal_type(taken)  # expect: bool
     reveal_type(fibers.current())  # expect: Fiber | None
     reveal_type(fibers.sleep(0.1))  # expect: None
     queue: fibers.Queue[int] = fibers.Queue(3)

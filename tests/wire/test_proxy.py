@@ -33,6 +33,12 @@ garbage = st.one_of(
     ),
     st.builds(block, st.integers(0, 2), st.integers(0, 0x33), st.binary(max_size=300)),
     spoilt,
+    st.builds(
+        lambda word, kept, rest: word[:kept] + rest + b"\r\n",
+        st.sampled_from([b"PROXY UNKNOWN", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2"]),
+        st.integers(0, 40),
+        st.binary(max_size=3) | st.text(" \r\nN0", max_size=3).map(str.encode),
+    ),
 )
 
 
@@ -65,6 +71,14 @@ def test_a_checksum_and_padding_come_after_the_other_tlvs(header: ProxyHeader) -
         assert length % 8 == 0
         assert read.has_checksum
         assert read.tlvs[: len(header.tlvs)] == header.tlvs
+
+
+@pytest.mark.parametrize("cut", range(len(b"PROXY UNKNOWN") + 1))
+@pytest.mark.parametrize("rest", [b"", b"\r", b" ", b" \r"])
+def test_an_unknown_line_is_the_same_whole_and_in_pieces(cut: int, rest: bytes) -> None:
+    data = b"PROXY UNKNOWN"[:cut] + rest + b"\r\n"
+    whole = outcome([data], ProxyDecoder())
+    assert outcome([bytes([byte]) for byte in data], ProxyDecoder()) == whole
 
 
 @given(st.one_of(garbage, headers.map(encode)), st.binary(max_size=20), st.data())

@@ -82,6 +82,14 @@ def test_the_107th_byte_may_still_end_the_line() -> None:
     assert decoder.consumed == 107
 
 
+@pytest.mark.parametrize("length", range(len(b"PROXY UNKNOWN")))
+def test_a_word_that_is_cut_short_is_refused(length: int) -> None:
+    """Also where the CRLF comes in the same piece."""
+    for line in (b"PROXY UNKNOWN"[:length], (b"PROXY TCP4 "[:length])):
+        with pytest.raises(ProxyHeaderError):
+            ProxyDecoder().feed(line + b"\r\n" + b"GET / HTTP/1.1\r\n")
+
+
 # Each is refused at the last byte shown, and not before.
 REFUSED = [
     b"X",
@@ -101,6 +109,7 @@ REFUSED = [
     b"PROXY TCP6  ",
     b"PROXY UNKNOWN\n",
     b"PROXY UNKNOWN\rx",
+    b"PROXY UNKNOWN\r\r",
     b"PROXY UNKNOWNX",
     TCP4 + b" ",
     TCP4 + b"\r",

@@ -86,19 +86,19 @@ class Networks:
 class AccessRules:
     """Networks that may connect, and networks that may not. ``deny`` takes precedence.
 
-    Without ``allow``, every peer that is not denied may connect. Peers without an IP address (Unix
-    sockets) always may. Immutable: assign a new one to ``server.access``; it applies from the next
-    connection on.
+    Without ``allow`` (``None``), every peer that is not denied may connect; an empty one allows no
+    peer. A peer without an IP address is in no network: where there is a rule, it may not connect.
+    Immutable: assign a new one to ``server.access``; it applies from the next connection on.
     """
 
     def __init__(
         self,
         *,
-        allow: Networks | str | Iterable[str | _Network] = (),
+        allow: Networks | str | Iterable[str | _Network] | None = None,
         deny: Networks | str | Iterable[str | _Network] = (),
     ) -> None:
         """Each as ``Networks.of`` takes it. Raises ``OptionError``."""
-        self._allow = Networks.of(allow)
+        self._allow = None if allow is None else Networks.of(allow)
         self._deny = Networks.of(deny)
 
     @classmethod
@@ -106,24 +106,27 @@ class AccessRules:
         """Read ``"allow 10.0.0.0/8, deny 10.1.0.0/16"``. Raises ``OptionError``."""
         if isinstance(value, AccessRules):
             return value
-        networks: dict[str, list[str]] = {"allow": [], "deny": []}
+        networks: dict[str, list[str]] = {}
         for item in str(value).split(","):
             verb, _, network = item.strip().partition(" ")
-            if verb not in networks or not network:
+            if verb not in ("allow", "deny") or not network:
                 raise OptionError(f"access = {item.strip()!r}: write 'allow 10.0.0.0/8, deny ::/0'")
-            networks[verb].append(network)
+            networks.setdefault(verb, []).append(network)
         return cls(**networks)
 
     def permits(self, address: Any) -> bool:
         """True if the peer with that ``client_address`` may connect."""
+        allow, deny = self._allow, self._deny
         host = host_of(address)
         if host is None:
-            return True
-        if host in self._deny:
+            return allow is None and not deny
+        if host in deny:
             return False
-        return not self._allow or host in self._allow
+        return allow is None or host in allow
 
     def __repr__(self) -> str:
-        rules = [f"allow {text}" for text in self._allow.texts]
+        rules = [] if self._allow is None else [f"allow {text}" for text in self._allow.texts]
+        if self._allow is not None and not self._allow:
+            rules.append("allow no peer")
         rules += [f"deny {text}" for text in self._deny.texts]
         return f"<AccessRules {', '.join(rules) or 'every peer'}>"

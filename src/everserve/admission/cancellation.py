@@ -26,7 +26,7 @@ def reason_to_stop(draining: bool, connection: Any, request: Any) -> CancelReaso
         return CancelReason.DRAINING
     if _is_late(connection):
         return CancelReason.DEADLINE
-    if isinstance(request, socket.socket) and is_hung_up(request):
+    if issubclass(type(request), socket.socket) and is_hung_up(request):
         return CancelReason.PEER_GONE
     return None
 

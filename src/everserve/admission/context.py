@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
-from everserve.admission.access import Networks
-from everserve.admission.control import Overload
+from everserve.admission.control import AdmissionLimits, OverloadPolicy
 from everserve.admission.deadlines import StageDeadline
 from everserve.admission.watchdog import Deadline, Watchdog
 from everserve.errors import ProxyHeaderError
@@ -34,15 +33,11 @@ class Refusal(Exception):
         self.reason = reason
 
 
-class StepSettings(Protocol):
+class StepSettings(AdmissionLimits, Protocol):
     """The settings of a server that the steps read."""
 
     @property
-    def overload(self) -> Overload: ...
-    @property
     def proxy_protocol(self) -> bool: ...
-    @property
-    def trusted_proxies(self) -> Networks: ...
     @property
     def proxy_timeout(self) -> float: ...
     @property
@@ -67,6 +62,9 @@ class StepProgress(Protocol):
     def deadline_missed(self, connection: Any, name: str) -> None: ...
     def handshake_started(self, connection: Any) -> None: ...
     def handshake_done(self, connection: Any) -> None: ...
+    def client_violation(
+        self, limits: AdmissionLimits, connection: Any, address: Any, waived: Collection[str]
+    ) -> str | None: ...
 
 
 class Sockets(Protocol):
@@ -128,6 +126,22 @@ class RequestContext:
         """Watch ``deadline`` from the monotonic time ``when`` until the request ends."""
         self._armed.append(deadline)
         self._watchdog.watch(deadline, when)
+
+    def admit_client(self) -> None:
+        """Check the limits for peers, now that the client's address is known. Raises ``Refusal``."""
+        waived: list[str] = []
+        while violation := self.progress.client_violation(
+            self.settings, self.connection, self.client_address, waived
+        ):
+            if not self._is_waived(violation):
+                raise Refusal(violation)
+            waived.append(violation)
+
+    def _is_waived(self, violation: str) -> bool:
+        policy = self.settings.overload
+        if not isinstance(policy, OverloadPolicy) or violation == "access":
+            return False
+        return policy.decide(self.server, self.request, self.client_address, violation)
 
     def leave(self) -> None:
         """End a TLS stream in order, and stop watching: the handler has ended.

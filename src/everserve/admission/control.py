@@ -9,14 +9,15 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from everserve.admission.access import AccessRules
-from everserve.admission.limits import PeerCounter, TokenBucket
+from everserve.admission.access import AccessRules, Networks
+from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
+from everserve.admission.proxies import is_trusted_proxy
 
 __all__ = [
     "POLICIES",
@@ -62,6 +63,8 @@ class AdmissionLimits(Protocol):
     @property
     def max_connections_per_peer(self) -> int | None: ...
     @property
+    def accept_rate_per_peer(self) -> float | None: ...
+    @property
     def accept_rate(self) -> float | None: ...
     @property
     def accept_burst(self) -> float | None: ...
@@ -73,6 +76,10 @@ class AdmissionLimits(Protocol):
     def access(self) -> AccessRules | None: ...
     @property
     def handshakes_first(self) -> bool: ...
+    @property
+    def header_first(self) -> bool: ...
+    @property
+    def trusted_proxies(self) -> Networks: ...
 
 
 class AdmissionControl:
@@ -83,6 +90,7 @@ class AdmissionControl:
 
     def __init__(self) -> None:
         self._bucket: TokenBucket | None = None
+        self._peer_rates: PeerRates | None = None
         self._lock = threading.Lock()
         self._max_handshakes: int | None = None
         self.peers = PeerCounter()
@@ -100,14 +108,19 @@ class AdmissionControl:
         return not (self._has_too_many_handshakes(limits) or self.pause(limits))
 
     def violations(
-        self, limits: AdmissionLimits, address: Any, is_full: Callable[[], bool]
+        self, limits: AdmissionLimits, request: Any, address: Any, is_full: Callable[[], bool]
     ) -> list[str]:
-        """The names of the limits that the just accepted connection from ``address`` violates."""
+        """The names of the limits that the just accepted connection from ``address`` violates.
+
+        Where a proxy's header comes first, the limits for peers wait for the client's address.
+        """
         found: list[str] = []
-        if limits.access is not None and not limits.access.permits(address):
+        if limits.header_first:
+            if not is_trusted_proxy(request, address, limits.trusted_proxies):
+                return ["untrusted_proxy"]
+        elif limits.access is not None and not limits.access.permits(address):
             return ["access"]
-        per_peer = limits.max_connections_per_peer
-        if per_peer is not None and self.peers.count(address) >= per_peer:
+        elif self._has_too_many(limits, address):
             found.append("max_connections_per_peer")
         if limits.overload != "wait":
             if is_full():
@@ -121,15 +134,47 @@ class AdmissionControl:
         rate = limits.accept_rate
         return rate is None or self._rate(rate, limits.accept_burst).take()
 
-    def give_back(self, limits: AdmissionLimits) -> None:
-        """Take back the token of a connection that was refused after all."""
-        if limits.accept_rate is not None:
-            self._rate(limits.accept_rate, limits.accept_burst).give_back()
+    def takes_peer_token(self, limits: AdmissionLimits, address: Any) -> bool:
+        """True if ``accept_rate_per_peer`` admits the connection."""
+        rate = limits.accept_rate_per_peer
+        return rate is None or self._rates(rate).take(address)
+
+    def give_back(self, limits: AdmissionLimits, address: Any, *, peer_only: bool = False) -> None:
+        """Take back the tokens of a connection that was refused after all."""
+        if limits.accept_rate_per_peer is not None and not limits.header_first:
+            self._rates(limits.accept_rate_per_peer).give_back(address)
+        if self._bucket is not None and not peer_only:
+            self._bucket.give_back()
+
+    def client_violation(
+        self, limits: AdmissionLimits, connection: Any, address: Any, waived: Collection[str] = ()
+    ) -> str | None:
+        """The limit that the client at ``address``, behind a proxy, violates; else it is counted.
+
+        A policy has ``waived`` some. For any thread: it is asked where the proxy's header is read.
+        """
+        if limits.access is not None and not limits.access.permits(address):
+            return "access"
+        most: float | None = limits.max_connections_per_peer
+        if most is not None and connection is not None and connection.counted is None:
+            if not self.peers.add(address, inf if "max_connections_per_peer" in waived else most):
+                return "max_connections_per_peer"
+            connection.counted = address
+        if "accept_rate_per_peer" in waived or self.takes_peer_token(limits, address):
+            return None
+        return "accept_rate_per_peer"
+
+    def count_client(self, limits: AdmissionLimits, connection: Any, address: Any) -> None:
+        """Count a client behind a proxy, which another process has admitted."""
+        if limits.max_connections_per_peer is not None and connection.counted is None:
+            connection.counted = address
+            self.peers.add(address)
+        self.takes_peer_token(limits, address)
 
     def enter(self, limits: AdmissionLimits, connection: Any) -> None:
         """Count an admitted connection for its peer, and count its coming handshake."""
-        if limits.max_connections_per_peer is not None:
-            connection.counted = connection.peer  # kept: a PROXY header changes `peer`
+        if limits.max_connections_per_peer is not None and not limits.header_first:
+            connection.counted = connection.peer
             self.peers.add(connection.peer)
         if limits.handshakes_first:
             self._max_handshakes = limits.max_handshakes
@@ -173,6 +218,16 @@ class AdmissionControl:
         limit = limits.max_handshakes
         return limit is not None and self.handshakes >= limit
 
+    def _has_too_many(self, limits: AdmissionLimits, address: Any) -> bool:
+        most = limits.max_connections_per_peer
+        return most is not None and self.peers.count(address) >= most
+
+    def _rates(self, rate: float) -> PeerRates:
+        rates = self._peer_rates
+        if rates is None or rates.rate != rate:
+            self._peer_rates = rates = PeerRates(rate)
+        return rates
+
     def _rate(self, rate: float, burst: float | None) -> TokenBucket:
         bucket = self._bucket
         if bucket is None or (bucket.rate, bucket.asked) != (rate, burst):
@@ -197,9 +252,10 @@ def reset(request: Any) -> None:
 
 def duplicate_of(request: Any) -> socket.socket | None:
     """A duplicate of the connection's socket, if the system has a descriptor left."""
-    if not isinstance(request, socket.socket):
+    if not issubclass(type(request), socket.socket):
         return None
     try:
-        return request.dup()
+        duplicate: socket.socket = request.dup()
+        return duplicate
     except OSError:
         return None

@@ -26,6 +26,10 @@ class Host:
         """True if the bytes that a handler writes are sent when it next waits."""
         raise NotImplementedError
 
+    def max_line(self) -> int | None:
+        """The bytes that a line may have where the handler does not say so; ``None``: any number."""
+        raise NotImplementedError
+
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
         """Do a TLS handshake on ``request``. Returns the socket to use from then on."""
         raise NotImplementedError

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from everserve.sockets.tls import TLSIdentity
 from everserve.wire.proxy import ProxyHeader
 
-__all__ = ["Credentials", "Peer"]
+__all__ = ["Credentials", "Peer", "credentials_of"]
 
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: unix(7)
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: unix(7); ids above 2**31 are not negative
 
 
 class Credentials(NamedTuple):
@@ -55,7 +55,7 @@ class Peer:
             proxy=proxy,
             proxy_address=_proxy_address(request, sock) if proxy is not None else None,
             tls=None if tls is None else tls.identity(),
-            credentials=_credentials(sock),
+            credentials=credentials_of(sock),
         )
 
 
@@ -75,7 +75,8 @@ def _proxy_address(request: Any, sock: Any) -> Any:
         return None  # the connection has ended meanwhile
 
 
-def _credentials(sock: Any) -> Credentials | None:
+def credentials_of(sock: Any) -> Credentials | None:
+    """The process at the other end of a Unix stream; ``None`` for others, and where it is unknown."""
     if _transport(sock) != "unix" or not hasattr(socket, "SO_PEERCRED"):
         return None
     try:

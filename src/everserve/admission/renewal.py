@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
 from everserve.errors import TLSConfigError
+from everserve.fibers.log import logger
 
 __all__ = ["CertificateWatch"]
-
-logger = logging.getLogger("everserve")
 
 
 class _Renewable(Protocol):

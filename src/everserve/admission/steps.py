@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 
-from everserve.admission.access import host_of
 from everserve.admission.context import Refusal, RequestContext, Step
 from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
+from everserve.admission.proxies import is_trusted_proxy
 from everserve.errors import ProxyHeaderError, TLSConfigError
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tls import TLSSocket
-from everserve.wire.proxy import ProxyDecoder, ProxyHeader, parse
+from everserve.wire.proxy import Command, ProxyDecoder, ProxyHeader, parse
 
 __all__ = [
     "HANDSHAKE_TIMEOUT",
@@ -34,19 +34,20 @@ HANDSHAKE_TIMEOUT = 10.0
 def read_proxy_header(context: RequestContext) -> None:
     """PROXY protocol: read the header from the stream; the address becomes the client's own.
 
-    Runs for every connection of a server with ``proxy_protocol``, and for no other server. A peer
-    outside ``trusted_proxies`` is refused before any byte is read.
+    Runs for every connection of a server with ``proxy_protocol``, and for no other server. Then the
+    limits for peers are checked with the client's address. The accept loop has refused a peer outside
+    ``trusted_proxies``, and so does this step where a program has gone round it.
     """
     settings = context.settings
     if not settings.proxy_protocol:
         return
-    host = host_of(context.client_address)
-    if host is not None and host not in settings.trusted_proxies:
+    if not is_trusted_proxy(context.request, context.client_address, settings.trusted_proxies):
         raise Refusal("untrusted_proxy")
     if isinstance(context.request, Datagram):
         _strip_header(context, context.request)
     elif isinstance(context.request, socket.socket):
         context.stage("proxy_timeout", settings.proxy_timeout, lambda: _take_header(context))
+        _check_client(context, context.connection and context.connection.proxy)
 
 
 def _strip_header(context: RequestContext, datagram: Datagram) -> None:
@@ -62,6 +63,7 @@ def _strip_header(context: RequestContext, datagram: Datagram) -> None:
     stripped.reply_to = context.client_address
     context.request = stripped
     _believe(context, header)
+    _check_client(context, header)
 
 
 def _take_header(context: RequestContext) -> None:
@@ -73,7 +75,14 @@ def _believe(context: RequestContext, header: ProxyHeader) -> None:
         context.client_address = header.source
     if context.connection is not None:
         context.connection.proxy = header
+        context.connection.origin = context.connection.peer
         context.connection.peer = context.client_address
+
+
+def _check_client(context: RequestContext, header: ProxyHeader | None) -> None:
+    """Check the client; a header for a connection of the proxy itself (LOCAL) names none."""
+    if header is None or header.command is not Command.LOCAL:
+        context.admit_client()
 
 
 def _receive_header(sock: socket.socket) -> ProxyHeader:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import os
 import threading
 from time import monotonic
 from typing import Protocol
 
+from everserve.fibers.helperthreads import try_to_start
+from everserve.fibers.log import logger
+
 __all__ = ["Deadline", "Watchdog"]
 
 
-logger = logging.getLogger("everserve")
+RETRY = 1.0
+"""Seconds after which a check that failed is repeated: a deadline must not be void for that."""
 
 
 class Deadline(Protocol):
@@ -60,8 +63,7 @@ class Watchdog:
         with self._lock:
             self._push(deadline, when)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                self._start()
             elif when < self._next:
                 self._changed.notify()
 
@@ -70,6 +72,8 @@ class Watchdog:
         if self._process == os.getpid():
             with self._lock:
                 self._drop(deadline)
+                if self._thread is None and self._watched:
+                    self._start()  # the system had no thread left
                 if self._closed and not self._watched:
                     self._changed.notify()
                 if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
@@ -82,6 +86,10 @@ class Watchdog:
             with self._changed:
                 self._closed = True
                 self._changed.notify()
+
+    def _start(self) -> None:
+        """Start the thread; if that fails, the next ``watch`` or ``forget`` tries again."""
+        self._thread = try_to_start(self._run, name=self._name)
 
     def _push(self, deadline: Deadline, when: float) -> None:
         self._drop(deadline)
@@ -96,12 +104,20 @@ class Watchdog:
             del self._numbered[entry[1]]
 
     def _run(self) -> None:
+        try:
+            self._check_all()
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None  # it failed: the next need starts another one
+
+    def _check_all(self) -> None:
         while (deadline := self._next_due()) is not None:
             try:
                 again = deadline.due(monotonic())
-            except Exception:  # a failure of one must not stop the checks of the others
+            except BaseException:  # a failure of one must not stop the checks of the others
                 logger.exception("checking a deadline failed: %r", deadline)
-                again = None
+                again = monotonic() + RETRY
             with self._changed:
                 if deadline in self._watched:
                     if again is None:

@@ -48,6 +48,10 @@ _REASONS = {
 }
 
 
+_NONE = object()
+"""The value of an option that is to be ``None``, which click takes for one that is not given."""
+
+
 class _Value(click.ParamType[Any]):
     """The check of an everserve option, as a parameter type of click."""
 
@@ -57,6 +61,8 @@ class _Value(click.ParamType[Any]):
         self._option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "none" and self._option.may_be_none:
+            return _NONE
         try:
             return self._option.check(value)
         except OptionError as error:  # click adds the name of the option itself
@@ -150,7 +156,10 @@ def run(
     reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
     """
     configure(level=log_level, form=log_format)
-    chosen = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    chosen: dict[str, Any] = {
+        name: None if value is _NONE else value for name, value in given.items()
+    }
     try:
         chosen |= _tls(tls_cert, tls_key, tls_client_ca, tls_alpn)
         handlers, addresses = _places(targets, bind)

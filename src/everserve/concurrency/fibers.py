@@ -6,7 +6,6 @@ fiber. The engine is ``everserve.fibers``, which is independent of servers.
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import threading
@@ -33,13 +32,14 @@ from everserve.fibers.engines import (
     accept_many,
     current,
 )
+from everserve.fibers.log import logger
 from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
+from everserve.sockets.genuine import is_patched
 from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["FiberStrategy"]
 
-logger = logging.getLogger("everserve")
 
 _LAST_TURNS = 0.1
 """Seconds between shutting a request's connection down and killing its fiber."""
@@ -101,9 +101,14 @@ class FiberStrategy(Strategy):
     def open_selector(self, selector: selectors.BaseSelector | None) -> selectors.BaseSelector:
         """The hub of this run, as a selector: a new one, or that of another server in the same loop."""
         self._stopper = None
+        self.in_threads = False
         if isinstance(selector, HubSelector):
             self._begin(selector.hub, owns_hub=False)
             return selector
+        if is_patched():
+            logger.warning(
+                "fibers block the greenlets of gevent and eventlet: use threads with these"
+            )
         hub = Hub(on_error=_report_failure)
         self._begin(hub, owns_hub=True)
         threshold = self._settings.read().stall_threshold
@@ -153,6 +158,7 @@ class FiberStrategy(Strategy):
             return
         if self._hub is run.hub:
             self._hub = None
+            self.in_threads = True
         try:
             if run.owns_hub:
                 run.hub.close()

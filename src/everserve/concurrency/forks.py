@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from time import monotonic, sleep
@@ -47,6 +48,7 @@ class ForkStrategy(Strategy):
     name: ClassVar[str] = "forks"
     attends: ClassVar[bool] = True
     is_bounded: ClassVar[bool] = True
+    is_here: ClassVar[bool] = False
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
@@ -72,10 +74,13 @@ class ForkStrategy(Strategy):
         self._orders = self._orders or SharedOrders()
         if self._loop is None:
             self._wait_for_place()
+        if self._counts_clients():  # as the child is to know how many connections a client has
+            for pid in tuple(self._unopened):
+                self._read_progress(pid)
         _flush_output()
         note = Note()
         try:
-            pid = os.fork()
+            pid = _fork()
         except BaseException:
             note.close()
             raise
@@ -104,7 +109,7 @@ class ForkStrategy(Strategy):
                 os._exit(status)
 
     def _become_child(self, note: Note) -> None:
-        """Report to the parent, and close the copy of the listener, so that the parent can close it."""
+        """Report to the parent, and leave it the listeners, so that it can close them."""
         self.become_child()
         if self._loop is not None:
             self._loop.leave_to_parent()
@@ -113,11 +118,18 @@ class ForkStrategy(Strategy):
 
         def report(event: ServerEvent) -> None:
             note.take_down(event)
-            if listened and isinstance(event, Opened):
+            if isinstance(event, Opened) and (listened or self._counts_clients()):
                 self._life.wake()
 
         self._emitter.subscribers = (report,)
         self._progress.on_handshake_done = self._report_handshake
+
+    def _counts_clients(self) -> bool:
+        """True if the clients behind a proxy are counted: the children learn who they are."""
+        settings = self._settings.values
+        return settings.header_first and not (
+            settings.max_connections_per_peer is None and settings.accept_rate_per_peer is None
+        )
 
     def become_child(self) -> None:
         """Relay what is asked for, also by a child of another server in the same loop."""
@@ -188,6 +200,8 @@ class ForkStrategy(Strategy):
         if opened:
             with suppress(KeyError):  # only one of two threads reports it
                 self._unopened.remove(pid)
+                if self._counts_clients():
+                    self._control.count_client(self._settings.values, connection, peer)
                 self._progress.opened_elsewhere(connection, peer)
 
     def collect(self, *, blocking: bool = False) -> None:
@@ -291,6 +305,17 @@ class ForkStrategy(Strategy):
         self._last_signal = number  # set first, for a child that is being started
         for pid in tuple(self.children or ()):
             _signal(pid, number)
+
+
+def _fork() -> int:
+    """Fork without the warning about other threads (Python 3.12 and later).
+
+    Where warnings are errors, Python 3.15 raises it in the parent when the child already runs: no one
+    would know that child.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

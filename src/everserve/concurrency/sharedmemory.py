@@ -1,17 +1,18 @@
 """A few bytes that a process shares with the children it forks.
 
 With them a parent shows that the server drains, a child requests a stop, and each child reports the
-progress of its request.
+progress of its request. A child may be killed at any moment, and a handler may write anywhere: what is
+read here is checked like the bytes of a peer, and what is not valid was not written.
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import math
 import mmap
 import struct
-from contextlib import suppress
-from dataclasses import asdict, replace
+import zlib
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from everserve.concurrency.strategy import Order
@@ -26,8 +27,14 @@ _WORD, _TEXT = 40, 200
 into the space below."""
 
 _SIZE = 8192
-_OUTCOME_AT, _PEER_AT, _PEER_END = 64, 4096, 4096 + 1024
-"""The offsets of the parts of a note. The name of a Unix socket, 108 bytes, takes 435 as a literal."""
+_OUTCOME, _PEER = slice(64, 4096), slice(4096, 4096 + 1024)
+"""The parts of a note. The name of a Unix socket, 108 bytes, takes at most 660 in JSON."""
+
+_HEAD = struct.Struct("<HI")
+"""Before each part: its length, and its checksum."""
+
+
+_OUTCOME_TYPES = {field.name: type(field.default) for field in fields(Outcome)}
 
 
 class SharedOrders:
@@ -56,7 +63,9 @@ class SharedOrders:
         if not command:
             return None
         (grace,) = struct.unpack("d", self._memory[2:10])
-        return Order(None if command == _SHUTDOWN else grace)
+        if command == _SHUTDOWN:
+            return Order(None)
+        return Order(grace) if command == _STOP and math.isfinite(grace) and grace >= 0 else None
 
 
 class Note:
@@ -89,17 +98,41 @@ class Note:
 
     def peer(self, known: Any) -> Any:
         """The peer's address: ``known``, unless the child has read another one (in a PROXY header)."""
-        (size,) = struct.unpack("H", self._memory[_PEER_AT : _PEER_AT + 2])
-        with suppress(ValueError, SyntaxError):
-            if size:
-                return ast.literal_eval(self._memory[_PEER_AT + 2 : _PEER_AT + 2 + size].decode())
+        match self._read(_PEER):
+            case ["tuple", *parts] if all(type(part) in (str, int) for part in parts):
+                return tuple(parts)
+            case ["str", str(text)]:
+                return text
+            case ["bytes", str(text)] if text.isascii() or max(text) <= "\xff":
+                return text.encode("latin-1")
         return known
 
     def _write_peer(self, peer: Any) -> None:
-        text = repr(peer).encode() if isinstance(peer, tuple | str | bytes) else b""
-        if len(text) <= _PEER_END - _PEER_AT - 2:
-            self._memory[_PEER_AT + 2 : _PEER_AT + 2 + len(text)] = text
-            self._memory[_PEER_AT : _PEER_AT + 2] = struct.pack("H", len(text))
+        match peer:
+            case tuple() if all(type(part) in (str, int) for part in peer):
+                self._write(_PEER, ["tuple", *peer])
+            case str():
+                self._write(_PEER, ["str", peer])
+            case bytes():
+                self._write(_PEER, ["bytes", peer.decode("latin-1")])
+
+    def _write(self, part: slice, value: Any) -> None:
+        text = json.dumps(value).encode()
+        data = _HEAD.pack(len(text), zlib.crc32(text)) + text if len(text) < _SIZE else b""
+        if data and len(data) <= part.stop - part.start:
+            self._memory[part.start : part.start + len(data)] = data
+
+    def _read(self, part: slice) -> Any:
+        """What is in a part, with lists for tuples; ``None`` if it is empty or damaged."""
+        data = self._memory[part]
+        size, checksum = _HEAD.unpack_from(data)
+        text = data[_HEAD.size : _HEAD.size + size]
+        if not text or zlib.crc32(text) != checksum:
+            return None
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
 
     def take_down(self, event: ServerEvent) -> None:
         """In the child: note the contents of ``event``."""
@@ -111,7 +144,9 @@ class Note:
             return  # no outcome yet: the child may still be killed
         match event:
             case DeadlineMissed():
-                self._outcome = replace(self._outcome, missed=event.deadline[:_WORD])
+                self._outcome = replace(
+                    self._outcome, missed=event.deadline[:_WORD], is_cut=event.is_cut
+                )
             case Refused():
                 error = "" if event.error is None else repr(event.error)[:_TEXT]
                 self._outcome = replace(self._outcome, refused=event.reason[:_WORD], error=error)
@@ -122,19 +157,16 @@ class Note:
                     error=repr(event.error)[:_TEXT],
                     peer_gone=event.peer_gone,
                 )
-        text = json.dumps(asdict(self._outcome)).encode()
-        self._memory[_OUTCOME_AT : _OUTCOME_AT + len(text)] = text
-        self._memory[2:4] = struct.pack("H", len(text))  # last: the child may be killed meanwhile
+        self._write(_OUTCOME, asdict(self._outcome))
 
     def read(self) -> Outcome | None:
         """In the parent: the outcome; ``None`` if the child noted none."""
-        (size,) = struct.unpack("H", self._memory[2:4])
-        if not size:
+        found = self._read(_OUTCOME)
+        if not isinstance(found, dict) or found.keys() != _OUTCOME_TYPES.keys():
             return None
-        try:
-            return Outcome(**json.loads(self._memory[_OUTCOME_AT : _OUTCOME_AT + size]))
-        except (ValueError, TypeError):  # it was killed between the two writes
+        if any(type(found[name]) is not kind for name, kind in _OUTCOME_TYPES.items()):
             return None
+        return Outcome(**found)
 
     def close(self) -> None:
         """Free the memory."""

@@ -98,13 +98,16 @@ class Strategy:
 
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
-    empty; ``is_bounded``: ``is_full`` may be true.
+    empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
+    ``in_threads``: a waiting request holds a thread.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
+    is_here: ClassVar[bool] = True
+    in_threads: bool = True
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings

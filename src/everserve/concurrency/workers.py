@@ -5,16 +5,16 @@ The strategy of pools runs requests in it; a task may be any call.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from everserve.fibers.log import logger
+
 __all__ = ["WorkerPool"]
 
-logger = logging.getLogger("everserve")
 
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 

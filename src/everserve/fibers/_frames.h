@@ -10,7 +10,7 @@
    the interpreter's own chunks. To add a version, read `_PyStackChunk`, `push_chunk` and
    `_PyThreadState_PopFrame` in its Python/pystate.c, and run the tests on it. */
 
-#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
 
 #define EVERSERVE_FRAMES_KNOWN 1
 #define EVERSERVE_CHUNK 1536           /* bytes of a first chunk; a greenlet has one */

@@ -39,6 +39,7 @@ cdef class Watch:
     cdef bint writable           # a write may find room
     cdef bint hung_up            # the peer has closed, or an error is pending: always ask the kernel
     cdef bint infers             # a short read means that nothing is left
+    cdef bint is_stream          # a read may take less than was sent; else it would lose the rest
     cdef bint duplicated         # a duplicate may keep it in epoll after it is closed
     cdef int refused             # READING, WRITING: the kernel said EAGAIN, and was not asked again
     cdef Py_ssize_t expected     # bytes that the last read found
@@ -96,4 +97,3 @@ cdef class Loop:
 
 
 cdef double monotonic() noexcept nogil
-cdef double coarse() noexcept nogil

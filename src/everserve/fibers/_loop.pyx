@@ -57,7 +57,6 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec *ts)
     int CLOCK_MONOTONIC
-    int CLOCK_MONOTONIC_COARSE
 
 from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
 
@@ -71,13 +70,6 @@ cdef double NEVER = float("inf")
 cdef double monotonic() noexcept nogil:
     cdef timespec ts
     clock_gettime(CLOCK_MONOTONIC, &ts)
-    return ts.tv_sec + ts.tv_nsec * 1e-9
-
-
-cdef double coarse() noexcept nogil:
-    """A clock with a resolution of some milliseconds, at a quarter of the cost: for time slices."""
-    cdef timespec ts
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts)
     return ts.tv_sec + ts.tv_nsec * 1e-9
 
 
@@ -106,6 +98,7 @@ cdef class Watch:
     def __init__(self, int fd, bint infers=False):
         self.fd = fd
         self.infers = infers
+        self.is_stream = True
         self.readable = self.writable = True
         self.timeout = -1.0
 

@@ -13,7 +13,7 @@ from everserve.fibers._frames cimport (
     FRAMES_KNOWN, chunk_in, chunk_is_full, chunk_out, drop_chunks,
 )
 from everserve.fibers._loop cimport (
-    Loop, Watch, coarse, TASK_PARKED, TASK_RUNNING,
+    Loop, Watch, monotonic, TASK_PARKED, TASK_RUNNING,
 )
 
 from everserve.errors import HubError
@@ -38,7 +38,7 @@ cdef enum:
     SPARE = 256                  # greenlets kept for the next fibers
     SCRATCH = 65536              # bytes that a read may find at once
 
-cdef double SLICE = 0.01         # seconds a fiber that never waits may hold the loop
+cdef double SLICE = 0.001        # seconds a fiber that never waits may hold the loop
 
 small_frames = bool(FRAMES_KNOWN) and allows_small_frames()
 
@@ -288,7 +288,7 @@ cdef class Scheduler(Host):
         self.credit -= 1
         if self.credit <= 0:
             return self.give_way()
-        now = coarse()
+        now = monotonic()
         if self.slice_end == 0.0:
             self.slice_end = now + SLICE
         elif now > self.slice_end:

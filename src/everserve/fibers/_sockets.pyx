@@ -3,7 +3,7 @@
 It stands above the transfer of bytes, and beside the streams; `sockets.py` is its reference, and its
 base class for everything that is not hot.
 """
-import socket
+import _socket
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
@@ -43,7 +43,7 @@ cdef enum:
     SCRATCH = 65536              # the hub's shared read buffer
     LEAST_IN_PLACE = 4096        # a shorter read is copied from the scratch buffer
 
-cdef object c_socket = socket.socket.__base__
+cdef object c_socket = _socket.socket
 cdef object c_init = c_socket.__init__
 cdef object c_close = c_socket.close
 
@@ -100,11 +100,12 @@ cdef Py_ssize_t try_receive_in_place(Watch watch, PyObject **found, Py_ssize_t s
     """As `try_receive_bytes`, of long data, without copying it.
 
     Asks for twice of what the last read found: a block of that size is cheaper to allocate and to
-    shrink than one of all that the caller would take (16 KiB echo: a seventh).
+    shrink than one of all that the caller would take (16 KiB echo: a seventh). A message is read with
+    all that the caller would take: the kernel drops what a read leaves of it.
     """
     cdef PyObject *fresh
     cdef Py_ssize_t count = -1
-    if watch.expected:
+    if watch.expected and watch.is_stream:
         size = min(size, max(LEAST_IN_PLACE, 2 * watch.expected))
     fresh = new_bytes(NULL, size)
     try:
@@ -254,7 +255,10 @@ def shutdown(self, int how):
 
 def new_watch(int fd, int family, int kind):
     """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
-    return Watch(fd, (family == AF_INET or family == AF_INET6) and kind & 0xf == SOCK_STREAM)
+    cdef bint is_stream = kind & 0xf == SOCK_STREAM
+    cdef Watch watch = Watch(fd, is_stream and (family == AF_INET or family == AF_INET6))
+    watch.is_stream = is_stream
+    return watch
 
 
 def get_timeout(self):

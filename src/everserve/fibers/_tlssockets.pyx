@@ -82,21 +82,30 @@ def recv(self, Py_ssize_t bufsize=1024, int flags=0):
     records = <Records>slot(wire, records_at)
     watch = watch_of(<object>slot(wire, inner_at))
     if records.has_any_input():
+        checkpoint()
         found = decrypt(wire, records, b"", bufsize)
         if found is not None:
             return found
-        if watch.timeout > 0.0:  # the rest of a record has a limit of its own
+        if records.paused or watch.timeout > 0.0:  # the rest of a record has a limit of its own
             return reference_recv(self, bufsize)
     if watch.timeout == 0.0:
         return reference_recv(self, bufsize)
     if not records.silent and records.has_output:
-        wire.flush_if_unlocked()
+        wire.answer()
     ciphertext = receive_bytes(watch, receive_size, 0)
     if not PyBytes_GET_SIZE(ciphertext):
         wire.truncated = True
         return self._end_truncated()
     found = decrypt(wire, records, ciphertext, bufsize)
     return reference_recv(self, bufsize) if found is None else found
+
+
+cdef int checkpoint() except -1:
+    """Count a piece of work that does not wait, so that a fiber gives way to the others."""
+    cdef Scheduler hub = running_hub()
+    if hub is not None:
+        hub.checkpoint()
+    return 0
 
 
 cdef object decrypt(wire, Records records, bytes ciphertext, Py_ssize_t size):
@@ -207,6 +216,13 @@ def send_now(self, ciphertext, bint last=False):
     return would_block() if sent < 0 else sent
 
 
+def give_way(self):
+    """Let the other fibers run."""
+    cdef Scheduler hub = running_hub()
+    if hub is not None:
+        hub.give_way()
+
+
 cdef int flush(wire) except -1:
     """Send the rest as the reference does, waiting for room."""
     wire.flush()
@@ -219,6 +235,7 @@ class FiberWire(Wire):
     __slots__ = ()
 
     send_now = send_now
+    give_way = give_way
 
 
 class FiberTLSSocket(reference.FiberTLSSocket):

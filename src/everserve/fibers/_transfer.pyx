@@ -6,6 +6,8 @@ those of the standard library use recv(2) and send(2).
 """
 import os
 
+from everserve.fibers.threadwaits import check, narrowed
+
 from cpython.buffer cimport PyBUF_WRITABLE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_SetObject
 from libc.string cimport memset
@@ -69,10 +71,15 @@ cdef int would_block() except -1:
 
 
 cdef int poll_once(int fd, short events, double limit) except -1:
-    """Wait outside of any fiber, as an ordinary socket does; 0 when `limit` has passed."""
+    """Wait outside of any fiber, as an ordinary socket does; 0 when `limit` has passed.
+
+    Raises what is to end the waits of this thread, such as a `Timeout` block.
+    """
     cdef pollfd waited
     cdef double left
     cdef int found, milliseconds = -1
+    nearest = narrowed(None if limit < 0.0 else limit)
+    limit = -1.0 if nearest is None else <double>nearest
     while True:
         if limit >= 0.0:
             left = limit - monotonic()
@@ -88,6 +95,7 @@ cdef int poll_once(int fd, short events, double limit) except -1:
             raise_errno()
         PyErr_CheckSignals()
         if limit >= 0.0 and monotonic() >= limit:
+            check()
             return 0
 
 
@@ -135,7 +143,7 @@ cdef Py_ssize_t try_receive(Watch watch, void *buffer, size_t size, int flags) e
     cdef Py_ssize_t count
     check_open(watch)
     while True:
-        count = sys_recv(watch.fd, buffer, size, flags)
+        count = sys_recv(watch.fd, buffer, size, flags | MSG_DONTWAIT)
         if count >= 0:
             if <size_t>count < size and watch.infers and not watch.hung_up and flags == 0:
                 # Empty for sure: the wait begins without asking the kernel for EAGAIN. That saves
@@ -168,7 +176,7 @@ cdef Py_ssize_t try_transmit(Watch watch, const void *data, size_t size, int fla
     cdef Py_ssize_t count
     check_open(watch)
     while True:
-        count = sys_send(watch.fd, data, size, flags | MSG_NOSIGNAL)
+        count = sys_send(watch.fd, data, size, flags | MSG_NOSIGNAL | MSG_DONTWAIT)
         if count >= 0:
             if <size_t>count < size and watch.infers:
                 watch.writable = False
@@ -186,7 +194,7 @@ cdef Py_ssize_t try_transmit_pieces(Watch watch, Piece *pieces, int count) excep
     message.pieces = pieces
     message.count = count
     while True:
-        sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL)
+        sent = sys_sendmsg(watch.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent >= 0:
             return sent
         if not is_to_be_repeated(watch, True):
@@ -232,6 +240,8 @@ cdef int transmit_all(Watch watch, const char *data, size_t size, int flags) exc
                 done += count
                 if done >= size:
                     return 0
+                if hub is not None:
+                    hub.checkpoint()     # a peer that reads as fast may never let it wait
                 continue
         if limit == -2.0:
             refuse_to_wait(watch, flags)

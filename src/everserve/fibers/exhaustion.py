@@ -4,9 +4,10 @@ Both loops use this. It ends by itself, so it must cost no more than a pause.
 """
 
 import errno
-import logging
 import time
 from typing import Final
+
+from everserve.fibers.log import logger
 
 __all__ = ["EXHAUSTED", "PAUSE", "log_exhaustion"]
 
@@ -18,7 +19,6 @@ EXHAUSTED: Final = frozenset(
 PAUSE: Final = 0.05  # seconds until it is tried again
 _SILENCE: Final = 1.0  # seconds between two lines of the log
 
-logger = logging.getLogger("everserve")
 _silent_until = 0.0
 
 

@@ -60,6 +60,7 @@ class Watch:
         "fd",
         "hung_up",
         "infers",
+        "is_stream",
         "loop",
         "others",
         "readable",
@@ -73,6 +74,7 @@ class Watch:
     def __init__(self, fd: int, infers: bool = False) -> None:
         self.fd = fd
         self.infers = infers  # a short read means that nothing is left
+        self.is_stream = True  # else each write is a message of its own
         self.loop: Loop | None = None  # until a wait registers the descriptor
         self.callback: Callback | None = None  # set for a level-triggered reader of the hub
         self.reader: Task | None = None

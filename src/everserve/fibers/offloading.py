@@ -5,10 +5,11 @@ It stands beside the sockets, for what cannot use one: files, name resolution, d
 
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 from everserve.fibers import engines
+from everserve.fibers.offloadpool import OffloadPool
 
 __all__ = ["OFFLOAD_THREADS", "offload"]
 
@@ -25,7 +26,8 @@ def offload(function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> T
 
     Raises what it raises. If the fiber is killed meanwhile, the call goes on to its end, because a
     thread cannot be stopped. Outside of a fiber this is a plain call. `hub.pool` may be set to any
-    `concurrent.futures.Executor` before the first call; the hub shuts it down when it closes.
+    `concurrent.futures.Executor` before the first call; the hub shuts it down when it closes. Raises
+    `RuntimeError` if no thread of the pool runs and the system has none left.
     """
     fiber = engines.current()
     if fiber is None:
@@ -44,6 +46,6 @@ def offload(function: Callable[[*Arguments], T], /, *arguments: *Arguments) -> T
 
 def _pool_of(hub: Any) -> Executor:
     if hub.pool is None:
-        hub.pool = ThreadPoolExecutor(OFFLOAD_THREADS, thread_name_prefix="everserve-offload")
+        hub.pool = OffloadPool(OFFLOAD_THREADS, name="everserve-offload")
     pool: Executor = hub.pool
     return pool

@@ -16,7 +16,7 @@ from everserve.fibers.loop import FOREVER, IN, OUT, PARKED, RUNNING, Loop, Watch
 __all__ = ["Scheduler", "current", "running_hub", "turning_hub"]
 
 QUANTUM: Final = 64  # operations without a wait before a fiber gives way to the others
-SLICE: Final = 0.01  # seconds a fiber that never waits may hold the loop
+SLICE: Final = 0.001  # seconds a fiber that never waits may hold the loop
 SPARE: Final = 256  # greenlets kept for the next fibers
 
 

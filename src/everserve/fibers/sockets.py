@@ -8,7 +8,6 @@ import _socket
 import errno
 import io
 import os
-import select
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 from everserve.errors import FiberTimeout
 from everserve.fibers.loop import FOREVER, IN, OUT, Watch
 from everserve.fibers.scheduler import Scheduler, running_hub
+from everserve.fibers.threadwaits import poll_once
+from everserve.sockets.genuine import RealSocket
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -42,19 +43,8 @@ _c_sendmsg: Callable[..., int] = _CSocket.sendmsg
 _STREAMS_THAT_INFER = (socket.AF_INET, socket.AF_INET6)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _SENDFILE_BYTES = 1 << 20
-_LONGEST_POLL = 86_400.0  # seconds; poll(2) takes an int of milliseconds
-
-
-def _poll_once(fd: int, writing: bool, limit: float | None) -> bool:
-    """Wait outside of any fiber, as an ordinary socket does; False when `limit` has passed."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT if writing else select.POLLIN)
-    while True:
-        left = None if limit is None else max(0.0, limit - time.monotonic())
-        if poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1e3):
-            return True
-        if left is not None and left <= _LONGEST_POLL:
-            return False
+_AT_ONCE = socket.MSG_DONTWAIT
+"""With each call: a handler that sets its descriptor to blocking must not hold the loop by that."""
 
 
 def flat_view(data: "ReadableBuffer") -> memoryview:
@@ -76,7 +66,7 @@ def _size_in(room: memoryview, nbytes: int) -> int:
     return nbytes or len(room)
 
 
-class FiberSocket(socket.socket):
+class FiberSocket(RealSocket):
     """A socket that blocks its fiber and nothing else.
 
     Everything of `socket.socket` has its documented meaning, also `settimeout`: with None a call
@@ -119,7 +109,10 @@ class FiberSocket(socket.socket):
     @staticmethod
     def _new_watch(fd: int, family: int, kind: int) -> Any:
         """Make the state of one descriptor. Only with TCP a short read means that nothing is left."""
-        return Watch(fd, family in _STREAMS_THAT_INFER and kind == socket.SOCK_STREAM)
+        is_stream = kind == socket.SOCK_STREAM
+        watch = Watch(fd, is_stream and family in _STREAMS_THAT_INFER)
+        watch.is_stream = is_stream
+        return watch
 
     @classmethod
     def _adopt(cls, fd: int, family: int, kind: int, proto: int) -> Self:
@@ -179,7 +172,7 @@ class FiberSocket(socket.socket):
         if hub is not None:
             ready = hub.await_io(watch, writing, FOREVER if limit is None else limit)
         else:
-            ready = _poll_once(watch.fd, writing, limit)
+            ready = poll_once(watch.fd, writing, limit)
             if writing:
                 watch.writable = True
             else:
@@ -220,13 +213,13 @@ class FiberSocket(socket.socket):
         hub = running_hub()
         watch = self._watch
         if hub is None or watch.timeout == 0.0 or flags:
-            return self._retry(False, flags, operation, *arguments, flags)
+            return self._retry(False, flags, operation, *arguments, flags | _AT_ONCE)
         hub.checkpoint()
         limit = self._limit()
         while True:
             if watch.readable:
                 try:
-                    found = operation(self, *arguments)
+                    found = operation(self, *arguments, _AT_ONCE)
                 except BlockingIOError:
                     self._note_refusal(writing=False)
                 else:
@@ -237,7 +230,7 @@ class FiberSocket(socket.socket):
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._flush_buffered()
-        return self._retry(True, flags, _c_send, data, flags)
+        return self._retry(True, flags, _c_send, data, flags | _AT_ONCE)
 
     def sendall(self, data: "ReadableBuffer", flags: int = 0) -> None:
         if self._watch.buffered is not None:
@@ -248,7 +241,7 @@ class FiberSocket(socket.socket):
             done, size = 0, len(left)
             while True:
                 try:
-                    done += _c_send(self, left[done:] if done else left, flags)
+                    done += _c_send(self, left[done:] if done else left, flags | _AT_ONCE)
                     if done >= size:
                         return
                 except BlockingIOError:
@@ -256,6 +249,8 @@ class FiberSocket(socket.socket):
                         raise
                     self._note_refusal(writing=True)
                     self._await_io(hub, True, limit)
+                else:
+                    self._checkpoint()  # a peer that reads as fast may never let it wait
 
     # --- what both engines share ----------------------------------------------------------------
 
@@ -310,32 +305,37 @@ class FiberSocket(socket.socket):
         return self.gettimeout()
 
     def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
-        return self._retry(False, flags, _c_recvfrom, bufsize, flags)
+        return self._retry(False, flags, _c_recvfrom, bufsize, flags | _AT_ONCE)
 
     def recvfrom_into(
         self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
     ) -> tuple[int, Any]:
-        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags)
+        return self._retry(False, flags, _c_recvfrom_into, buffer, nbytes, flags | _AT_ONCE)
 
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[Ancillary], int, Any]:
-        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags)
+        return self._retry(False, flags, _c_recvmsg, bufsize, ancbufsize, flags | _AT_ONCE)
 
     def recvmsg_into(
         self, buffers: "Iterable[WriteableBuffer]", ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Ancillary], int, Any]:
-        return self._retry(False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags)
+        return self._retry(
+            False, flags, _c_recvmsg_into, list(buffers), ancbufsize, flags | _AT_ONCE
+        )
 
     def sendto(self, data: "ReadableBuffer", *flags_and_address: Any) -> int:
         self._flush_buffered()
         flags = flags_and_address[0] if len(flags_and_address) == 2 else 0
-        return self._retry(True, flags, _c_sendto, data, *flags_and_address)
+        address = flags_and_address[-1:]
+        return self._retry(True, flags, _c_sendto, data, flags | _AT_ONCE, *address)
 
     def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:
         self._flush_buffered()
         flags = rest[1] if len(rest) > 1 else 0  # after the ancillary data
-        return self._retry(True, flags, _c_sendmsg, list(buffers), *rest)
+        ancillary = rest[0] if rest else ()
+        call = (list(buffers), ancillary, flags | _AT_ONCE, *rest[2:])
+        return self._retry(True, flags, _c_sendmsg, *call)
 
     def accept(self) -> tuple["FiberSocket", Any]:
         fd, address = self._retry(False, 0, _c_accept)

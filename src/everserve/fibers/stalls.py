@@ -12,9 +12,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from everserve.fibers.helperthreads import try_to_start
+from everserve.fibers.log import logger
+
 __all__ = ["StallWatch", "watch_stalls"]
 
 SILENCE: Final = 60.0  # seconds until the same place is reported again
+RETRY: Final = 1.0  # seconds after which a thread that could not be started is tried again
 _PLACES: Final = 256  # places remembered at once
 
 StallCallback = Callable[[Any, str], object]
@@ -52,8 +56,8 @@ class _Subject:
         stack = "".join(traceback.format_stack(frame))
         try:
             self.callback(fiber, stack)
-        except Exception:
-            sys.excepthook(*sys.exc_info())
+        except BaseException:
+            logger.exception("the report of a stall failed")
 
     def _is_new(self, frame: FrameType, now: float) -> bool:
         place = (frame.f_code.co_filename, frame.f_lineno)
@@ -80,12 +84,16 @@ class StallWatch:
         with self._lock:
             self._subjects[id(hub)] = _Subject(hub, callback, threshold)
             hub.watcher = self
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="everserve-stalls", daemon=True
-                )
-                self._thread.start()
+        self._start_for(hub)
         self._notifier.set()
+
+    def _start_for(self, hub: Any) -> None:
+        """Start the thread; if the system has none left, the hub tries again while it runs."""
+        with self._lock:
+            if self._thread is None and self._subjects:
+                self._thread = try_to_start(self._run, name="everserve-stalls")
+            if self._thread is None and id(hub) in self._subjects:
+                hub.call_at(time.monotonic() + RETRY, lambda: self._start_for(hub))
 
     def leave(self, hub: Any) -> None:
         """Stop watching `hub`."""

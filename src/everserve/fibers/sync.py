@@ -1,4 +1,4 @@
-"""Event, Semaphore, Queue, Timeout and sleep: how fibers wait for one another and for time.
+"""Event, Semaphore, Queue and sleep: how fibers wait for one another and for time.
 
 They stand above the hub of either engine. In an ordinary thread they block that thread: threads and
 fibers may share them.
@@ -9,35 +9,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple
+from typing import Generic, TypeVar
 
-from everserve.errors import FiberTimeout, HubError
-from everserve.fibers import engines
+from everserve.fibers import engines, threadwaits
 from everserve.fibers.engines import Semaphore
 from everserve.fibers.waiters import Waiter, WaitQueue, wait_until
 
-__all__ = ["Event", "Queue", "Semaphore", "Timeout", "sleep", "spawn"]
+__all__ = ["Event", "Queue", "Semaphore", "sleep"]
 
 T = TypeVar("T")
-Arguments = TypeVarTuple("Arguments")
-
-
-def spawn(function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> engines.Fiber:
-    """Run `function(*arguments)` as a fiber of the hub that runs in this thread."""
-    fiber = engines.current()
-    hub = engines.turning_hub() if fiber is None else fiber.hub
-    if hub is None:
-        raise HubError("no hub runs in this thread: use hub.spawn(), or a server with fibers")
-    spawned: engines.Fiber = hub.spawn(function, *arguments)
-    return spawned
 
 
 def sleep(seconds: float = 0.0) -> None:
-    """Let the other fibers run for `seconds`; in an ordinary thread, `time.sleep`."""
+    """Let the other fibers run for `seconds`; in an ordinary thread, wait as `time.sleep` does."""
     fiber = engines.current()
     if fiber is None:
-        time.sleep(seconds)
+        if threadwaits.may_end_early():
+            wait_until(lambda: False, [], seconds, None)
+        else:
+            time.sleep(seconds)
         return
     if seconds <= 0:
         fiber.hub.yield_turn()
@@ -148,46 +138,3 @@ class Queue(Generic[T]):
             raise
         with self._lock:
             return not waiters.leave(waiter)
-
-
-class Timeout:
-    """`with Timeout(seconds):` raises a `FiberTimeout` in the block when they have passed.
-
-    None sets no limit. Works in a fiber only; blocks may be nested. `expired` is true afterwards if
-    the time of this block has passed.
-    """
-
-    __slots__ = ("_timer", "expired", "seconds")
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self.expired = False
-        self._timer: Any = None
-
-    def __enter__(self) -> Self:
-        fiber = engines.current()
-        if fiber is None:
-            raise HubError("a Timeout works in a fiber only: use settimeout() elsewhere")
-        if self.seconds is not None:
-            when = time.monotonic() + self.seconds
-            self._timer = fiber.hub.call_at(when, lambda: self._expire(fiber))
-        return self
-
-    def _expire(self, fiber: engines.Fiber) -> None:
-        self.expired = True
-        if fiber.has_pending_exception:  # of another block, say: raise this one after it
-            self._timer = fiber.hub.call_at(time.monotonic(), lambda: self._expire(fiber))
-            return
-        error = FiberTimeout(f"{self.seconds} seconds have passed")
-        error.timeout = self
-        fiber.kill(error)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

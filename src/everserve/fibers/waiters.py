@@ -7,7 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
+
+from everserve.fibers import threadwaits
 
 __all__ = ["WaitQueue", "Waiter", "WaitingFiber", "wait_until"]
 
@@ -49,12 +52,7 @@ def wait_until(
 def _thread_wait() -> tuple[Callable[[], object], Callable[[float | None], object]]:
     """How a thread is notified, and how it waits for that."""
     notifier = threading.Event()
-
-    def wait(timeout: float | None) -> None:
-        notifier.wait(timeout)
-        notifier.clear()
-
-    return notifier.set, wait
+    return notifier.set, partial(threadwaits.wait, notifier)
 
 
 class Waiter:

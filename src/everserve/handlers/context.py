@@ -44,6 +44,10 @@ class HandlerContext:
         """True if the server sends written bytes when the handler next waits."""
         return self._host is not None and self._host.coalesces_writes()
 
+    def max_line(self) -> int | None:
+        """The server's bound for a line; ``None`` for none."""
+        return None if self._host is None else self._host.max_line()
+
     def start_tls(self, server: Any, client_address: Any) -> Any:
         """Do a TLS handshake. Returns the socket to use from then on; this is its context now."""
         if self._host is None:

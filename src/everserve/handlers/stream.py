@@ -8,11 +8,13 @@ from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.reading import DefaultInt, attribute_of
+from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
 
 __all__ = ["StreamRequestHandler"]
 
 _EACH_WRITE = DefaultInt(0)
+_makefile = RealSocket.makefile
 
 
 class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
@@ -24,7 +26,8 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     - ``wbufsize``: bytes to buffer when writing; 0 (default): each write is sent at once
     - ``coalesce_writes``: written bytes are sent together, in order, when the handler next waits,
       flushes or ends, or at 64 KiB; ``None`` (default): under fibers, unless ``wbufsize`` is set
-    - ``max_line``: bytes that a line may have, else ``LineTooLong``; ``None`` (default): any number
+    - ``max_line``: bytes that a line may have, else ``LineTooLong``; ``None``: any number. A class that
+      does not set it takes that of its server (64 KiB under ``serve()``)
     - ``timeout``: seconds that one read or write may take (``TimeoutError``); ``None``: forever
     - ``disable_nagle_algorithm``: send small writes at once (``TCP_NODELAY``)
     """
@@ -77,21 +80,38 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
 def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
     connection = handler.connection
-    if handler.rbufsize and isinstance(connection, socket.socket):
-        max_line = attribute_of(handler, "max_line")
+    if handler.rbufsize and _has_plain_files(connection):
         handler.rfile, handler.wfile = open_stream(
             connection,
             wbufsize=handler.wbufsize,
             coalesce=_coalesces(handler),
-            max_line=max_line if type(max_line) is int else None,
+            max_line=_max_line(handler),
         )
         return
-    # Reading ahead is off, or the object only has a socket's interface.
+    # Reading ahead is off, or the object makes its files itself.
     handler.rfile = connection.makefile("rb", handler.rbufsize)
     if handler.wbufsize:
         handler.wfile = connection.makefile("wb", handler.wbufsize)
     else:
         handler.wfile = Writer(connection)
+
+
+def _has_plain_files(connection: Any) -> bool:
+    """True for a socket by type, not by ``__class__``, whose ``makefile`` is the standard one."""
+    if not issubclass(type(connection), RealSocket):
+        return False
+    return getattr(connection.makefile, "__func__", None) is _makefile
+
+
+def _max_line(handler: StreamRequestHandler[Any, Any]) -> int | None:
+    """The handler's bound, or else the server's; a class may also set ``None`` for any number."""
+    own = attribute_of(handler, "max_line")
+    if type(own) is int:
+        return own
+    if "max_line" in vars(handler):
+        return None
+    setter = next(cls for cls in type(handler).__mro__ if "max_line" in vars(cls))
+    return handler._everserve.max_line() if setter is StreamRequestHandler else None
 
 
 def _coalesces(handler: StreamRequestHandler[Any, Any]) -> bool:

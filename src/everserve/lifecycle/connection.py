@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import os
 import socket
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Protocol
@@ -47,6 +48,7 @@ class _Admitted:
     held_by: int | None = None  # the process that holds it after the parent closed its copy
     duplicate: socket.socket | None = None  # of the socket, while a process holds the request
     counted: Any = None  # the peer for which it is counted
+    origin: Any = None  # the address that the kernel knows, where a PROXY header gives another
     in_handshake: bool = False  # it is counted as a handshake in progress
     missed: str | None = None  # the deadline it missed
     deadlines: ConnectionDeadlines | None = None
@@ -68,6 +70,7 @@ class Connection(_Admitted):
         "gone",
         "id",
         "key",
+        "opened",
         "owner",
         "peer",
         "place",
@@ -81,7 +84,7 @@ class Connection(_Admitted):
         self.id = number
         self.peer = peer
         self.state = ConnectionState.ACCEPTED
-        self.started = monotonic()
+        self.started = self.opened = monotonic()  # `opened`: when its handler began
         self.place = place  # its key in the table: the id of its request
         self.reference: Callable[[], Any] = _nothing
         self.owner: tuple[Table, Callable[[Connection], object]] | None = None
@@ -117,20 +120,25 @@ class Connection(_Admitted):
         """When it was accepted, in UTC."""
         return datetime.now(UTC) - timedelta(seconds=self.age)
 
-    def cut(self) -> None:
-        """Shut the socket down in both directions: blocked reads end, writes raise."""
-        sock = self._socket()
-        if sock is not None:
-            with suppress(OSError):
-                # The plain method: SSLSocket's would drop the session while its thread uses it.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
+        """Shut the socket down in both directions: blocked reads end, writes raise.
+
+        False if there is no socket to shut down. ``before(is_cut)`` is called with that, first.
+        """
+        with self._reach() as sock:
+            before(sock is not None)
+            if sock is not None:
+                with suppress(OSError):
+                    # The plain method: SSLSocket's would drop the session while its thread uses it.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            return sock is not None
 
     def traffic(self) -> Traffic | None:
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
             return self.counter.traffic()
-        sock = self._socket()
-        return None if sock is None else traffic_of(sock)
+        with self._reach() as sock:
+            return None if sock is None else traffic_of(sock)
 
     def close(self) -> None:
         """Record its end, and drop the objects of the request."""
@@ -139,9 +147,45 @@ class Connection(_Admitted):
         if self.duplicate is not None:
             self.duplicate.close()
 
-    def _socket(self) -> socket.socket | None:
+    @contextmanager
+    def _reach(self) -> Iterator[socket.socket | None]:
+        """The socket: the request, or a duplicate while a wrapper has its descriptor."""
         sock = self.duplicate or self.request  # read once: another thread may end it meanwhile
-        return sock if isinstance(sock, socket.socket) else None
+        if issubclass(type(sock), socket.socket) and sock.fileno() != -1:
+            yield sock
+        elif (found := self._find()) is not None:
+            with found:
+                yield found
+        else:
+            yield None
+
+    def _find(self) -> socket.socket | None:
+        """A duplicate of what has the descriptor now, if that still is this connection.
+
+        ``SSLContext.wrap_socket`` detaches the descriptor from the request. If the program has closed
+        it, the number may belong to anything by now.
+        """
+        if self.key is None:
+            return None
+        try:
+            found = socket.socket(fileno=os.dup(self.key))
+        except OSError:
+            return None
+        if self._is_own(found):
+            return found
+        found.close()
+        return None
+
+    def _is_own(self, sock: socket.socket) -> bool:
+        try:
+            peer = sock.getpeername()
+            if sock.family == getattr(socket, "AF_UNIX", -1):
+                # The table gives a descriptor to its last connection: another accepted one has taken
+                # it over, and one that this process has opened has no name.
+                return not isinstance(self.peer, tuple) and bool(sock.getsockname())
+        except OSError:
+            return False
+        return bool(peer == (self.origin or self.peer))
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"

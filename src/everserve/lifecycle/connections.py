@@ -61,7 +61,7 @@ class ConnectionTable:
         if place in self.by_request:
             return None
         connection = Connection(next(self._numbers), place, peer)
-        if isinstance(request, socket.socket):
+        if issubclass(type(request), socket.socket):  # what only claims to be one has methods alone
             connection.key = key = request.fileno()
             stale = self._by_descriptor.get(key)
             self._by_descriptor[key] = connection
@@ -99,7 +99,7 @@ class ConnectionTable:
     def find(self, request: Any) -> Connection | None:
         """The connection that ``request`` belongs to."""
         connection = self.by_request.get(id(request))
-        if connection is None and isinstance(request, socket.socket):
+        if connection is None and issubclass(type(request), socket.socket):
             return self._by_descriptor.get(request.fileno())
         return connection
 

@@ -5,14 +5,15 @@ Every part of a server emits through the one emitter of that server.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
+from everserve.escaping import mark_traceback
 from everserve.events import ServerEvent, Subscriber
+from everserve.fibers.log import concerns_program, logger
 
 __all__ = ["Emitter"]
 
-logger = logging.getLogger("everserve")
+logger.logger.addFilter(mark_traceback)
 
 
 class Emitter:
@@ -46,7 +47,9 @@ class Emitter:
         for subscriber in self.subscribers:
             try:
                 subscriber(event)
-            except Exception:
+            except BaseException as error:
+                if concerns_program(error):
+                    raise
                 logger.exception("subscriber %r failed at %s", subscriber, event)
 
     def log(self, event: ServerEvent) -> None:

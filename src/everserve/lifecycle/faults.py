@@ -59,10 +59,10 @@ def _has_reader(address: Any) -> bool:
 
 
 def _has_timeout(request: Any) -> bool:
-    return isinstance(request, socket.socket) and request.gettimeout() is not None
+    return issubclass(type(request), socket.socket) and request.gettimeout() is not None
 
 
 def _is_connected(request: Any) -> bool:
     if isinstance(request, Datagram):
         return True  # never connected: the error is of another socket
-    return isinstance(request, socket.socket) and is_hung_up(request) is False
+    return issubclass(type(request), socket.socket) and is_hung_up(request) is False

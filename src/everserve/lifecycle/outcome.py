@@ -12,13 +12,16 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one request, as text. ``missed`` is a deadline, ``refused`` the reason of a refusal.
+    """The end of one request, as text. ``missed`` is a deadline, ``is_cut`` true if that cut it.
+
+    ``refused`` is the reason of a refusal.
 
     ``error`` is the text of the exception that caused the failure or the refusal. ``failed`` is true if
     the handler raised it; ``peer_gone`` is true if the cause is that the peer disconnected.
     """
 
     missed: str = ""
+    is_cut: bool = True
     refused: str = ""
     failed: bool = False
     error: str = ""

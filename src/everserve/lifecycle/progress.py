@@ -5,10 +5,11 @@ The flow of a request, the deadlines and the strategies report to it; it emits t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Any
 
-from everserve.admission.control import AdmissionControl
+from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
@@ -18,6 +19,7 @@ from everserve.events import (
     Opened,
     Refused,
     Shed,
+    Truncated,
 )
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
@@ -25,8 +27,12 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.state import LifeCycle
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
+
+_REPORT_EVERY = 1.0
+"""Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
 
 
 class Progress:
@@ -48,6 +54,8 @@ class Progress:
         self._emitter = emitter
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
+        self._truncations = 0
+        self._truncations_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -62,6 +70,7 @@ class Progress:
             self.handshake_done(connection)
         if connection.runner is None:
             connection.runner = here()
+        connection.opened = monotonic()
         connection.state = ConnectionState.HANDLING
         if self._emitter.subscribers:
             self._emitter.emit(Opened(connection.id, peer))
@@ -70,6 +79,15 @@ class Progress:
         """Note that the handler has begun in another process, which reports the peer's address."""
         connection.peer = peer
         self._emitter.emit(Opened(connection.id, peer))
+
+    def truncated(self, datagram: Datagram, peer: Any) -> None:
+        """Report a datagram that was admitted, and whose end is lost: at most once a second."""
+        self._truncations += 1
+        now = monotonic()
+        if now - self._truncations_reported < _REPORT_EVERY:
+            return
+        count, self._truncations, self._truncations_reported = self._truncations, 0, now
+        self._emitter.log(Truncated(peer, len(datagram[0]), count))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None
@@ -101,8 +119,10 @@ class Progress:
     def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
         """Report how a request ended in another process."""
         error = RemoteError(outcome.error) if outcome.error else None
-        if outcome.missed:
-            self.deadline_missed(connection, outcome.missed)
+        if outcome.missed and not connection.missed:
+            connection.missed = outcome.missed
+            missed = DeadlineMissed(connection.id, connection.peer, outcome.missed, outcome.is_cut)
+            self._emitter.emit(missed)
         if outcome.refused:
             self.refused(connection, outcome.refused, error)
         elif outcome.failed:
@@ -113,8 +133,9 @@ class Progress:
         if connection is None or connection.missed or connection.state is ConnectionState.CLOSED:
             return
         connection.missed = name
-        self._emitter.emit(DeadlineMissed(connection.id, connection.peer, name))
-        connection.cut()
+        peer = connection.peer
+        emit = self._emitter.emit
+        connection.cut(lambda is_cut: emit(DeadlineMissed(connection.id, peer, name, is_cut)))
 
     def make_room(self, request: Any) -> bool:
         """Cut the longest idle connection to make room for ``request``; false if there is none."""
@@ -124,6 +145,16 @@ class Progress:
         self._emitter.emit(Shed(idle.id, idle.peer))
         idle.cut()
         return True
+
+    def client_violation(
+        self,
+        limits: AdmissionLimits,
+        connection: Connection | None,
+        address: Any,
+        waived: Collection[str],
+    ) -> str | None:
+        """The limit that the client behind a proxy violates; if none, it is counted."""
+        return self._control.client_violation(limits, connection, address, waived)
 
     def handshake_started(self, connection: Connection | None) -> None:
         """Count a TLS handshake in progress."""

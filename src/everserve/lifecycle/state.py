@@ -163,11 +163,19 @@ class LifeCycle:
         """True while another thread, or another fiber, runs the accept loop."""
         return self.session is not None and not self.serving_here()
 
+    def prepare(self) -> None:
+        """Make the wake-up as the server is made, not when it is to serve and no descriptor is left."""
+        self._wakeup = self._wakeup or Wakeup()
+
     def wakeup(self) -> Wakeup:
-        """The descriptor that the accept loop waits on in addition to its listener."""
-        if self._wakeup is None:
-            self._wakeup = Wakeup()
-        return self._wakeup
+        """The descriptor that the accept loop waits on in addition to its listener.
+
+        A new one once the server was closed, and in a forked child that serves by itself.
+        """
+        wakeup = self._wakeup
+        if wakeup is None or not wakeup.is_own:
+            self._wakeup = wakeup = Wakeup()
+        return wakeup
 
     def wake(self) -> None:
         """Wake the accept loop, so that it checks again."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
+from everserve.escaping import marked
 from everserve.events import ServerEvent, Subscriber
 from everserve.server.served import Served
 
@@ -57,10 +58,18 @@ def configure(
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00.123 INFO serving on ...``, in UTC."""
+    """``2026-01-31 12:00:00.123 INFO serving on ...``, in UTC.
+
+    Further lines of a record begin with ``  | ``, and invisible characters are escaped: nothing that a
+    peer has chosen looks like a line of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines, without the last line end."""
+        return marked(super().format(record))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """The time of the record, to the millisecond."""
@@ -68,13 +77,17 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``message``, and the name and fields of an event."""
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``, what else there is.
+
+    That is the name and the fields of an event, a traceback, and the ``extra`` of a program's record.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its line end."""
         line: dict[str, Any] = {
             "time": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname,
+            "logger": record.name,
             "message": record.getMessage(),
         }
         event = getattr(record, "event", None)
@@ -83,7 +96,25 @@ class JSONFormatter(logging.Formatter):
             line |= {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        own = {n: v for n, v in vars(record).items() if n not in _STANDARD and n not in line}
+        return _dump(line | own)
+
+
+_STANDARD = {*vars(logging.makeLogRecord({})), "event", "message", "asctime", "taskName"}
+"""The attributes of a record that are no ``extra`` of the program."""
+
+
+def _dump(line: dict[str, Any]) -> str:
+    try:
         return json.dumps(line, default=repr)
+    except (TypeError, ValueError):  # keys that are no texts, circles
+        return json.dumps({name: _as_text(value) for name, value in line.items()})
+
+
+def _as_text(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | None) else repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from everserve.concurrency.strategy import Strategy
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks, is_default
-from everserve.server.listener import Listener
+from everserve.server.listener import leave_all_to_parent
 from everserve.settings import SettingsReader
 
 __all__ = ["AcceptLoop", "Port"]
@@ -33,7 +33,6 @@ class Port:
         self,
         hooks: Hooks,
         *,
-        listener: Listener,
         settings: SettingsReader,
         acceptor: Acceptor,
         strategy: Strategy,
@@ -41,7 +40,6 @@ class Port:
         obey: Callable[[Any], object] = lambda order: None,
     ) -> None:
         self.hooks = hooks
-        self.listener = listener
         self.settings = settings
         self.strategy = strategy
         self.life = life
@@ -63,11 +61,19 @@ class Port:
         self.is_ready = True
 
     def pause(self) -> float | None:
-        """Seconds after which to look again, ``None`` for no such time."""
-        if self._left_to_drain is not None:
-            stop = self.life.stop
-            return 0.0 if self.is_listened_to else max(0.0, stop.deadline - monotonic())
+        """Seconds after which a request may be taken that may not be now, ``None`` for no such time.
+
+        Asked for before ``wants_request``. In the other order, a pause that ends between the two leaves
+        the loop with neither a listener nor a time: it would wait for ever.
+        """
         return self._acceptor.pause() or None
+
+    def shortened_by_stop(self, pause: float | None) -> float | None:
+        """The pause, but no longer than a stop may wait; none where its drain listens."""
+        if self._left_to_drain is None:
+            return pause
+        left = 0.0 if self.is_listened_to else max(0.0, self.life.stop.deadline - monotonic())
+        return left if pause is None else min(left, pause)
 
     def take(self, *, one: bool) -> None:
         """Take what waits, if something does; ``one``: no more than that."""
@@ -147,10 +153,9 @@ class AcceptLoop:
         self._selector.unregister(descriptor)
 
     def leave_to_parent(self) -> None:
-        """In a child of fork: leave the listeners to the parent alone, so that it can close them."""
+        """In a child of fork: leave all listeners to the parent alone, so that it can close them."""
+        leave_all_to_parent()
         for port in self._ports:
-            if port.listener.accepts_connections:
-                port.listener.close()
             port.strategy.become_child()
 
     def run(self, poll_interval: float, on_retired: Callable[[Port], object]) -> None:
@@ -201,8 +206,9 @@ class AcceptLoop:
         """Wait for a request, a wake-up, or ``timeout`` seconds."""
         for port in self._active:
             port.is_ready = False
-            self._listen(port, asked=asked)
             pause = port.pause()
+            self._listen(port, asked=asked)
+            pause = port.shortened_by_stop(pause)
             if pause is not None and (timeout is None or pause < timeout):
                 timeout = pause
         for key, _ in self._selector.select(timeout):

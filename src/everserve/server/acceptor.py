@@ -47,6 +47,7 @@ class Acceptor:
     def begin(self, hooks: Hooks, listener: Listener) -> None:
         """Note the listener of a run."""
         self.listener = listener
+        self._flow.begin()
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:
@@ -86,6 +87,8 @@ class Acceptor:
         return self._take_one(hooks)
 
     def _take_one(self, hooks: Hooks) -> bool:
+        if self.listener is not None:
+            self.listener.prepare()
         try:
             request, client_address = hooks.get_request()
         except OSError as error:

@@ -16,6 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import Overload
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.mistakes import DEFINE_IT, handler_fault, transport_fault, warn
 from everserve.server.hooks import default_hook
 from everserve.server.served import Served
 from everserve.sockets.tls import TLS
@@ -52,7 +53,8 @@ class BaseServer(Served):
     own, and is no option:
 
     - ``max_connections``, ``max_connections_per_peer`` (an IPv6 peer is its /64), ``accept_rate``
-      (connections a second) with ``accept_burst``, ``max_handshakes`` in progress
+      (connections a second) with ``accept_burst``, ``accept_rate_per_peer``, ``max_handshakes`` in
+      progress
     - ``overload``: what to do above a limit: ``"wait"`` (default: the kernel queues), ``"refuse"``
       (send ``overload_message``, close), ``"reset"``, ``"shed-idle"`` (cut the connection that has
       been idle longest), or an ``OverloadPolicy``
@@ -66,6 +68,7 @@ class BaseServer(Served):
       often to look whether its files were renewed
     - ``idle_timeout`` (no byte either way), ``request_timeout`` (all of ``handle()``),
       ``write_timeout`` (a peer that does not read), ``min_receive_rate`` (bytes a second on average)
+    - ``max_line`` (``None``): bytes that a line may have in a handler that does not say so itself
     - ``coalesce_writes`` (default ``False``): what a handler writes to ``wfile`` leaves together when
       it next waits
     """
@@ -74,6 +77,7 @@ class BaseServer(Served):
     request_queue_size: int = socket.SOMAXCONN
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
+    accept_rate_per_peer: float | None = None
     accept_rate: float | None = None
     accept_burst: float | None = None
     max_handshakes: int | None = None
@@ -92,6 +96,7 @@ class BaseServer(Served):
     request_timeout: float | None = None
     write_timeout: float | None = None
     min_receive_rate: float | None = None
+    max_line: int | None = None
     coalesce_writes: bool = False
 
     RequestHandlerClass: Callable[..., Any]
@@ -101,6 +106,8 @@ class BaseServer(Served):
         self.server_address = server_address
         self.RequestHandlerClass = RequestHandlerClass
         self.__is_shut_down = threading.Event()
+        self._everserve.life.prepare()
+        _warn_of_handler(self)
 
     def __enter__(self) -> Self:
         return self
@@ -168,3 +175,20 @@ class BaseServer(Served):
     def server_close(self) -> None:
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._everserve.conductor.close()
+
+
+def _warn_of_handler(server: BaseServer) -> None:
+    """Warn of a handler that could not work on the standard library's server either.
+
+    Where the program has its own ``finish_request``, only that knows what a handler is; ``None`` and
+    a class without any hook are common in tests, where no request comes.
+    """
+    handler = server.RequestHandlerClass
+    if handler is None or type(server).finish_request is not BaseServer.finish_request:
+        return
+    fault = handler_fault(handler)
+    if fault is None:
+        is_datagram = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
+        fault = transport_fault(handler, datagrams=is_datagram)
+    if fault is not None and not fault.endswith(DEFINE_IT):
+        warn(fault)

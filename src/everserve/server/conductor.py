@@ -19,6 +19,7 @@ from everserve.events import Serving
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle
+from everserve.options import check_grace
 from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
@@ -103,8 +104,9 @@ class Conductor:
     def begin_stop(self, grace: float) -> tuple[Stop, bool] | None:
         """Let the server drain; returns the stop, and true if it is new.
 
-        ``None`` in a child of fork: the parent has been asked for it.
+        ``None`` in a child of fork: the parent has been asked for it. Raises ``OptionError``.
         """
+        grace = check_grace(grace)
         if self.strategy.relay(grace):
             return None
         own = Stop(
@@ -186,7 +188,6 @@ class Conductor:
     def _port(self, hooks: Hooks) -> Port:
         return Port(
             hooks,
-            listener=listener_of(hooks),
             settings=self._settings,
             acceptor=self._acceptor,
             strategy=self.strategy,

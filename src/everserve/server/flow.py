@@ -6,10 +6,10 @@ server's hooks call the rest: ``run``, ``finish``, ``shut_down``, ``close``.
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from contextvars import copy_context
+from time import monotonic
 from typing import Any
 
 from everserve.admission.context import Refusal, RequestContext
@@ -19,25 +19,36 @@ from everserve.admission.control import (
     reset,
     send_and_leave,
 )
+from everserve.admission.deadlines import TimeLimits
 from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
+from everserve.events import Failed
+from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
+from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection, ConnectionState
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
+from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
-from everserve.settings import SettingsReader
+from everserve.settings import Settings, SettingsReader
+from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Flow"]
 
 _CLOSED = ConnectionState.CLOSED
+_COUNTS = hasattr(socket, "TCP_INFO")
 
-logger = logging.getLogger("everserve")
+NOT_OF_POLICY = frozenset({"access", "untrusted_proxy"})
+"""Refusals that no policy waives, and that are always a reset."""
+
+OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_peer"})
+"""Refusals of a client behind a proxy, after the header: they cost no token of ``accept_rate``."""
 
 
 class Flow:
@@ -62,8 +73,14 @@ class Flow:
         self._watchdog = watchdog
         self._strategy = strategy
         self._life = life
+        self._sweep: Sweep | None = None
+        self._swept_for: Settings | None = None
 
     # -- before accept -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Note that a run begins; in a forked child the deadlines of the parent are not watched."""
+        self._sweep = self._swept_for = None
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
@@ -98,6 +115,17 @@ class Flow:
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
+    def _has_place(self, settings: Settings) -> bool:
+        """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
+        if settings.overload == "wait":
+            return True
+        limit, handshakes = settings.max_connections, settings.max_handshakes
+        return (
+            (limit is None or len(self._filed) < limit)
+            and (handshakes is None or self._control.handshakes < handshakes)
+            and not (self._strategy.is_bounded and self._strategy.is_full())
+        )
+
     # -- on the accept loop --------------------------------------------------------------------
 
     def admit(self, hooks: Hooks, request: Any, client_address: Any) -> None:
@@ -107,22 +135,30 @@ class Flow:
         connection = None
         try:
             violations: list[str] = []
-            if settings.has_limits or settings.overload != "wait":  # before it is counted itself
-                violations = self._control.violations(settings, client_address, self._is_full)
+            # Before it is counted itself; mostly there is a place, which costs less to find out.
+            checks = settings.has_limits or settings.overload != "wait"
+            if checks and settings.counts_alone and self._has_place(settings):
+                checks = False
+            if checks:
+                violations = self._control.violations(
+                    settings, request, client_address, self._is_full
+                )
             connection = self._progress.accepted(request, client_address)
-            if settings.has_limits or violations:
+            if checks:
                 limit = self._refusing_limit(hooks, request, client_address, violations)
                 if limit is not None:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
+                if type(request) is Datagram and request.truncated:
+                    self._progress.truncated(request, client_address)
                 if connection is not None and (
                     settings.max_connections_per_peer is not None or settings.handshakes_first
                 ):
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
             else:
-                self._control.give_back(settings)
+                self._control.give_back(settings, client_address)
                 self._refuse(hooks, connection, request, "verify_request")
         except Exception as error:
             if began_in_signal_handler(error):
@@ -150,10 +186,18 @@ class Flow:
         for violation in violations:
             if not self._admits_above(hooks, request, client_address, violation):
                 return violation
-        if self._control.takes_token(self._settings.values):
+        settings = self._settings.values
+        if not (
+            settings.header_first  # the proxy's rate is not the client's
+            or self._control.takes_peer_token(settings, client_address)
+            or self._admits_above(hooks, request, client_address, "accept_rate_per_peer")
+        ):
+            return "accept_rate_per_peer"
+        if self._control.takes_token(settings):
             return None
         if self._admits_above(hooks, request, client_address, "accept_rate"):
             return None
+        self._control.give_back(settings, client_address, peer_only=True)
         return "accept_rate"
 
     def _admits_above(
@@ -161,7 +205,7 @@ class Flow:
     ) -> bool:
         """True if the policy for what is above a limit makes room for the request."""
         policy = self._settings.values.overload
-        if isinstance(policy, OverloadPolicy) and violation != "access":
+        if isinstance(policy, OverloadPolicy) and violation not in NOT_OF_POLICY:
             return bool(policy.decide(hooks, request, client_address, violation))
         if policy == "shed-idle" and violation == "max_connections":
             return self._progress.make_room(request)
@@ -172,14 +216,21 @@ class Flow:
     ) -> None:
         self._run_here(connection)
         self._progress.refused(connection, reason)
+        if reason != "verify_request" and self._is_reset(connection, request, reason):
+            hooks.close_request(request)
+        else:
+            hooks.shutdown_request(request)
+
+    def _is_reset(self, connection: Connection | None, request: Any, reason: str) -> bool:
+        """Answer one that is above a limit, as ``overload`` says; true if its close is a reset."""
         settings = self._settings.values
-        if reason != "verify_request":
-            if settings.overload == "reset" or reason == "access":
-                reset(request)
-                hooks.close_request(request)
-                return
+        if settings.overload != "reset" and reason not in NOT_OF_POLICY:
             send_and_leave(request, settings.overload_message)
-        hooks.shutdown_request(request)
+            return False
+        reset(request)
+        if connection is not None:
+            connection.gone = True  # its stream needs no end
+        return True
 
     def _contain(
         self,
@@ -198,7 +249,7 @@ class Flow:
             try:
                 hooks.shutdown_request(request)
             except Exception:
-                logger.exception("closing the request from %s failed", client_address)
+                logger.exception("closing the request from %r failed", client_address)
             finally:
                 self._end(hooks, connection)
 
@@ -249,15 +300,25 @@ class Flow:
         context = None
         try:
             settings = self._settings.values
-            if settings.takes_steps:
+            if settings.takes_steps and not (
+                settings.deadlines_alone
+                and type(client_address) is tuple
+                and self._is_swept(settings, connection, client_address)
+            ):
                 context = self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
             if connection is not None:
                 self._progress.opened(connection, client_address, self._strategy.here)
+            if self._strategy.in_threads:
+                threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
+            if refusal.reason in OF_CLIENTS:
+                self._control.give_back(self._settings.values, None)
+                self._is_reset(connection, request, refusal.reason)
+                self._life.wake()  # the accept loop may wait for the token
         except FiberExit:
             raise  # cut by a stop: that is no failure of the request
         except BaseException as error:
@@ -266,6 +327,38 @@ class Flow:
         finally:
             if context is not None:
                 context.leave()
+
+    def _is_swept(
+        self, settings: Settings, connection: Connection | None, client_address: Any
+    ) -> bool:
+        """True if a sweep checks the deadlines: where the kernel counts, and in this process."""
+        if connection is None or type(client_address[0]) is not str:
+            return False  # not over the internet
+        if self._swept_for is settings:
+            return True
+        if not _COUNTS or not self._strategy.is_here:
+            return False
+        self._begin_sweep(settings)
+        return True
+
+    def _begin_sweep(self, settings: Settings) -> None:
+        limits = TimeLimits(settings.idle_timeout, None, settings.write_timeout)
+        now = monotonic()
+        if self._sweep is not None:
+            self._sweep.until = now
+        self._sweep = sweep = Sweep(
+            limits,
+            self._connections.view,
+            self._progress.deadline_missed,
+            self._end_sweep,
+            began=now,
+        )
+        self._swept_for = settings
+        self._watchdog.watch(sweep, sweep.first_look)
+
+    def _end_sweep(self, sweep: Sweep) -> None:
+        if self._sweep is sweep:
+            self._sweep = self._swept_for = None
 
     def _context(
         self, hooks: Hooks, connection: Connection | None, request: Any, client_address: Any
@@ -299,13 +392,17 @@ class Flow:
         peer = client_address if connection is None else connection.peer
         tls = None if connection is None else connection.tls
         if error is None:
-            logger.error("request from %s failed", peer)
-        elif peer_is_gone(error, request, peer, tls):
-            if connection is not None:
-                connection.gone = isinstance(error, ConnectionError)
-            logger.debug("peer %s went away: %r", peer, error)
+            logger.error("request from %r failed", peer)
+            return
+        is_gone = peer_is_gone(error, request, peer, tls)
+        if is_gone and connection is not None:
+            connection.gone = isinstance(error, ConnectionError)
+        event = Failed(0 if connection is None else connection.id, peer, error, is_gone)
+        extra = {"event": event}
+        if is_gone:
+            logger.debug("%s", event, extra=extra)
         else:
-            logger.error("request from %s failed: %r", peer, error, exc_info=error)
+            logger.error("%s", event, extra=extra, exc_info=error)
 
     def shut_down(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""

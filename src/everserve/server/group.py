@@ -10,10 +10,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connection
+from everserve.options import check_grace
 from everserve.server.conductor import Conductor, serve_together
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport, sum_of
+from everserve.sockets.attaching import woken_to_attach
 from everserve.sockets.tls import TLS
 
 __all__ = ["ServerGroup"]
@@ -64,12 +66,14 @@ class ServerGroup(Generic[ServerT]):
         self, *, grace: float = 5.0, poll_interval: float = 0.5
     ) -> Iterator[tuple[Any, ...]]:
         """Serve in a background thread while the block runs; the block gets the ``addresses``."""
+        grace = check_grace(grace)
         lives = [conductor.life for conductor, _ in self._members]
         name = f"ServerGroup {', '.join(map(repr, self.addresses))}"
         thread = ServingThread(lambda: self.serve_forever(poll_interval), lives, name)
         thread.start_serving()
         try:
-            yield self.addresses
+            with woken_to_attach():
+                yield self.addresses
         finally:
             self.stop(grace)
         thread.join_and_raise(grace)

@@ -7,11 +7,12 @@ servers under a mix-in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-__all__ = ["Hooks", "default_hook", "is_default"]
+__all__ = ["Hooks", "default_hook", "is_default", "of_server"]
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
+AttributeT = TypeVar("AttributeT")
 
 _DEFAULTS: set[Any] = set()
 
@@ -45,3 +46,32 @@ def default_hook(hook: HookT) -> HookT:
 def is_default(hook: Any) -> bool:
     """True if the bound method ``hook`` is one that no subclass and no instance has overridden."""
     return getattr(hook, "__func__", None) in _DEFAULTS
+
+
+class _OfServer:
+    """A method or reading that only an instance of a server class has; see ``of_server``."""
+
+    def __init__(self, attribute: Any) -> None:
+        self._attribute = attribute
+        self.__doc__ = attribute.__doc__
+        self.__wrapped__ = attribute  # for `inspect.unwrap`
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is not None and not hasattr(owner, "finish_request"):
+            raise AttributeError(
+                f"{owner.__name__!r} object has no attribute {self._name!r}: it is no server"
+            )
+        return self._attribute.__get__(instance, owner)
+
+
+def of_server(attribute: AttributeT) -> AttributeT:
+    """Have instances of a mix-in without a server lack this attribute.
+
+    A mix-in of the standard library has no ``shutdown``, and programs make a stand-in for a socket
+    of one (``class Stub(ThreadingMixIn)`` in the tests of Django): a handler that asks for a
+    ``shutdown`` there must not find that of a server.
+    """
+    return cast(AttributeT, _OfServer(attribute))

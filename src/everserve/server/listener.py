@@ -5,15 +5,30 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from everserve.server.hooks import is_default
+from everserve.sockets.genuine import RealSocket
+from everserve.sockets.inheriting import came_non_blocking
+from everserve.sockets.standin import give_up
 
-__all__ = ["DatagramListener", "Listener", "StreamListener", "listener_of"]
+__all__ = [
+    "DatagramListener",
+    "Listener",
+    "StreamListener",
+    "leave_all_to_parent",
+    "listener_of",
+    "remember",
+]
+
+_servers: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
+"""All servers of the process, by their ``id``."""
 
 
 class Listener:
@@ -34,12 +49,18 @@ class Listener:
         """Around a run: the mode that the accept loop needs."""
         yield
 
+    def prepare(self) -> None:
+        """Before each ``get_request`` of a run: make sure that it cannot block the accept loop."""
+
     def takes_batches(self, get_request: Any) -> bool:
         """True if ``get_request`` says at once that nothing waits, so that it may be called again."""
         return False
 
     def close(self) -> None:
         """Close it."""
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: hold the listener no longer, unless requests reply through it."""
 
 
 class _SocketListener(Listener):
@@ -65,22 +86,37 @@ class StreamListener(_SocketListener):
 
     accepts_connections = True
 
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._has_mode = sys.platform == "linux" and issubclass(type(sock), RealSocket)
+
     @contextmanager
     def serving(self) -> Iterator[None]:
         # A connection may be gone, or taken by a sibling process, between poll and accept. Elsewhere
-        # than on Linux an accepted socket would inherit the mode.
-        if sys.platform != "linux" or self.timeout() is not None:
+        # than on Linux an accepted socket would inherit the mode; a green one has its own (eventlet).
+        if not self._has_mode or self.timeout() is not None:
             yield
             return
-        self._set_blocking(False)
+        self._set_timeout(0.0)
         try:
             yield
         finally:
-            self._set_blocking(True)
+            self._set_timeout(None)
+            if came_non_blocking(self._socket):
+                self.prepare()
 
-    def _set_blocking(self, blocking: bool) -> None:
+    def prepare(self) -> None:
+        # All processes that share the listener share its mode: another may have changed it.
+        if self._has_mode:
+            with suppress(OSError):  # closed: accept says so
+                os.set_blocking(self._socket.fileno(), False)
+
+    def leave_to_parent(self) -> None:
+        give_up(self._socket)
+
+    def _set_timeout(self, timeout: float | None) -> None:
         try:
-            self._socket.setblocking(blocking)
+            self._socket.settimeout(timeout)
         except OSError:
             if self._socket.fileno() != -1:  # else it was closed meanwhile, and has no mode
                 raise
@@ -102,3 +138,14 @@ def listener_of(server: Any) -> Listener:
     if not issubclass(type(sock), socket.socket):
         return Listener()
     return DatagramListener(sock) if sock.type == socket.SOCK_DGRAM else StreamListener(sock)
+
+
+def remember(server: object) -> None:
+    """Note a server, for ``leave_all_to_parent``. Does not keep it alive."""
+    _servers[id(server)] = server
+
+
+def leave_all_to_parent() -> None:
+    """In a forked child that handles one request: hold no listener of the process."""
+    for server in tuple(_servers.values()):
+        listener_of(server).leave_to_parent()

@@ -19,6 +19,7 @@ from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
 from everserve.server.flow import Flow
+from everserve.server.listener import remember
 from everserve.settings import SettingsReader
 
 __all__ = ["Runtime", "RuntimeSlot"]
@@ -28,6 +29,7 @@ class Runtime(Host):
     """All the parts of one server."""
 
     def __init__(self, server: object, strategy: type[Strategy]) -> None:
+        remember(server)
         self.settings = SettingsReader(server)
         self.emitter = Emitter()
         self.control = AdmissionControl()
@@ -88,6 +90,9 @@ class Runtime(Host):
 
     def coalesces_writes(self) -> bool:
         return self.settings.values.coalesce_writes
+
+    def max_line(self) -> int | None:
+        return self.settings.values.max_line
 
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
         return self.flow.start_tls(server, request, client_address)

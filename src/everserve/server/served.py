@@ -7,7 +7,7 @@ mix-in has them, and a base class that declared them would be abstract to type c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,15 @@ from everserve.errors import TLSConfigError
 from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connections
 from everserve.lifecycle.state import ServerState
+from everserve.mistakes import warn
+from everserve.options import OPTIONS, attribute_fault, check_grace
 from everserve.reading import Reading
-from everserve.server.hooks import default_hook
+from everserve.server.hooks import default_hook, of_server
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport
 from everserve.settings import NAMES
+from everserve.sockets.attaching import woken_to_attach
 
 __all__ = ["Served", "serving_in_background"]
 
@@ -46,14 +49,21 @@ class Served:
     # Programs set it to end the loop from within a handler.
     _BaseServer__shutdown_request = property(_get_shutdown_request, _set_shutdown_request)
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _warn_of(cls.__name__, vars(cls))
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name in OPTIONS:
+            _warn_of(type(self).__name__, {name: value})
         if name in _OPTIONS:
             self._everserve.settings.note_change()
             self._everserve.life.wake()  # the accept loop may wait for the sake of a limit
 
     # -- serving -------------------------------------------------------------------------------
 
+    @of_server
     def serve_forever(self: Any, poll_interval: float = 0.5) -> None:
         """Handle requests until ``shutdown()`` or ``stop()``.
 
@@ -62,8 +72,10 @@ class Served:
         already, ``ServerClosedError`` if the server was closed, and the ``OSError`` of a listener
         that has become unusable.
         """
+        _warn_of(type(self).__name__, {n: v for n, v in vars(self).items() if n not in OPTIONS})
         self._everserve.conductor.serve(self, poll_interval)
 
+    @of_server
     def shutdown(self) -> None:
         """End ``serve_forever``, and wait until it has ended. Requests in progress go on.
 
@@ -73,6 +85,7 @@ class Served:
         """
         self._everserve.conductor.shutdown()
 
+    @of_server
     def handle_request(self: Any) -> None:
         """Handle one request, waiting for it at most ``timeout`` seconds, then ``handle_timeout()``.
 
@@ -88,34 +101,41 @@ class Served:
 
     # -- the life cycle ------------------------------------------------------------------------
 
+    @of_server
     @Reading
     def state(self) -> ServerState:
         """Where the server is in its life: ready, serving, suspended, draining or stopped."""
         return self._everserve.life.state
 
+    @of_server
     @Reading
     def draining(self) -> bool:
         """True once a stop has begun: a handler should end its conversation at the next occasion."""
         return self._everserve.is_draining()
 
+    @of_server
     @Reading
     def connections(self) -> Connections:
         """A live view of the requests in progress; safe to read from any thread."""
         return self._everserve.connections.view
 
+    @of_server
     @Reading
     def refusals(self) -> dict[str, int]:
         """How many requests were refused so far, by reason."""
         return dict(self._everserve.control.refusals)
 
+    @of_server
     def suspend(self) -> None:
         """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
         self._everserve.life.suspend(True)
 
+    @of_server
     def resume(self) -> None:
         """Accept again after ``suspend()``."""
         self._everserve.life.suspend(False)
 
+    @of_server
     def stop(self: Any, grace: float = 5.0) -> StopReport:
         """Stop for good, from anywhere, and report how it went.
 
@@ -130,6 +150,7 @@ class Served:
         report: StopReport = self._everserve.conductor.stop(self, grace)
         return report
 
+    @of_server
     @contextmanager
     def running(self, *, grace: float = 5.0, poll_interval: float = 0.5) -> Iterator[Any]:
         """Serve in a background thread while the block runs; the block gets ``server_address``.
@@ -137,11 +158,12 @@ class Served:
         When the block begins the server accepts; when it ends the server stops, with ``grace``. What
         ``serve_forever`` raised is raised at the end of the block, or before it begins.
         """
-        with serving_in_background(self, grace, poll_interval):
+        with serving_in_background(self, check_grace(grace), poll_interval):
             yield self.server_address
 
     # -- observation ---------------------------------------------------------------------------
 
+    @of_server
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber(event)`` for every event (``everserve.events``), where it happens.
 
@@ -150,6 +172,7 @@ class Served:
         """
         return self._everserve.emitter.subscribe(subscriber)
 
+    @of_server
     def reload_tls(self) -> None:
         """Take renewed certificates: new connections see them, those in progress live on.
 
@@ -162,6 +185,14 @@ class Served:
         tls.reload()
 
 
+def _warn_of(owner: str, attributes: Mapping[str, Any]) -> None:
+    """Warn of each attribute that is probably meant as an option, and is none."""
+    for name, value in attributes.items():
+        fault = attribute_fault(name, value)
+        if fault is not None:
+            warn(f"{owner}.{fault}")
+
+
 @contextmanager
 def serving_in_background(server: Any, grace: float, poll_interval: float) -> Iterator[None]:
     """Serve in a background thread while the block runs, and stop the server at its end."""
@@ -170,7 +201,8 @@ def serving_in_background(server: Any, grace: float, poll_interval: float) -> It
     thread = ServingThread(lambda: server.serve_forever(poll_interval), [conductor.life], name)
     thread.start_serving()
     try:
-        yield
+        with woken_to_attach():
+            yield
     finally:
         conductor.stop(server, grace)
     thread.join_and_raise(grace)

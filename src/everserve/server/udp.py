@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from everserve.events import Truncated
 from everserve.server.hooks import default_hook
 from everserve.server.tcp import TCPServer
 from everserve.sockets.datagrams import LARGEST, receive
@@ -31,12 +30,7 @@ class UDPServer(TCPServer):
     def get_request(self) -> tuple[Any, Any]:
         """Receive a datagram: ``((data, socket), client_address)``."""
         runtime = self._everserve
-        datagram, peer = receive(
-            self.socket, self.max_packet_size, wait=not runtime.life.serving_here()
-        )
-        if datagram.truncated:
-            runtime.emitter.log(Truncated(peer, self.max_packet_size))
-        return datagram, peer
+        return receive(self.socket, self.max_packet_size, wait=not runtime.life.serving_here())
 
     def shutdown_request(self, request: Any) -> None:
         """There is nothing to end but the request."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from everserve.errors import OptionError
 from everserve.reading import attribute_of
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
@@ -22,6 +23,7 @@ class _OnSocketFile(_Base):
     """Binds to a path, or to an abstract name (a leading NUL, Linux), and cleans up behind itself.
 
     ``socket_mode`` sets the permission bits of the file (``0o660``); ``None`` leaves them to the umask.
+    With an abstract name, which has no file, it raises ``OptionError``.
     A stale file is replaced when the server binds; its own file goes when the server closes.
     """
 
@@ -30,10 +32,16 @@ class _OnSocketFile(_Base):
     def server_bind(self) -> None:
         """Bind the socket to the path ``server_address``."""
         address = self.server_address
+        value = attribute_of(self, "socket_mode")
+        mode = value if type(value) is int else None
         if is_filesystem_path(address):
-            mode = attribute_of(self, "socket_mode")
-            file = SocketFile.bind(self.socket, address, mode=mode if type(mode) is int else None)
+            file = SocketFile.bind(self.socket, address, mode=mode)
             self._everserve.conductor.socket_file = file
+        elif mode is not None:
+            raise OptionError(
+                f"socket_mode = {mode:#o}: an abstract name has no file and so no mode, every process"
+                " may connect; bind to a path"
+            )
         else:
             with naming(address):
                 self.socket.bind(address)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.layer import Layer
 from everserve.sockets.tcpinfo import Traffic
 
@@ -39,8 +40,13 @@ class CountedSocket(Layer):
         self._moved = now()
         self._received = self._sent = self._sending = 0
 
-    def traffic(self) -> Traffic:
-        """The counts. `delivered`: bytes that the kernel accepted; `waiting`: a send is in progress."""
+    def traffic(self) -> Traffic | None:
+        """The counts; None once a wrapper has the descriptor, whose bytes bypass this socket.
+
+        `delivered`: bytes that the kernel accepted; `waiting`: a send is in progress.
+        """
+        if self._inner.fileno() == -1:
+            return None
         return Traffic(self._now() - self._moved, self._received, self._sent, self._sending > 0)
 
     # --- in ------------------------------------------------------------------------------------
@@ -96,7 +102,7 @@ class CountedSocket(Layer):
         return self._goes(self._inner.sendmsg, buffers, *rest)
 
     def sendfile(self, file: "_SendableFile", offset: int = 0, count: int | None = None) -> int:
-        private: Any = socket.socket
+        private: Any = RealSocket
         sent: int = private._sendfile_use_send(self, file, offset, count)
         return sent
 

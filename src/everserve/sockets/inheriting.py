@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import weakref
 
 from everserve.sockets.listening import naming
 
-__all__ = ["inherit"]
+__all__ = ["came_non_blocking", "inherit"]
+
+_non_blocking: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def inherit(descriptor: int) -> socket.socket:
@@ -26,11 +29,21 @@ def inherit(descriptor: int) -> socket.socket:
             sock.detach()
             raise
     sock.set_inheritable(False)
+    if not os.get_blocking(descriptor):
+        _non_blocking.add(sock)
     return sock
 
 
+def came_non_blocking(sock: socket.socket) -> bool:
+    """True if the process that opened ``sock`` has made it non-blocking: it is to stay so.
+
+    The mode itself does not tell, as another process that shares the socket may serve.
+    """
+    return sock in _non_blocking
+
+
 def _make_listening(sock: socket.socket) -> None:
-    if sock.type != socket.SOCK_STREAM:
+    if sock.type == socket.SOCK_DGRAM:
         return
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         try:

@@ -7,13 +7,15 @@ close it twice: the inner socket remains the owner.
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from everserve.sockets.genuine import RealSocket
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["Layer"]
 
 
-class Layer(socket.socket):
+class Layer(RealSocket):
     """Passes the methods of a socket on to `inner`, which must live as long as the layer is used.
 
     A subclass defines `recv`, `recv_into`, `send`, `sendall` and `shutdown`. The time limit is that of

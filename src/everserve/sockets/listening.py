@@ -115,7 +115,8 @@ class SocketFile:
         """Bind ``sock`` to ``path``, with the permission bits ``mode`` (``None``: from the umask).
 
         A socket file without a listener is replaced. Raises ``OSError`` with the path in ``filename``:
-        ``EADDRINUSE`` if another socket listens there, or if the file is not a socket.
+        ``EADDRINUSE`` if another socket listens there, or if the file is not a socket; ``EEXIST`` if
+        another file has taken the place of the socket before its mode was set.
         """
         with naming(path):
             if mode is not None:
@@ -124,7 +125,7 @@ class SocketFile:
                     os.fchmod(sock.fileno(), mode)
             _bind_over_stale(sock, path)
             if mode is not None:
-                os.chmod(path, mode)
+                _set_mode(path, mode)
         return cls(sock, path)
 
     def remove(self) -> None:
@@ -149,6 +150,22 @@ class SocketFile:
             return None
         # Once the socket is closed, another file in its place may get the same inode number.
         return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def _set_mode(path: str | bytes, mode: int) -> None:
+    """Set the mode of the socket file itself: in a folder of others a link may have its place now."""
+    if not hasattr(os, "O_PATH"):
+        os.chmod(path, mode, follow_symlinks=False)
+        return
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor).st_mode
+        if not stat.S_ISSOCK(found):
+            raise FileExistsError(errno.EEXIST, "another file has taken the place of the socket")
+        if stat.S_IMODE(found) != mode:  # open(2), O_PATH: fchmod(2) refuses such a descriptor
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
 
 
 def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:

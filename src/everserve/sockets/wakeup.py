@@ -5,12 +5,18 @@ The accept loop waits on it in addition to its listener, so that it need not pol
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from everserve.sockets.attaching import woken_to_attach
+
+# Not by names of ``os`` or ``socket``, which programs and tests replace (eventlet, mocks).
+try:
+    from posix import close, getpid, pipe, read, set_blocking, write
+except ImportError:  # another system
+    from os import close, getpid, pipe, read, set_blocking, write
 
 __all__ = ["Wakeup"]
 
@@ -23,11 +29,17 @@ class Wakeup:
     """
 
     def __init__(self) -> None:
-        # A socket pair: set_wakeup_fd() writes single bytes, which an eventfd does not take.
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        self._reader, self._writer = reader.detach(), writer.detach()
+        # A pipe: set_wakeup_fd() writes single bytes, which an eventfd does not take.
+        self._reader = self._writer = -1
+        self._reader, self._writer = pipe()
+        set_blocking(self._reader, False)
+        set_blocking(self._writer, False)
+        self._owner = getpid()
+
+    @property
+    def is_own(self) -> bool:
+        """False in a forked child: there it wakes the parent."""
+        return self._owner == getpid()
 
     def fileno(self) -> int:
         """The descriptor to wait on: readable after ``wake``, until ``clear``."""
@@ -36,14 +48,14 @@ class Wakeup:
     def wake(self) -> None:
         """Make the descriptor readable. Never blocks, never raises for being full."""
         try:
-            os.write(self._writer, b"\0")
+            write(self._writer, b"\0")
         except BlockingIOError:
             pass  # full: the waiter is woken already
 
     def clear(self) -> None:
         """Consume the wake-ups so far."""
         try:
-            while len(os.read(self._reader, 4096)) == 4096:
+            while len(read(self._reader, 4096)) == 4096:
                 pass
         except BlockingIOError:
             pass
@@ -61,13 +73,14 @@ class Wakeup:
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if before != -1:
             signal.set_wakeup_fd(before)
-            yield
-            return
         try:
-            yield
+            with woken_to_attach():
+                yield
         finally:
-            signal.set_wakeup_fd(-1)
+            if before == -1:
+                signal.set_wakeup_fd(-1)
 
     def __del__(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+        if self._reader >= 0:
+            close(self._reader)
+            close(self._writer)

@@ -4,15 +4,16 @@
 It stands below the reader and the writer; `half.py` is its reference.
 """
 import io
-import socket
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from everserve.fibers._sockets cimport fiber_socket_type, watch_of
 
+from everserve.sockets.genuine import RealSocket
+
 cdef enum:
     SHARED_BLOCKS = 32
 
-cdef type socket_type = socket.socket
+cdef type socket_type = RealSocket
 cdef char *shared[SHARED_BLOCKS]
 cdef int shared_count = 0
 
@@ -69,7 +70,7 @@ cdef class Half(Buffered):
         self.kind = kind_of(sock)
         if self.kind == BY_FIBER:
             self.watch = watch_of(sock)
-        if self.kind != BY_METHODS or isinstance(sock, socket_type):
+        if self.kind != BY_METHODS or issubclass(type(sock), socket_type):
             sock._io_refs += 1   # as makefile() does: the descriptor stays open till its files close
         self.shut = False
 
@@ -79,7 +80,7 @@ cdef class Half(Buffered):
             self.shut = True
             if self.kind == BY_FIBER:
                 release_descriptor(self.sock)
-            elif isinstance(self.sock, socket_type):
+            elif issubclass(type(self.sock), socket_type):
                 self.sock._decref_socketios()
         return 0
 

@@ -36,7 +36,7 @@ cdef extern from *:
 
 cdef enum:
     OWN_BLOCK = 16384            # bytes of the buffer of a thread, which keeps it while it waits
-    LEAST_ROOM = 4096
+    LEAST_ROOM = 8192                # a message of that size is read whole, as by socketserver
     READS_A_CHECKPOINT = 32          # lines, or other pieces, between two checkpoints
 
 cdef enum:
@@ -241,7 +241,7 @@ cdef class Reader(Half):
             self.writer.flush_buffer()
         self.shrink()
         try:
-            if isinstance(self.sock, TLSSocket):    # its recv saves a copy and a clear
+            if issubclass(type(self.sock), TLSSocket):    # its recv saves a copy and a clear
                 found = self.sock.recv(BLOCK)
                 count = len(found)
             else:

@@ -9,6 +9,7 @@ cdef class Writer(Half):
     cdef Py_ssize_t capacity
     cdef Py_ssize_t size         # high water mark; 0: unbuffered
     cdef bint coalesces
+    cdef bint is_unbuffered      # for the program
     cdef bint sending
     cdef Fiber holder            # the fiber that will flush this writer when it waits
     cdef object error            # of a send, for the next call to raise
@@ -17,6 +18,7 @@ cdef class Writer(Half):
 
     cdef int raise_error(self) except -1
     cdef int add(self, data, const char *bytes_, Py_ssize_t size) except -1
+    cdef int write_late(self, data) except -1
     cdef int flush_when_waiting(self) except -1
     cdef int make_room(self, Py_ssize_t size) except -1
     cdef int flush_quietly(self) except -1

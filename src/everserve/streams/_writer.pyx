@@ -41,12 +41,14 @@ cdef class Writer(Half):
     """The writing half: the binary file that `wfile` is.
 
     Without a buffer each write is a `sendall`. With one, up to `size` bytes are buffered; a writer
-    that coalesces also sends them when the fiber waits for anything, or the thread for a read.
+    that coalesces also sends them when the fiber waits for anything, or the thread for a read. Where
+    each write is a message of its own (SOCK_SEQPACKET), none are sent together.
     """
 
     def __init__(self, sock, Py_ssize_t size=0, bint coalesce=False):
-        self.size = HIGH_WATER if coalesce and size <= 0 else max(0, size)
-        self.coalesces = coalesce
+        self.is_unbuffered = size <= 0
+        self.coalesces = coalesce and (self.watch is None or self.watch.is_stream)
+        self.size = HIGH_WATER if self.coalesces and size <= 0 else max(0, size)
 
     def __dealloc__(self):
         if self.buffer is not NULL:
@@ -123,7 +125,9 @@ cdef class Writer(Half):
         return 0
 
     cdef int add(self, data, const char *bytes_, Py_ssize_t size) except -1:
-        self.check_open()
+        if self.shut:
+            self.write_late(data)
+            return 0
         self.raise_error()
         if size == 0:
             return 0
@@ -137,6 +141,15 @@ cdef class Writer(Half):
         self.length += size
         if self.coalesces and self.kind == BY_FIBER and running_hub() is None:
             self.flush_buffer()      # written by a thread beside the fibers: none of them would send it
+        return 0
+
+    cdef int write_late(self, data) except -1:
+        """After the close. The unbuffered file of `socketserver` leaves that to the socket: an OSError
+        once that is closed too.
+        """
+        if not self.is_unbuffered:
+            self.check_open()
+        self.sock.sendall(data)
         return 0
 
     cdef int flush_when_waiting(self) except -1:
@@ -266,13 +279,16 @@ cdef class Writer(Half):
         cdef int fd = self.sock.fileno()
         cdef Py_ssize_t count, done = 0
         cdef double limit
+        cdef int flags
         timeout = self.sock.gettimeout()
         limit = -1.0 if timeout is None else monotonic() + <double>timeout
+        # In a `Timeout` block a limit is set, and the descriptor blocks all the same.
+        flags = MSG_NOSIGNAL if limit < 0.0 else MSG_NOSIGNAL | MSG_DONTWAIT
         while done < size:
             if limit >= 0.0 and timeout and not poll_once(fd, POLLOUT, limit):
                 raise TimeoutError("timed out")
             with nogil:
-                count = sys_send(fd, data + done, size - done, MSG_NOSIGNAL)
+                count = sys_send(fd, data + done, size - done, flags)
             if count >= 0:
                 done += count
                 continue

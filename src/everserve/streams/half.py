@@ -4,8 +4,9 @@ It stands below the reader and the writer; `_half.pyx` is the same, compiled.
 """
 
 import io
-import socket
 from typing import Any
+
+from everserve.sockets.genuine import RealSocket
 
 __all__ = ["Half"]
 
@@ -15,7 +16,7 @@ class Half(io.BufferedIOBase):
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
-        self._counts = isinstance(sock, socket.socket)
+        self._counts = issubclass(type(sock), RealSocket)  # not what only claims to be one
         if self._counts:
             sock._io_refs += 1  # as makefile() does: the descriptor stays open till its files close
 

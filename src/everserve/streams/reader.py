@@ -3,12 +3,12 @@
 It stands between a socket and the `rfile` of a handler; `_reader.pyx` is the same, compiled.
 """
 
-import socket
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from everserve.errors import LineTooLong
 from everserve.fibers import engines
 from everserve.fibers.sockets import FiberSocket
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.tls import TLSSocket
 from everserve.streams.half import Half
 from everserve.streams.writer import Writer
@@ -32,9 +32,11 @@ class Reader(Half):
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
-        self._parks = isinstance(sock, FiberSocket)
-        self._receives = self._parks or isinstance(sock, TLSSocket) or type(sock) is socket.socket
-        self._is_exclusive = type(sock) is socket.socket  # one thread reads at a time
+        self._parks = issubclass(type(sock), FiberSocket)
+        self._receives = (
+            self._parks or issubclass(type(sock), TLSSocket) or type(sock) is RealSocket
+        )
+        self._is_exclusive = type(sock) is RealSocket  # one thread reads at a time
         self._busy = False
         self._buffer = b""
         self._start = 0

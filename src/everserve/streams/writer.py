@@ -4,7 +4,6 @@ It stands between a socket and the `wfile` of a handler; `_writer.pyx` is the sa
 """
 
 import contextlib
-import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from everserve.errors import FiberTimeout
 from everserve.fibers import engines
 from everserve.fibers.fiber import Buffered
 from everserve.fibers.sockets import FiberSocket, flat_view
+from everserve.sockets.genuine import RealSocket
 from everserve.sockets.sending import send_now
 from everserve.streams.half import Half
 
@@ -29,15 +29,17 @@ class Writer(Half, Buffered):
     """The writing half: the binary file that `wfile` is.
 
     Without a buffer each write is a `sendall`. With one, up to `size` bytes are buffered; a writer
-    that coalesces also sends them when the fiber waits for anything, or the thread for a read.
+    that coalesces also sends them when the fiber waits for anything, or the thread for a read. Where
+    each write is a message of its own (SOCK_SEQPACKET), none are sent together.
     """
 
     def __init__(self, sock: Any, size: int = 0, coalesce: bool = False) -> None:
         super().__init__(sock)
-        self._size = HIGH_WATER if coalesce and size <= 0 else max(0, size)
-        self._coalesces = coalesce
-        self._watch: Any = sock._watch if isinstance(sock, FiberSocket) else None
-        self._sends = self._watch is not None or type(sock) is socket.socket
+        self._watch: Any = sock._watch if issubclass(type(sock), FiberSocket) else None
+        self._is_unbuffered = size <= 0  # for the program
+        self._coalesces = coalesce and (self._watch is None or self._watch.is_stream)
+        self._size = HIGH_WATER if self._coalesces and size <= 0 else max(0, size)
+        self._sends = self._watch is not None or type(sock) is RealSocket
         self._parts: list[bytes] = []
         self._length = 0
         self._holder: Fiber | None = None  # the fiber that will flush this writer when it waits
@@ -66,7 +68,8 @@ class Writer(Half, Buffered):
 
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write all of `data`, now or together with what follows; return how many bytes."""
-        self._check_open()
+        if self.closed:
+            return self._write_late(data)
         if not self._size or engines.current() is not None:
             return self._add(data)
         with self._lock:
@@ -88,6 +91,15 @@ class Writer(Half, Buffered):
             if self._coalesces and self._watch is not None and engines.current() is None:
                 self.flush_buffer()  # written by a thread beside the fibers: none of them would send it
         return size
+
+    def _write_late(self, data: "ReadableBuffer") -> int:
+        """After the close. The unbuffered file of `socketserver` leaves that to the socket: an OSError
+        once that is closed too.
+        """
+        if not self._is_unbuffered:
+            self._check_open()
+        self.sock.sendall(data)
+        return len(data) if type(data) is bytes else len(flat_view(data))
 
     def _append(self, data: bytes) -> None:
         with self._step:

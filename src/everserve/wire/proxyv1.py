@@ -74,8 +74,7 @@ def _text(packed: bytes) -> str:
 
 def _header(line: bytes) -> ProxyHeader:
     opening = _opening(line)
-    if opening == _UNKNOWN:
-        _check_unknown(line)
+    if line == _UNKNOWN or line.startswith(_UNKNOWN + b" "):
         return ProxyHeader(1)
     transport = _INTERNET.get(line[: len(opening)])
     fields = line[len(opening) :].split(b" ")

@@ -15,7 +15,8 @@ from tests.clients import LIMIT, reset
 from tests.sockets.tls.peers import connection, receive
 
 from everserve.fibers.exits import FiberExit
-from everserve.fibers.sync import Event, sleep, spawn
+from everserve.fibers.spawning import spawn
+from everserve.fibers.sync import Event, sleep
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.sockets.tls.records import RECORD
 

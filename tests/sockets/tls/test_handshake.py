@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.certificates import Certificates
 from tests.clients import LIMIT, Background
 from tests.sockets.tls.peers import plain_peers
 
@@ -126,3 +127,42 @@ def test_a_name_that_is_not_ascii(ends: Ends, context: ssl.SSLContext) -> None:
         do_handshake(wire, hello)
     assert hello.name is None
     assert raw.recv(100) == b"\x15\x03\x03\x00\x02\x02\x70", "unrecognized_name, in clear"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("one.example.org", "two.example.org"),
+        ("two.example.org", "one.example.org"),
+        ("one.example.org", "one.example.org"),
+    ],
+)
+def test_the_name_and_the_certificate_agree_after_a_retry(
+    certificates: Certificates, first: str, second: str
+) -> None:
+    """A client may ask for another name after a HelloRetryRequest: OpenSSL follows it, and so do we."""
+    tls = TLS(*certificates.server, sni={"one.example.org": certificates.named})
+    default = tls.context
+    default.set_ecdh_curve("prime256v1")  # not what clients offer first: they must try again
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = certificates.client_context().wrap_bio(incoming, outgoing, server_hostname=first)
+    with plain_peers() as (plain, raw):
+        server = tls.wrap(plain)
+        handshake = Background(server.do_handshake)
+        advance(client)
+        raw.sendall(outgoing.read())
+        incoming.write(raw.recv(65_536))
+        advance(client)
+        raw.sendall(outgoing.read().replace(first.encode(), second.encode()))
+        raw.settimeout(LIMIT)
+        assert len(raw.recv(65_536)) > 500  # the certificate
+        raw.close()
+        with pytest.raises(OSError):  # the client's first hello was not what it has signed
+            handshake.result()
+        assert server.server_hostname == second
+        assert (server.context is default) == (second == "two.example.org")
+
+
+def advance(client: ssl.SSLObject) -> None:
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everserve.sockets.tls.hello import LONGEST, HelloReader, UnreadableName, server_name
+from everserve.sockets.tls.hello import (
+    LONGEST,
+    HelloError,
+    HelloReader,
+    UnreadableName,
+    server_name,
+)
 
 
 def hello(name: str | None = "localhost") -> bytes:
@@ -112,3 +118,64 @@ def test_what_is_endless_is_for_openssl_to_refuse() -> None:
         passed += reader.feed(record)
     assert reader.done
     assert len(passed) > LONGEST
+
+
+CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"
+FINISHED = b"\x17\x03\x03\x00\x20" + b"f" * 32
+
+
+@given(st.integers(1, 600), st.lists(st.integers(1, 600), max_size=20), st.booleans())
+def test_the_second_hello_has_the_name_that_counts(
+    size: int, cuts: list[int], compatible: bool
+) -> None:
+    """After a HelloRetryRequest, in any pieces, with a record for middleboxes between or not."""
+    first, second = hello("one.example.org"), in_records(hello("two.example.org"), size)
+    rest = (CHANGE_CIPHER_SPEC if compatible else b"") + second + FINISHED
+    reader = HelloReader()
+    assert reader.feed(first) == first
+    assert reader.name == "one.example.org"
+    passed = b""
+    for cut in cuts:
+        passed += reader.feed(rest[:cut])
+        rest = rest[cut:]
+    passed += reader.feed(rest)
+    assert passed == (CHANGE_CIPHER_SPEC if compatible else b"") + second + FINISHED
+    assert reader.name == "two.example.org"
+
+
+def test_a_second_hello_is_refused_as_the_first_is() -> None:
+    reader = HelloReader()
+    reader.feed(GOOD)
+    with pytest.raises(UnreadableName):
+        reader.feed(CHANGE_CIPHER_SPEC + BAD)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [CHANGE_CIPHER_SPEC + FINISHED, FINISHED, b"\x16\x03\x03\x40\x00\x0b\x00", b"\x15\x03"],
+    ids=["1.3", "1.3 without", "1.2 certificate", "alert"],
+)
+def test_without_a_second_hello_nothing_is_held_back(answer: bytes) -> None:
+    reader = HelloReader()
+    reader.feed(GOOD)
+    assert reader.feed(answer) == answer
+    assert reader.feed(b"more") == b"more"
+    assert reader.name == "localhost"
+
+
+def test_a_long_hello_is_refused_when_it_says_so() -> None:
+    with pytest.raises(HelloError):
+        HelloReader().feed(b"\x16\x03\x01\x00\x04\x01" + (LONGEST + 1).to_bytes(3, "big"))
+
+
+def test_what_never_completes_is_not_kept() -> None:
+    """Records that carry nothing, or one that is announced and does not end."""
+    for endless in (
+        b"\x16\x03\x01\x00\x00" * LONGEST,
+        b"\x16\x03\x01\x40\x00\x01" + bytes(LONGEST),
+    ):
+        reader = HelloReader()
+        pieces = [endless[at : at + 1000] for at in range(0, len(endless), 1000)]
+        with pytest.raises(HelloError):
+            any(reader.feed(piece) for piece in pieces)
+        assert len(reader._held) <= LONGEST + 1000

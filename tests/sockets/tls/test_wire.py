@@ -13,7 +13,7 @@ import pytest
 from tests.clients import LIMIT, Background, read_all
 from tests.sockets.tls.peers import fill
 
-from everserve.sockets.tls.wire import Wire
+from everserve.sockets.tls.wire import ANSWERS, Wire
 
 MUCH = bytes(range(256)) * 40_000
 """More than the kernel takes, of a peer that does not read."""
@@ -28,6 +28,10 @@ class Output:
     @property
     def has_output(self) -> bool:
         return bool(self.waiting)
+
+    @property
+    def output_size(self) -> int:
+        return len(self.waiting)
 
     def take_output(self) -> bytes:
         taken, self.waiting = self.waiting, b""
@@ -189,3 +193,29 @@ def test_a_reader_leaves_the_output_to_a_writer(wire: Wire, peer: socket.socket)
 def test_a_lock_of_the_callers(ends: tuple[socket.socket, socket.socket], output: Any) -> None:
     lock: Any = threading.RLock()
     assert Wire(ends[0], output, lock).lock is lock
+
+
+def test_a_reader_does_not_wait_to_answer(wire: Wire, output: Any) -> None:
+    fill(wire.inner)
+    wire.inner.settimeout(LIMIT)
+    output.waiting = bytes(ANSWERS)
+    wire.answer()
+    assert len(wire.unsent) == ANSWERS
+
+
+def test_a_reader_waits_where_many_answers_wait(
+    wire: Wire, output: Any, peer: socket.socket
+) -> None:
+    """A peer that asks, and does not read, is not read from either."""
+    fill(wire.inner)
+    wire.inner.settimeout(0.0)
+    output.waiting = bytes(ANSWERS + 1)
+    with pytest.raises(ssl.SSLWantWriteError):
+        wire.answer()
+    wire.inner.settimeout(LIMIT)
+    output.waiting = bytes(ANSWERS + 1)
+    reading = Background(read_all, peer)
+    wire.answer()
+    assert not wire.unsent
+    wire.inner.close()
+    reading.result()

@@ -3,11 +3,14 @@ from cpython.pythread cimport PyThread_type_lock
 
 
 cdef class Records:
-    cdef readonly object tls
     cdef readonly bint close_notify_received
     cdef readonly bint close_notify_sent
     cdef readonly bint broken
+    cdef readonly bint paused    # whether the last call has stopped before the end of the input
+    cdef int dataless            # records in a row without data
     cdef bint awaits_peer        # whether the handshake needs input first
+    cdef object made_with        # what OpenSSL's part is made with,
+    cdef object sslobject        # and this, once it is
     cdef object in_bio           # ciphertext on its way to OpenSSL,
     cdef object out_bio          # and from it
     cdef object openssl          # what `SSLObject` passes reads and writes on to
@@ -22,6 +25,7 @@ cdef class Records:
     cdef bint single             # what OpenSSL can read is one record, and all of it
     cdef bint silent             # there is no output: it was taken, and only data has come since
 
+    cdef int open(self) except -1
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
     cdef bint has_any_input(self) noexcept
@@ -31,12 +35,15 @@ cdef class Records:
     cdef bytes encrypt(self, plaintext)
     cdef int take_in(self, bytes ciphertext) except -1
     cdef int raise_broken(self) except -1
-    cdef int decrypt_ahead(self) except -1
+    cdef int decrypt_ahead(self, int effort) except -1
     cdef bytes take_ahead(self, Py_ssize_t size)
     cdef bytes decrypt_one(self, Py_ssize_t size)
     cdef Py_ssize_t decrypt_into(self, char *target, Py_ssize_t size) except -2
     cdef int count_decrypted(self, Py_ssize_t asked, Py_ssize_t count) except -1
-    cdef object decrypt_all(self, Py_ssize_t size)
+    cdef int note_broken(self) except -1
+    cdef int count_dataless(self) except -1
+    cdef object decrypt_many(self, Py_ssize_t size, int effort)
+    cdef Py_ssize_t decrypt_records(self, char *target, Py_ssize_t size, int effort) except -2
     cdef bint feed_openssl(self) except -1
-    cdef Py_ssize_t find_end(self, int *count) noexcept
+    cdef Py_ssize_t find_end(self, bint *is_record) noexcept
     cdef bytes encrypt_all(self, plaintext)

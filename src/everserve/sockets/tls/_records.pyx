@@ -33,7 +33,9 @@ cdef enum:
     HEADER = 5                   # bytes: content type, two of version, two of length
 
 cdef Py_ssize_t RECORD = reference.RECORD
-cdef Py_ssize_t FEED = reference._FEED
+cdef int DATALESS = reference.DATALESS
+cdef int HOLD = reference.HOLD
+cdef int DATALESS_EFFORT = reference._DATALESS_EFFORT
 cdef Py_ssize_t LONGEST = reference._LONGEST
 cdef int FIRST_TYPE = reference._CONTENT_TYPES[0]
 cdef int LAST_TYPE = reference._CONTENT_TYPES.stop - 1
@@ -57,15 +59,31 @@ cdef class Records:
             raise MemoryError
         self.in_bio = MemoryBIO()
         self.out_bio = MemoryBIO()
-        self.tls = context.wrap_bio(
-            self.in_bio, self.out_bio, server_side, server_hostname, session)
-        self.openssl = self.tls._sslobj
+        self.made_with = (context, server_side, server_hostname, session)
         self.awaits_peer = server_side
         self.ahead = self.buffer = b""
+        if not server_side:
+            self.open()
 
     def __dealloc__(self):
         if self.lock is not NULL:
             PyThread_free_lock(self.lock)
+
+    @property
+    def tls(self):
+        """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
+        if self.sslobject is None:
+            self.open()
+        return self.sslobject
+
+    cdef int open(self) except -1:
+        """Have OpenSSL's part made, which takes 10 KiB: a server's when its client has said hello."""
+        context, server_side, server_hostname, session = self.made_with
+        sslobject = context.wrap_bio(
+            self.in_bio, self.out_bio, server_side, server_hostname, session)
+        self.openssl = sslobject._sslobj
+        self.sslobject = sslobject
+        return 0
 
     cdef int enter(self) except -1:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
@@ -81,10 +99,17 @@ cdef class Records:
     # --- the handshake -----------------------------------------------------------------------------
 
     def do_handshake(self):
-        """Advance the handshake as far as the input allows; True when it is done."""
-        self.silent = False
+        """Advance the handshake as far as the input allows, or until `paused`; True when it is done."""
+        cdef int left = HOLD // DATALESS_EFFORT
+        self.silent = self.paused = False
         while not self.awaits_peer or self.unread or self.feed_openssl():
+            if left == 0:
+                self.paused = True
+                return False
+            left -= 1
             self.awaits_peer = False
+            if self.openssl is None:
+                self.open()
             try:
                 self.openssl.do_handshake()
             except SSLWantReadError:
@@ -112,6 +137,11 @@ cdef class Records:
         return not self.silent and self.out_bio.pending > 0
 
     @property
+    def output_size(self):
+        """Bytes of ciphertext for the peer that no `write` has returned."""
+        return self.out_bio.pending
+
+    @property
     def locked(self):
         """Whether OpenSSL is in use: by another thread, or below a signal handler in this one."""
         return self.taken
@@ -127,13 +157,11 @@ cdef class Records:
             self.buffer = self.buffer[self.start:] + ciphertext
             self.start = 0
             self.silent = self.single = False
-        elif (size >= HEADER and not self.missing
+        elif (size >= HEADER and not self.missing and not self.unread
               and size == HEADER + length_of(<const unsigned char *>PyBytes_AS_STRING(ciphertext))):
             self.in_bio.write(ciphertext)
-            if self.unread:
-                self.silent = False
-            self.single = self.unread == 0
-            self.unread += size
+            self.single = True
+            self.unread = size
         else:
             self.buffer = ciphertext
             self.silent = self.single = False
@@ -157,9 +185,10 @@ cdef class Records:
     # --- reading -------------------------------------------------------------------------------------
 
     def read(self, bytes ciphertext not None, Py_ssize_t size):
-        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of all records received.
+        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of records received.
 
-        None when the rest of a record is missing; b"" at the end of the stream.
+        None when the rest of a record is missing, or where it has `paused`; b"" at the end of the
+        stream.
         """
         return self.decrypt(ciphertext, size)
 
@@ -174,19 +203,23 @@ cdef class Records:
                 return b""
             if self.broken:
                 self.raise_broken()
+            self.paused = False
             if PyBytes_GET_SIZE(self.buffer) or (self.unread > 0 and not self.single):
-                return self.decrypt_all(size)
+                return self.decrypt_many(size, HOLD)
             return self.decrypt_one(size)
         finally:
             self.leave()
 
     def read_ahead(self, bytes ciphertext not None=b""):
-        """Feed `ciphertext`, and decrypt all records received for a later `read`; bytes so kept."""
+        """Feed `ciphertext`, and decrypt records received for a later `read`; bytes so kept.
+
+        There are more to decrypt where it has `paused`.
+        """
         self.enter()
         try:
             if PyBytes_GET_SIZE(ciphertext):
                 self.take_in(ciphertext)
-            self.decrypt_ahead()
+            self.decrypt_ahead(HOLD)
         finally:
             self.leave()
         return PyBytes_GET_SIZE(self.ahead)
@@ -204,15 +237,16 @@ cdef class Records:
         error, self.deferred = self.deferred, None
         raise error or SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
 
-    cdef int decrypt_ahead(self) except -1:
-        while not self.close_notify_received and not self.broken:
-            try:
-                found = self.decrypt_all(PY_SSIZE_T_MAX)
-            except SSLError as error:
-                self.deferred = error.with_traceback(None)
-                return 0
-            if found is None:
-                return 0
+    cdef int decrypt_ahead(self, int effort) except -1:
+        self.paused = False
+        if self.close_notify_received or self.broken:
+            return 0
+        try:
+            found = self.decrypt_many(PY_SSIZE_T_MAX, effort)
+        except SSLError as error:
+            self.deferred = error.with_traceback(None)
+            return 0
+        if found is not None:
             self.ahead += <bytes>found
         return 0
 
@@ -222,53 +256,61 @@ cdef class Records:
         return found
 
     cdef bytes decrypt_one(self, Py_ssize_t size):
-        """Decrypt one record, up to `size` bytes of it; the lock is held.
+        """Decrypt the only record there is, up to `size` bytes of it; the lock is held.
 
         None when more has to come first. An empty result is the peer's close_notify.
         """
-        cdef Py_ssize_t asked
+        cdef Py_ssize_t asked = min(self.unread, size)
         cdef bytes found
-        while self.unread > 0 or self.feed_openssl():
-            asked = min(self.unread, size)
-            try:
-                found = self.openssl.read(asked)
-            except SSLWantReadError:
-                self.unread = 0
-                self.silent = self.single = False
-                continue
-            except SSLZeroReturnError:
-                found = b""
-            except SSLError:
-                self.broken = True
-                self.silent = False
-                raise
-            self.count_decrypted(asked, PyBytes_GET_SIZE(found))
-            return found
-        return None
+        if asked <= 0:
+            return None
+        try:
+            found = self.openssl.read(asked)
+        except SSLWantReadError:
+            self.count_dataless()
+            return None
+        except SSLZeroReturnError:
+            found = b""
+        except SSLError:
+            self.note_broken()
+            raise
+        self.count_decrypted(asked, PyBytes_GET_SIZE(found))
+        return found
 
     cdef Py_ssize_t decrypt_into(self, char *target, Py_ssize_t size) except -2:
-        """As `decrypt_one`, into `target`; the number of bytes, -1 when more has to come first."""
-        cdef Py_ssize_t asked, count
-        while self.unread > 0 or self.feed_openssl():
-            asked = min(self.unread, size)
-            try:
-                count = self.openssl.read(
-                    asked, PyMemoryView_FromMemory(target, asked, PyBUF_WRITE))
-            except SSLWantReadError:
-                self.unread = 0
-                self.silent = self.single = False
-                continue
-            except SSLZeroReturnError:
-                count = 0
-            except SSLError:
-                self.broken = True
-                self.silent = False
-                raise
-            self.count_decrypted(asked, count)
-            return count
-        return -1
+        """As `decrypt_one`, of the record that OpenSSL has been given; -1 where it has no data."""
+        cdef Py_ssize_t asked = min(self.unread, size), count
+        try:
+            count = self.openssl.read(
+                asked, PyMemoryView_FromMemory(target, asked, PyBUF_WRITE))
+        except SSLWantReadError:
+            self.count_dataless()
+            return -1
+        except SSLZeroReturnError:
+            count = 0
+        except SSLError:
+            self.note_broken()
+            raise
+        self.count_decrypted(asked, count)
+        return count
+
+    cdef int note_broken(self) except -1:
+        self.broken = True
+        self.silent = False
+        return 0
+
+    cdef int count_dataless(self) except -1:
+        self.unread = 0
+        self.silent = self.single = False
+        self.dataless += 1
+        if self.dataless > DATALESS:
+            self.note_broken()
+            raise SSLError(
+                ssl.SSL_ERROR_SSL, f"the peer sends more than {DATALESS} records without data")
+        return 0
 
     cdef int count_decrypted(self, Py_ssize_t asked, Py_ssize_t count) except -1:
+        self.dataless = 0
         if self.single and 0 < count < asked:
             self.unread = 0      # all of the one record was read: OpenSSL need not be asked
             return 0
@@ -276,35 +318,26 @@ cdef class Records:
             self.close_notify_received = True
         self.unread = self.in_bio.pending
         if count == asked:
-            self.unread += self.tls.pending()
+            self.unread += self.sslobject.pending()
         return 0
 
-    cdef object decrypt_all(self, Py_ssize_t size):
-        """Decrypt up to `size` bytes of all records received, into one object.
+    cdef object decrypt_many(self, Py_ssize_t size, int effort):
+        """Decrypt up to `size` bytes of as many records as `effort` allows, into one object.
 
         What breaks TLS behind the first is raised when these have been read.
         """
         cdef PyObject *found
-        cdef Py_ssize_t done = 0, count = 0
+        cdef Py_ssize_t done
         if self.unread == 0 and not self.feed_openssl():
             return None
         size = min(size, self.unread + PyBytes_GET_SIZE(self.buffer) - self.start)
         found = new_bytes(NULL, size)
         try:
-            while done < size:
-                count = self.decrypt_into(text_of(found) + done, size - done)
-                if count <= 0:
-                    break
-                done += count
-        except SSLError as error:
-            if done == 0:
-                Py_DECREF(found)
-                raise
-            self.deferred = error.with_traceback(None)
+            done = self.decrypt_records(text_of(found), size, effort)
         except BaseException:
             Py_DECREF(found)
             raise
-        if done == 0 and count < 0:
+        if done < 0:
             Py_DECREF(found)
             return None
         if done < size:
@@ -313,14 +346,39 @@ cdef class Records:
         Py_DECREF(found)
         return data
 
+    cdef Py_ssize_t decrypt_records(self, char *target, Py_ssize_t size, int effort) except -2:
+        """As `decrypt_many`, into `target`; the number of bytes, -1 when more has to come first."""
+        cdef Py_ssize_t done = 0, count = -1
+        while done < size:
+            if effort <= 0:
+                self.paused = self.unread > 0 or PyBytes_GET_SIZE(self.buffer) > 0
+                break
+            if self.unread <= 0 and not self.feed_openssl():
+                break
+            try:
+                count = self.decrypt_into(target + done, size - done)
+            except SSLError as error:
+                if done == 0:
+                    raise
+                self.deferred = error.with_traceback(None)
+                break
+            if count == 0:
+                break
+            if count > 0:
+                done += count
+                effort -= 1
+            else:
+                effort -= DATALESS_EFFORT
+        return -1 if done == 0 and count < 0 else done
+
     cdef bint feed_openssl(self) except -1:
-        """Give OpenSSL the next records; True if they are whole, False if there are none."""
+        """Give OpenSSL the next record; True if it is whole, False if there is none."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.buffer)
         cdef Py_ssize_t start = self.start, end
-        cdef int count = 0
+        cdef bint is_record = True
         if not size:
             return False
-        end = start + self.missing if self.missing else self.find_end(&count)
+        end = start + self.missing if self.missing else self.find_end(&is_record)
         if end == start:
             return False
         self.in_bio.write(PyMemoryView_FromMemory(
@@ -333,33 +391,22 @@ cdef class Records:
         if end > size:
             self.missing = end - size
             return False
-        self.single = count == 1
+        self.single = is_record and not self.missing
         self.unread = end - start if self.single else self.in_bio.pending
         if self.missing:         # of which OpenSSL may have buffered the beginning already
             self.unread += LONGEST
             self.missing = 0
         return True
 
-    cdef Py_ssize_t find_end(self, int *count) noexcept:
-        """The end of the whole records to feed next, or of one that has only begun.
-
-        `count` is how many these are; 0 where they include what is not a record.
-        """
+    cdef Py_ssize_t find_end(self, bint *is_record) noexcept:
+        """The end of the record to feed next, which may have only begun; of all that is no record."""
         cdef const unsigned char *text = <const unsigned char *>PyBytes_AS_STRING(self.buffer)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.buffer)
-        cdef Py_ssize_t start = self.start, end = self.start, stop
-        count[0] = 0
-        while size - end >= HEADER:
-            if not (FIRST_TYPE <= text[end] <= LAST_TYPE and text[end + 1] == 3
-                    and length_of(text + end) <= LONGEST):
-                count[0] = 0
-                return size
-            stop = end + HEADER + length_of(text + end)
-            if end > start and (stop > size or stop - start > FEED):
-                return end
-            end = stop
-            count[0] += 1
-        return end
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.buffer), start = self.start
+        if size - start < HEADER:
+            return start
+        is_record[0] = (FIRST_TYPE <= text[start] <= LAST_TYPE and text[start + 1] == 3
+                        and length_of(text + start) <= LONGEST)
+        return start + HEADER + length_of(text + start) if is_record[0] else size
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -415,7 +462,9 @@ cdef class Records:
             if self.close_notify_sent:
                 return
             self.silent = False
-            self.decrypt_ahead()
+            self.decrypt_ahead(HOLD)
+            while self.unread > 0 and not self.close_notify_received and not self.broken:
+                self.decrypt_ahead(1)
             if self.broken:
                 return
             try:

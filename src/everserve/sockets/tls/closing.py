@@ -9,7 +9,7 @@ from time import monotonic
 
 from everserve.sockets.tls.wire import Wire, truncation_error
 
-__all__ = ["await_close_notify", "end_tls", "send_close_notify"]
+__all__ = ["await_close_notify", "end_tls", "read_ahead", "send_close_notify"]
 
 
 def send_close_notify(wire: Wire, timeout: float = 0.0, *, last: bool = False) -> None:
@@ -39,9 +39,11 @@ def await_close_notify(wire: Wire, limit: float) -> None:
     """
     before = wire.inner.gettimeout()
     try:
+        read_ahead(wire)
         while not wire.truncated and _may_receive(wire):
-            wire.records.read_ahead(wire.receive(limit))
             wire.records.drop_ahead()
+            read_ahead(wire, wire.receive(limit))
+        wire.records.drop_ahead()
     except OSError:
         pass
     finally:
@@ -57,15 +59,25 @@ def end_tls(wire: Wire) -> None:
     with wire.lock:
         records.write_close_notify()
         wire.flush()
-    unread = records.read_ahead()
+    unread = read_ahead(wire)
     while not unread and _may_receive(wire):
         ciphertext = wire.receive()
         if not ciphertext:
             raise truncation_error()
-        unread = records.read_ahead(ciphertext)
+        unread = read_ahead(wire, ciphertext)
     if unread:
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, "application data after close notify")
     records.raise_deferred()
+
+
+def read_ahead(wire: Wire, ciphertext: bytes = b"") -> int:
+    """Decrypt `ciphertext` and all that came before it, giving way between; bytes of plaintext kept."""
+    records = wire.records
+    kept = records.read_ahead(ciphertext)
+    while records.paused:
+        wire.give_way()
+        kept = records.read_ahead()
+    return kept
 
 
 def _may_receive(wire: Wire) -> bool:

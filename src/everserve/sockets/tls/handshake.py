@@ -6,13 +6,13 @@ It may wait long, and in vain: the caller sets a time limit.
 import ssl
 from time import monotonic
 
-from everserve.sockets.tls.hello import HelloReader, UnreadableName
+from everserve.sockets.tls.hello import HelloError, HelloReader
 from everserve.sockets.tls.wire import Wire, truncation_error
 
 __all__ = ["do_handshake"]
 
-_UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
-"""A fatal alert (RFC 8446, section 6.2), not encrypted, as there are no keys yet."""
+_FATAL_ALERT = b"\x15\x03\x03\x00\x02\x02"
+"""Before its description (RFC 8446, section 6.2); not encrypted, as there are no keys yet."""
 
 
 def do_handshake(wire: Wire, hello: HelloReader | None, *, block: bool = False) -> None:
@@ -43,6 +43,9 @@ def _exchange(wire: Wire, hello: HelloReader | None, limit: float | None) -> Non
     try:
         while not records.do_handshake():
             wire.flush(limit)
+            if records.paused:
+                wire.give_way()
+                continue
             ciphertext = wire.receive(limit)
             if not ciphertext:
                 raise truncation_error("the peer went away in the handshake")
@@ -62,6 +65,6 @@ def _check_name(wire: Wire, hello: HelloReader | None, ciphertext: bytes) -> byt
         return ciphertext
     try:
         return hello.feed(ciphertext)
-    except UnreadableName as error:
-        wire.unsent = _UNRECOGNIZED_NAME
+    except HelloError as error:
+        wire.unsent = _FATAL_ALERT + bytes([error.alert])
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, str(error)) from None

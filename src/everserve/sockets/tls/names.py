@@ -33,12 +33,11 @@ def select_by_name(context: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]
     if not others:
         return  # a callback costs 6 us of the handshake's 450
 
-    def choose(tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-        if name is None:
-            return
-        name = name.rstrip(".").lower()
-        found = others.get(name) or others.get("*." + name.partition(".")[2])
-        if found is not None:
+    def choose(tls: ssl.SSLObject, name: str | None, default: ssl.SSLContext) -> None:
+        name = "" if name is None else name.rstrip(".").lower()
+        found = others.get(name) or others.get("*." + name.partition(".")[2]) or default
+        # Also back: a second ClientHello, after a HelloRetryRequest, may ask for another name.
+        if found is not tls.context:
             tls.context = found
 
     context.sni_callback = choose

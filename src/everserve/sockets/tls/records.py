@@ -12,14 +12,19 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["RECORD", "Records"]
+__all__ = ["DATALESS", "HOLD", "RECORD", "Records"]
 
 RECORD = 16_384
 """The most bytes of plaintext in one record (RFC 8446, section 5.1)."""
 
-_FEED = RECORD + 256
-"""Bytes of ciphertext given to OpenSSL at once, unless one record is longer. OpenSSL's buffer never
-shrinks: each connection keeps a third more than the most that its buffer has ever held."""
+DATALESS = 32
+"""The most records in a row without data, such as KeyUpdate, that a peer may send."""
+
+HOLD = 96
+"""The most records that one call decrypts: some 0.1 ms. A thread or a fiber then gives way."""
+
+_DATALESS_EFFORT = 12
+"""Records with data that cost as much as one without: each KeyUpdate has new keys derived."""
 
 _LONGEST = RECORD + 2048
 """The most bytes of ciphertext in a record of TLS 1.2; TLS 1.3 allows fewer (RFC 5246, 6.2.3;
@@ -36,6 +41,7 @@ class Records:
         "_ahead",
         "_awaits_peer",
         "_buffer",
+        "_dataless",
         "_deferred",
         "_in_bio",
         "_lock",
@@ -43,15 +49,14 @@ class Records:
         "_openssl",
         "_out_bio",
         "_start",
+        "_tls",
         "_unread",
+        "_with",
         "broken",
         "close_notify_received",
         "close_notify_sent",
-        "tls",
+        "paused",
     )
-
-    tls: ssl.SSLObject
-    """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
 
     close_notify_received: bool
     """Whether the peer has ended its side (RFC 8446, section 6.1)."""
@@ -62,6 +67,9 @@ class Records:
     broken: bool
     """Whether the peer has sent what is not TLS, or not encrypted with the keys: reading ends."""
 
+    paused: bool
+    """Whether the last call has stopped before the end of the input, to let others run: call again."""
+
     def __init__(
         self,
         context: ssl.SSLContext,
@@ -71,29 +79,51 @@ class Records:
     ) -> None:
         self._in_bio = ssl.MemoryBIO()
         self._out_bio = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._in_bio, self._out_bio, server_side, server_hostname, session
-        )
-        # `SSLObject` only passes reads and writes on to this. Without it an echo saves two calls.
-        self._openssl: Any = getattr(self.tls, "_sslobj", self.tls)
+        self._with = (context, server_side, server_hostname, session)
+        self._tls: ssl.SSLObject | None = None
+        self._openssl: Any = None
         self._lock = threading.Lock()  # held for each use of OpenSSL
         self._awaits_peer = server_side  # whether the handshake needs input first
         self.close_notify_received = self.close_notify_sent = self.broken = False
+        self.paused = False
         self._ahead = b""  # plaintext that was read ahead
         self._buffer = b""  # ciphertext that OpenSSL has not been given,
         self._start = 0  # from this index on
         self._missing = 0  # bytes that a record lacks whose beginning OpenSSL has been given
         self._unread = 0  # an upper bound of the bytes that OpenSSL can read; 0: none
+        self._dataless = 0  # records in a row without data
         self._deferred: ssl.SSLError | None = None  # met behind data; raised after that is read
+        if not server_side:
+            self._open()
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """Answers questions about the connection, as `cipher()` and `getpeercert()`."""
+        return self._open() if self._tls is None else self._tls
+
+    def _open(self) -> ssl.SSLObject:
+        """Have OpenSSL's part made, which takes 10 KiB: a server's when its client has said hello."""
+        context, server_side, server_hostname, session = self._with
+        tls = context.wrap_bio(self._in_bio, self._out_bio, server_side, server_hostname, session)
+        # `SSLObject` only passes reads and writes on to this. Without it an echo saves two calls.
+        self._openssl = getattr(tls, "_sslobj", tls)
+        self._tls = tls
+        return tls
 
     # --- the handshake -------------------------------------------------------------------------
 
     def do_handshake(self) -> bool:
-        """Advance the handshake as far as the input allows; True when it is done.
+        """Advance the handshake as far as the input allows, or until `paused`; True when it is done.
 
         OpenSSL is not called without input, as that costs an exception: 8 us of a handshake's 450.
         """
+        left = HOLD // _DATALESS_EFFORT
+        self.paused = False
         while not self._awaits_peer or self._unread or self._feed_openssl():
+            if left == 0:
+                self.paused = True
+                return False
+            left -= 1
             self._awaits_peer = False
             try:
                 self.tls.do_handshake()
@@ -118,6 +148,11 @@ class Records:
         return self._out_bio.pending > 0
 
     @property
+    def output_size(self) -> int:
+        """Bytes of ciphertext for the peer that no `write` has returned."""
+        return self._out_bio.pending
+
+    @property
     def locked(self) -> bool:
         """Whether OpenSSL is in use: by another thread, or below a signal handler in this one."""
         return self._lock.locked()
@@ -128,7 +163,11 @@ class Records:
         if self._buffer:
             self._buffer = self._buffer[self._start :] + ciphertext
             self._start = 0
-        elif size >= 5 and size == 5 + (ciphertext[3] << 8 | ciphertext[4]) and not self._missing:
+        elif (
+            size >= 5
+            and size == 5 + (ciphertext[3] << 8 | ciphertext[4])
+            and not (self._missing or self._unread)
+        ):
             self._in_bio.write(ciphertext)
             self._unread = size
         else:
@@ -147,10 +186,11 @@ class Records:
     # --- reading ---------------------------------------------------------------------------------
 
     def read(self, ciphertext: bytes, size: int) -> bytes | None:
-        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of all records received.
+        """Feed `ciphertext`, then return up to `size` bytes of plaintext, of records received.
 
-        None when the rest of a record is missing; b"" at the end of the stream. What breaks TLS is
-        raised after all data before it was read, and again by each later call.
+        None when the rest of a record is missing, or where it has `paused`; b"" at the end of the
+        stream. What breaks TLS is raised after all data before it was read, and again by each later
+        call.
 
         Errors: `ssl.SSLError`; the alert for the peer is in the output.
         """
@@ -164,21 +204,17 @@ class Records:
             if self.broken:
                 error, self._deferred = self._deferred, None
                 raise error or ssl.SSLError(ssl.SSL_ERROR_SSL, "the stream was broken before")
-            try:
-                found = self._decrypt(size)
-            except ssl.SSLError:
-                self.broken = True
-                raise
-            if (self._unread or self._buffer) and found:
-                found = self._decrypt_more(size, found)
-            return found
+            return self._decrypt(size)
 
     def read_ahead(self, ciphertext: bytes = b"") -> int:
-        """Feed `ciphertext`, and decrypt all records received for a later `read`; bytes so kept."""
+        """Feed `ciphertext`, and decrypt records received for a later `read`; bytes so kept.
+
+        There are more to decrypt where it has `paused`.
+        """
         with self._lock:
             if ciphertext:
                 self.feed(ciphertext)
-            self._decrypt_ahead()
+            self._decrypt_ahead(HOLD)
         return len(self._ahead)
 
     def drop_ahead(self) -> None:
@@ -190,57 +226,83 @@ class Records:
         if self._deferred is not None:
             raise self._deferred
 
-    def _decrypt_ahead(self) -> None:
-        if not self.close_notify_received and not self.broken:
-            self._ahead = self._decrypt_more(sys.maxsize, self._ahead)
+    def _decrypt_ahead(self, effort: int) -> None:
+        self.paused = False
+        if self.close_notify_received or self.broken:
+            return
+        try:
+            self._ahead += self._decrypt(sys.maxsize, effort) or b""
+        except ssl.SSLError as error:
+            self._deferred = error.with_traceback(None)
 
     def _take_ahead(self, size: int) -> bytes:
         found, self._ahead = self._ahead[:size], self._ahead[size:]
         return found
 
-    def _decrypt(self, size: int) -> bytes | None:
-        """Decrypt one record, up to `size` bytes of it; the lock is held.
+    def _decrypt(self, size: int, effort: int = HOLD) -> bytes | None:
+        """Decrypt up to `size` bytes of as many records as `effort` allows; the lock is held.
 
-        None when more has to come first. An empty result is the peer's close_notify.
+        None when more has to come first, or where it has `paused`. An empty result is the peer's
+        close_notify. What breaks TLS behind data is raised when that has been read.
         """
-        while self._unread or self._feed_openssl():
-            # OpenSSL allocates what it is asked for: do not ask for more than can be there.
-            asked = self._unread if self._unread < size else size
+        parts: list[bytes] = []
+        self.paused = False
+        while size > 0:
+            if effort <= 0:
+                self.paused = bool(self._unread or self._buffer)
+                break
+            if not self._unread and not self._feed_openssl():
+                break
             try:
-                found: bytes = self._openssl.read(asked)
-            except ssl.SSLWantReadError:  # the record held no data
-                self._unread = 0
+                found = self._decrypt_record(size)
+            except ssl.SSLError as error:
+                self.broken = True
+                if not parts:
+                    raise
+                self._deferred = error.with_traceback(None)
+                break
+            if found is None:
+                effort -= _DATALESS_EFFORT
                 continue
-            except ssl.SSLZeroReturnError:  # close_notify, after this side has sent its own
-                found = b""
+            parts.append(found)
             if not found:
-                self.close_notify_received = True
-            self._unread = self._in_bio.pending
-            if not self._unread and len(found) == asked:
-                self._unread = self.tls.pending()
-            return found
-        return None
+                break
+            size -= len(found)
+            effort -= 1
+        return b"".join(parts) if parts else None
 
-    def _decrypt_more(self, size: int, found: bytes) -> bytes:
-        """Add to `found` the records behind it, up to `size` bytes in all; the lock is held.
-
-        What breaks TLS there is raised when these have been read.
-        """
-        parts = [found]
-        left = size - len(found)
+    def _decrypt_record(self, size: int) -> bytes | None:
+        """Decrypt the record that OpenSSL has been given, up to `size` bytes; None: it has no data."""
+        # OpenSSL allocates what it is asked for: do not ask for more than can be there.
+        asked = self._unread if self._unread < size else size
         try:
-            while left > 0 and (part := self._decrypt(left)):
-                parts.append(part)
-                left -= len(part)
-        except ssl.SSLError as error:
-            self._deferred = error.with_traceback(None)
-            self.broken = True
-        return b"".join(parts)
+            found: bytes = self._openssl.read(asked)
+        except ssl.SSLWantReadError:
+            self._unread = 0
+            self._count_dataless()
+            return None
+        except ssl.SSLZeroReturnError:  # close_notify, after this side has sent its own
+            found = b""
+        if not found:
+            self.close_notify_received = True
+        self._dataless = 0
+        self._unread = self._in_bio.pending
+        if not self._unread and len(found) == asked:
+            self._unread = self.tls.pending()
+        return found
+
+    def _count_dataless(self) -> None:
+        self._dataless += 1
+        if self._dataless > DATALESS:
+            raise ssl.SSLError(
+                ssl.SSL_ERROR_SSL, f"the peer sends more than {DATALESS} records without data"
+            )
 
     def _feed_openssl(self) -> bool:
-        """Give OpenSSL the next records; True if they are whole, False if there are none.
+        """Give OpenSSL the next record; True if it is whole, False if there is none.
 
-        A record that has begun is completed alone: what OpenSSL keeps depends on it (see `_FEED`).
+        One at a time: OpenSSL handles all records without data that it has in one call, and keeps as
+        much memory as it has ever held at once.
         """
         buffer, start = self._buffer, self._start
         size = len(buffer)
@@ -263,23 +325,19 @@ class Records:
         return True
 
     def _find_end(self) -> int:
-        """The end of the whole records to feed next, or of one that has only begun.
+        """The end of the record to feed next, which may have only begun.
 
         OpenSSL raises an exception at half a record, which costs as much as a quarter of a record's
         decryption: so it gets whole ones. What is not a record it gets too, in order to refuse it.
         """
         buffer, start = self._buffer, self._start
         size = len(buffer)
-        end = start
-        while size - end >= _HEADER.size:
-            content_type, major, length = _HEADER.unpack_from(buffer, end)
-            if content_type not in _CONTENT_TYPES or major != 3 or length > _LONGEST:
-                return size
-            stop = end + _HEADER.size + length
-            if end > start and (stop > size or stop - start > _FEED):
-                return end
-            end = stop
-        return end
+        if size - start < _HEADER.size:
+            return start
+        content_type, major, length = _HEADER.unpack_from(buffer, start)
+        if content_type not in _CONTENT_TYPES or major != 3 or length > _LONGEST:
+            return size
+        return start + _HEADER.size + int(length)
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -307,8 +365,10 @@ class Records:
         with self._lock:
             if self.close_notify_sent:
                 return
-            # SSL_shutdown fails on unread data: it is read ahead before.
-            self._decrypt_ahead()
+            # SSL_shutdown fails on unread data of OpenSSL's: that is read ahead before.
+            self._decrypt_ahead(HOLD)
+            while self._unread and not self.close_notify_received and not self.broken:
+                self._decrypt_ahead(1)
             if self.broken:
                 return
             try:

@@ -13,7 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from everserve.sockets.layer import Layer
-from everserve.sockets.tls.closing import await_close_notify, end_tls, send_close_notify
+from everserve.sockets.tls.closing import (
+    await_close_notify,
+    end_tls,
+    read_ahead,
+    send_close_notify,
+)
 from everserve.sockets.tls.handshake import do_handshake
 from everserve.sockets.tls.hello import HelloReader
 from everserve.sockets.tls.identity import TLSIdentity
@@ -225,9 +230,13 @@ class TLSSocket(Layer):
                     raise
                 if found is not None:
                     return found
+            wire.answer()  # such as to KeyUpdate (RFC 8446, section 4.6.3)
+            if records.paused:
+                wire.give_way()
+                ciphertext = b""
+                continue
+            if records.has_input:
                 limit = self._until(limit)
-            if records.has_output:  # such as the answer to KeyUpdate (RFC 8446, section 4.6.3)
-                wire.flush_if_unlocked()
             ciphertext = wire.receive()
             if not ciphertext:
                 return self._end_truncated()
@@ -247,7 +256,7 @@ class TLSSocket(Layer):
 
     def pending(self) -> int:
         """Bytes that can be read without the kernel. Decrypts what was received in order to know."""
-        count = self._records.read_ahead()
+        count = read_ahead(self._wire)
         if self._records.has_output:
             self._wire.flush_if_unlocked()
         return count

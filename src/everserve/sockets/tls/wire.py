@@ -15,13 +15,16 @@ from typing import Protocol
 from everserve.sockets.sending import send_now
 from everserve.sockets.tls.records import RECORD, Records
 
-__all__ = ["BATCH", "PIECE", "Lock", "Wire", "truncation_error"]
+__all__ = ["ANSWERS", "BATCH", "PIECE", "Lock", "Wire", "truncation_error"]
 
 PIECE = 98_304
 """Bytes of ciphertext asked of the socket at once."""
 
 BATCH = 6 * RECORD
 """Bytes of plaintext encrypted before they are sent: a bound for the ciphertext that waits."""
+
+ANSWERS = 65_536
+"""Bytes of answers to the peer, such as those to KeyUpdate, that may wait: then reading waits too."""
 
 
 class Lock(Protocol):
@@ -137,6 +140,23 @@ class Wire:
             self.flush_now()
         except OSError:
             pass
+
+    def answer(self) -> None:
+        """Send what reading has left in the output, if anything, as far as the kernel takes it.
+
+        Waits, as `flush` does, only while more than `ANSWERS` bytes wait already: a peer that asks
+        and does not read would else cost memory without bound.
+        """
+        records = self.records
+        if records.has_output:
+            if records.output_size <= ANSWERS:
+                self.flush_if_unlocked()
+            else:
+                with self.lock:
+                    self.flush()
+
+    def give_way(self) -> None:
+        """Let others run, between two pieces of work. Threads need no help with that."""
 
     def flush_if_unlocked(self) -> None:
         """As `try_flush`, without the lock; a writer that holds it flushes anyway.

@@ -1,0 +1,55 @@
+"""The bounds that ``serve``, ``make_server`` and ``everserve run`` set where their caller sets none.
+
+The classes keep the standard library's nature, without bounds. Each value here can be replaced, also by
+``None``. The page *Fit for the internet* has them in a table, each with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from everserve.sockets.descriptors import raise_limit
+
+__all__ = ["MAX_CONNECTIONS", "MAX_DATAGRAMS", "SHARE", "STREAMS", "bounds"]
+
+MAX_CONNECTIONS = 10_000
+"""Connections in progress: with fibers some 70 MB, before what their handlers keep."""
+
+SHARE = 0.8
+"""The part of the descriptors that connections may have; the rest is for files and the program."""
+
+MAX_DATAGRAMS = 10_000
+"""Datagrams in progress. Above it the kernel drops what its buffer does not hold."""
+
+STREAMS: Mapping[str, Any] = MappingProxyType(
+    {
+        "idle_timeout": 75.0,
+        "write_timeout": 30.0,
+        "max_line": 65_536,
+        "max_handshakes": 1_000,
+    }
+)
+"""For all streams. 75 s without a byte is what nginx allows between two requests."""
+
+_BY_COUNT = ("fibers", "threads")
+_LIMITS_THAT_WAIT = ("max_connections", "max_handshakes", "accept_rate")
+
+
+def bounds(
+    concurrency: str, *, datagrams: bool, chosen: Mapping[str, Any], servers: int = 1
+) -> dict[str, Any]:
+    """The bounds for one of ``servers`` servers with the options ``chosen``, which take precedence.
+
+    Raises the limit of descriptors of the process to the most that it may have.
+    """
+    if datagrams:
+        return {} if concurrency == "pool" else {"max_connections": MAX_DATAGRAMS}
+    found = dict(STREAMS)
+    if concurrency == "pool":  # as many as workers: the others wait in the kernel's queue
+        return found
+    found["max_connections"] = max(1, min(MAX_CONNECTIONS, int(SHARE * raise_limit() / servers)))
+    if concurrency in _BY_COUNT and not any(name in chosen for name in _LIMITS_THAT_WAIT):
+        found["overload"] = "reset"
+    return found

@@ -1,0 +1,221 @@
+"""Mistakes that a program makes in silence, found when a server is made, before a request comes.
+
+``serve`` and ``make_server`` refuse them. The classes only warn, as they stay the standard library's.
+Each function returns one line that says what is wrong and what to do, or ``None``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, ModuleType
+from typing import Any
+
+from everserve.errors import MistakeWarning
+
+__all__ = ["DEFINE_IT", "handler_fault", "intended", "transport_fault", "warn"]
+
+_BASES = (
+    "socketserver",
+    "everserve.handlers.base",
+    "everserve.handlers.stream",
+    "everserve.handlers.datagram",
+)
+"""The modules of the handlers' base classes. Servers do not import those of everserve."""
+
+DEFINE_IT = "has no handle(): define it"
+"""The fault of a handler that does nothing. The standard library's classes accept it."""
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_WANTED = "a class with handle(), or a function of (request, client_address, server)"
+
+
+def warn(text: str) -> None:
+    """Issue a ``MistakeWarning`` at the line of the program that called everserve."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, MistakeWarning, stacklevel=level)
+
+
+# -- handlers --------------------------------------------------------------------------------------
+
+
+def handler_fault(handler: Any) -> str | None:
+    """Why ``handler`` can handle no request."""
+    handler = typing.get_origin(handler) or handler
+    if isinstance(handler, str):
+        return _fault_of_text(handler)
+    if isinstance(handler, ModuleType):
+        return f"{handler.__name__} is a module: give one of its classes"
+    if not callable(handler):
+        return f"{handler!r} is no request handler: give {_WANTED}"
+    return _fault_of_class(handler) if inspect.isclass(handler) else _fault_of_function(handler)
+
+
+def _fault_of_text(text: str) -> str:
+    if ":/" in text or text.startswith("unix"):
+        return f"{text!r} is an address: the handler comes first, as in serve(Handler, {text!r})"
+    return (
+        f"{text!r} is a text: import the class, and give the class itself"
+        " ('module:Class' is for the command line)"
+    )
+
+
+def _fault_of_function(handler: Callable[..., Any]) -> str | None:
+    name = getattr(handler, "__qualname__", None) or repr(handler)
+    call = getattr(type(handler), "__call__", None)  # noqa: B004  # of an object, not whether it is there
+    kind = _kind_of(handler) or _kind_of(call)
+    if kind is not None:
+        return f"{name} {kind}"
+    if not _takes_three(handler):
+        return f"{name}{inspect.signature(handler)}: it must take (request, client_address, server)"
+    return None
+
+
+def _fault_of_class(handler: type) -> str | None:
+    name = handler.__name__
+    if callable(getattr(handler, "serve_forever", None)):
+        return f"{name} is a server class: give a request handler, {_WANTED}"
+    handle = getattr(handler, "handle", None)
+    if not _takes_three(handler) or (not callable(handle) and _init_of(handler) is object.__init__):
+        return f"{name} is no request handler: inherit StreamRequestHandler, and define handle()"
+    if _runs_handle(handler):
+        kind = _kind_of(handle)
+        if kind is not None:
+            return f"{name}.handle {kind}"
+        return _fault_without_handle(handler)
+    if _is_own(handle) and not _may_call_handle(handler):
+        return (
+            f"{name}.__init__ never calls handle(): call"
+            " super().__init__(request, client_address, server) in it"
+        )
+    return None
+
+
+def _init_of(handler: type) -> Any:
+    return handler.__init__  # type: ignore[misc]
+
+
+def _kind_of(function: Any) -> str | None:
+    """What is wrong with the kind of a function that is called once, and whose result is dropped."""
+    if inspect.iscoroutinefunction(function):
+        return (
+            "is 'async def', and nothing awaits it: write 'def' and blocking calls"
+            " (in fibers they block no one else)"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return "has a 'yield', so that a call of it does nothing: take the yield out"
+    return None
+
+
+def _takes_three(handler: Callable[..., Any]) -> bool:
+    """False if it certainly cannot be called with request, client_address and server."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # of compiled code: not known
+        return True
+    try:
+        signature.bind(None, None, None)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_own(function: Any) -> bool:
+    """True for a method of the program, or of another library; false for one of a base class."""
+    return callable(function) and getattr(function, "__module__", None) not in _BASES
+
+
+def _runs_handle(handler: type) -> bool:
+    """True if the constructor of a base class runs, which calls ``handle``."""
+    init = _init_of(handler)
+    names = _names_in(getattr(init, "__code__", None))
+    return not _is_own(init) or not {"super", "__init__"}.isdisjoint(names)
+
+
+def _may_call_handle(handler: type) -> bool:
+    """True if the constructor uses anything that may lead to ``handle``: a method of the class."""
+    code = getattr(_init_of(handler), "__code__", None)
+    if code is None:
+        return True
+    return any(callable(getattr(handler, name, None)) for name in _names_in(code))
+
+
+def _names_in(code: CodeType | None) -> Iterator[str]:
+    """The names of globals and attributes that a function uses, those of inner functions included."""
+    if code is None:
+        return
+    yield from code.co_names
+    yield from code.co_freevars
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+def _fault_without_handle(handler: type) -> str | None:
+    """The fault of a subclass that defines none of the hooks; the base classes are placeholders."""
+    names = ("__init__", "setup", "handle", "finish")
+    if handler.__module__ in _BASES or any(_is_own(getattr(handler, name, None)) for name in names):
+        return None
+    own = [name for cls in handler.__mro__ if cls.__module__ not in _BASES for name in vars(cls)]
+    near = next((name for name in own if intended(name, ["handle"])), None)
+    hint = f", did you mean it by {near}()?" if near else ""
+    return f"{handler.__name__} {DEFINE_IT}{hint}"
+
+
+def transport_fault(handler: Any, *, datagrams: bool) -> str | None:
+    """Why ``handler``, a class for streams or for datagrams, cannot handle the other kind."""
+    setup = getattr(handler, "setup", None)
+    if not inspect.isclass(handler) or getattr(setup, "__module__", None) not in _BASES:
+        return None
+    owner = getattr(setup, "__qualname__", "").partition(".")[0]
+    if datagrams and owner == "StreamRequestHandler":
+        return f"{handler.__name__} is for streams: for datagrams inherit DatagramRequestHandler"
+    if not datagrams and owner == "DatagramRequestHandler":
+        return f"{handler.__name__} is for datagrams: for streams inherit StreamRequestHandler"
+    return None
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def intended(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that was probably meant by ``name``: one slip of the keyboard away.
+
+    A slip is a letter too many, too few, wrong, or two letters exchanged. Case and underscores do not
+    count. Two slips are no sign: ``file_timeout`` is not ``idle_timeout``.
+    """
+    if name.startswith("_"):
+        return None
+    plain = _plain(name)
+    for option in known:
+        if option == name:
+            return None
+        if _is_one_slip_away(plain, _plain(option)):
+            return option
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _is_one_slip_away(left: str, right: str) -> bool:
+    if abs(len(left) - len(right)) > 1:
+        return False
+    if left == right:
+        return True
+    shortest = min(len(left), len(right))
+    start = next((n for n in range(shortest) if left[n] != right[n]), shortest)
+    left, right = left[start:], right[start:]
+    return (
+        left[1:] == right[1:]
+        or left[1:] == right
+        or left == right[1:]
+        or (left[:2] == right[1::-1] and left[2:] == right[2:])
+    )
