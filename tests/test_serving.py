@@ -18,7 +18,7 @@ import everserve
 from everserve.admission.control import POLICIES
 from everserve.combos import CONCURRENCY
 from everserve.errors import AddressError, HandlerError, OptionError
-from everserve.events import Stopped
+from everserve.events import ServerEvent, Stopped
 from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
 from everserve.server.servingthread import ServingThread
@@ -551,3 +551,34 @@ def test_options_of_streams_are_refused_for_datagrams(name: str) -> None:
         everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", **{name: 1})
     with everserve.make_server(UpperDatagram, "udp://127.0.0.1:0", request_timeout=1):
         pass
+
+
+# -- watching serve() ----------------------------------------------------------------------------
+
+
+def test_serve_tells_where_it_serves_and_how_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+    events: list[ServerEvent] = []
+    addresses: list[Any] = []
+
+    def ready(servers: Any) -> None:
+        addresses.extend(server.server_address for server in servers)
+        for server in servers:
+            threading.Thread(target=server.stop).start()
+
+    with caplog.at_level("INFO", logger="everserve"):
+        report = everserve.serve(
+            {"tcp://127.0.0.1:0": Upper, "udp://127.0.0.1:0": UpperDatagram},
+            on_ready=ready,
+            subscribe=events.append,
+        )
+    first, second = (f"127.0.0.1:{address[1]}" for address in addresses)
+    names = [f"Upper on tcp://{first}", f"UpperDatagram on udp://{second}"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [*(f"serving {name}" for name in names), f"ended: {report}"]
+    assert {e.server for e in events if isinstance(e, Stopped)} == set(names)
+
+
+def test_serve_tells_of_an_error_that_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="everserve"), pytest.raises(ZeroDivisionError):
+        everserve.serve(Upper, "tcp://127.0.0.1:0", on_ready=lambda servers: 1 // 0)
+    assert caplog.records[-1].getMessage().startswith("ended by an error: ZeroDivisionError")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from everserve.escaping import describe, escaped
@@ -38,8 +38,12 @@ class ServerEvent:
     """The base of all events.
 
     ``level`` is the level of its log line. ``logged`` is true if the server itself logs the event,
-    because an operator must see it even without a subscriber.
+    because an operator must see it even without a subscriber. ``server`` is the name of the server
+    that emitted it, such as ``Upper on tcp://127.0.0.1:9999``. Two events are equal whatever their
+    servers.
     """
+
+    server: str = field(default="", init=False, compare=False, repr=False)
 
     level: ClassVar[int] = logging.DEBUG
     logged: ClassVar[bool] = False

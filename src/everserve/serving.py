@@ -5,7 +5,6 @@ They choose the ready-made class, set the modern defaults and the options, and b
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl
@@ -19,12 +18,15 @@ from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
+from everserve.events import Subscriber
 from everserve.fibers.engines import explain_slow_engine
+from everserve.fibers.log import logger
 from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.server.group import ServerGroup
+from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.inheriting import inherit
@@ -40,8 +42,6 @@ __all__ = [
     "make_server",
     "serve",
 ]
-
-logger = logging.getLogger("everserve")
 
 Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
 Handler: TypeAlias = Callable[..., Any]
@@ -100,6 +100,8 @@ def serve(
     *addresses: str | Address,
     concurrency: Concurrency = ...,
     grace: float = ...,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
+    subscribe: Subscriber | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 @overload
@@ -109,6 +111,8 @@ def serve(
     *,
     concurrency: Concurrency = ...,
     grace: float = ...,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
+    subscribe: Subscriber | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 def serve(
@@ -117,6 +121,8 @@ def serve(
     *addresses: str | Address,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     grace: float = 5.0,
+    on_ready: Callable[[tuple[TCPServer, ...]], object] = lambda servers: None,
+    subscribe: Subscriber | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
@@ -129,20 +135,40 @@ def serve(
     in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
+    ``on_ready(servers)`` is called, in this thread, when all servers accept; what it raises stops them,
+    and is raised here. ``subscribe(event)`` is called for each event of each server, as by
+    ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
+    level info, where it serves and how it ended.
+
     ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
     algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
     bound.
 
-    Returns the report of the stop. Raises ``HandlerError``, ``AddressError`` and ``OptionError`` for
-    arguments that are not accepted, ``OSError`` for what the system refuses.
+    Returns the report of the stop, always: a handler that does not end is logged with its stack, and
+    the process will end with status 1. Raises ``HandlerError``, ``AddressError`` and ``OptionError``
+    for arguments that are not accepted, ``OSError`` for what the system refuses.
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
+        if subscribe is not None:
+            group.subscribe(subscribe)
         notice = explain_slow_engine()
         if notice is not None:
             logger.warning(notice)
-        return run(group, grace=grace)
+
+        def announce() -> None:
+            for server in group.servers:
+                logger.info("serving %s", name_of(server))
+            on_ready(group.servers)
+
+        try:
+            report = run(group, grace=grace, on_ready=announce)
+        except BaseException as error:
+            logger.info("ended by an error: %r", error)
+            raise
+        logger.info("ended: %s", report)
+        return report
 
 
 def make_group(

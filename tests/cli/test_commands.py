@@ -510,3 +510,54 @@ def test_a_slow_engine_is_one_line_that_says_how_to_change_it(tmp_path: Path) ->
         )
         assert done.stdout.startswith(words)
         assert done.stdout.count("\n") == 1
+
+
+# -- several handlers ----------------------------------------------------------------------------
+
+
+def test_each_handler_has_its_own_addresses() -> None:
+    targets = [f"{UPPER}=tcp://127.0.0.1:0", f"{UPPER_UDP}=udp://127.0.0.1:0", UPPER]
+    with serving(*targets, "--bind", "tcp://localhost:0", lines=3) as (process, output):
+        ports = [port_of(line) for line in output[:3]]
+        for port in (ports[0], ports[2]):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"hello\n")
+                assert client.recv(100) == b"HELLO\n"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(20)
+            client.sendto(b"hello", ("127.0.0.1", ports[1]))
+            assert client.recv(100) == b"HELLO"
+        process.terminate()
+        output_, _ = process.communicate()
+        assert output_.count("everserve: stopped: ") == 1  # one report for all
+        assert process.returncode == 0
+
+
+def test_two_handlers_of_one_address_are_refused() -> None:
+    ended = everserve("run", UPPER, UPPER_UDP)
+    assert ended.returncode == 2
+    assert "two handlers for tcp://127.0.0.1:9999" in ended.stderr
+
+
+def test_a_bind_that_no_handler_needs_is_refused() -> None:
+    ended = everserve("run", f"{UPPER}=tcp://127.0.0.1:0", "--bind", "tcp://127.0.0.1:0")
+    assert ended.returncode == 2
+    assert "each handler has an address of its own" in ended.stderr
+
+
+def test_a_handler_that_does_not_end_makes_status_1(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import everserve, threading\n"
+        "class Holds(everserve.StreamRequestHandler):\n"
+        "    def handle(self):\n"
+        "        self.wfile.write(b'x'); self.wfile.flush(); threading.Event().wait()\n"
+    )
+    target = f"{tmp_path}/app.py:Holds=tcp://127.0.0.1:0"
+    with serving(target, "--grace", "0") as (process, output):
+        with socket.create_connection(("127.0.0.1", port_of(output[0]))) as client:
+            assert client.recv(1) == b"x"
+            process.terminate()
+            out, err = process.communicate(timeout=20)
+    assert "everserve: still running: " in out
+    assert "does not end: " in err
+    assert process.returncode == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import everserve
-from everserve.cli.target import find_handler
+from everserve.cli.target import find_handler, split_address
 from everserve.errors import HandlerError
 
 
@@ -163,3 +163,16 @@ def test_a_coroutine_is_no_handler(tmp_path: Path) -> None:
     )
     with pytest.raises(HandlerError, match=r"is not a request handler: H\.handle is 'async def'"):
         find_handler(f"{file}:H")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("app:Echo", ("app:Echo", None)),
+        ("app:Echo=tcp://*:80", ("app:Echo", "tcp://*:80")),
+        ("a=b/app.py:Echo.Inner=unix:/run/a=b", ("a=b/app.py:Echo.Inner", "unix:/run/a=b")),
+        ("app", ("app", None)),
+    ],
+)
+def test_an_address_of_its_own(text: str, parts: tuple[str, str | None]) -> None:
+    assert split_address(text) == parts

@@ -22,7 +22,7 @@ def main(file: str, *talk: str) -> None:
     """Run the block in ``file``; ``talk`` is a line for its server, and the answer."""
     serving = sys.modules["everserve.serving"]
 
-    def serve_and_end(group: Any, *, grace: float) -> Any:
+    def serve_and_end(group: Any, *, grace: float, on_ready: Any) -> Any:
         errors: list[BaseException] = []
 
         def converse() -> None:
@@ -33,7 +33,11 @@ def main(file: str, *talk: str) -> None:
                 errors.append(error)
             group.stop()
 
-        report = run(group, grace=grace, on_ready=lambda: threading.Thread(target=converse).start())
+        def ready() -> None:
+            on_ready()
+            threading.Thread(target=converse).start()
+
+        report = run(group, grace=grace, on_ready=ready)
         if errors:
             raise errors[0]
         return report

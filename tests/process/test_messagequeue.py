@@ -35,3 +35,10 @@ def test_with_descriptors_above_1023() -> None:
         [sys.executable, "-c", MANY_DESCRIPTORS], capture_output=True, text=True, timeout=LIMIT
     )
     assert done.stdout == "received\n", done.stderr
+
+
+def test_a_wait_has_an_end() -> None:
+    queue: MessageQueue[str] = MessageQueue()
+    assert queue.get(0.0) is None
+    queue.put("message")
+    assert queue.get(0.0) == "message"

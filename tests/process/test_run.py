@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from tests.clients import LIMIT
 
 import everserve
 from everserve.process.run import run
@@ -144,3 +146,111 @@ def test_the_grace_ends_by_itself() -> None:
         process.send_signal(signal.SIGTERM)
         assert client.recv(100) == b""
         assert process.stdout.read() == "SIGTERM\ndraining\n0 1\n"
+
+
+# -- a handler that does not end -----------------------------------------------------------------
+
+DEAF = """
+import everserve, sys, threading, time
+from everserve.process import run
+from everserve.server import stop
+
+stop.LAST_WAIT = run._LAST_TURN = 0.05
+
+class Holds(everserve.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"x")
+        self.wfile.flush()
+        self.hold()
+
+    def hold(self):
+        how = sys.argv[2]
+        if how == "spins":
+            while True:
+                pass
+        if how == "closes":
+            self.request.close()
+        threading.Event().wait()
+
+def ready(servers):
+    print(servers[0].server_address[1], flush=True)
+
+report = everserve.serve(
+    Holds, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", concurrency=sys.argv[1],
+    grace=float(sys.argv[3]), on_ready=ready,
+)
+print(len(report.cut), len(report.unfinished), report.complete, flush=True)
+"""
+
+
+def hold(*arguments: str) -> tuple["subprocess.Popen[str]", socket.socket]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    client = socket.create_connection(("127.0.0.1", int(process.stdout.readline())))
+    assert client.recv(1) == b"x"
+    return process, client
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "how"),
+    [
+        ("serial", "waits"),
+        ("fibers", "waits"),
+        ("fibers", "spins"),
+        ("fibers", "closes"),
+        ("threads", "waits"),
+        ("threads", "closes"),
+        ("pool", "waits"),
+    ],
+)
+def test_a_handler_that_does_not_end_does_not_keep_the_process(concurrency: str, how: str) -> None:
+    process, client = hold(concurrency, how, "0")
+    with client:
+        process.terminate()
+        out, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert out.startswith("1 1 ")
+    assert "does not end: " in err
+    assert ", in hold\n" in err
+
+
+def test_a_second_signal_ends_it_before_the_grace() -> None:
+    process, client = hold("fibers", "waits", "3600")
+    with client:
+        process.terminate()
+        assert process.stdout is not None
+        while process.poll() is None:  # the first may not have been taken when the second comes
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+        process.communicate()
+    assert process.returncode == 1
+
+
+def test_a_process_that_cuts_children_ends_as_if_they_had_ended() -> None:
+    process, client = hold("forks", "waits", "0")
+    with client:
+        process.terminate()
+        assert process.communicate(timeout=LIMIT)[0] == "1 0 True\n"
+    assert process.returncode == 0
+
+
+def test_what_on_ready_raises_stops_the_servers_and_is_raised() -> None:
+    servers = [make(), make()]
+    with pytest.raises(ZeroDivisionError):
+        run(ServerGroup(servers), on_ready=lambda: 1 // 0)
+    assert all(server.state is everserve.ServerState.STOPPED for server in servers)
+
+
+def test_a_stop_that_fails_is_raised() -> None:
+    server = make()
+    server.server_close = lambda: 1 // 0  # type: ignore[method-assign, assignment]
+    with pytest.raises(ZeroDivisionError):
+        run(ServerGroup([server]), on_ready=server.shutdown)
+    del server.server_close
+    server.server_close()

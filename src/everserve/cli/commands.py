@@ -18,13 +18,14 @@ from click.core import ParameterSource
 
 from everserve.addresses import FORMS, Address
 from everserve.cli.output import LOG, complain, say
-from everserve.cli.target import find_handler
+from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
 from everserve.defaults import STREAMS
-from everserve.errors import EverserveError, OptionError
+from everserve.errors import AddressError, EverserveError, OptionError
 from everserve.fibers.engines import engine, explain_slow_engine
 from everserve.observe.logs import configure, configure_from, log_events
 from everserve.options import GROUPS, OPTIONS, Option
+from everserve.process.ending import STATUS
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
 from everserve.server.group import ServerGroup
@@ -40,6 +41,7 @@ Examples:
   everserve run examples/upper_tcp.py:Upper --bind tcp://127.0.0.1:9999
   everserve run myapp:Handler --bind tcp://*:9999 --bind unix:/run/my.sock
   everserve run myapp:Handler --concurrency threads --grace 30
+  everserve run a:Devices=tcp://*:9999 b:Control=unix:/run/b.sock
   EVERSERVE_BIND=udp://*:5140 everserve run collector:Log
 """
 
@@ -186,7 +188,13 @@ def everserve() -> None:
     epilog=EXAMPLES,
     context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
 )
-@click.argument("target", metavar="MODULE:HANDLER", envvar="EVERSERVE_TARGET")
+@click.argument(
+    "targets",
+    metavar="MODULE:HANDLER[=ADDRESS]...",
+    nargs=-1,
+    required=True,
+    envvar="EVERSERVE_TARGET",
+)
 @click.option(
     "-b",
     "--bind",
@@ -231,7 +239,7 @@ def everserve() -> None:
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
 @_server_options
 def run(
-    target: str,
+    targets: tuple[str, ...],
     bind: tuple[str, ...],
     concurrency: Concurrency,
     grace: float,
@@ -244,8 +252,12 @@ def run(
     tls_client_ca: str | None,
     tls_alpn: str | None,
     **settings: Any,
-) -> None:
+) -> int:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
+
+    Several handlers, each with its own addresses: a.py:Devices=tcp://*:9999 b:Control=unix:/run/b.sock.
+    One without an address is served at --bind. All run in one process, under the same signals and
+    options.
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
@@ -258,8 +270,8 @@ def run(
     try:
         _configure_log(log_level, log_format, log_config)
         chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
-        handler = find_handler(target)
-        with make_group(handler, *bind, concurrency=concurrency, **chosen) as group:
+        handlers, places = _places(targets, bind)
+        with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
             log_events(group)
             addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
             report = run_servers(
@@ -273,6 +285,33 @@ def run(
     except OSError as error:
         raise click.ClickException(_explain(error)) from error
     _report_stop(report)
+    return 0 if report.complete and not report.unfinished else STATUS
+
+
+def _places(targets: tuple[str, ...], bind: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """The arguments of ``make_group``: a handler and its addresses, or a handler for each address."""
+    pairs = [split_address(target) for target in targets]
+    if len(pairs) == 1 and pairs[0][1] is None:
+        return find_handler(pairs[0][0]), bind
+    _must_use(bind, pairs)
+    handlers: dict[str, Any] = {}
+    for target, own in pairs:
+        handler = find_handler(target)
+        for address in bind if own is None else (own,):
+            if address in handlers:
+                raise AddressError(
+                    f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
+                )
+            handlers[address] = handler
+    return handlers, ()
+
+
+def _must_use(bind: tuple[str, ...], pairs: list[tuple[str, str | None]]) -> None:
+    """Raise ``AddressError`` for a ``--bind`` that was given, and that no handler is for."""
+    source = click.get_current_context().get_parameter_source("bind")
+    given = source is not click.core.ParameterSource.DEFAULT
+    if given and all(address is not None for _, address in pairs):
+        raise AddressError(f"--bind {bind[0]}: each handler has an address of its own already")
 
 
 def _configure_log(level: str, form: str, config: str | None) -> None:
@@ -388,3 +427,5 @@ def _report_stop(report: StopReport) -> None:
     say(f"stopped: {report}")
     for connection in report.cut:
         say(f"cut {connection.peer!r} after {connection.age:.1f} s")
+    for connection in report.unfinished:
+        say(f"still running: {connection.peer!r} after {connection.age:.1f} s")

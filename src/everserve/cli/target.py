@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -17,7 +18,16 @@ from everserve.escaping import escaped
 from everserve.lifecycle.loading import loading
 from everserve.mistakes import handler_fault
 
-__all__ = ["find_handler"]
+__all__ = ["find_handler", "split_address"]
+
+_WITH_ADDRESS = re.compile(r"(?P<target>.*?:[\w.]+)=(?P<address>.+)", re.DOTALL)
+
+
+def split_address(text: str) -> tuple[str, str | None]:
+    """``module:Class=address`` as the target and its address; ``None`` where there is none."""
+    match = _WITH_ADDRESS.fullmatch(text)
+    return (text, None) if match is None else (match["target"], match["address"])
+
 
 _FOREIGN = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,

@@ -20,9 +20,13 @@ logger.logger.addFilter(mark_traceback)
 
 
 class Emitter:
-    """Emits events. ``subscribers`` is empty if there are none: one test on the hot paths."""
+    """Emits events. ``subscribers`` is empty if there are none: one test on the hot paths.
+
+    ``name`` is the name of the server, which each event gets.
+    """
 
     def __init__(self) -> None:
+        self.name = ""
         self.subscribers: tuple[Subscriber, ...] = ()
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -42,6 +46,7 @@ class Emitter:
 
     def emit(self, event: ServerEvent) -> None:
         """Pass ``event`` to all subscribers. An error of a subscriber is logged and not raised."""
+        object.__setattr__(event, "server", self.name)  # it is frozen for its readers
         for subscriber in self.subscribers:
             try:
                 subscriber(event)

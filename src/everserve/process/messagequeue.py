@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 from collections import deque
+from time import monotonic
 from typing import Generic, TypeVar
 
 from everserve.sockets.wakeup import Wakeup
@@ -25,12 +26,15 @@ class MessageQueue(Generic[MessageT]):
         self._messages.append(message)
         self._wakeup.wake()
 
-    def get(self) -> MessageT:
-        """Wait for the next message."""
+    def get(self, deadline: float | None = None) -> MessageT | None:
+        """Wait for the next message; ``None`` if ``deadline`` (monotonic) passed before."""
         # Not select(2), which accepts no descriptor above 1,023.
         with self._wakeup.woken_by_signals(), selectors.DefaultSelector() as selector:
             selector.register(self._wakeup, selectors.EVENT_READ)
             while not self._messages:
-                selector.select()
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    return None
+                selector.select(left)
                 self._wakeup.clear()
         return self._messages.popleft()

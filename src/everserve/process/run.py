@@ -1,7 +1,7 @@
 """Run servers until a signal or an error ends them.
 
-``serve`` and ``everserve run`` use it. The calling thread only waits for signals and for the serving
-thread.
+``serve`` and ``everserve run`` use it. The calling thread only waits: for signals, for the serving
+thread, for the stops. After a signal it always comes to an end; ``ending`` has what follows from that.
 """
 
 from __future__ import annotations
@@ -10,17 +10,25 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any, TypeAlias
 
 from everserve.errors import TLSConfigError
-from everserve.events import ServerEvent, Serving
+from everserve.events import ServerEvent, Serving, Stopped
+from everserve.process.ending import leave_behind
 from everserve.process.messagequeue import MessageQueue
 from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
 from everserve.server.group import ServerGroup
-from everserve.server.stop import StopReport
+from everserve.server.stop import PATIENCE, StopReport
 
 __all__ = ["run"]
+
+_LAST_TURN = 1.0
+"""Seconds after the stop in which the serving thread is to end: it may kill some fibers yet."""
+
+_LAST_STEP = 0.1
+"""Seconds in which idle workers end, where others are left that do not."""
 
 logger = logging.getLogger("everserve")
 
@@ -36,68 +44,128 @@ def run(
 
     The first signal stops them with ``grace`` seconds, a second one cuts. ``on_ready()`` is called when
     all serve, ``on_signal(signal)`` at each signal. Returns the sum of the stop reports. An error that
-    ends the loop stops all servers, and is raised at the end. At SIGHUP, servers with TLS reload their
-    certificates. Signals are received in the main thread only.
+    ends the loop, or that one of the two raises, stops all servers, and is raised at the end. At
+    SIGHUP, servers with TLS reload their certificates. Signals are received in the main thread only.
+
+    A handler that does not end does not keep this from returning: the log has its stack, the report
+    says that it is left, and the process will end with status 1.
     """
-    runner = _Runner(group, grace)
+    runner = _Runner(group, grace, on_ready, on_signal)
     reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and group.has_tls() else []
     with receiving([*STOP_SIGNALS, *reload], runner.messages.put):
-        return runner.run(on_ready, on_signal)
+        return runner.run()
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """The message that the serving thread, or the stop, has ended, perhaps with an error."""
+class _Served:
+    """The message that the serving thread has ended, perhaps with an error."""
 
     error: BaseException | None = None
 
 
-class _Runner:
-    """The threads of one ``run``, and the queue of their messages and of the signals."""
+@dataclass(frozen=True)
+class _Reported:
+    """The message that a stop has ended, with its report or an error."""
 
-    def __init__(self, group: ServerGroup[Any], grace: float) -> None:
-        self.messages: MessageQueue[signal.Signals | ServerEvent | _Ended] = MessageQueue()
+    report: StopReport | None = None
+    error: BaseException | None = None
+
+
+_Message: TypeAlias = signal.Signals | ServerEvent | _Served | _Reported
+
+
+class _Runner:
+    """The threads of one ``run``, and the queue of their messages and of the signals.
+
+    None of what it waits for is sure to come: a handler may never end, and hold the serving thread. So
+    once a stop has begun, every wait has a limit, which a further signal shortens.
+    """
+
+    def __init__(
+        self,
+        group: ServerGroup[Any],
+        grace: float,
+        on_ready: Callable[[], object],
+        on_signal: Callable[[signal.Signals], object],
+    ) -> None:
+        self.messages: MessageQueue[_Message] = MessageQueue()
         self._group = group
         self._grace = grace
-        self._ready = 0
-        self._signals = 0
-        self._stoppers: list[threading.Thread] = []
-        self._reports: list[StopReport] = []
+        self._on_ready = on_ready
+        self._on_signal = on_signal
+        self._thread = threading.Thread(target=self._serve, name="everserve-serving", daemon=True)
+        self._ready = self._stopped = self._signals = 0
+        self._stops = 0  # how many were begun
+        self._reports: list[StopReport | None] = []
+        self._deadline: float | None = None
         self._error: BaseException | None = None
 
-    def run(
-        self, on_ready: Callable[[], object], on_signal: Callable[[signal.Signals], object]
-    ) -> StopReport:
+    def run(self) -> StopReport:
         self._group.subscribe(self._pass_on)
-        threading.Thread(target=self._serve, daemon=True).start()
-        while not isinstance(message := self.messages.get(), _Ended):
-            if message is RELOAD_SIGNAL:
-                on_signal(message)
-                self._reload()
-            elif isinstance(message, signal.Signals):
-                on_signal(message)
-                self._signals += 1
-                self._stop(self._grace if self._signals == 1 else 0.0)
-            else:
+        self._thread.start()
+        while self._thread.is_alive() or not self._is_reported():
+            message = self.messages.get(self._deadline)
+            if message is None:
+                break
+            try:
+                self._act(message)
+            except BaseException as error:  # of on_ready or on_signal: the servers end first
+                self._fail(error)
+        return self._end()
+
+    def _is_reported(self) -> bool:
+        return 0 < self._stops == len(self._reports)
+
+    def _act(self, message: _Message) -> None:
+        match message:
+            case signal.Signals():
+                self._obey(message)
+            case Serving():
                 self._ready += 1
                 if self._ready == len(self._group.servers):
-                    on_ready()
-        self._error = message.error
-        return self._finish(on_signal)
+                    self._on_ready()
+            case Stopped():
+                self._stopped += 1
+                if self._stopped == len(self._group.servers):
+                    self._stop_once()
+            case _Served():
+                self._thread.join()
+                self._fail(message.error)
+            case _Reported():
+                self._note(message)
 
-    def _finish(self, on_signal: Callable[[signal.Signals], object]) -> StopReport:
-        """Complete the stop; a further signal still shortens it."""
-        self._stop(self._grace)
-        threading.Thread(target=self._join_stoppers, daemon=True).start()
-        while not isinstance(message := self.messages.get(), _Ended):
-            if isinstance(message, signal.Signals) and message is not RELOAD_SIGNAL:
-                on_signal(message)
+    def _obey(self, number: signal.Signals) -> None:
+        try:
+            self._on_signal(number)
+        finally:
+            if number is RELOAD_SIGNAL:
+                self._reload()
+            else:
                 self._signals += 1
-                if self._signals > 1:
-                    self._stop(0.0)
-        if self._error is not None:
-            raise self._error
-        return self._reports[-1]
+                if self._is_reported():
+                    self._deadline = monotonic()  # nothing is left to cut: end now
+                else:
+                    self._stop(self._grace if self._signals == 1 else 0.0)
+
+    def _fail(self, error: BaseException | None) -> None:
+        """Stop, as the run has ended, perhaps by an error, which is raised at the end."""
+        self._error = self._error or error
+        self._stop_once()
+
+    def _stop_once(self) -> None:
+        if not self._stops:
+            self._stop(self._grace)
+
+    def _stop(self, grace: float) -> None:
+        self._stops += 1
+        self._deadline = monotonic() + grace + PATIENCE
+        threading.Thread(target=self._stop_with, args=(grace,), daemon=True).start()
+
+    def _note(self, message: _Reported) -> None:
+        self._reports.append(message.report)
+        self._error = self._error or message.error
+        if self._is_reported():
+            self._deadline = monotonic() + _LAST_TURN
 
     def _reload(self) -> None:
         try:
@@ -106,13 +174,38 @@ class _Runner:
         except TLSConfigError as error:
             logger.error("certificates not renewed, the old ones stay: %s", error)
 
-    def _join_stoppers(self) -> None:
-        for thread in self._stoppers:
-            thread.join()
-        self.messages.put(_Ended())
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _end(self) -> StopReport:
+        report = self._report()
+        leave_behind(self._left(report))
+        if self._error is not None:
+            raise self._error
+        return report
+
+    def _report(self) -> StopReport:
+        """The last report, and never one that says more than is known."""
+        reports = [report for report in self._reports if report is not None]
+        if not self._is_reported() or not reports:
+            return StopReport(unfinished=self._group.connections(), complete=False)
+        report = next((report for report in reports if report.complete), reports[-1])
+        return replace(report, complete=report.complete and not self._thread.is_alive())
+
+    def _left(self, report: StopReport) -> list[threading.Thread]:
+        """The threads that keep the process from its end, or must not see it."""
+        threads = [self._thread, *self._group.request_threads()]
+        if report.complete and not report.unfinished:
+            threads = [thread for thread in threads if not thread.daemon]
+        end = monotonic() + _LAST_STEP
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - monotonic()))
+        return [thread for thread in threads if thread.is_alive()]
+
+    # -- in other threads ------------------------------------------------------------------------
 
     def _pass_on(self, event: ServerEvent) -> None:
-        if isinstance(event, Serving):
+        if isinstance(event, Serving | Stopped):
             self.messages.put(event)
 
     def _serve(self) -> None:
@@ -121,12 +214,10 @@ class _Runner:
             self._group.serve_forever()
         except BaseException as raised:
             error = raised
-        self.messages.put(_Ended(error))
-
-    def _stop(self, grace: float) -> None:
-        thread = threading.Thread(target=self._stop_with, args=(grace,), daemon=True)
-        thread.start()
-        self._stoppers.append(thread)
+        self.messages.put(_Served(error))
 
     def _stop_with(self, grace: float) -> None:
-        self._reports.append(self._group.stop(grace))
+        try:
+            self.messages.put(_Reported(self._group.stop(grace)))
+        except BaseException as error:
+            self.messages.put(_Reported(error=error))

@@ -25,6 +25,7 @@ from everserve.server.acceptloop import AcceptLoop, Port
 from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks
 from everserve.server.listener import Listener, listener_of
+from everserve.server.naming import name_of
 from everserve.server.stop import Stop, StopReport
 from everserve.settings import SettingsReader
 from everserve.sockets.listening import SocketFile
@@ -198,6 +199,7 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
+        self._emitter.name = name_of(hooks)
         stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
+from everserve.lifecycle.connection import Connection
 from everserve.options import check_grace
 from everserve.server.conductor import Conductor, serve_together
 from everserve.server.served import Served
@@ -86,6 +88,10 @@ class ServerGroup(Generic[ServerT]):
 
         return unsubscribe
 
+    def connections(self) -> tuple[Connection, ...]:
+        """The requests in progress of all servers."""
+        return tuple(c for server in self.servers for c in server._everserve.connections.view)
+
     def has_tls(self) -> bool:
         """True if a server has TLS, whose certificates can be reloaded."""
         return bool(self._tls())
@@ -98,6 +104,10 @@ class ServerGroup(Generic[ServerT]):
     def _tls(self) -> list[TLS]:
         found = [server._everserve.settings.read().tls for server in self.servers]
         return list({id(tls): tls for tls in found if tls is not None}.values())
+
+    def request_threads(self) -> tuple[threading.Thread, ...]:
+        """The threads that run requests, and idle workers; not that of ``serve_forever``."""
+        return tuple(t for conductor, _ in self._members for t in conductor.strategy.threads())
 
     def server_close(self) -> None:
         """Close all servers."""
