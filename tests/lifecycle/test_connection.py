@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from everserve.lifecycle.connection import Connection, Connections, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.stages import Connections, ConnectionState
 from everserve.sockets.tcpinfo import Traffic
 
 Pair = tuple[socket.socket, socket.socket]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.stages import ConnectionState
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tcpinfo import Traffic
 

@@ -21,11 +21,12 @@ from everserve.events import (
     Refused,
     Shed,
 )
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.sockets.tcpinfo import Traffic
 

@@ -19,7 +19,8 @@ from everserve.admission.control import OverloadPolicy
 from everserve.errors import TLSConfigError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, Shed
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.stages import ConnectionState
 from everserve.server.flow import Flow
 
 
