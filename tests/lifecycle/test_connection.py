@@ -17,6 +17,8 @@ from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.stages import Connections, ConnectionState
 from everserve.sockets.tcpinfo import Traffic
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 Pair = tuple[socket.socket, socket.socket]
 
 

@@ -137,7 +137,7 @@ class Connection:
     def order(self) -> EventOrder:
         """The order of its events; the first event makes it."""
         own = vars(self)
-        order: EventOrder = own.get("order") or own.setdefault("order", EventOrder())
+        order: EventOrder = own.get("events") or own.setdefault("events", EventOrder())
         return order
 
     def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
