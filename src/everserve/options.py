@@ -32,6 +32,9 @@ _BIND_DEFAULTS = {
     "keep_alive": None,
     "tcp_user_timeout": None,
     "max_packet_size": LARGEST,
+    "receive_buffer": None,
+    "broadcast": False,
+    "multicast_interface": None,
     "socket_mode": None,
 }
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -53,6 +56,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "dual_stack",
         "disable_nagle_algorithm",
         "max_packet_size",
+        "receive_buffer",
+        "broadcast",
+        "multicast_interface",
         "socket_mode",
         "proxy_protocol",
         "trusted_proxies",
@@ -178,6 +184,12 @@ def _mode(value: Any) -> int:
     return mode
 
 
+def _interface(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _policy(value: Any) -> Overload:
     """A function is a custom policy."""
     if isinstance(value, OverloadPolicy) or value in POLICIES:
@@ -203,7 +215,7 @@ def _stream_option(name: str, read: Callable[[Any], Any], wanted: str, text: str
     return _option(name, read, wanted, text, of_streams=True)
 
 
-_OF_TEXTS = (_message, _mode, _policy, AccessRules.parse, Networks.of)
+_OF_TEXTS = (_interface, _message, _mode, _policy, AccessRules.parse, Networks.of)
 """The checks of the options that have a form as text."""
 
 _YES_NO = "True or False"
@@ -276,6 +288,19 @@ OPTIONS: Mapping[str, Option] = {
             _count(1),
             "bytes, from 1 up",
             "bytes to receive of a datagram; a longer one is truncated and reported",
+        ),
+        _option(
+            "receive_buffer",
+            _count(1),
+            "bytes, from 1 up",
+            "bytes that the kernel keeps of datagrams that wait; default the system's",
+        ),
+        _option("broadcast", _flag, _YES_NO, "datagrams may be sent to broadcast addresses"),
+        _option(
+            "multicast_interface",
+            _interface,
+            "the name of an interface, or '' for the system's choice",
+            "join the multicast group that is the address, on this interface",
         ),
         _option(
             "socket_mode", _mode, "permission bits such as 0o660", "mode of a Unix socket file"
@@ -411,7 +436,7 @@ def attribute_fault(name: str, value: Any) -> str | None:
     if option is None:
         meant = intended(name, OPTIONS)
         return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
-    if not isinstance(value, str) or option.read in (_message, _policy):
+    if not isinstance(value, str) or option.read in (_interface, _message, _policy):
         return None
     try:
         wanted = option.check(value)

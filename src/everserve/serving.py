@@ -29,6 +29,7 @@ from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.server.udp import UDPServer
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -69,6 +70,9 @@ class ServerOptions(TypedDict, total=False):
     keep_alive: float | None
     tcp_user_timeout: float | None
     max_packet_size: int
+    receive_buffer: int | None
+    broadcast: bool
+    multicast_interface: str | None
     socket_mode: int | str | None
     max_connections_per_peer: int | None
     accept_rate_per_peer: float | None
@@ -244,7 +248,7 @@ def _make(
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
         try:
-            configured = _configured(where, concurrency, options, servers)
+            configured = _configured(where, concurrency, options, servers, joins=False)
             _check_transport(handler, where)
             server = configured(where.server_address, handler, bind_and_activate=False)
         except BaseException:
@@ -276,7 +280,9 @@ def _take_over(
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
             no_delay=server.disable_nagle_algorithm,
         )
-        if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
+        if isinstance(server, UDPServer):
+            server.server_activate()
+        elif "request_queue_size" in options:
             inherited.listen(server.request_queue_size)
     except BaseException:
         server.socket.detach()  # it is the caller's again
@@ -314,15 +320,20 @@ def _check_transport(handler: Any, where: Address) -> None:
 
 
 def _configured(
-    where: Address, concurrency: str, options: ServerOptions, servers: int
+    where: Address, concurrency: str, options: ServerOptions, servers: int, *, joins: bool = True
 ) -> type[TCPServer]:
-    """The ready-made class, with the modern defaults and the options as class attributes."""
+    """The ready-made class, with the modern defaults and the options as class attributes.
+
+    ``joins``: it becomes a member of a multicast group; a socket that is inherited may be one already.
+    """
     base = server_class(concurrency, where.scheme)
     defaults: dict[str, Any] = {}
     if where.scheme in ("tcp", "tls"):
         defaults = {"allow_reuse_address": os.name == "posix", "disable_nagle_algorithm": True}
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
+    if where.is_group and joins:
+        defaults |= {"allow_reuse_address": True, "multicast_interface": where.interface}
     chosen = check(options, base)
     has_datagrams = where.scheme in ("udp", "unixgram")
     defaults |= bounds(concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers)
@@ -340,6 +351,8 @@ def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
         raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
+    if chosen.get("multicast_interface") is not None and not where.is_group:
+        raise OptionError(f"{where}: is no multicast group: multicast_interface has no meaning")
     if where.is_unix and chosen.get("access") is not None and not chosen.get("proxy_protocol"):
         raise OptionError(
             f"{where}: access is about networks, and a Unix socket has none: its socket_mode says who"

@@ -15,6 +15,7 @@ SWITCHES = {
     "allow_reuse_address",
     "allow_reuse_port",
     "block_on_close",
+    "broadcast",
     "coalesce_writes",
     "daemon_threads",
     "disable_nagle_algorithm",
@@ -30,6 +31,7 @@ COUNTS = {
     "max_line",
     "max_packet_size",
     "max_workers",
+    "receive_buffer",
     "request_queue_size",
     "socket_mode",
 }
@@ -55,7 +57,16 @@ OBJECTS = {"access": "AccessRules", "tls": "TLS", "trusted_proxies": "Networks"}
 
 POLICIES = {"wait", "refuse", "reset", "shed-idle"}
 
-TYPED = {*SWITCHES, *COUNTS, *NUMBERS, *OBJECTS, "admission_steps", "overload", "overload_message"}
+TYPED = {
+    *SWITCHES,
+    *COUNTS,
+    *NUMBERS,
+    *OBJECTS,
+    "admission_steps",
+    "overload",
+    "overload_message",
+    "multicast_interface",
+}
 """The options whose type is known here."""
 
 

@@ -19,7 +19,11 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: unix(7); ids above 2**31 ar
 
 
 class Credentials(NamedTuple):
-    """The process that connected over a Unix socket, as the kernel recorded it (``SO_PEERCRED``)."""
+    """The process at the other end of a Unix socket, as the kernel recorded it.
+
+    Of a stream, the one that connected (``SO_PEERCRED``); of a datagram, the one that sent it
+    (``SCM_CREDENTIALS``).
+    """
 
     pid: int
     uid: int
@@ -33,7 +37,8 @@ class Peer:
     ``address`` is the client's, as in ``client_address``; ``transport`` is ``tcp``, ``udp``, ``unix``
     or ``unixgram``. ``proxy`` is the ``ProxyHeader``, with its TLVs, if a proxy sent one, and
     ``proxy_address`` is that proxy's own; ``tls`` is the ``TLSIdentity`` of a TLS connection;
-    ``credentials`` are those of a Unix stream. A field without a value is ``None``.
+    ``credentials`` are those of the process at the other end of a Unix socket. A field without a
+    value is ``None``.
     """
 
     address: Any
@@ -55,7 +60,7 @@ class Peer:
             proxy=proxy,
             proxy_address=_proxy_address(request, sock) if proxy is not None else None,
             tls=None if tls is None else tls.identity(),
-            credentials=credentials_of(sock),
+            credentials=_sender_of(request) or credentials_of(sock),
         )
 
 
@@ -73,6 +78,14 @@ def _proxy_address(request: Any, sock: Any) -> Any:
         return sock.getpeername()
     except OSError:
         return None  # the connection has ended meanwhile
+
+
+def _sender_of(request: Any) -> Credentials | None:
+    """The process that sent a datagram; ``None`` where the kernel did not pass its credentials."""
+    packed = getattr(request, "credentials", None)
+    if not isinstance(packed, bytes) or len(packed) != _CREDENTIALS.size:
+        return None
+    return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 def credentials_of(sock: Any) -> Credentials | None:

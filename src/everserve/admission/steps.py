@@ -59,6 +59,7 @@ def _strip_header(context: RequestContext, datagram: Datagram) -> None:
         raise Refusal("proxy") from error
     stripped = Datagram((data[length:], sock))
     stripped.truncated = datagram.truncated
+    stripped.credentials = datagram.credentials
     stripped.proxy = header
     stripped.reply_to = context.client_address
     context.request = stripped
