@@ -12,12 +12,14 @@ from everserve import events
 from everserve.events import (
     Accepted,
     BackedOff,
+    DatagramsDropped,
     DeadlineMissed,
     Draining,
     Failed,
     Finished,
     Opened,
     Refused,
+    RepliesWithheld,
     ServerEvent,
     Serving,
     Shed,
@@ -62,6 +64,16 @@ LOGGED: list[tuple[ServerEvent, int, str]] = [
         "datagram from ('127.0.0.1', 9) cut to max_packet_size = 512 bytes",
     ),
     (
+        DatagramsDropped(PEER, "peer_queue", 3),
+        logging.WARNING,
+        "dropped 3 datagrams, the last from ('127.0.0.1', 9): peer_queue",
+    ),
+    (
+        RepliesWithheld(PEER, 3),
+        logging.WARNING,
+        "withheld 3 replies, the last to ('127.0.0.1', 9): reply_budget",
+    ),
+    (
         Stalled("fiber 3", 0.1, "  here"),
         logging.WARNING,
         "fiber 3 has held the loop for 0.1 s:\n  here",
@@ -97,6 +109,6 @@ def test_it_is_immutable(event: Any) -> None:
 
 def test_the_server_itself_logs_the_events_for_operators() -> None:
     logged = {type(event) for event, _, _ in LOGGED if event.logged}
-    assert logged == {Failed, BackedOff, Truncated, Stalled}
+    assert logged == {Failed, BackedOff, Truncated, Stalled, DatagramsDropped, RepliesWithheld}
     assert all(kind.level >= logging.WARNING for kind in logged)
     assert ServerEvent.logged is False

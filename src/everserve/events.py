@@ -17,12 +17,14 @@ from everserve.escaping import describe, escaped
 __all__ = [
     "Accepted",
     "BackedOff",
+    "DatagramsDropped",
     "DeadlineMissed",
     "Draining",
     "Failed",
     "Finished",
     "Opened",
     "Refused",
+    "RepliesWithheld",
     "ServerEvent",
     "Serving",
     "Shed",
@@ -197,6 +199,41 @@ class Truncated(ServerEvent):
     def __str__(self) -> str:
         count = f"; {self.count} since the last report" if self.count > 1 else ""
         return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes{count}"
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsDropped(ServerEvent):
+    """Datagrams were lost in the server, because more of one peer waited than may: ``reason``.
+
+    Emitted at most once a second; ``peer`` sent the last of them, ``count`` are those since the last
+    event.
+    """
+
+    peer: Any
+    reason: str
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"dropped {self.count} datagrams, the last from {self.peer!r}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class RepliesWithheld(ServerEvent):
+    """Replies were not sent, as they were more than ``reply_budget`` allows: the peer is not validated.
+
+    Emitted at most once a second; ``peer`` would have got the last of them, ``count`` are those since
+    the last event.
+    """
+
+    peer: Any
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"withheld {self.count} replies, the last to {self.peer!r}: reply_budget"
 
 
 @dataclass(frozen=True, slots=True)

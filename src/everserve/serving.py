@@ -21,6 +21,7 @@ from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
 from everserve.fibers.engines import explain_slow_engine
 from everserve.fibers.log import logger
+from everserve.handlers.session import DatagramSessionHandler
 from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
@@ -56,6 +57,10 @@ class ServerOptions(TypedDict, total=False):
     max_workers: int
     max_connections: int | None
     worker_idle_timeout: float
+    ordered_peers: bool
+    peer_queue: int
+    peer_queue_drops: Literal["newest", "oldest"]
+    reply_budget: float | None
     max_children: int
     stall_threshold: float | None
     shutdown_grace: float
@@ -248,7 +253,7 @@ def _make(
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
         try:
-            configured = _configured(where, concurrency, options, servers, joins=False)
+            configured = _configured(handler, where, concurrency, options, servers, joins=False)
             _check_transport(handler, where)
             server = configured(where.server_address, handler, bind_and_activate=False)
         except BaseException:
@@ -256,7 +261,7 @@ def _make(
             raise
         _take_over(server, inherited, options, where)
         return server
-    configured = _configured(where, concurrency, options, servers)
+    configured = _configured(handler, where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
 
@@ -320,13 +325,21 @@ def _check_transport(handler: Any, where: Address) -> None:
 
 
 def _configured(
-    where: Address, concurrency: str, options: ServerOptions, servers: int, *, joins: bool = True
+    handler: Handler,
+    where: Address,
+    concurrency: str,
+    options: ServerOptions,
+    servers: int,
+    *,
+    joins: bool = True,
 ) -> type[TCPServer]:
     """The ready-made class, with the modern defaults and the options as class attributes.
 
     ``joins``: it becomes a member of a multicast group; a socket that is inherited may be one already.
     """
-    base = server_class(concurrency, where.scheme)
+    has_datagrams = where.scheme in ("udp", "unixgram")
+    sessions = has_datagrams and _wants_session(handler)
+    base = server_class(concurrency, where.scheme, sessions=sessions)
     defaults: dict[str, Any] = {}
     if where.scheme in ("tcp", "tls"):
         defaults = {"allow_reuse_address": os.name == "posix", "disable_nagle_algorithm": True}
@@ -335,10 +348,15 @@ def _configured(
     if where.is_group and joins:
         defaults |= {"allow_reuse_address": True, "multicast_interface": where.interface}
     chosen = check(options, base)
-    has_datagrams = where.scheme in ("udp", "unixgram")
-    defaults |= bounds(concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers)
+    defaults |= bounds(
+        concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers, sessions=sessions
+    )
     _check_together(where, chosen)
     return type(base.__name__, (base,), defaults | chosen)
+
+
+def _wants_session(handler: Handler) -> bool:
+    return isinstance(handler, type) and issubclass(handler, DatagramSessionHandler)
 
 
 def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:

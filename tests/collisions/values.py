@@ -21,6 +21,7 @@ SWITCHES = {
     "disable_nagle_algorithm",
     "dual_stack",
     "implicit_tls",
+    "ordered_peers",
     "proxy_protocol",
 }
 COUNTS = {
@@ -31,6 +32,7 @@ COUNTS = {
     "max_line",
     "max_packet_size",
     "max_workers",
+    "peer_queue",
     "receive_buffer",
     "request_queue_size",
     "socket_mode",
@@ -44,6 +46,7 @@ NUMBERS = {
     "keep_alive",
     "min_receive_rate",
     "proxy_timeout",
+    "reply_budget",
     "request_timeout",
     "shutdown_grace",
     "stall_threshold",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
 from everserve.concurrency.workers import WorkerPool
 from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.peerorder import PeerOrder
 from everserve.settings import Settings
 
 __all__ = ["PoolStrategy"]
@@ -18,7 +19,9 @@ class PoolStrategy(Strategy):
     """Runs requests in at most ``max_workers`` threads.
 
     A place is reserved before a connection is accepted, so excess connections wait in the kernel's
-    queue. An accept loop that does not check ``is_full`` waits for a place instead.
+    queue. An accept loop that does not check ``is_full`` waits for a place instead. Datagrams of one
+    peer are handled one after the other, in order, unless ``ordered_peers`` is false: those that wait
+    for another have no place.
     """
 
     name: ClassVar[str] = "pool"
@@ -27,6 +30,7 @@ class PoolStrategy(Strategy):
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
         self._progress = parts.progress
+        self._order = PeerOrder()
         self._pool: WorkerPool | None = None
         self._process = 0
         self._made_for: Settings | None = None
@@ -36,7 +40,42 @@ class PoolStrategy(Strategy):
         pool, life = self._workers(), self._life
         if self._loop is None:  # another accept loop: it is not to miss its shutdown here
             life.notifier.wait_until(lambda: pool.has_room or life.shutdown_requested)
-        pool.run(hooks.process_request_thread, request, client_address, wait=False)
+        if isinstance(request, tuple) and self._is_ordered(client_address):  # a datagram
+            self._start_in_order(pool, hooks, request, client_address)
+        else:
+            pool.run(hooks.process_request_thread, request, client_address, wait=False)
+
+    def _is_ordered(self, client_address: Any) -> bool:
+        """True where the address tells one peer from another: not that of a proxy, nor none at all."""
+        settings = self._settings.values
+        tells = type(client_address) in (tuple, str, bytes) and bool(client_address)
+        return settings.ordered_peers and tells and not settings.proxy_protocol
+
+    def _start_in_order(
+        self, pool: WorkerPool, hooks: Any, request: Any, client_address: Any
+    ) -> None:
+        settings = self._settings.values
+        starts, dropped = self._order.enter(
+            client_address, request, settings.peer_queue, settings.peer_queue_drops
+        )
+        if starts:
+            try:
+                pool.run(self._run_in_order, hooks, request, client_address, wait=False)
+            except RuntimeError:
+                self._order.leave(client_address)
+                raise
+        elif dropped is not None:
+            self._progress.dropped(self._connections.find(dropped), client_address)
+            hooks.shutdown_request(dropped)
+
+    def _run_in_order(self, hooks: Any, request: Any, client_address: Any) -> None:
+        """Run a datagram; then that of the same peer which waits, after those of the others."""
+        try:
+            hooks.process_request_thread(request, client_address)
+        finally:
+            following = self._order.leave(client_address)
+            if following is not None and self._pool is not None:
+                self._pool.run(self._run_in_order, hooks, following, client_address, wait=False)
 
     def is_full(self) -> bool:
         """True if no place is free."""
@@ -46,7 +85,8 @@ class PoolStrategy(Strategy):
         """Shut the connections down, and close those that still wait for a worker."""
         super().cut(hooks, connections)
         if self._pool is not None:
-            for request, _ in self._pool.drop_waiting():
+            waiting = [arguments[-2] for arguments in self._pool.drop_waiting()]
+            for request in (*waiting, *self._order.clear()):
                 self._progress.refused(self._connections.find(request), "stopped")
                 hooks.shutdown_request(request)
 

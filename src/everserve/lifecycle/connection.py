@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from everserve.admission.deadlines import ConnectionDeadlines
 from everserve.lifecycle.emitter import EventOrder
+from everserve.lifecycle.session import Session
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
@@ -128,10 +129,15 @@ class Connection(_Admitted):
         return self.events or vars(self).setdefault("events", EventOrder())
 
     def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
-        """Shut the socket down in both directions: blocked reads end, writes raise.
+        """Shut the socket down in both directions: blocked reads end, writes raise. A session ends.
 
-        False if there is no socket to shut down. ``before(is_cut)`` is called with that, first.
+        False if there is neither. ``before(is_cut)`` is called with that, first.
         """
+        request = self.request
+        if isinstance(request, Session):
+            before(True)
+            request.cut()
+            return True
         with self._reach() as sock:
             before(sock is not None)
             if sock is not None:
@@ -144,6 +150,9 @@ class Connection(_Admitted):
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
             return self.counter.traffic()
+        request = self.request
+        if isinstance(request, Session):
+            return request.traffic()
         with self._reach() as sock:
             return None if sock is None else traffic_of(sock)
 

@@ -21,6 +21,7 @@ from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
+    DatagramsDropped,
     DeadlineMissed,
     Failed,
     Finished,
@@ -36,12 +37,10 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.state import LifeCycle
+from everserve.lifecycle.tally import Tally
 from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
-
-_REPORT_EVERY = 1.0
-"""Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
 
 
 class Progress:
@@ -64,8 +63,8 @@ class Progress:
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
         self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
-        self._truncations = 0
-        self._truncations_reported = float("-inf")
+        self._truncations = Tally()
+        self._drops = Tally()
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -113,12 +112,18 @@ class Progress:
 
     def truncated(self, datagram: Datagram, peer: Any) -> None:
         """Report a datagram that was admitted, and whose end is lost: at most once a second."""
-        self._truncations += 1
-        now = monotonic()
-        if now - self._truncations_reported < _REPORT_EVERY:
-            return
-        count, self._truncations, self._truncations_reported = self._truncations, 0, now
-        self._emitter.log(Truncated(peer, len(datagram[0]), count))
+        if count := self._truncations.add(monotonic()):
+            self._emitter.log(Truncated(peer, len(datagram[0]), count))
+
+    def dropped(self, connection: Connection | None, peer: Any) -> None:
+        """Refuse a datagram, as too many of its peer wait already; reported at most once a second."""
+        self.refused(connection, "peer_queue")
+        self.report_dropped(peer)
+
+    def report_dropped(self, peer: Any) -> None:
+        """Report that a datagram of ``peer`` was dropped: at most once a second."""
+        if count := self._drops.add(monotonic()):
+            self._emitter.log(DatagramsDropped(peer, "peer_queue", count))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None

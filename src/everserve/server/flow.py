@@ -150,7 +150,7 @@ class Flow:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
-                if type(request) is Datagram and request.truncated:
+                if isinstance(request, Datagram) and request.truncated:
                     self._progress.truncated(request, client_address)
                 if connection is not None and settings.is_entered:
                     self._control.enter(settings, connection)

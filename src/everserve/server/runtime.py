@@ -15,6 +15,7 @@ from everserve.concurrency.strategy import Strategy, StrategyParts
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.sessions import SessionTable
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
@@ -40,6 +41,7 @@ class Runtime(Host):
         self.strategy = self._make(strategy)
         self.flow = self._make_flow()
         self.strategy.finish = self.flow.finish_by_hook
+        self.sessions: SessionTable | None = None
         self.acceptor = Acceptor(
             settings=self.settings,
             flow=self.flow,
@@ -82,6 +84,18 @@ class Runtime(Host):
             emitter=self.emitter,
             watchdog=self.watchdog,
         )
+
+    def open_sessions(self) -> SessionTable:
+        """The sessions of a server of datagrams, which has them from now on."""
+        if self.sessions is None:
+            self.sessions = SessionTable(
+                settings=self.settings,
+                control=self.control,
+                progress=self.progress,
+                emitter=self.emitter,
+                life=self.life,
+            )
+        return self.sessions
 
     def connection_of(self, request: Any) -> Any:
         return self.connections.find(request)
