@@ -19,6 +19,7 @@ __all__ = [
     "BackedOff",
     "DeadlineMissed",
     "Draining",
+    "Dropped",
     "Failed",
     "Finished",
     "Opened",
@@ -197,6 +198,22 @@ class Truncated(ServerEvent):
     def __str__(self) -> str:
         count = f"; {self.count} since the last report" if self.count > 1 else ""
         return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes{count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(ServerEvent):
+    """The kernel has dropped datagrams: the buffer of the socket was full, as the handlers are slow.
+
+    Emitted at most once a second, while others still come; ``count`` are those since the last event.
+    ``server.refusals["receive_buffer"]`` has all of them.
+    """
+
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.count} datagrams dropped: the receive buffer was full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class _StrategyMixIn(Served):
 
     block_on_close: bool = True
 
+    @default_hook
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have the strategy run the request."""
         self._everserve.strategy.start(self, request, client_address)
@@ -43,6 +44,7 @@ class _StrategyMixIn(Served):
 class _ThreadHookMixIn(_StrategyMixIn):
     """The hook ``process_request_thread``."""
 
+    @default_hook
     def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """Run in the thread, or fiber: ``finish_request``, ``shutdown_request``.
 

@@ -22,6 +22,8 @@ class PoolStrategy(Strategy):
     """
 
     name: ClassVar[str] = "pool"
+    handles_batches: ClassVar[bool] = False
+    runs_at_once: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = True
 
     def __init__(self, parts: StrategyParts) -> None:
@@ -41,6 +43,10 @@ class PoolStrategy(Strategy):
     def is_full(self) -> bool:
         """True if no place is free."""
         return not self._workers().has_room
+
+    def room(self, most: int) -> int:
+        """As many as there are places."""
+        return max(1, min(most, self._workers().places))
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut the connections down, and close those that still wait for a worker."""

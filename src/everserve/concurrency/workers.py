@@ -57,6 +57,11 @@ class WorkerPool:
         """True if another task would be accepted at once."""
         return self._busy < self.limit
 
+    @property
+    def places(self) -> int:
+        """How many more tasks would be accepted at once."""
+        return max(0, self.limit - self._busy)
+
     def __len__(self) -> int:
         """The number of threads."""
         return len(self._workers)

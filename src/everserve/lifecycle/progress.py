@@ -13,6 +13,7 @@ before its handler has begun is refused. Where the program makes its handlers it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
@@ -22,6 +23,7 @@ from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
     DeadlineMissed,
+    Dropped,
     Failed,
     Finished,
     Opened,
@@ -64,6 +66,9 @@ class Progress:
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
         self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
+        self._drops_lock = threading.Lock()
+        self._drops = self._unreported = 0
+        self._drops_reported = float("-inf")
         self._truncations = 0
         self._truncations_reported = float("-inf")
 
@@ -119,6 +124,23 @@ class Progress:
             return
         count, self._truncations, self._truncations_reported = self._truncations, 0, now
         self._emitter.log(Truncated(peer, len(datagram[0]), count))
+
+    def dropped(self, total: int) -> None:
+        """Count what the kernel has dropped: ``total`` since the socket was made.
+
+        Reported at most once a second.
+        """
+        with self._drops_lock:
+            count = (total - self._drops) & 0xFFFF_FFFF  # as the kernel counts
+            if not 0 < count < 0x8000_0000:  # another thread has read a later one
+                return
+            self._drops = total
+            self._unreported += count
+        self._control.count_refusal("receive_buffer", count)
+        now = monotonic()
+        if now - self._drops_reported >= _REPORT_EVERY:
+            unreported, self._unreported, self._drops_reported = self._unreported, 0, now
+            self._emitter.log(Dropped(unreported))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None

@@ -95,6 +95,7 @@ class Flow:
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
+        most = self._strategy.room(most)
         if not settings.may_wait:
             return most
         if settings.accept_rate is not None:

@@ -18,6 +18,7 @@ from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
+from everserve.server.datagramflow import DatagramFlow
 from everserve.server.flow import Flow
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
@@ -43,6 +44,7 @@ class Runtime(Host):
         self.acceptor = Acceptor(
             settings=self.settings,
             flow=self.flow,
+            datagrams=self._make_datagram_flow(),
             strategy=self.strategy,
             life=self.life,
             emitter=self.emitter,
@@ -70,6 +72,16 @@ class Runtime(Host):
             watchdog=self.watchdog,
             strategy=self.strategy,
             life=self.life,
+        )
+
+    def _make_datagram_flow(self) -> DatagramFlow:
+        return DatagramFlow(
+            self.flow,
+            settings=self.settings,
+            progress=self.progress,
+            connections=self.connections,
+            strategy=self.strategy,
+            emitter=self.emitter,
         )
 
     def _make_conductor(self) -> Conductor:

@@ -32,10 +32,12 @@ class UDPServer(TCPServer):
         runtime = self._everserve
         return receive(self.socket, self.max_packet_size, wait=not runtime.life.serving_here())
 
+    @default_hook
     def shutdown_request(self, request: Any) -> None:
         """There is nothing to end but the request."""
         self._everserve.flow.shut_down(self, request)
 
+    @default_hook
     def close_request(self, request: Any) -> None:
         """There is nothing to close: the socket is the server's."""
         self._everserve.flow.close(self, request)
