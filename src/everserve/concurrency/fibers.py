@@ -106,6 +106,8 @@ class FiberStrategy(Strategy):
             run.handle()  # also with nothing left: the replies of one that waits leave now
         finally:
             self._connections.end(run)
+            if self._life.gated:
+                self._life.wake()
 
     def _adopt(self, request: socket.socket) -> FiberSocket:
         connection = self._connections.find(request)

@@ -108,8 +108,9 @@ class Strategy:
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
-    ended when ``start`` returns. ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
-    client_address)`` calls ``finish_request``, after what has to come before it; the flow replaces it.
+    ended when ``start`` returns. ``in_threads``: a waiting request holds a thread. ``finish(hooks,
+    request, client_address)`` calls ``finish_request``, after what has to come before it; the flow
+    replaces it.
     """
 
     name: ClassVar[str] = "serial"
@@ -156,6 +157,10 @@ class Strategy:
 
     def is_full(self) -> bool:
         """True if the next request must wait in the kernel's queue."""
+        return False
+
+    def shed_oldest(self, hooks: Any) -> bool:
+        """Drop the datagram that has waited longest for a place; false if none waits here."""
         return False
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:

@@ -125,6 +125,19 @@ class WorkerPool:
             self._give_place()
         return dropped
 
+    def drop_oldest(self) -> tuple[Any, ...] | None:
+        """Remove the task that has waited longest. Returns its arguments; ``None`` if none waits."""
+        with self._changed:
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                return None
+            if task is None:  # it ends a worker
+                self._tasks.put(None)
+                return None
+        self._give_place()
+        return task[1]
+
     def close(self, *, wait: bool) -> None:
         """Let the workers end when no task is left; with ``wait``, wait for that."""
         with self._changed:

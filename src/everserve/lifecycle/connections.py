@@ -70,6 +70,14 @@ class ConnectionTable:
         waiting = sum(run.request is None and run.left > 0 for run in tuple(self.runs))
         return len(self.by_request) + waiting
 
+    def load(self) -> int:
+        """How many requests were taken and have not ended, those of batches included."""
+        load = len(self.by_request)
+        for run in tuple(self.runs):
+            if not run.noted:  # else its entry has been counted
+                load += run.left if run.request is None else 1
+        return load
+
     def begin(self, run: RunInProgress) -> None:
         """Note a batch that is handled without entries, until ``end``."""
         self.runs.add(run)

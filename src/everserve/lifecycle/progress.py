@@ -125,20 +125,19 @@ class Progress:
         count, self._truncations, self._truncations_reported = self._truncations, 0, now
         self._emitter.log(Truncated(peer, len(datagram[0]), count))
 
-    def dropped(self, total: int) -> None:
+    def dropped(self, total: int, *, last: bool = False) -> None:
         """Count what the kernel has dropped: ``total`` since the socket was made.
 
-        Reported at most once a second.
+        Reported at most once a second; ``last``: what was not reported yet, now.
         """
         with self._drops_lock:
             count = (total - self._drops) & 0xFFFF_FFFF  # as the kernel counts
-            if not 0 < count < 0x8000_0000:  # another thread has read a later one
-                return
-            self._drops = total
-            self._unreported += count
-        self._control.count_refusal("receive_buffer", count)
+            if 0 < count < 0x8000_0000:  # else another thread has read a later one
+                self._drops = total
+                self._unreported += count
+                self._control.count_refusal("receive_buffer", count)
         now = monotonic()
-        if now - self._drops_reported >= _REPORT_EVERY:
+        if self._unreported and (last or now - self._drops_reported >= _REPORT_EVERY):
             unreported, self._unreported, self._drops_reported = self._unreported, 0, now
             self._emitter.log(Dropped(unreported))
 

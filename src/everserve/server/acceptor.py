@@ -52,6 +52,7 @@ class Acceptor:
         """Note the listener of a run."""
         self.listener = listener
         self._flow.begin()
+        self._flow.bounds_datagrams = listener.has_datagrams
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:

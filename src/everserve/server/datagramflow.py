@@ -85,9 +85,7 @@ class DatagramFlow:
             self._progress.failed(self._connections.find(request), request, error)
             hooks.handle_error(request, client_address)
 
-        run = DatagramRun(
-            exchange, received, hooks.RequestHandlerClass, hooks, failed, self._ended
-        )
+        run = DatagramRun(exchange, received, hooks.RequestHandlerClass, hooks, failed, self._ended)
         self._strategy.handle_batch(run)
 
     def _ended(self, request: Any) -> None:
@@ -109,8 +107,12 @@ class DatagramFlow:
             raise
         finally:
             for error, request, client_address in exchange.release():
-                report(lambda request, peer, error: hooks.handle_error(request, peer),
-                       request, client_address, error)
+                report(
+                    lambda request, peer, error: hooks.handle_error(request, peer),
+                    request,
+                    client_address,
+                    error,
+                )
 
 
 def _asks_for_more(settings: Settings) -> bool:

@@ -48,6 +48,9 @@ class Listener:
     accepts_streams = False
     """True if those are byte streams, so that a batch of them may be accepted at once."""
 
+    has_datagrams = False
+    """True if its requests are datagrams."""
+
     exchange: Exchange | None = None
     """What receives datagrams in batches, if it is a socket of such a server."""
 
@@ -168,6 +171,8 @@ class StreamListener(_SocketListener):
 
 class DatagramListener(_SocketListener):
     """A socket of datagrams: requests reply through it, so that it closes last."""
+
+    has_datagrams = True
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

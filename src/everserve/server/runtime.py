@@ -22,6 +22,7 @@ from everserve.server.datagramflow import DatagramFlow
 from everserve.server.flow import Flow
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
+from everserve.sockets.datagrams import DatagramSocket, drops_of
 
 __all__ = ["Runtime", "RuntimeSlot"]
 
@@ -94,6 +95,12 @@ class Runtime(Host):
             emitter=self.emitter,
             watchdog=self.watchdog,
         )
+
+    def note_drops(self, server: Any, *, last: bool = False) -> None:
+        """Count the datagrams for ``server`` that the kernel has dropped; ``last``: report them now."""
+        sock = getattr(server, "socket", None)
+        if isinstance(sock, DatagramSocket) and (total := drops_of(sock)) is not None:
+            self.progress.dropped(total, last=last)
 
     def connection_of(self, request: Any) -> Any:
         return self.connections.find(request)

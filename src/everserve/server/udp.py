@@ -49,5 +49,6 @@ class UDPServer(TCPServer):
         # Only the stop itself leaves it open; a call that comes after closes it at once.
         if not (life.keeps_listener and life.stop.is_closing):
             life.keeps_listener = False
+            self._everserve.note_drops(self, last=True)
             self.socket.close()
             life.notifier.notify()  # a caller may wait for that

@@ -29,6 +29,7 @@ __all__ = [
     "PeerAddress",
     "Run",
     "drops_of",
+    "is_datagram",
     "receive",
     "report",
     "wildcard_of",
@@ -51,7 +52,7 @@ _INFO = struct.Struct("=i4s4s")  # in_pktinfo: interface, local address, address
 _INFO6 = struct.Struct("=16sI")  # in6_pktinfo: address, interface
 _DROPS = struct.Struct("=I")
 _CONTROL = 128
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - they are looked for, not bound
+_WILDCARDS = ("0.0.0.0", "::")
 
 OnError = Callable[[Any, Any, BaseException], object]
 StartThread = Callable[[Callable[[], object]], object]
@@ -99,7 +100,8 @@ class DatagramSocket(RealSocket):
         """What receives for it in batches. ``start`` is for the compiled one."""
         if self._exchange is None:
             self._exchange = Exchange(self, start)
-        return self._exchange  # type: ignore[no-any-return]
+        exchange: Exchange = self._exchange
+        return exchange
 
     def sendto(self, data: Any, flags: Any, address: Any = None) -> int:  # type: ignore[override]
         """As ``socket.sendto``; a reply to a ``PeerAddress`` leaves from its ``local``."""
@@ -247,6 +249,11 @@ class Run:
                 if self.noted:
                     self.noted = False
                     on_end(request)
+
+
+def is_datagram(request: Any) -> bool:
+    """True if the request is a pair ``(data, socket)``."""
+    return isinstance(request, tuple) and len(request) == 2
 
 
 def report(on_error: OnError, request: Any, address: Any, error: OSError) -> None:
