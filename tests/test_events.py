@@ -12,9 +12,9 @@ from everserve import events
 from everserve.events import (
     Accepted,
     BackedOff,
-    DatagramsDropped,
     DeadlineMissed,
     Draining,
+    Dropped,
     Failed,
     Finished,
     Opened,
@@ -22,6 +22,7 @@ from everserve.events import (
     RepliesWithheld,
     ServerEvent,
     Serving,
+    SessionOverflowed,
     Shed,
     Stalled,
     Stopped,
@@ -64,9 +65,14 @@ LOGGED: list[tuple[ServerEvent, int, str]] = [
         "datagram from ('127.0.0.1', 9) cut to max_packet_size = 512 bytes",
     ),
     (
-        DatagramsDropped(PEER, "peer_queue", 3),
+        SessionOverflowed(PEER, 3),
         logging.WARNING,
-        "dropped 3 datagrams, the last from ('127.0.0.1', 9): peer_queue",
+        "dropped 3 datagrams, the last of the session of ('127.0.0.1', 9): peer_queue",
+    ),
+    (
+        Dropped(3),
+        logging.WARNING,
+        "3 datagrams dropped: the receive buffer was full",
     ),
     (
         RepliesWithheld(PEER, 3),
@@ -109,6 +115,14 @@ def test_it_is_immutable(event: Any) -> None:
 
 def test_the_server_itself_logs_the_events_for_operators() -> None:
     logged = {type(event) for event, _, _ in LOGGED if event.logged}
-    assert logged == {Failed, BackedOff, Truncated, Stalled, DatagramsDropped, RepliesWithheld}
+    assert logged == {
+        Dropped,
+        Failed,
+        BackedOff,
+        Truncated,
+        Stalled,
+        SessionOverflowed,
+        RepliesWithheld,
+    }
     assert all(kind.level >= logging.WARNING for kind in logged)
     assert ServerEvent.logged is False

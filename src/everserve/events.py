@@ -17,9 +17,9 @@ from everserve.escaping import describe, escaped
 __all__ = [
     "Accepted",
     "BackedOff",
-    "DatagramsDropped",
     "DeadlineMissed",
     "Draining",
+    "Dropped",
     "Failed",
     "Finished",
     "Opened",
@@ -27,6 +27,7 @@ __all__ = [
     "RepliesWithheld",
     "ServerEvent",
     "Serving",
+    "SessionOverflowed",
     "Shed",
     "Stalled",
     "Stopped",
@@ -202,21 +203,38 @@ class Truncated(ServerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class DatagramsDropped(ServerEvent):
-    """Datagrams were lost in the server, because more of one peer waited than may: ``reason``.
+class Dropped(ServerEvent):
+    """The kernel has dropped datagrams: the buffer of the socket was full, as the handlers are slow.
+
+    Emitted at most once a second, while others still come; ``count`` are those since the last event.
+    ``server.refusals["receive_buffer"]`` has all of them.
+    """
+
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.count} datagrams dropped: the receive buffer was full"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOverflowed(ServerEvent):
+    """Datagrams were dropped: more than ``peer_queue`` waited for the handler of a session.
 
     Emitted at most once a second; ``peer`` sent the last of them, ``count`` are those since the last
     event.
     """
 
     peer: Any
-    reason: str
     count: int
     level: ClassVar[int] = logging.WARNING
     logged: ClassVar[bool] = True
 
     def __str__(self) -> str:
-        return f"dropped {self.count} datagrams, the last from {self.peer!r}: {self.reason}"
+        return (
+            f"dropped {self.count} datagrams, the last of the session of {self.peer!r}: peer_queue"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class _StrategyMixIn(Served):
 
     block_on_close: bool = True
 
+    @default_hook
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have the strategy run the request."""
         self._everserve.strategy.start(self, request, client_address)
@@ -47,6 +48,7 @@ class _StrategyMixIn(Served):
 class _ThreadHookMixIn(_StrategyMixIn):
     """The hook ``process_request_thread``."""
 
+    @default_hook
     def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """Run in the thread, or fiber: ``finish_request``, ``shutdown_request``.
 
@@ -84,8 +86,7 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
       connections wait here for a worker
     - ``worker_idle_timeout`` (seconds, default 10): a worker without work ends after that
     - ``ordered_peers`` (default ``True``): datagrams of one peer are handled one after the other, as
-      they came; ``peer_queue`` (datagrams, default 256): how many of a peer may wait for that;
-      ``peer_queue_drops`` (default ``"newest"``): which is dropped above that, or the ``"oldest"``
+      they came
     - ``daemon_threads`` (default ``True``): a worker does not keep the interpreter alive; where a
       program sets it to true itself, ``server_close`` does not wait for the requests in progress
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
@@ -96,8 +97,6 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     max_connections: int | None = None
     worker_idle_timeout: float = 10.0
     ordered_peers: bool = True
-    peer_queue: int = 256
-    peer_queue_drops: str = "newest"
     daemon_threads: bool = True
 
 
@@ -154,6 +153,11 @@ class DatagramSessionMixIn(Served):
     peer_queue: int = 256
     peer_queue_drops: str = "newest"
     reply_budget: float | None = None
+
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        """Make the server, with its table of sessions."""
+        self._everserve.open_sessions()
+        super().__init__(*arguments, **keywords)
 
     def server_activate(self: Any) -> None:
         """Have the socket receive; refuses a strategy that cannot have sessions."""

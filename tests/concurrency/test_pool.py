@@ -15,7 +15,7 @@ from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
 from everserve.combos import ThreadPoolTCPServer, ThreadPoolUDPServer
-from everserve.events import Accepted, DatagramsDropped, Finished, Opened, Refused
+from everserve.events import Accepted, Finished, Opened, Refused
 from everserve.handlers.base import BaseRequestHandler
 from everserve.mixins import ThreadPoolMixIn
 
@@ -256,22 +256,6 @@ def test_without_the_order_they_run_at_once(scene: Scene) -> None:
     one.send(b"b")
     assert sorted(scene.noted(2)) == [b"a", b"b"]
     scene.go_on.release(2)
-
-
-@pytest.mark.parametrize(("drops", "kept"), [("newest", b"aAbB"), ("oldest", b"aAdD")])
-def test_what_waits_for_a_peer_is_bounded(scene: Scene, drops: str, kept: bytes) -> None:
-    server = scene.serve(peer_queue=1, peer_queue_drops=drops)
-    one = scene.peer()
-    for data in (b"a", b"b", b"c", b"d"):
-        one.send(data)
-    refused = scene.recorder.wait_for(Refused, 2)
-    assert {event.reason for event in refused} == {"peer_queue"}
-    scene.go_on.release(2)
-    assert b"".join(scene.noted(4)) == kept
-    scene.recorder.wait_for(Finished, 2)
-    assert server.refusals == {"peer_queue": 2}
-    assert len(scene.recorder.of(DatagramsDropped)) == 1
-    assert len(server.connections) == 0
 
 
 def test_a_failure_does_not_stop_the_peer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,12 @@ from everserve import fibers
 from everserve.combos import server_class
 from everserve.errors import HandlerError, OptionError
 from everserve.events import (
-    DatagramsDropped,
     DeadlineMissed,
     Finished,
     Opened,
     Refused,
     RepliesWithheld,
+    SessionOverflowed,
     Truncated,
 )
 
@@ -211,8 +211,8 @@ def test_what_waits_is_bounded(scene: Scene, concurrency: str, drops: str, kept:
         fibers.sleep(0.001)
     go_on.set()
     assert b"".join(taken.get(timeout=LIMIT) for _ in range(3)) == kept
-    (dropped,) = scene.recorder.wait_for(DatagramsDropped)
-    assert (dropped.peer, dropped.reason) == (client.name, "peer_queue")
+    (dropped,) = scene.recorder.wait_for(SessionOverflowed)
+    assert dropped.peer == client.name
     assert server.refusals == {"peer_queue": 5}
 
 

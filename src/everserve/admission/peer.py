@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from everserve.sockets.datagrams import PeerAddress
 from everserve.sockets.tls import TLSIdentity
 from everserve.wire.proxy import ProxyHeader
 
@@ -37,8 +38,9 @@ class Peer:
     ``address`` is the client's, as in ``client_address``; ``transport`` is ``tcp``, ``udp``, ``unix``
     or ``unixgram``. ``proxy`` is the ``ProxyHeader``, with its TLVs, if a proxy sent one, and
     ``proxy_address`` is that proxy's own; ``tls`` is the ``TLSIdentity`` of a TLS connection;
-    ``credentials`` are those of the process at the other end of a Unix socket. A field without a
-    value is ``None``.
+    ``credentials`` are those of the process at the other end of a Unix socket. ``local`` is the
+    address of the server that the peer has connected to, or sent its datagram to, also where the server
+    is bound to all addresses. A field without a value is ``None``.
     """
 
     address: Any
@@ -47,6 +49,7 @@ class Peer:
     proxy_address: Any = None
     tls: TLSIdentity | None = None
     credentials: Credentials | None = None
+    local: Any = field(default=None, compare=False)
 
     @classmethod
     def of(cls, connection: Any, request: Any, address: Any) -> Peer:
@@ -61,6 +64,7 @@ class Peer:
             proxy_address=_proxy_address(request, sock) if proxy is not None else None,
             tls=None if tls is None else tls.identity(),
             credentials=_sender_of(request) or credentials_of(sock),
+            local=_local_address(request, sock, address),
         )
 
 
@@ -69,6 +73,16 @@ def _transport(sock: Any) -> str:
     if getattr(sock, "family", None) == getattr(socket, "AF_UNIX", -1):
         return "unix" if stream else "unixgram"
     return "tcp" if stream else "udp"
+
+
+def _local_address(request: Any, sock: Any, address: Any) -> Any:
+    sender = getattr(request, "reply_to", None) or address
+    if isinstance(sender, PeerAddress):
+        return sender.local
+    try:
+        return sock.getsockname()
+    except (OSError, AttributeError):
+        return None  # closed meanwhile; or it only claims to be a socket
 
 
 def _proxy_address(request: Any, sock: Any) -> Any:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from everserve.errors import EngineUnavailableError
 
 __all__ = [
+    "DatagramRun",
+    "DatagramSocket",
     "Fiber",
     "FiberSocket",
     "FiberTLSSocket",
@@ -41,6 +43,7 @@ def load(name: str) -> Any:
         return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
 
     fiber, hub, sockets = part("fiber"), part("hub"), part("sockets")
+    datagrams = part("datagrams", "sockets")
     return SimpleNamespace(
         name=name,
         Hub=hub.Hub,
@@ -52,6 +55,8 @@ def load(name: str) -> Any:
         accept_many=part("accepting").accept_many,
         Semaphore=part("semaphore").Semaphore,
         Records=part("records", "sockets.tls").Records,
+        DatagramRun=datagrams.Run,
+        DatagramSocket=datagrams.DatagramSocket,
     )
 
 
@@ -131,8 +136,12 @@ if TYPE_CHECKING:
     from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
     from everserve.fibers.tlssockets import FiberTLSSocket
+    from everserve.sockets.datagrams import DatagramSocket
+    from everserve.sockets.datagrams import Run as DatagramRun
     from everserve.sockets.tls.records import Records
 else:
+    DatagramRun = _chosen.DatagramRun
+    DatagramSocket = _chosen.DatagramSocket
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber
     current = _chosen.current

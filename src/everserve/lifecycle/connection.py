@@ -214,13 +214,18 @@ def _nothing() -> None:
 class Connections(Collection[Connection]):
     """A live, read-only view of the connections in progress."""
 
-    def __init__(self, items: dict[int, Connection]) -> None:
+    def __init__(
+        self, items: dict[int, Connection], settle: Callable[[], object] = lambda: None
+    ) -> None:
         self._items = items
+        self._settle = settle  # has those enter that had no need of it until someone looks
 
     def __len__(self) -> int:
+        self._settle()
         return len(self._items)
 
     def __iter__(self) -> Iterator[Connection]:
+        self._settle()
         return iter(tuple(self._items.values()))
 
     def __contains__(self, connection: object) -> bool:

@@ -13,6 +13,7 @@ before its handler has begun is refused. Where the program makes its handlers it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
@@ -21,13 +22,14 @@ from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
-    DatagramsDropped,
     DeadlineMissed,
+    Dropped,
     Failed,
     Finished,
     Opened,
     Refused,
     ServerEvent,
+    SessionOverflowed,
     Shed,
     Truncated,
 )
@@ -37,7 +39,7 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.state import LifeCycle
-from everserve.lifecycle.tally import Tally
+from everserve.lifecycle.tally import REPORT_EVERY, Tally
 from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
@@ -64,7 +66,10 @@ class Progress:
         self.on_handshake_done: Callable[[], object] | None = None
         self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
         self._truncations = Tally()
-        self._drops = Tally()
+        self._overflows = Tally()
+        self._drops_lock = threading.Lock()
+        self._drops = self._unreported = 0
+        self._drops_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -115,15 +120,26 @@ class Progress:
         if count := self._truncations.add(monotonic()):
             self._emitter.log(Truncated(peer, len(datagram[0]), count))
 
-    def dropped(self, connection: Connection | None, peer: Any) -> None:
-        """Refuse a datagram, as too many of its peer wait already; reported at most once a second."""
-        self.refused(connection, "peer_queue")
-        self.report_dropped(peer)
+    def overflowed(self, peer: Any) -> None:
+        """Report that a datagram for the session of ``peer`` was dropped: at most once a second."""
+        if count := self._overflows.add(monotonic()):
+            self._emitter.log(SessionOverflowed(peer, count))
 
-    def report_dropped(self, peer: Any) -> None:
-        """Report that a datagram of ``peer`` was dropped: at most once a second."""
-        if count := self._drops.add(monotonic()):
-            self._emitter.log(DatagramsDropped(peer, "peer_queue", count))
+    def dropped(self, total: int, *, last: bool = False) -> None:
+        """Count what the kernel has dropped: ``total`` since the socket was made.
+
+        Reported at most once a second; ``last``: what was not reported yet, now.
+        """
+        with self._drops_lock:
+            count = (total - self._drops) & 0xFFFF_FFFF  # as the kernel counts
+            if 0 < count < 0x8000_0000:  # else another thread has read a later one
+                self._drops = total
+                self._unreported += count
+                self._control.count_refusal("receive_buffer", count)
+        now = monotonic()
+        if self._unreported and (last or now - self._drops_reported >= REPORT_EVERY):
+            unreported, self._unreported, self._drops_reported = self._unreported, 0, now
+            self._emitter.log(Dropped(unreported))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None

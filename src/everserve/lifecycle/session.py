@@ -39,13 +39,12 @@ class Session(Datagram):
     handler takes out; it may be ended from any thread.
     """
 
-    def __new__(cls, datagram: Datagram, peer: Any, keeper: Keeper) -> Self:
+    def __new__(cls, datagram: Any, peer: Any, keeper: Keeper) -> Self:
         return super().__new__(cls, datagram)
 
-    def __init__(self, datagram: Datagram, peer: Any, keeper: Keeper) -> None:
+    def __init__(self, datagram: Any, peer: Any, keeper: Keeper) -> None:
         self.peer = peer
-        self.truncated = datagram.truncated
-        self.credentials = datagram.credentials
+        self._note(datagram)
         self.received = len(datagram[0])
         self.sent = 0
         self.unread = 0
@@ -54,13 +53,13 @@ class Session(Datagram):
         self._keeper = keeper
         self._moved = monotonic()
         self._first = datagram
-        self._waiting: deque[Datagram] = deque([datagram])
+        self._waiting: deque[Any] = deque([datagram])
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], object]] = []
 
     # -- for the accept loop -------------------------------------------------------------------
 
-    def put(self, datagram: Datagram, limit: int, drops: str) -> Datagram | bool | None:
+    def put(self, datagram: Any, limit: int, drops: str) -> Datagram | bool | None:
         """Add what the peer sent. ``True`` if all is well, ``False`` if the session is over.
 
         If ``limit`` datagrams wait, one is dropped, and returned: the ``"newest"`` or the ``"oldest"``.
@@ -87,9 +86,13 @@ class Session(Datagram):
                     return
                 wait_until(self._has_news, self._callbacks, None, current())
                 continue
-            self.truncated = datagram.truncated
-            self.credentials = datagram.credentials
+            self._note(datagram)
             yield datagram[0]
+
+    def _note(self, datagram: tuple[Any, Any]) -> None:
+        """Note what is known of the datagram that is handled now: few are more than a pair."""
+        self.truncated = getattr(datagram, "truncated", False)
+        self.credentials = getattr(datagram, "credentials", None)
 
     def send(self, data: bytes) -> bool:
         """Send ``data`` to the peer. False if that would exceed the budget of its replies."""

@@ -18,7 +18,6 @@ from everserve.lifecycle.session import Session
 from everserve.lifecycle.state import LifeCycle
 from everserve.lifecycle.tally import Tally
 from everserve.settings import SettingsReader
-from everserve.sockets.datagrams import Datagram
 
 __all__ = ["SessionTable"]
 
@@ -48,7 +47,7 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._by_peer)
 
-    def route(self, datagram: Datagram, peer: Any) -> Session | None:
+    def route(self, datagram: Any, peer: Any) -> Session | None:
         """Put a datagram into the session of its peer, ``None``; or open one, and return that.
 
         A sender without an address (an unbound Unix socket) cannot be told from others: each of its
@@ -65,15 +64,17 @@ class SessionTable:
             self._by_peer[peer] = session
         return session
 
-    def _put(self, session: Session, datagram: Datagram) -> bool:
+    def _put(self, session: Session, datagram: Any) -> bool:
         settings = self._settings.values
         result = session.put(datagram, settings.peer_queue, settings.peer_queue_drops)
-        if isinstance(result, Datagram):
+        if result is False:
+            return False
+        if result is not True:
             self._control.count_refusal("peer_queue")
-            self._progress.report_dropped(session.peer)
-        if result is not False and datagram.truncated and result is not datagram:
+            self._progress.overflowed(session.peer)
+        if result is not datagram and getattr(datagram, "truncated", False):
             self._progress.truncated(datagram, session.peer)
-        return result is not False
+        return True
 
     def close(self, session: Session) -> None:
         """Forget a session that has ended; what its handler has not read is counted."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["Tally"]
+__all__ = ["REPORT_EVERY", "Tally"]
 
-_REPORT_EVERY = 1.0
+REPORT_EVERY = 1.0
 """Seconds between two reports of the same: anyone can send datagrams, in any number."""
 
 
@@ -22,7 +22,7 @@ class Tally:
         """Count one more, at ``now`` (monotonic). Returns the count to report; 0: it is not due."""
         with self._lock:
             self._count += 1
-            if now - self._reported < _REPORT_EVERY:
+            if now - self._reported < REPORT_EVERY:
                 return 0
             count, self._count, self._reported = self._count, 0, now
             return count

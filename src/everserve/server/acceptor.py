@@ -11,11 +11,13 @@ from everserve.concurrency.strategy import Strategy
 from everserve.events import BackedOff
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle, ServerState
+from everserve.server.datagramflow import DatagramFlow
 from everserve.server.flow import Flow
 from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import Listener, listener_of
 from everserve.settings import SettingsReader
 from everserve.sockets.accepting import BackOff, Verdict, classify
+from everserve.sockets.datagrams import Exchange
 
 __all__ = ["BATCH", "Acceptor"]
 
@@ -31,12 +33,14 @@ class Acceptor:
         *,
         settings: SettingsReader,
         flow: Flow,
+        datagrams: DatagramFlow,
         strategy: Strategy,
         life: LifeCycle,
         emitter: Emitter,
     ) -> None:
         self._settings = settings
         self._flow = flow
+        self._datagrams = datagrams
         self._strategy = strategy
         self._life = life
         self._emitter = emitter
@@ -48,6 +52,8 @@ class Acceptor:
         """Note the listener of a run."""
         self.listener = listener
         self._flow.begin()
+        # While sessions are open the loop must go on: what comes may be for one of them.
+        self._flow.bounds_datagrams = listener.has_datagrams and self._datagrams.sessions is None
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:
@@ -73,6 +79,9 @@ class Acceptor:
             take = self._take_batch
         if not listener.takes_batches(hooks.get_request):
             hooks._handle_request_noblock()
+            return
+        if listener.exchange is not None and not self._is_overridden:
+            self._take_datagrams(hooks, listener.exchange)
             return
         for _ in range(BATCH):
             if not take(hooks) or not self._life.taking or not self.can_accept():
@@ -124,6 +133,14 @@ class Acceptor:
                 self._flow.drop(hooks, request, client_address)
             raise
         return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
+
+    def _take_datagrams(self, hooks: Hooks, exchange: Exchange) -> None:
+        """Take one batch. If more wait, the loop comes back, which looks at all else before."""
+        try:
+            if self._datagrams.take(hooks, exchange):
+                self.back_off.succeed()
+        except OSError as error:
+            self._accept_failed(error)
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)

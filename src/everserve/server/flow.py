@@ -37,9 +37,12 @@ from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
-from everserve.sockets.datagrams import Datagram
+from everserve.sockets.datagrams import Datagram, is_datagram
 
 __all__ = ["Flow"]
+
+MOST_DATAGRAMS = 1000
+"""Datagrams in progress without ``max_connections``: a flood must not make ever more threads."""
 
 _CLOSED = ConnectionState.CLOSED
 _COUNTS = hasattr(socket, "TCP_INFO")
@@ -52,7 +55,10 @@ OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_p
 
 
 class Flow:
-    """What happens to a request. Given the parts of one server; the hooks come with each call."""
+    """What happens to a request. Given the parts of one server; the hooks come with each call.
+
+    ``bounds_datagrams``: the requests are datagrams, of which not too many may be in progress.
+    """
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class Flow:
         self._life = life
         self._sweep: Sweep | None = None
         self._swept_for: Settings | None = None
+        self.bounds_datagrams = False
 
     # -- before accept -------------------------------------------------------------------------
 
@@ -86,6 +93,8 @@ class Flow:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
         reader = self._settings
         settings = reader.read() if reader.changed else reader.values
+        if self.bounds_datagrams and not self._datagrams_left(settings):
+            return False
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
         if self._is_full():
@@ -95,6 +104,9 @@ class Flow:
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
+        most = self._strategy.room(most)
+        if self.bounds_datagrams:
+            most = max(1, min(most, self._datagrams_left(settings)))
         if not settings.may_wait:
             return most
         if settings.accept_rate is not None:
@@ -103,6 +115,12 @@ class Flow:
         if settings.max_connections is not None:
             room = min(room, settings.max_connections - len(self._connections))
         return int(max(1, min(most, room)))
+
+    def _datagrams_left(self, settings: Settings) -> int:
+        """How many more datagrams may be in progress, where no limit of the program's says so."""
+        if settings.max_connections is not None or self._strategy.runs_at_once:
+            return MOST_DATAGRAMS
+        return MOST_DATAGRAMS - self._connections.load()
 
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
@@ -203,6 +221,8 @@ class Flow:
     ) -> bool:
         """True if the policy for what is above a limit makes room for the request."""
         policy = self._settings.values.overload
+        if policy == "shed-idle" and violation == "max_connections" and is_datagram(request):
+            return self._strategy.shed_oldest(hooks)
         if isinstance(policy, OverloadPolicy) and violation not in NOT_OF_POLICY:
             return bool(policy.decide(hooks, request, client_address, violation))
         if policy == "shed-idle" and violation == "max_connections":

@@ -56,10 +56,12 @@ class UDPServer(TCPServer):
         runtime = self._everserve
         return receive(self.socket, self.max_packet_size, wait=not runtime.life.serving_here())
 
+    @default_hook
     def shutdown_request(self, request: Any) -> None:
         """There is nothing to end but the request."""
         self._everserve.flow.shut_down(self, request)
 
+    @default_hook
     def close_request(self, request: Any) -> None:
         """There is nothing to close: the socket is the server's."""
         self._everserve.flow.close(self, request)
@@ -71,6 +73,7 @@ class UDPServer(TCPServer):
         # Only the stop itself leaves it open; a call that comes after closes it at once.
         if not (life.keeps_listener and life.stop.is_closing):
             life.keeps_listener = False
+            self._everserve.note_drops(self, last=True)
             self.socket.close()
             life.notifier.notify()  # a caller may wait for that
 

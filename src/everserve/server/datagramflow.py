@@ -1,0 +1,131 @@
+"""The flow of a batch of datagrams, from the socket to their handlers.
+
+The acceptor calls it for the socket of a datagram server. Where nothing is to be done for each datagram
+(no limit, no step, no subscriber, no hook of the program's own), the strategy handles the whole batch;
+else each datagram takes the ``Flow``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everserve.concurrency.strategy import Strategy
+from everserve.fibers.engines import DatagramRun
+from everserve.fibers.exits import began_in_signal_handler
+from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.sessions import SessionTable
+from everserve.server.flow import Flow
+from everserve.server.hooks import Hooks, is_default
+from everserve.settings import Settings, SettingsReader
+from everserve.sockets.datagrams import BATCH, LARGEST, Datagram, Exchange, report
+
+__all__ = ["DatagramFlow"]
+
+
+class DatagramFlow:
+    """Takes batches for one server. The hooks come with each call. ``sessions``: those that it has."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        settings: SettingsReader,
+        progress: Progress,
+        connections: ConnectionTable,
+        strategy: Strategy,
+        emitter: Emitter,
+    ) -> None:
+        self._flow = flow
+        self._settings = settings
+        self._progress = progress
+        self._connections = connections
+        self._strategy = strategy
+        self._emitter = emitter
+        self.sessions: SessionTable | None = None
+
+    def take(self, hooks: Any, exchange: Exchange) -> bool:
+        """Receive a batch and see it on its way. False if none was there. Raises ``OSError``."""
+        size = getattr(hooks, "max_packet_size", LARGEST)
+        room = self._flow.room(BATCH) if self.sessions is None else BATCH
+        received = exchange.receive(hooks.socket, size, room)
+        if not received:
+            return False
+        if exchange.drops:
+            self._progress.dropped(exchange.drops)
+        if self._is_quick(hooks):
+            self._handle(hooks, exchange, received)
+        else:
+            self._admit(hooks, exchange, received)
+        return True
+
+    def _is_quick(self, hooks: Hooks) -> bool:
+        """True if no one needs to know of a datagram but its handler."""
+        reader = self._settings
+        settings = reader.read() if reader.changed else reader.values
+        return (
+            self.sessions is None
+            and self._strategy.handles_batches
+            and not self._emitter.subscribers
+            and not _asks_for_more(settings)
+            and is_default(hooks.verify_request)
+            and is_default(hooks.process_request)
+            and is_default(hooks.finish_request)
+            and is_default(hooks.shutdown_request)
+            and is_default(hooks.close_request)
+            and is_default(getattr(hooks, "process_request_thread", hooks.process_request))
+        )
+
+    def _handle(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:
+        if exchange.cut:
+            for request, client_address in received:
+                if type(request) is Datagram:
+                    self._progress.truncated(request, client_address)
+
+        def failed(request: Any, client_address: Any, error: BaseException) -> None:
+            if began_in_signal_handler(error):
+                raise error
+            self._progress.failed(self._connections.find(request), request, error)
+            hooks.handle_error(request, client_address)
+
+        run = DatagramRun(exchange, received, hooks.RequestHandlerClass, hooks, failed, self._ended)
+        self._strategy.handle_batch(run)
+
+    def _ended(self, request: Any) -> None:
+        self._progress.ended(self._connections.find(request))
+
+    def _admit(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:
+        """Admit each; replies leave together where the handlers run here and now."""
+        if self._strategy.runs_at_once:
+            exchange.hold(len(received))
+        begun = 0
+        try:
+            for request, client_address in received:
+                begun += 1
+                if self.sessions is None:
+                    exchange.note(request, client_address)
+                    self._flow.admit(hooks, request, client_address)
+                elif session := self.sessions.route(request, client_address):
+                    self._flow.admit(hooks, session, client_address)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in received[begun:]:
+                self._flow.drop(hooks, request, client_address)
+            raise
+        finally:
+            for error, request, client_address in exchange.release():
+                report(
+                    lambda request, peer, error: hooks.handle_error(request, peer),
+                    request,
+                    client_address,
+                    error,
+                )
+
+
+def _asks_for_more(settings: Settings) -> bool:
+    return (
+        settings.has_limits
+        or settings.takes_steps
+        or settings.overload != "wait"
+        or settings.listener_tls is not None
+    )
