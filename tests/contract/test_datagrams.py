@@ -152,7 +152,7 @@ def test_the_replies_to_a_peer_stay_in_order(make_serial: Callable[..., Scene]) 
 
 def test_more_replies_than_a_batch_has_room_for(make_serial: Callable[..., Scene]) -> None:
     def handle(handler: Any) -> None:
-        data, sock = handler.request
+        _, sock = handler.request
         for number in range(100):
             sock.sendto(b"%d" % number, handler.client_address)
 

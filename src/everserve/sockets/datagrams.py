@@ -103,7 +103,7 @@ class DatagramSocket(RealSocket):
         exchange: Exchange = self._exchange
         return exchange
 
-    def sendto(self, data: Any, flags: Any, address: Any = None) -> int:  # type: ignore[override]
+    def sendto(self, data: Any, flags: Any, address: Any = None) -> int:
         """As ``socket.sendto``; a reply to a ``PeerAddress`` leaves from its ``local``."""
         if address is None:
             flags, address = 0, flags
@@ -172,6 +172,10 @@ class Exchange:
             elif self._knows_local:
                 address = _with_local(address, level, kind, value, sock)
         return request, address
+
+    def wait(self, wakeup: int) -> bool:
+        """Wait for a datagram, or until ``wakeup`` is readable. True if it is not; here at once false."""
+        return False
 
     def hold(self, size: int) -> None:
         """The handlers of a batch of ``size`` begin."""
