@@ -205,7 +205,7 @@ class SettingsReader:
 
     Reads only the options that the class has, since those of another strategy have no meaning. Does
     not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
-    attribute was set since.
+    attribute was set since; ``readings`` counts how often the attributes were read.
     """
 
     def __init__(self, server: object) -> None:
@@ -215,6 +215,7 @@ class SettingsReader:
         self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
+        self.readings = 0
         self.changed = False
         self._listener_tls: TLS | None = None
         self.values = Settings()
@@ -248,6 +249,7 @@ class SettingsReader:
         now = monotonic()
         if now < self._fresh_until and not self.changed:  # spares most connections a full read
             return self.values
+        self.readings += 1
         self.changed = False  # before reading, so that a change meanwhile is not missed
         self._fresh_until = now + LAG
         server = self._server()

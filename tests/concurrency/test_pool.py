@@ -259,12 +259,14 @@ def test_without_the_order_they_run_at_once(scene: Scene) -> None:
 
 
 def test_a_failure_does_not_stop_the_peer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    failed = threading.Event()
+    monkeypatch.setattr("threading.excepthook", lambda args: failed.set())
 
     class Failing(ThreadPoolUDPServer):
         def process_request_thread(self, request: Any, client_address: Any) -> None:
             super().process_request_thread(request, client_address)
-            raise SystemExit
+            if request[0] == b"a":
+                raise SystemExit
 
     scene.serve(Failing)
     one = scene.peer()
@@ -272,6 +274,7 @@ def test_a_failure_does_not_stop_the_peer(scene: Scene, monkeypatch: pytest.Monk
     one.send(b"a")
     one.send(b"b")
     assert scene.noted(4) == [b"a", b"A", b"b", b"B"]
+    assert failed.wait(LIMIT)
 
 
 def test_a_stop_refuses_what_waits_for_a_peer(scene: Scene) -> None:

@@ -47,10 +47,12 @@ class Acceptor:
         self.back_off = BackOff()
         self.listener: Listener | None = None
         self._is_overridden = False
+        self.is_alone = False  # the loop waits for these requests and wake-ups, and nothing else
 
     def begin(self, hooks: Hooks, listener: Listener) -> None:
         """Note the listener of a run."""
         self.listener = listener
+        self.is_alone = False
         self._flow.begin()
         # While sessions are open the loop must go on: what comes may be for one of them.
         self._flow.bounds_datagrams = listener.has_datagrams and self._datagrams.sessions is None
@@ -135,12 +137,25 @@ class Acceptor:
         return bool(accepted)  # more may have come meanwhile: to try costs less than to poll
 
     def _take_datagrams(self, hooks: Hooks, exchange: Exchange) -> None:
-        """Take one batch. If more wait, the loop comes back, which looks at all else before."""
-        try:
-            if self._datagrams.take(hooks, exchange):
-                self.back_off.succeed()
-        except OSError as error:
-            self._accept_failed(error)
+        """Take one batch. If more wait, the loop comes back, which looks at all else before.
+
+        Where there is nothing else, it waits here: a turn of the loop takes 6 microseconds, a third of
+        what one datagram costs.
+        """
+        alone = self.is_alone and is_default(hooks.service_actions)
+        wakeup = self._life.wakeup().fileno() if alone else -1
+        for _ in range(BATCH):
+            try:
+                taken = self._datagrams.take(hooks, exchange)
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            self.back_off.succeed()
+            if not (alone and taken and self._life.taking and self.can_accept()):
+                return
+            if not exchange.wait(wakeup):
+                return
+            self._settings.read()
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)

@@ -44,6 +44,8 @@ class DatagramFlow:
         self._strategy = strategy
         self._emitter = emitter
         self.sessions: SessionTable | None = None
+        self._looked_at: tuple[Settings, int, int] | None = None
+        self._needs_nothing = False
 
     def take(self, hooks: Any, exchange: Exchange) -> bool:
         """Receive a batch and see it on its way. False if none was there. Raises ``OSError``."""
@@ -61,14 +63,23 @@ class DatagramFlow:
         return True
 
     def _is_quick(self, hooks: Hooks) -> bool:
-        """True if no one needs to know of a datagram but its handler."""
-        reader = self._settings
-        settings = reader.read() if reader.changed else reader.values
+        """True if no one needs to know of a datagram but its handler.
+
+        A hook of the class that is replaced meanwhile counts as late as an option of the class.
+        """
+        if self._emitter.subscribers:
+            return False
+        settings = self._settings.read()
+        state = settings, self._settings.readings, len(vars(hooks))
+        if state != self._looked_at:
+            self._looked_at = state
+            self._needs_nothing = not _asks_for_more(settings) and self._has_no_hooks(hooks)
+        return self._needs_nothing
+
+    def _has_no_hooks(self, hooks: Hooks) -> bool:
         return (
             self.sessions is None
             and self._strategy.handles_batches
-            and not self._emitter.subscribers
-            and not _asks_for_more(settings)
             and is_default(hooks.verify_request)
             and is_default(hooks.process_request)
             and is_default(hooks.finish_request)
@@ -123,8 +134,9 @@ class DatagramFlow:
 
 
 def _asks_for_more(settings: Settings) -> bool:
+    """True unless there is at most a bound of how many are in progress, above which all wait."""
     return (
-        settings.has_limits
+        (settings.has_limits and not settings.counts_alone)
         or settings.takes_steps
         or settings.overload != "wait"
         or settings.listener_tls is not None

@@ -113,14 +113,20 @@ class Flow:
             return 1
         room = self._control.handshakes_left(settings)
         if settings.max_connections is not None:
-            room = min(room, settings.max_connections - len(self._connections))
+            room = min(room, settings.max_connections - self._load())
         return int(max(1, min(most, room)))
 
     def _datagrams_left(self, settings: Settings) -> int:
         """How many more datagrams may be in progress, where no limit of the program's says so."""
         if settings.max_connections is not None or self._strategy.runs_at_once:
             return MOST_DATAGRAMS
-        return MOST_DATAGRAMS - self._connections.load()
+        return MOST_DATAGRAMS - self._load()
+
+    def _load(self) -> int:
+        """How many requests are in progress; of those in batches none gets an entry for that."""
+        if self.bounds_datagrams:
+            return self._connections.load()
+        return len(self._connections.by_request)
 
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
@@ -131,7 +137,7 @@ class Flow:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
-        return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
+        return self._strategy.is_full() or (limit is not None and self._load() >= limit)
 
     def _has_place(self, settings: Settings) -> bool:
         """True if no count is at its limit, or if what is above it waits in the kernel's queue."""

@@ -22,6 +22,7 @@ cdef extern from *:
     #include <arpa/inet.h>
     #include <netinet/in.h>
     #include <netinet/udp.h>
+    #include <poll.h>
     #include <pthread.h>
     #include <stddef.h>
     #include <sys/socket.h>
@@ -86,6 +87,11 @@ cdef extern from *:
     struct in6_pktinfo:
         in6_addr ipi6_addr
         unsigned int ipi6_ifindex
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *waits, unsigned long n, int timeout) nogil
     int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, void *timeout) nogil
     int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags) nogil
     ssize_t sendmsg(int fd, const msghdr *message, int flags) nogil
@@ -113,6 +119,7 @@ cdef extern from *:
         IP_PKTINFO
         MSG_DONTWAIT
         MSG_TRUNC
+        POLLIN
         SOL_SOCKET
         SOL_UDP
         SCM_CREDENTIALS
@@ -671,6 +678,17 @@ cdef class Exchange:
         if sent >= 0:
             return sent
         return None                  # the plain call says what is wrong, or waits
+
+    def wait(self, int wakeup):
+        """Wait for a datagram, or until `wakeup` is readable. True if it is not, nor a signal came."""
+        cdef pollfd waits[2]
+        cdef int n
+        waits[0].fd, waits[1].fd = self.fd, wakeup
+        waits[0].events = waits[1].events = POLLIN
+        waits[0].revents = waits[1].revents = 0
+        with nogil:
+            n = poll(waits, 2, -1)
+        return n == 1 and waits[0].revents == POLLIN
 
     def hold(self, int size):
         """The handlers of a batch of `size` begin: their replies leave together."""

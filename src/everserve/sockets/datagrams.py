@@ -181,6 +181,10 @@ class Exchange:
                 address = _with_local(address, level, kind, value, sock)
         return request, address
 
+    def wait(self, wakeup: int) -> bool:
+        """Wait for a datagram, or until ``wakeup`` is readable. True if it is not; here never."""
+        return False
+
     def hold(self, size: int) -> None:
         """The handlers of a batch of ``size`` begin."""
 
