@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clients import LIMIT
 
 import everserve
 
@@ -201,11 +203,21 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize("concurrency", ["threads", "pool", "fibers"])
-def test_chat(concurrency: str) -> None:
-    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency=concurrency) as address:
+def test_chat(concurrency: Any) -> None:
+    chat: Any = runpy.run_path(str(EXAMPLES / "chat.py"), run_name="example")["Chat"]
+    sent = threading.Semaphore(0)
+
+    class Noted(chat):  # type: ignore[misc]
+        def send_to_others(self, text: str) -> None:
+            super().send_to_others(text)
+            sent.release()
+
+    server = everserve.make_server(Noted, "tcp://127.0.0.1:0", concurrency=concurrency)
+    with server.running() as address:
         with socket.create_connection(address) as anna, anna.makefile("rw") as a:
             assert a.read(11) == "your name? "
             print("Anna", file=a, flush=True)
+            assert sent.acquire(timeout=LIMIT)  # else she may come after him
             with socket.create_connection(address) as bert, bert.makefile("rw") as b:
                 assert b.read(11) == "your name? "
                 print("Bert", file=b, flush=True)

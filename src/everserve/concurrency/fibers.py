@@ -9,6 +9,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
@@ -94,6 +95,18 @@ class FiberStrategy(Strategy):
         else:
             self._connections.begin(run)
             self._hub.spawn(self._handle_datagrams, run)
+
+    @property
+    def takes_turns(self) -> bool:  # type: ignore[override]
+        """True while a hub runs the fibers."""
+        return self._hub is not None
+
+    def follow(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` in a fiber, after those that are ready now."""
+        if self._hub is None:
+            function()
+        else:
+            self._hub.spawn(function)
 
     def _handle_datagrams(self, run: DatagramRun) -> None:
         try:

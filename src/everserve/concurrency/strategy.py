@@ -108,7 +108,8 @@ class Strategy:
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
-    ended when ``start`` returns. ``in_threads``: a waiting request holds a thread. ``finish(hooks,
+    ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
+    ``follow`` tells when. ``in_threads``: a waiting request holds a thread. ``finish(hooks,
     request, client_address)`` calls ``finish_request``, after what has to come before it; the flow
     replaces it.
     """
@@ -121,6 +122,7 @@ class Strategy:
     is_here: ClassVar[bool] = True
     handles_batches: ClassVar[bool] = True
     runs_at_once: ClassVar[bool] = True
+    takes_turns: bool = False
     in_threads: bool = True
 
     def __init__(self, parts: StrategyParts) -> None:
@@ -150,6 +152,10 @@ class Strategy:
             run.handle()
         finally:
             self._connections.end(run)
+
+    def follow(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` when all requests that can run now have run, until they wait or end."""
+        function()
 
     def room(self, most: int) -> int:
         """How many of ``most`` requests may come in at once."""

@@ -26,8 +26,13 @@ class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def setup(self) -> None:
         """Open the session."""
-        self.datagrams: Iterator[bytes] = self._session().datagrams()
-        self.socket: Any = self._session()[1]
+        request: Any = self.request
+        if not isinstance(request, Session):
+            raise HandlerError(
+                f"{type(self).__name__} needs a server with sessions: DatagramSessionMixIn"
+            )
+        self.datagrams: Iterator[bytes] = request.datagrams()
+        self.socket: Any = request[1]
 
     def send(self, data: bytes) -> bool:
         """Send one datagram to the peer.
@@ -35,7 +40,9 @@ class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
         False if it was not sent: a peer that is not validated gets at most ``reply_budget`` times the
         bytes that it has sent, as its address may be forged. Raises ``OSError``.
         """
-        return self._session().send(data)
+        session: Any = self.request
+        sent: bool = session.send(data)
+        return sent
 
     def validate(self) -> None:
         """Note that the peer receives what is sent to its address: it has no reply budget any more.
@@ -43,17 +50,11 @@ class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
         Call it when the peer has sent something that it can only know from a reply, such as a random
         token.
         """
-        self._session().validated = True
+        session: Any = self.request
+        session.validated = True
 
     @Reading
     def validated(self) -> bool:
         """True once ``validate`` was called."""
-        return self._session().validated
-
-    def _session(self) -> Session:
-        request: Any = self.request
-        if not isinstance(request, Session):
-            raise HandlerError(
-                f"{type(self).__name__} needs a server with sessions: DatagramSessionMixIn"
-            )
-        return request
+        session: Any = self.request
+        return bool(session.validated)

@@ -18,7 +18,7 @@ from everserve.fibers.waiters import wait_until
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tcpinfo import Traffic
 
-__all__ = ["Keeper", "Session", "put_bounded"]
+__all__ = ["Keeper", "Session"]
 
 
 class Keeper(Protocol):
@@ -69,8 +69,16 @@ class Session(Datagram):
                 return False
             self.received += len(datagram[0])
             self._moved = monotonic()
-            dropped = put_bounded(self._waiting, datagram, limit, drops)
-        self._notify()
+            waiting, dropped = len(self._waiting), None
+            if waiting < limit:
+                self._waiting.append(datagram)
+            elif drops == "newest":
+                dropped = datagram
+            else:
+                self._waiting.append(datagram)
+                dropped = self._waiting.popleft()
+        if not waiting:  # else its handler knows already
+            self._notify()
         return True if dropped is None else dropped
 
     # -- for the handler -----------------------------------------------------------------------
@@ -86,11 +94,13 @@ class Session(Datagram):
                     return
                 wait_until(self._has_news, self._callbacks, None, current())
                 continue
-            self._note(datagram)
+            if self._is_noted or type(datagram) is not tuple:
+                self._note(datagram)
             yield datagram[0]
 
     def _note(self, datagram: tuple[Any, Any]) -> None:
         """Note what is known of the datagram that is handled now: few are more than a pair."""
+        self._is_noted = type(datagram) is not tuple
         self.truncated = getattr(datagram, "truncated", False)
         self.credentials = getattr(datagram, "credentials", None)
 
@@ -138,14 +148,3 @@ class Session(Datagram):
     def _notify(self) -> None:
         for callback in tuple(self._callbacks):
             callback()
-
-
-def put_bounded(waiting: deque[Any], item: Any, limit: int, drops: str) -> Any:
-    """Append ``item``; if ``limit`` wait, drop the ``"newest"`` or the ``"oldest"``, and return it."""
-    if len(waiting) < limit:
-        waiting.append(item)
-        return None
-    if drops == "newest":
-        return item
-    waiting.append(item)
-    return waiting.popleft()

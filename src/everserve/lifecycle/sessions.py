@@ -55,6 +55,7 @@ class SessionTable:
         """
         session = self._by_peer.get(peer)
         if session is not None and self._put(session, datagram):
+            session.peer = peer  # the same address: to the latest object a reply costs least
             return None
         session = Session(datagram, peer, self)
         if not peer or not self._life.serving_here():

@@ -56,7 +56,9 @@ class DatagramFlow:
             return False
         if exchange.drops:
             self._progress.dropped(exchange.drops)
-        if self._is_quick(hooks):
+        if self.sessions is not None:
+            self._route(hooks, exchange, received, self.sessions)
+        elif self._is_quick(hooks):
             self._handle(hooks, exchange, received)
         else:
             self._admit(hooks, exchange, received)
@@ -78,8 +80,7 @@ class DatagramFlow:
 
     def _has_no_hooks(self, hooks: Hooks) -> bool:
         return (
-            self.sessions is None
-            and self._strategy.handles_batches
+            self._strategy.handles_batches
             and is_default(hooks.verify_request)
             and is_default(hooks.process_request)
             and is_default(hooks.finish_request)
@@ -114,23 +115,50 @@ class DatagramFlow:
         try:
             for request, client_address in received:
                 begun += 1
-                if self.sessions is None:
-                    exchange.note(request, client_address)
-                    self._flow.admit(hooks, request, client_address)
-                elif session := self.sessions.route(request, client_address):
-                    self._flow.admit(hooks, session, client_address)
+                exchange.note(request, client_address)
+                self._flow.admit(hooks, request, client_address)
         except BaseException:  # ends the run: the others of the batch go with it
             for request, client_address in received[begun:]:
                 self._flow.drop(hooks, request, client_address)
             raise
         finally:
-            for error, request, client_address in exchange.release():
-                report(
-                    lambda request, peer, error: hooks.handle_error(request, peer),
-                    request,
-                    client_address,
-                    error,
-                )
+            self._release(hooks, exchange)
+
+    def _release(self, hooks: Hooks, exchange: Exchange) -> None:
+        """Send the replies of a batch; what fails is reported as an error of its request."""
+        for error, request, client_address in exchange.release():
+            report(
+                lambda request, peer, error: hooks.handle_error(request, peer),
+                request,
+                client_address,
+                error,
+            )
+
+    def _route(
+        self,
+        hooks: Hooks,
+        exchange: Exchange,
+        received: list[tuple[Any, Any]],
+        sessions: SessionTable,
+    ) -> None:
+        """Put each into the session of its peer; the replies of quick handlers leave together."""
+        collects = len(received) > 1 and self._strategy.takes_turns
+        if collects:
+            exchange.hold(len(received))
+        routed = 0
+        try:
+            for request, client_address in received:
+                routed += 1
+                session = sessions.route(request, client_address)
+                if session is not None:
+                    self._flow.admit(hooks, session, client_address)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in received[routed:]:
+                self._flow.drop(hooks, request, client_address)
+            raise
+        finally:
+            if collects:
+                self._strategy.follow(lambda: self._release(hooks, exchange))
 
 
 def _asks_for_more(settings: Settings) -> bool:
