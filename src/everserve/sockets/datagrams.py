@@ -174,7 +174,7 @@ class Exchange:
         return request, address
 
     def wait(self, wakeup: int) -> bool:
-        """Wait for a datagram, or until ``wakeup`` is readable. True if it is not; here at once false."""
+        """Wait for a datagram; false where the accept loop is to do that, as here."""
         return False
 
     def hold(self, size: int) -> None:
