@@ -26,6 +26,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
+    options.add_argument("--subscribe", action="store_true", help="with a subscriber to events")
     options.add_argument("--coalesce", action="store_true", help="gather what a handler writes")
     options.add_argument(
         "--set",
@@ -91,6 +92,8 @@ def main() -> None:
     if OPTIONS.coalesce:
         handler.coalesce_writes = True
     with server_class()((HOST, OPTIONS.port), handler) as server:
+        if OPTIONS.subscribe:
+            server.subscribe(lambda event: None)
         announce(server.server_address[1])
         server.serve_forever()
 

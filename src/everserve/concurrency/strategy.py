@@ -146,7 +146,8 @@ class Strategy:
     def handle_batch(self, run: DatagramRun) -> None:
         """Handle a batch of datagrams for each of which nothing else is to be done."""
         run.runner = self.here()
-        threadwaits.serve(None)
+        if threadwaits.here.request is not None:
+            threadwaits.serve(None)
         self._connections.begin(run)
         try:
             run.handle()

@@ -92,11 +92,25 @@ class Session(Datagram):
             except IndexError:
                 if is_over:
                     return
-                wait_until(self._has_news, self._callbacks, None, current())
+                self._wait()
                 continue
             if self._is_noted or type(datagram) is not tuple:
                 self._note(datagram)
             yield datagram[0]
+
+    def _wait(self) -> None:
+        """Wait for a datagram, or for the end."""
+        fiber = current()
+        if fiber is None:
+            wait_until(self._has_news, self._callbacks, None, None)
+            return
+        wake = fiber.wake  # as `wait_until` does, in half its time: each datagram may wake a fiber
+        self._callbacks.append(wake)
+        try:
+            while not (self._waiting or self.is_over):
+                fiber.hub.park(None)
+        finally:
+            self._callbacks.remove(wake)
 
     def _note(self, datagram: tuple[Any, Any]) -> None:
         """Note what is known of the datagram that is handled now: few are more than a pair."""

@@ -155,7 +155,6 @@ class Acceptor:
                 return
             if not exchange.wait(wakeup):
                 return
-            self._settings.read()
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)

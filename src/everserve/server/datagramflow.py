@@ -69,9 +69,9 @@ class DatagramFlow:
 
         A hook of the class that is replaced meanwhile counts as late as an option of the class.
         """
+        settings = self._settings.read()
         if self._emitter.subscribers:
             return False
-        settings = self._settings.read()
         state = settings, self._settings.readings, len(vars(hooks))
         if state != self._looked_at:
             self._looked_at = state

@@ -104,8 +104,8 @@ class Flow:
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
-        most = self._strategy.room(most)
-        if self.bounds_datagrams:
+        if self.bounds_datagrams and not self._strategy.runs_at_once:
+            most = self._strategy.room(most)
             most = max(1, min(most, self._datagrams_left(settings)))
         if not settings.may_wait:
             return most

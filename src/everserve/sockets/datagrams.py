@@ -182,7 +182,7 @@ class Exchange:
         return request, address
 
     def wait(self, wakeup: int) -> bool:
-        """Wait for a datagram, or until ``wakeup`` is readable. True if it is not; here never."""
+        """Wait for a datagram; false where the accept loop is to do that, as here."""
         return False
 
     def hold(self, size: int) -> None:
