@@ -137,8 +137,9 @@ class DatagramSessionMixIn(Served):
     worker) or fibers: ``class Chat(DatagramSessionMixIn, FiberMixIn, UDPServer)``. Class attributes:
 
     - ``idle_timeout`` (seconds, default 60): a session ends when nothing has come or gone for so long
-    - ``max_connections``: the most sessions; ``overload`` (default ``"refuse"``): the datagrams of
-      further peers are dropped and counted (``"wait"`` would have the open sessions wait too)
+    - ``max_connections`` (default ``None``: 10,000; of a pool: ``max_workers``): the most sessions
+    - ``overload`` (default ``"refuse"``): the datagrams of further peers are dropped and counted
+      (``"wait"`` would have the open sessions wait too)
     - ``peer_queue`` (datagrams, default 256): how many of a session may wait for its handler
     - ``peer_queue_drops``: which is dropped above that, the ``"newest"`` (default) or the ``"oldest"``
     - ``reply_budget`` (default ``None``: no bound): how many times the bytes that a peer has sent

@@ -180,6 +180,19 @@ def test_the_number_of_sessions_is_bounded(scene: Scene, concurrency: str) -> No
     assert server.refusals == {"max_connections": 1}
 
 
+def test_without_a_limit_there_is_a_bound(
+    scene: Scene, concurrency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address may be forged: a flood must not make ever more threads or fibers."""
+    monkeypatch.setattr("everserve.server.acceptor.MOST_SESSIONS", 2)
+    server = scene.serve(Count, concurrency, UDP)
+    clients = [scene.client() for _ in range(3)]
+    assert [client.ask(b"a") for client in clients[:2]] == [b"1 a", b"1 a"]
+    clients[2].send(b"a")
+    scene.recorder.wait_for(Refused)
+    assert len(server.connections) == 2
+
+
 def test_a_session_holds_a_worker_of_a_pool(scene: Scene) -> None:
     scene.serve(Count, "pool", UDP, max_workers=1)
     first, second = scene.client(), scene.client()

@@ -21,6 +21,9 @@ from everserve.sockets.datagrams import Exchange
 
 __all__ = ["BATCH", "Acceptor"]
 
+MOST_SESSIONS = 10_000
+"""Sessions in progress without ``max_connections``: who forges addresses can open any number."""
+
 BATCH = 100
 """Requests to take before the loop looks at anything else, as gevent does."""
 
@@ -55,7 +58,9 @@ class Acceptor:
         self.is_alone = False
         self._flow.begin()
         # While sessions are open the loop must go on: what comes may be for one of them.
-        self._flow.bounds_datagrams = listener.has_datagrams and self._datagrams.sessions is None
+        has_sessions = listener.has_datagrams and self._datagrams.sessions is not None
+        self._flow.bounds_datagrams = listener.has_datagrams and not has_sessions
+        self._flow.most_sessions = MOST_SESSIONS if has_sessions else None
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:

@@ -57,7 +57,8 @@ OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_p
 class Flow:
     """What happens to a request. Given the parts of one server; the hooks come with each call.
 
-    ``bounds_datagrams``: the requests are datagrams, of which not too many may be in progress.
+    ``bounds_datagrams``: the requests are datagrams, of which not too many may be in progress;
+    ``most_sessions``: they are sessions, of which there may be so many without ``max_connections``.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Flow:
         self._sweep: Sweep | None = None
         self._swept_for: Settings | None = None
         self.bounds_datagrams = False
+        self.most_sessions: int | None = None
 
     # -- before accept -------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class Flow:
 
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
-        limit = self._settings.values.max_connections
+        limit = self._settings.values.max_connections or self.most_sessions
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and self._load() >= limit)
 
@@ -143,7 +145,7 @@ class Flow:
         """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
         if settings.overload == "wait":
             return True
-        limit, handshakes = settings.max_connections, settings.max_handshakes
+        limit, handshakes = settings.max_connections or self.most_sessions, settings.max_handshakes
         return (
             (limit is None or len(self._filed) < limit)
             and (handshakes is None or self._control.handshakes < handshakes)
