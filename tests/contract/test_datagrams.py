@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -470,3 +471,23 @@ def test_an_inherited_socket_is_served_in_batches_too() -> None:
             client.connect(("127.0.0.4", server.server_address[1]))
             client.send(b"hello")
             assert client.recv(100) == b"hello"
+
+
+def test_an_error_of_a_signal_handler_ends_the_run() -> None:
+    def raise_it(number: int, frame: Any) -> None:
+        raise TimeoutError("of the signal handler")
+
+    def handle(handler: Any) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        handler = type("UnderTest", (BaseRequestHandler,), {"handle": handle})
+        with UDPServer(("127.0.0.1", 0), handler) as server:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(b"now", server.server_address)
+                client.sendto(b"and later", server.server_address)
+                with pytest.raises(TimeoutError, match="of the signal handler"):
+                    server.serve_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
