@@ -43,7 +43,7 @@ OPTIONS = read_options()
 os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # the import below reads it, once
 
 import everserve  # noqa: E402
-from everserve.options import check  # noqa: E402
+from everserve.options import OPTIONS as TABLE  # noqa: E402
 
 
 class EchoTLS(everserve.BaseRequestHandler):  # with TLS, TCP_NODELAY is on by default
@@ -83,7 +83,8 @@ def server_class() -> type[everserve.BaseServer]:
         tickets = {} if OPTIONS.tickets is None else {"session_tickets": OPTIONS.tickets}
         knobs["tls"] = everserve.TLS(OPTIONS.tls, minimum="1.3", **tickets)
     base = getattr(everserve, names[OPTIONS.concurrency])
-    return type("Server", (base,), knobs | check(dict(OPTIONS.set), base))
+    chosen = {name: TABLE[name].check(value) for name, value in OPTIONS.set}
+    return type("Server", (base,), knobs | chosen)
 
 
 def main() -> None:

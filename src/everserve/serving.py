@@ -19,7 +19,7 @@ from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
-from everserve.fibers.engines import explain_slow_engine
+from everserve.fibers.engines import DatagramSocket, explain_slow_engine
 from everserve.fibers.log import logger
 from everserve.handlers.session import DatagramSessionHandler
 from everserve.lifecycle.loading import refuse_while_loading
@@ -31,6 +31,7 @@ from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
+from everserve.sockets.genuine import is_patched
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -250,7 +251,7 @@ def _make(
     _check_handler(handler)
     where = Address.parse(address)
     if where.scheme == "fd":
-        inherited = inherit(where.descriptor)
+        inherited = _in_batches(inherit(where.descriptor))
         where = Address.of(inherited)
         try:
             configured = _configured(handler, where, concurrency, options, servers, joins=False)
@@ -264,6 +265,15 @@ def _make(
     configured = _configured(handler, where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
+
+
+def _in_batches(inherited: socket.socket) -> socket.socket:
+    """The same socket; one of datagrams as the servers of everserve have it."""
+    if inherited.type != socket.SOCK_DGRAM or is_patched():
+        return inherited
+    sock = DatagramSocket(fileno=inherited.detach())
+    sock.prepare()
+    return sock
 
 
 def _take_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from everserve.combos import FiberUDPServer, ThreadPoolUDPServer, UDPServer
 from everserve.events import Dropped, Failed
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.serving import make_server
+from everserve.sockets.datagrams import DatagramSocket
 
 DATAGRAMS = [pytest.param(t, id=t.name) for t in TRANSPORTS if not t.is_stream]
 linux = pytest.mark.skipif(
@@ -453,3 +456,38 @@ def test_a_full_pool_drops_the_oldest_where_it_is_told_to() -> None:
                 go_on.set()
                 assert [client.recv(100) for _ in range(3)] == [b"0", b"4", b"5"]
     assert not recorder.of(Failed)
+
+
+def test_an_inherited_socket_is_served_in_batches_too() -> None:
+    class Echo(BaseRequestHandler):
+        handle = echo
+
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bound.bind(("", 0))
+    with make_server(Echo, f"fd://{bound.detach()}", concurrency="serial") as server:
+        assert isinstance(server.socket, DatagramSocket)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, server.running():
+            client.settimeout(LIMIT)
+            client.connect(("127.0.0.4", server.server_address[1]))
+            client.send(b"hello")
+            assert client.recv(100) == b"hello"
+
+
+def test_an_error_of_a_signal_handler_ends_the_run() -> None:
+    def raise_it(number: int, frame: Any) -> None:
+        raise TimeoutError("of the signal handler")
+
+    def handle(handler: Any) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        handler = type("UnderTest", (BaseRequestHandler,), {"handle": handle})
+        with UDPServer(("127.0.0.1", 0), handler) as server:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(b"now", server.server_address)
+                client.sendto(b"and later", server.server_address)
+                with pytest.raises(TimeoutError, match="of the signal handler"):
+                    server.serve_forever()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

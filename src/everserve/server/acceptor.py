@@ -151,14 +151,17 @@ class Acceptor:
         wakeup = self._life.wakeup().fileno() if alone else -1
         for _ in range(BATCH):
             try:
-                taken = self._datagrams.take(hooks, exchange)
+                received = self._datagrams.receive(hooks, exchange)
             except OSError as error:
                 self._accept_failed(error)
                 return
-            self.back_off.succeed()
-            if not (alone and taken and self._life.taking and self.can_accept()):
+            if received:
+                self.back_off.succeed()
+                self._datagrams.admit(hooks, exchange, received)
+            if not (alone and self._life.taking and self.can_accept()):
                 return
-            if not exchange.wait(wakeup):
+            # After several at once there are more, mostly: to try costs no more than to ask.
+            if len(received) <= 1 and not exchange.wait(wakeup):
                 return
 
     def _listener(self, hooks: Hooks) -> Listener:

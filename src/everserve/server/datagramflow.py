@@ -47,22 +47,23 @@ class DatagramFlow:
         self._looked_at: tuple[Settings, int, int] | None = None
         self._needs_nothing = False
 
-    def take(self, hooks: Any, exchange: Exchange) -> bool:
-        """Receive a batch and see it on its way. False if none was there. Raises ``OSError``."""
+    def receive(self, hooks: Any, exchange: Exchange) -> list[tuple[Any, Any]]:
+        """Receive a batch: pairs of request and address; empty if none waits. Raises ``OSError``."""
         size = getattr(hooks, "max_packet_size", LARGEST)
         room = self._flow.room(BATCH) if self.sessions is None else BATCH
         received = exchange.receive(hooks.socket, size, room)
-        if not received:
-            return False
         if exchange.drops:
             self._progress.dropped(exchange.drops)
+        return received
+
+    def admit(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:
+        """See a batch on its way; an error costs its datagram alone."""
         if self.sessions is not None:
             self._route(hooks, exchange, received, self.sessions)
         elif self._is_quick(hooks):
             self._handle(hooks, exchange, received)
         else:
-            self._admit(hooks, exchange, received)
-        return True
+            self._admit_each(hooks, exchange, received)
 
     def _is_quick(self, hooks: Hooks) -> bool:
         """True if no one needs to know of a datagram but its handler.
@@ -107,7 +108,9 @@ class DatagramFlow:
     def _ended(self, request: Any) -> None:
         self._progress.ended(self._connections.find(request))
 
-    def _admit(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:
+    def _admit_each(
+        self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]
+    ) -> None:
         """Admit each; replies leave together where the handlers run here and now."""
         if self._strategy.runs_at_once:
             exchange.hold(len(received))

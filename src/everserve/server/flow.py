@@ -137,7 +137,9 @@ class Flow:
 
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
-        limit = self._settings.values.max_connections or self.most_sessions
+        limit = self._settings.values.max_connections
+        if limit is None:
+            limit = self.most_sessions
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and self._load() >= limit)
 
@@ -145,7 +147,9 @@ class Flow:
         """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
         if settings.overload == "wait":
             return True
-        limit, handshakes = settings.max_connections or self.most_sessions, settings.max_handshakes
+        limit, handshakes = settings.max_connections, settings.max_handshakes
+        if limit is None:
+            limit = self.most_sessions
         return (
             (limit is None or len(self._filed) < limit)
             and (handshakes is None or self._control.handshakes < handshakes)

@@ -96,8 +96,11 @@ class DatagramSocket(RealSocket):
         """Bind, and have the kernel say what was dropped, and on a wildcard bind who was meant."""
         _ask_for_local(self, True)  # first, so that no datagram comes without it
         super().bind(address)
-        if wildcard_of(self) is None:
-            _ask_for_local(self, False)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Have the kernel say so of a socket that is bound."""
+        _ask_for_local(self, wildcard_of(self) is not None)
         if _IS_LINUX and self.family != socket.AF_UNIX:
             self.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
 
