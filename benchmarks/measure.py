@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.peers import Peer
-from benchmarks.programs import SERVERS, CannotStart, certificate, compiled, load
+from benchmarks.programs import SERVERS, CannotStart, certificate, compiled_c, compiled_go, load
 
 #: Descriptors that a server and the load generator may use; 10,000 connections and some fit.
 DESCRIPTORS = 20_000
@@ -62,8 +62,8 @@ class Settings:
 
 def command_of(peer: Peer, mode: str, interpreter: str) -> list[str]:
     program = SERVERS / peer.program
-    is_c = program.suffix == ".c"
-    start = [str(compiled(program.stem, [program]))] if is_c else [interpreter, str(program)]
+    build = {".c": compiled_c, ".go": compiled_go}.get(program.suffix)
+    start = [interpreter, str(program)] if build is None else [str(build(program))]
     tls = ["--tls", str(certificate())] if mode == "tls" else []
     return [*start, "--port", "0", "--mode", peer.modes[mode], *peer.arguments, *tls]
 
@@ -308,6 +308,15 @@ def refused(server: Server, settings: Settings, arguments: tuple[str, ...]) -> F
     after, _ = server.scheduled()
     if figures["starved"] or not figures["messages"]:
         raise Failed(f"{figures['starved']} connections were admitted")
+    return {**figures, "cpu_us": (after - before) * 1e6 / figures["messages"]}
+
+
+def cost(server: Server, settings: Settings, arguments: tuple[str, ...]) -> Figures:
+    """``cpu_us``: the server's processor time for each reply, of all its threads."""
+    all_of_it = replace(settings, seconds=settings.warmup + settings.seconds, warmup=0)
+    before, _ = server.scheduled()
+    figures = run_load(server, all_of_it, *arguments)
+    after, _ = server.scheduled()
     return {**figures, "cpu_us": (after - before) * 1e6 / figures["messages"]}
 
 

@@ -55,6 +55,14 @@ _ARMED = _set(
     write_timeout=1,
     min_receive_rate=64,
 )
+_ARMED_DATAGRAMS = _set(
+    max_connections=20_000,
+    max_connections_per_peer=20_000,
+    accept_rate=10_000_000,
+    access="allow 127.0.0.0/8, deny 192.0.2.0/24",
+    overload="refuse",
+    request_timeout=3600,
+)
 _PATIENT = [*_ARMED, *_set(idle_timeout=60, write_timeout=30)]
 _FULL = _set(max_connections=1, overload="refuse")
 _DENIED = _set(access="deny 127.0.0.0/8")
@@ -118,6 +126,12 @@ _ALL = (
     Peer("std-threading", "ThreadingTCPServer (standard library)", "std_threading.py"),
     Peer("twisted", "Twisted", "twisted_server.py", package="twisted"),
     Peer("trio", "trio", "trio_server.py", package="trio"),
+    _everserve(
+        "everserve-serial-armed",
+        "everserve, serial, all limits and a subscriber",
+        *("--concurrency", "serial", "--subscribe", *_ARMED_DATAGRAMS),
+    ),
+    Peer("go-datagram", "Go, ReadFrom and WriteTo", "go_datagram.go", modes=DATAGRAMS),
     Peer("std-udp", "UDPServer (standard library)", "std_udp.py", modes=DATAGRAMS),
     Peer("asyncio-datagram", "asyncio, datagrams", "asyncio_datagram.py", modes=DATAGRAMS),
     Peer(

@@ -128,6 +128,40 @@ def _refused(name: str, title: str, *arguments: str) -> Work:
     )
 
 
+DATAGRAM_PEERS = (
+    "everserve",
+    "everserve-serial",
+    "everserve-serial-armed",
+    "c",
+    "go-datagram",
+    "uvloop-datagram",
+    "asyncio-datagram",
+    "std-udp",
+)
+
+
+def _cheaper(peer: str, *ratios: tuple[float, str]) -> tuple[Target, ...]:
+    return tuple(Target(peer, against, most=1 / ratio) for ratio, against in ratios)
+
+
+def _datagrams(name: str, title: str, *arguments: str, targets: tuple[Target, ...]) -> Work:
+    return Work(
+        name,
+        f"{title}, echoed: processor time of the server for each",
+        mode="udp",
+        measure=measure.cost,
+        arguments=("udp", *arguments),
+        peers=DATAGRAM_PEERS,
+        targets=targets,
+        figure="cpu_us",
+        unit="us",
+        digits=2,
+        less_is_better=True,
+        columns=(Column("per_second", "replies/s", digits=0),),
+        group="packets",
+    )
+
+
 _ALL = (
     Work(
         "echo",
@@ -271,21 +305,28 @@ _ALL = (
         less_is_better=True,
         columns=WAKEUPS,
     ),
-    Work(
+    _datagrams(
         "udp",
-        "Datagrams of 64 B, echoed",
-        mode="udp",
-        measure=measure.steady,
-        arguments=("udp", "--connections", "4", "--window", "32", "--bytes", "64"),
-        peers=(
-            "everserve",
-            "everserve-serial",
-            "c",
-            "uvloop-datagram",
-            "asyncio-datagram",
-            "std-udp",
+        "Datagrams of 64 B, 8 sockets with 32 in flight",
+        *("--connections", "8", "--window", "32", "--bytes", "64"),
+        targets=(
+            *_cheaper("everserve-serial", (2.1, "std-udp"), (1.5, "uvloop-datagram")),
+            *_cheaper("everserve-serial", (1, "go-datagram"), (0.75, "c")),
+            *_cheaper("everserve", (1.8, "std-udp")),
+            *_cheaper("everserve-serial-armed", (1.2, "std-udp")),
         ),
-        unit="replies/s",
+    ),
+    _datagrams(
+        "udp-4k",
+        "Datagrams of 4 KiB, 8 sockets with 32 in flight",
+        *("--connections", "8", "--window", "32", "--bytes", "4096"),
+        targets=_cheaper("everserve-serial", (1.3, "std-udp")),
+    ),
+    _datagrams(
+        "udp-one",
+        "Datagrams of 64 B, one in flight",
+        *("--connections", "1", "--window", "1", "--bytes", "64"),
+        targets=(),
     ),
     Work(
         "armed",

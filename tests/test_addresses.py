@@ -21,6 +21,14 @@ from everserve.errors import AddressError
         ("tcp://[fe80::1%lo]:7", Address("tcp", host="fe80::1%lo", port=7)),
         ("tcp://*:80", Address("tcp", port=80)),
         ("udp://localhost:53", Address("udp", host="localhost", port=53)),
+        (
+            "udp://239.1.2.3:5000?interface=eth0",
+            Address("udp", host="239.1.2.3", port=5000, interface="eth0"),
+        ),
+        (
+            "udp://[ff02::1%eth0]:5000?interface=eth0",
+            Address("udp", host="ff02::1%eth0", port=5000, interface="eth0"),
+        ),
         ("unix:/run/a.sock", Address("unix", path="/run/a.sock")),
         ("unix:relative.sock", Address("unix", path="relative.sock")),
         ("unix:@name", Address("unix", path="\0name")),
@@ -32,6 +40,14 @@ def test_each_form_reads_and_writes_back(text: str, address: Address) -> None:
     assert Address.parse(text) == address
     assert str(address) == text
     assert Address.parse(address) is address
+
+
+def test_the_interface_becomes_the_zone_of_a_group_of_ipv6() -> None:
+    address = Address.parse("udp://[ff02::1]:5000?interface=eth0")
+    assert address.server_address == ("ff02::1%eth0", 5000)
+    assert address.is_group
+    assert not Address.parse("udp://[::1]:5000").is_group
+    assert not Address.parse("tcp://239.1.2.3:5000").is_group
 
 
 def test_a_path_may_follow_two_slashes() -> None:
@@ -53,6 +69,12 @@ def test_a_path_may_follow_two_slashes() -> None:
         ("tcp://a b:80", "no host"),
         ("tcp://::1:80", "brackets"),
         ("tcp://[::zz]:80", "::zz"),
+        ("udp://127.0.0.1:5000?interface=lo", "127.0.0.1 is no multicast group"),
+        ("udp://*:5000?interface=lo", "no multicast group"),
+        ("udp://239.1.2.3:5000?interface=", "interface=NAME"),
+        ("udp://239.1.2.3:5000?ttl=3", "interface=NAME"),
+        ("udp://239.1.2.3?interface=lo", "no port"),
+        ("tcp://239.1.2.3:5000?interface=lo", "no port"),
         ("unix:", "known forms"),
         ("unix:/run/a\0b", "NUL"),
         ("unix:@", "known forms"),

@@ -21,6 +21,7 @@ STRATEGIES = {
     "forks": "ForkingMixIn",
     "fibers": "FiberMixIn",
 }
+OF_SESSIONS = ("threads", "pool", "fibers")
 TRANSPORTS = {
     "tcp": "TCPServer",
     "tls": "TCPServer",
@@ -49,12 +50,32 @@ def test_a_class_for_each_pair(concurrency: str, transport: str) -> None:
         assert found.__bases__ == (getattr(everserve, mix_in), base)
 
 
+@pytest.mark.parametrize("transport", ["udp", "unixgram"])
+@pytest.mark.parametrize("concurrency", OF_SESSIONS)
+def test_a_class_with_sessions(concurrency: str, transport: str) -> None:
+    found = server_class(concurrency, transport, sessions=True)
+    bases = server_class(concurrency, transport).__bases__
+    assert found.__bases__ == (everserve.DatagramSessionMixIn, *bases)
+    assert found._everserve.strategy.name == concurrency
+    assert found.__name__ in everserve.__all__
+
+
+@pytest.mark.parametrize("concurrency", ["serial", "forks"])
+def test_a_strategy_without_sessions(concurrency: str) -> None:
+    with pytest.raises(OptionError, match="sessions need one of fibers, threads, pool"):
+        server_class(concurrency, "udp", sessions=True)
+
+
 def test_each_class_is_one_of_the_pairs() -> None:
     named = {
         server_class(concurrency, transport).__name__
         for concurrency in STRATEGIES
         for transport in TRANSPORTS
         if concurrency != "serial"
+    } | {
+        server_class(concurrency, transport, sessions=True).__name__
+        for concurrency in OF_SESSIONS
+        for transport in ("udp", "unixgram")
     }
     assert set(combos.__all__) == named
 

@@ -14,7 +14,7 @@ from tests.scenes import EventRecorder
 import everserve
 from everserve import defaults
 from everserve.combos import CONCURRENCY
-from everserve.defaults import MAX_CONNECTIONS, MAX_DATAGRAMS, STREAMS, bounds
+from everserve.defaults import MAX_CONNECTIONS, MAX_DATAGRAMS, REPLY_BUDGET, STREAMS, bounds
 from everserve.errors import LineTooLong
 from everserve.events import Failed
 from everserve.serving import make_group, make_server
@@ -137,8 +137,10 @@ def test_the_table_of_the_docs() -> None:
         "overload",
         *STREAMS,
         "max_connections",
+        "reply_budget",
     ]
     assert str(MAX_CONNECTIONS) in rows[0][1].replace("_", "")
+    assert f"`{REPLY_BUDGET}`" in rows[-1][1]
     for row, value in zip(rows[2:6], STREAMS.values(), strict=True):
         assert f"`{value}`" in row[1]
 

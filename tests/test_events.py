@@ -14,12 +14,15 @@ from everserve.events import (
     BackedOff,
     DeadlineMissed,
     Draining,
+    Dropped,
     Failed,
     Finished,
     Opened,
     Refused,
+    RepliesWithheld,
     ServerEvent,
     Serving,
+    SessionOverflowed,
     Shed,
     Stalled,
     Stopped,
@@ -62,6 +65,21 @@ LOGGED: list[tuple[ServerEvent, int, str]] = [
         "datagram from ('127.0.0.1', 9) cut to max_packet_size = 512 bytes",
     ),
     (
+        SessionOverflowed(PEER, 3),
+        logging.WARNING,
+        "dropped 3 datagrams, the last of the session of ('127.0.0.1', 9): peer_queue",
+    ),
+    (
+        Dropped(3),
+        logging.WARNING,
+        "3 datagrams dropped: the receive buffer was full",
+    ),
+    (
+        RepliesWithheld(PEER, 3),
+        logging.WARNING,
+        "withheld 3 replies, the last to ('127.0.0.1', 9): reply_budget",
+    ),
+    (
         Stalled("fiber 3", 0.1, "  here"),
         logging.WARNING,
         "fiber 3 has held the loop for 0.1 s:\n  here",
@@ -97,6 +115,14 @@ def test_it_is_immutable(event: Any) -> None:
 
 def test_the_server_itself_logs_the_events_for_operators() -> None:
     logged = {type(event) for event, _, _ in LOGGED if event.logged}
-    assert logged == {Failed, BackedOff, Truncated, Stalled}
+    assert logged == {
+        Dropped,
+        Failed,
+        BackedOff,
+        Truncated,
+        Stalled,
+        SessionOverflowed,
+        RepliesWithheld,
+    }
     assert all(kind.level >= logging.WARNING for kind in logged)
     assert ServerEvent.logged is False

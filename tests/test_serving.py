@@ -23,6 +23,7 @@ from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
 from everserve.server.servingthread import ServingThread
 from everserve.serving import Concurrency, ServerOptions, make_group
+from everserve.settings import PEER_QUEUE_DROPS
 
 FORKS_AMONG_THREADS = "ignore:This process .* is multi-threaded:DeprecationWarning"
 CONCURRENCIES = [
@@ -426,6 +427,8 @@ def test_the_default_is_of_the_options_type(name: str) -> None:
     if name == "overload":
         assert option.default in get_args(get_args(HINTS[name])[0])
         assert get_args(get_args(HINTS[name])[0]) == POLICIES
+    elif name == "peer_queue_drops":
+        assert get_args(HINTS[name]) == PEER_QUEUE_DROPS
     elif name == "admission_steps":
         assert isinstance(option.default, Iterable)
     elif option.default is not None:

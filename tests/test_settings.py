@@ -24,9 +24,11 @@ TLS_VALUE = TLS.of(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 POLICY = OverloadPolicy(lambda *_: True)
 TRANSPORTS = ("tcp", "udp", "unix", "unixgram")
 CLASSES = [server_class(word, transport) for word in CONCURRENCY for transport in TRANSPORTS]
+CLASSES += [server_class(word, "udp", sessions=True) for word in ("threads", "pool", "fibers")]
 
 COUNTS = ("max_line", "max_connections", "max_connections_per_peer", "max_handshakes")
 NUMBERS = (
+    "reply_budget",
     "accept_rate_per_peer",
     "accept_rate",
     "accept_burst",
@@ -38,7 +40,7 @@ NUMBERS = (
     "stall_threshold",
 )
 TIMES = ("proxy_timeout", "handshake_timeout", "worker_idle_timeout")
-FLAGS = ("proxy_protocol", "implicit_tls", "coalesce_writes")
+FLAGS = ("ordered_peers", "proxy_protocol", "implicit_tls", "coalesce_writes")
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,8 @@ GOOD: dict[str, list[Any]] = {
     **{name: [7, 0.5] for name in TIMES},
     **{name: [True, False] for name in FLAGS},
     "max_workers": [1, 7],
+    "peer_queue": [1, 7],
+    "peer_queue_drops": ["newest", "oldest"],
     "shutdown_grace": [0, 0.0, 7, 0.5],
     "overload": [*POLICIES, POLICY],
     "overload_message": [b"", b"busy"],
@@ -337,6 +341,8 @@ def test_derived_fields(settings: dict[str, Any], steps: bool, first: bool) -> N
 OWN_DEFAULTS = {
     ("FiberMixIn", "coalesce_writes"): True,
     ("ThreadPoolMixIn", "daemon_threads"): True,
+    ("DatagramSessionMixIn", "idle_timeout"): 60.0,
+    ("DatagramSessionMixIn", "overload"): "refuse",
 }
 
 
@@ -369,6 +375,7 @@ def test_each_setting_is_an_option_and_an_attribute() -> None:
 def test_each_option_of_admission_is_on_the_base_of_all_servers() -> None:
     of_strategies = {
         "max_workers", "worker_idle_timeout", "max_children", "stall_threshold", "shutdown_grace",
-        "daemon_threads", "block_on_close",
+        "daemon_threads", "block_on_close", "ordered_peers", "peer_queue", "peer_queue_drops",
+        "reply_budget",
     }  # fmt: skip
     assert {name for name in NAMES if not hasattr(BaseServer, name)} == of_strategies

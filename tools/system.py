@@ -33,6 +33,10 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
         yield Package("netcat-openbsd", "tests that talk to a server through nc")
     if shutil.which("haproxy") is None:
         yield Package("haproxy", "tests with a real proxy in front")
+    if shutil.which("dig") is None:
+        yield Package("bind9-dnsutils", "the test that asks the DNS example with dig")
+    if shutil.which("logger") is None:
+        yield Package("bsdutils", "the tests that write to the syslog example with logger")
     for python in filter(lambda one: one.packaged, pythons):
         minor, path = python.minor, python.path
         if not python.venv:

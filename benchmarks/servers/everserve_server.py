@@ -26,6 +26,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
+    options.add_argument("--subscribe", action="store_true", help="with a subscriber to events")
     options.add_argument("--coalesce", action="store_true", help="gather what a handler writes")
     options.add_argument(
         "--set",
@@ -42,7 +43,7 @@ OPTIONS = read_options()
 os.environ["EVERSERVE_ENGINE"] = OPTIONS.engine  # the import below reads it, once
 
 import everserve  # noqa: E402
-from everserve.options import check  # noqa: E402
+from everserve.options import OPTIONS as TABLE  # noqa: E402
 
 
 class EchoTLS(everserve.BaseRequestHandler):  # with TLS, TCP_NODELAY is on by default
@@ -82,7 +83,8 @@ def server_class() -> type[everserve.BaseServer]:
         tickets = {} if OPTIONS.tickets is None else {"session_tickets": OPTIONS.tickets}
         knobs["tls"] = everserve.TLS(OPTIONS.tls, minimum="1.3", **tickets)
     base = getattr(everserve, names[OPTIONS.concurrency])
-    return type("Server", (base,), knobs | check(dict(OPTIONS.set), base))
+    chosen = {name: TABLE[name].check(value) for name, value in OPTIONS.set}
+    return type("Server", (base,), knobs | chosen)
 
 
 def main() -> None:
@@ -91,6 +93,8 @@ def main() -> None:
     if OPTIONS.coalesce:
         handler.coalesce_writes = True
     with server_class()((HOST, OPTIONS.port), handler) as server:
+        if OPTIONS.subscribe:
+            server.subscribe(lambda event: None)
         announce(server.server_address[1])
         server.serve_forever()
 

@@ -9,16 +9,16 @@ import ipaddress
 import os
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from everserve.errors import AddressError
 
-__all__ = ["FORMS", "Address"]
+__all__ = ["FORMS", "Address", "is_group"]
 
 FORMS = (
     "tcp://127.0.0.1:9999, tcp://[::1]:9999, tcp://*:9999 (all interfaces), tls://*:9999, "
-    "udp://127.0.0.1:9999, unix:/path, unix:@name, unixgram:/path, fd://3"
+    "udp://127.0.0.1:9999, udp://239.1.2.3:9999?interface=eth0, unix:/path, unix:@name, unixgram:/path, fd://3"
 )
 """The forms of an address, for messages and help texts."""
 
@@ -31,7 +31,8 @@ class Address:
     """Where to listen. ``Address.parse`` reads one from text, and ``str`` writes it as text.
 
     ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for
-    all interfaces; ``path`` begins with a NUL for an abstract name.
+    all interfaces; ``path`` begins with a NUL for an abstract name. If ``host`` is a multicast group,
+    ``interface`` is the one to join it on; ``""``: the system chooses.
     """
 
     scheme: str
@@ -39,6 +40,7 @@ class Address:
     port: int = 0
     path: str = ""
     descriptor: int = -1
+    interface: str = ""
 
     @classmethod
     def parse(cls, text: str | Address) -> Address:
@@ -68,6 +70,11 @@ class Address:
         return cls("unix" if stream else "unixgram", path=str(name))
 
     @property
+    def is_group(self) -> bool:
+        """True for a multicast group."""
+        return self.scheme == "udp" and is_group(self.host)
+
+    @property
     def is_unix(self) -> bool:
         """True for a Unix socket."""
         return self.scheme in _UNIX
@@ -83,7 +90,8 @@ class Address:
         if self.is_unix:
             return f"{self.scheme}:{self.path.replace(chr(0), '@', 1)}"
         host = f"[{self.host}]" if ":" in self.host else self.host or "*"
-        return f"{self.scheme}://{host}:{self.port}"
+        query = f"?interface={self.interface}" if self.interface else ""
+        return f"{self.scheme}://{host}:{self.port}{query}"
 
 
 def _with_zone(host: str, port: int, flow: int = 0, scope: int = 0) -> str:
@@ -102,6 +110,8 @@ def _read(text: str) -> Address | str:
     scheme, colon, rest = text.strip().partition(":")
     if "\0" in text:
         return "it contains a NUL"
+    if colon and scheme == "udp" and rest.startswith("//") and "?" in rest:
+        return _read_group(*rest[2:].split("?", 1))
     if colon and scheme in _INTERNET and rest.startswith("//"):
         return _read_location(scheme, rest[2:])
     if colon and scheme in _UNIX and rest.lstrip("/@"):
@@ -110,6 +120,29 @@ def _read(text: str) -> Address | str:
     if scheme == "fd" and re.fullmatch(r"//[0-9]{1,9}", rest):
         return Address("fd", descriptor=int(rest[2:]))
     return "it has none of the known forms"
+
+
+def _read_group(location: str, query: str) -> Address | str:
+    """The address of a multicast group, with the interface to join it on."""
+    found = _read_location("udp", location)
+    name, _, interface = query.partition("=")
+    if isinstance(found, str):
+        return found
+    if name != "interface" or not re.fullmatch(r"[^\s/?&=#%]+", interface):
+        return "after '?' comes the interface of a multicast group, interface=NAME"
+    if not found.is_group:
+        return f"{found.host or '*'} is no multicast group: only a group is joined on an interface"
+    if ":" in found.host and "%" not in found.host:
+        return replace(found, host=f"{found.host}%{interface}", interface=interface)
+    return replace(found, interface=interface)
+
+
+def is_group(host: str) -> bool:
+    """True for the address of a multicast group, with or without a zone."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_multicast
+    except ValueError:
+        return False
 
 
 def _read_location(scheme: str, location: str) -> Address | str:

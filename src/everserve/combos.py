@@ -7,15 +7,18 @@ import socket
 import sys
 
 from everserve.errors import AddressError, OptionError
-from everserve.mixins import FiberMixIn, ThreadingMixIn, ThreadPoolMixIn
+from everserve.mixins import DatagramSessionMixIn, FiberMixIn, ThreadingMixIn, ThreadPoolMixIn
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
 __all__ = [
+    "FiberSessionUDPServer",
     "FiberTCPServer",
     "FiberUDPServer",
+    "ThreadPoolSessionUDPServer",
     "ThreadPoolTCPServer",
     "ThreadPoolUDPServer",
+    "ThreadingSessionUDPServer",
     "ThreadingTCPServer",
     "ThreadingUDPServer",
 ]
@@ -45,6 +48,18 @@ class ThreadPoolTCPServer(ThreadPoolMixIn, TCPServer):
 
 class ThreadPoolUDPServer(ThreadPoolMixIn, UDPServer):
     """A ``UDPServer`` with a bounded number of threads."""
+
+
+class FiberSessionUDPServer(DatagramSessionMixIn, FiberMixIn, UDPServer):
+    """A ``UDPServer`` with a fiber for each peer."""
+
+
+class ThreadingSessionUDPServer(DatagramSessionMixIn, ThreadingMixIn, UDPServer):
+    """A ``UDPServer`` with a thread for each peer."""
+
+
+class ThreadPoolSessionUDPServer(DatagramSessionMixIn, ThreadPoolMixIn, UDPServer):
+    """A ``UDPServer`` with one of a bounded number of threads for each peer."""
 
 
 if _HAS_FORK:
@@ -79,11 +94,27 @@ if hasattr(socket, "AF_UNIX"):
     class ThreadPoolUnixDatagramServer(ThreadPoolMixIn, UnixDatagramServer):
         """A ``UnixDatagramServer`` with a bounded number of threads."""
 
+    class FiberSessionUnixDatagramServer(DatagramSessionMixIn, FiberMixIn, UnixDatagramServer):
+        """A ``UnixDatagramServer`` with a fiber for each peer."""
+
+    class ThreadingSessionUnixDatagramServer(
+        DatagramSessionMixIn, ThreadingMixIn, UnixDatagramServer
+    ):
+        """A ``UnixDatagramServer`` with a thread for each peer."""
+
+    class ThreadPoolSessionUnixDatagramServer(
+        DatagramSessionMixIn, ThreadPoolMixIn, UnixDatagramServer
+    ):
+        """A ``UnixDatagramServer`` with one of a bounded number of threads for each peer."""
+
     __all__ += [
+        "FiberSessionUnixDatagramServer",
         "FiberUnixDatagramServer",
         "FiberUnixStreamServer",
+        "ThreadPoolSessionUnixDatagramServer",
         "ThreadPoolUnixDatagramServer",
         "ThreadPoolUnixStreamServer",
+        "ThreadingSessionUnixDatagramServer",
         "ThreadingUnixDatagramServer",
         "ThreadingUnixStreamServer",
     ]
@@ -127,21 +158,40 @@ def _classes() -> dict[str, dict[str, type[TCPServer]]]:
     return classes
 
 
+def _session_classes() -> dict[str, dict[str, type[TCPServer]]]:
+    classes: dict[str, dict[str, type[TCPServer]]] = {
+        "fibers": {"udp": FiberSessionUDPServer},
+        "threads": {"udp": ThreadingSessionUDPServer},
+        "pool": {"udp": ThreadPoolSessionUDPServer},
+    }
+    if hasattr(socket, "AF_UNIX"):
+        classes["fibers"]["unixgram"] = FiberSessionUnixDatagramServer
+        classes["threads"]["unixgram"] = ThreadingSessionUnixDatagramServer
+        classes["pool"]["unixgram"] = ThreadPoolSessionUnixDatagramServer
+    return classes
+
+
 _CLASSES = _classes()
+_SESSION_CLASSES = _session_classes()
 
 CONCURRENCY = tuple(_CLASSES)
 """The names of the strategies."""
 
 
-def server_class(concurrency: str, transport: str) -> type[TCPServer]:
-    """The ready-made class for a strategy and the scheme of an address.
+def server_class(concurrency: str, transport: str, *, sessions: bool = False) -> type[TCPServer]:
+    """The ready-made class for a strategy and the scheme of an address; ``sessions``: one with them.
 
     Raises ``OptionError`` for an unknown strategy, ``AddressError`` for a transport that this system
     lacks.
     """
     if concurrency not in CONCURRENCY:
         raise OptionError(f"concurrency = {concurrency!r}: there are {', '.join(CONCURRENCY)}")
-    found = _CLASSES[concurrency].get("tcp" if transport == "tls" else transport)
+    if sessions and concurrency not in _SESSION_CLASSES:
+        raise OptionError(
+            f"concurrency = {concurrency!r}: sessions need one of {', '.join(_SESSION_CLASSES)}"
+        )
+    classes = _SESSION_CLASSES if sessions else _CLASSES
+    found = classes[concurrency].get("tcp" if transport == "tls" else transport)
     if found is None:
         raise AddressError(f"{transport}: is not available on this system ({sys.platform})")
     return found

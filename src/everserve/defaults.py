@@ -12,10 +12,13 @@ from typing import Any
 
 from everserve.sockets.descriptors import raise_limit
 
-__all__ = ["MAX_CONNECTIONS", "MAX_DATAGRAMS", "SHARE", "STREAMS", "bounds"]
+__all__ = ["MAX_CONNECTIONS", "MAX_DATAGRAMS", "REPLY_BUDGET", "SHARE", "STREAMS", "bounds"]
 
 MAX_CONNECTIONS = 10_000
 """Connections in progress: with fibers some 70 MB, before what their handlers keep."""
+
+REPLY_BUDGET = 3.0
+"""As QUIC has it (RFC 9000, section 8): who forges the address of a victim gains little."""
 
 SHARE = 0.8
 """The part of the descriptors that connections may have; the rest is for files and the program."""
@@ -38,14 +41,20 @@ _LIMITS_THAT_WAIT = ("max_connections", "max_handshakes", "accept_rate")
 
 
 def bounds(
-    concurrency: str, *, datagrams: bool, chosen: Mapping[str, Any], servers: int = 1
+    concurrency: str,
+    *,
+    datagrams: bool,
+    chosen: Mapping[str, Any],
+    servers: int = 1,
+    sessions: bool = False,
 ) -> dict[str, Any]:
     """The bounds for one of ``servers`` servers with the options ``chosen``, which take precedence.
 
     Raises the limit of descriptors of the process to the most that it may have.
     """
     if datagrams:
-        return {} if concurrency == "pool" else {"max_connections": MAX_DATAGRAMS}
+        of_sessions = {"reply_budget": REPLY_BUDGET} if sessions else {}
+        return of_sessions | ({} if concurrency == "pool" else {"max_connections": MAX_DATAGRAMS})
     found = dict(STREAMS)
     if concurrency == "pool":  # as many as workers: the others wait in the kernel's queue
         return found

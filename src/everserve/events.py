@@ -19,12 +19,15 @@ __all__ = [
     "BackedOff",
     "DeadlineMissed",
     "Draining",
+    "Dropped",
     "Failed",
     "Finished",
     "Opened",
     "Refused",
+    "RepliesWithheld",
     "ServerEvent",
     "Serving",
+    "SessionOverflowed",
     "Shed",
     "Stalled",
     "Stopped",
@@ -197,6 +200,58 @@ class Truncated(ServerEvent):
     def __str__(self) -> str:
         count = f"; {self.count} since the last report" if self.count > 1 else ""
         return f"datagram from {self.peer!r} cut to max_packet_size = {self.size} bytes{count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(ServerEvent):
+    """The kernel has dropped datagrams: the buffer of the socket was full, as the handlers are slow.
+
+    Emitted at most once a second, while others still come; ``count`` are those since the last event.
+    ``server.refusals["receive_buffer"]`` has all of them.
+    """
+
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.count} datagrams dropped: the receive buffer was full"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOverflowed(ServerEvent):
+    """Datagrams were dropped: more than ``peer_queue`` waited for the handler of a session.
+
+    Emitted at most once a second; ``peer`` sent the last of them, ``count`` are those since the last
+    event.
+    """
+
+    peer: Any
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return (
+            f"dropped {self.count} datagrams, the last of the session of {self.peer!r}: peer_queue"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RepliesWithheld(ServerEvent):
+    """Replies were not sent, as they were more than ``reply_budget`` allows: the peer is not validated.
+
+    Emitted at most once a second; ``peer`` would have got the last of them, ``count`` are those since
+    the last event.
+    """
+
+    peer: Any
+    count: int
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"withheld {self.count} replies, the last to {self.peer!r}: reply_budget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ _BASES = (
     "everserve.handlers.base",
     "everserve.handlers.stream",
     "everserve.handlers.datagram",
+    "everserve.handlers.session",
 )
 """The modules of the handlers' base classes. Servers do not import those of everserve."""
 
@@ -176,7 +177,7 @@ def transport_fault(handler: Any, *, datagrams: bool) -> str | None:
     owner = getattr(setup, "__qualname__", "").partition(".")[0]
     if datagrams and owner == "StreamRequestHandler":
         return f"{handler.__name__} is for streams: for datagrams inherit DatagramRequestHandler"
-    if not datagrams and owner == "DatagramRequestHandler":
+    if not datagrams and owner in ("DatagramRequestHandler", "DatagramSessionHandler"):
         return f"{handler.__name__} is for datagrams: for streams inherit StreamRequestHandler"
     return None
 

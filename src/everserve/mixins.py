@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import os
 import threading
+from errno import EAGAIN
 from typing import Any
 
+from everserve.admission.control import Overload
 from everserve.concurrency.fibers import FiberStrategy
 from everserve.concurrency.forks import ForkStrategy
 from everserve.concurrency.pool import PoolStrategy
 from everserve.concurrency.threads import ThreadStrategy
-from everserve.reading import InstanceReading, Reading
+from everserve.errors import OptionError
+from everserve.lifecycle.session import Session
+from everserve.reading import InstanceReading, Reading, attribute_of
 from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.served import Served
 
-__all__ = ["FiberMixIn", "ThreadPoolMixIn", "ThreadingMixIn"]
+__all__ = ["DatagramSessionMixIn", "FiberMixIn", "ThreadPoolMixIn", "ThreadingMixIn"]
 
 
 class _StrategyMixIn(Served):
@@ -29,6 +33,7 @@ class _StrategyMixIn(Served):
 
     block_on_close: bool = True
 
+    @default_hook
     def process_request(self, request: Any, client_address: Any) -> None:
         """Have the strategy run the request."""
         self._everserve.strategy.start(self, request, client_address)
@@ -43,6 +48,7 @@ class _StrategyMixIn(Served):
 class _ThreadHookMixIn(_StrategyMixIn):
     """The hook ``process_request_thread``."""
 
+    @default_hook
     def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """Run in the thread, or fiber: ``finish_request``, ``shutdown_request``.
 
@@ -79,6 +85,8 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     - ``max_connections`` (default ``None``: as many as workers): above ``max_workers``, accepted
       connections wait here for a worker
     - ``worker_idle_timeout`` (seconds, default 10): a worker without work ends after that
+    - ``ordered_peers`` (default ``True``): datagrams of one peer are handled one after the other, as
+      they came
     - ``daemon_threads`` (default ``True``): a worker does not keep the interpreter alive; where a
       program sets it to true itself, ``server_close`` does not wait for the requests in progress
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
@@ -88,6 +96,7 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     max_workers: int = 64
     max_connections: int | None = None
     worker_idle_timeout: float = 10.0
+    ordered_peers: bool = True
     daemon_threads: bool = True
 
 
@@ -113,6 +122,75 @@ class FiberMixIn(_ThreadHookMixIn):
     shutdown_grace: float = 5.0
     coalesce_writes: bool = True
     daemon_threads: bool = False
+
+
+_BATCH = 100
+"""Datagrams of open sessions to receive before the loop looks at anything else."""
+
+
+class DatagramSessionMixIn(Served):
+    """Give all datagrams of one peer, in order, to one handler: a ``DatagramSessionHandler``.
+
+    The first datagram of a peer opens a session, which is to the server what a connection is:
+    ``verify_request``, the limits and the events are about sessions, and ``server.connections`` shows
+    them. It goes before the mix-in of a strategy, which must be threads, a pool (a session holds a
+    worker) or fibers: ``class Chat(DatagramSessionMixIn, FiberMixIn, UDPServer)``. Class attributes:
+
+    - ``idle_timeout`` (seconds, default 60): a session ends when nothing has come or gone for so long
+    - ``max_connections`` (default ``None``: 10,000; of a pool: ``max_workers``): the most sessions
+    - ``overload`` (default ``"refuse"``): the datagrams of further peers are dropped and counted
+      (``"wait"`` would have the open sessions wait too)
+    - ``peer_queue`` (datagrams, default 256): how many of a session may wait for its handler
+    - ``peer_queue_drops``: which is dropped above that, the ``"newest"`` (default) or the ``"oldest"``
+    - ``reply_budget`` (default ``None``: no bound): how many times the bytes that a peer has sent
+      ``send`` may send it before the handler has called ``validate()``
+
+    A session ends when its handler returns, after ``idle_timeout``, and with the accept loop: the
+    handler still gets what has come, then its loop over the datagrams ends.
+    """
+
+    idle_timeout: float | None = 60.0
+    overload: Overload = "refuse"
+    peer_queue: int = 256
+    peer_queue_drops: str = "newest"
+    reply_budget: float | None = None
+
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        """Make the server, with its table of sessions."""
+        self._everserve.open_sessions()
+        super().__init__(*arguments, **keywords)
+
+    def server_activate(self: Any) -> None:
+        """Have the socket receive; refuses a strategy that cannot have sessions."""
+        strategy = self._everserve.strategy
+        if strategy.name not in (ThreadStrategy.name, PoolStrategy.name, FiberStrategy.name):
+            raise OptionError(
+                f"sessions need threads, a pool or fibers, and {type(self).__name__} is"
+                f" {strategy.name}"
+            )
+        if attribute_of(self, "proxy_protocol") is True:
+            raise OptionError("proxy_protocol has no meaning for sessions: all peers would be one")
+        super().server_activate()  # type: ignore[misc]
+
+    @default_hook
+    def get_request(self: Any) -> tuple[Any, Any]:
+        """Receive until a peer opens a session: ``(session, client_address)``."""
+        runtime = self._everserve
+        sessions = runtime.open_sessions()
+        for _ in range(_BATCH):
+            datagram, peer = super().get_request()  # type: ignore[misc]
+            session = sessions.route(datagram, peer)
+            if session is not None:
+                return session, peer
+            if not runtime.life.serving_here():
+                break
+        raise BlockingIOError(EAGAIN, "all that has come was for open sessions")
+
+    def close_request(self: Any, request: Any) -> None:
+        """Forget the session."""
+        if isinstance(request, Session):
+            self._everserve.open_sessions().close(request)
+        super().close_request(request)  # type: ignore[misc]
 
 
 if hasattr(os, "fork"):

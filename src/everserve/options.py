@@ -17,7 +17,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.errors import EverserveError, OptionError
 from everserve.mistakes import intended
-from everserve.settings import TYPES, Settings
+from everserve.settings import PEER_QUEUE_DROPS, TYPES, Settings
 from everserve.sockets.datagrams import LARGEST
 from everserve.sockets.tls import TLS
 
@@ -32,12 +32,19 @@ _BIND_DEFAULTS = {
     "keep_alive": None,
     "tcp_user_timeout": None,
     "max_packet_size": LARGEST,
+    "receive_buffer": None,
+    "broadcast": False,
+    "multicast_interface": None,
     "socket_mode": None,
 }
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Requests": (
         "max_workers",
         "worker_idle_timeout",
+        "ordered_peers",
+        "peer_queue",
+        "peer_queue_drops",
+        "reply_budget",
         "max_children",
         "stall_threshold",
         "shutdown_grace",
@@ -53,6 +60,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "dual_stack",
         "disable_nagle_algorithm",
         "max_packet_size",
+        "receive_buffer",
+        "broadcast",
+        "multicast_interface",
         "socket_mode",
         "proxy_protocol",
         "trusted_proxies",
@@ -96,7 +106,7 @@ class Option:
     @property
     def reads_text(self) -> bool:
         """True if a text is a value in code too: elsewhere it would hide a mistake (``"5"`` for 5)."""
-        return self.read in _OF_TEXTS
+        return self.read in _OF_TEXTS or isinstance(self.default, str)
 
     @property
     def may_be_none(self) -> bool:
@@ -178,6 +188,22 @@ def _mode(value: Any) -> int:
     return mode
 
 
+def _interface(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _choice(values: tuple[str, ...]) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in values:
+            raise ValueError
+        chosen: str = value
+        return chosen
+
+    return read
+
+
 def _policy(value: Any) -> Overload:
     """A function is a custom policy."""
     if isinstance(value, OverloadPolicy) or value in POLICIES:
@@ -203,7 +229,7 @@ def _stream_option(name: str, read: Callable[[Any], Any], wanted: str, text: str
     return _option(name, read, wanted, text, of_streams=True)
 
 
-_OF_TEXTS = (_message, _mode, _policy, AccessRules.parse, Networks.of)
+_OF_TEXTS = (_interface, _message, _mode, _policy, AccessRules.parse, Networks.of)
 """The checks of the options that have a form as text."""
 
 _YES_NO = "True or False"
@@ -225,6 +251,30 @@ OPTIONS: Mapping[str, Option] = {
             _seconds,
             _SECONDS,
             "pool: seconds after which a thread without work ends",
+        ),
+        _option(
+            "ordered_peers",
+            _flag,
+            _YES_NO,
+            "pool: datagrams of one peer are handled one after the other",
+        ),
+        _option(
+            "peer_queue",
+            _count(1),
+            "datagrams, from 1 up",
+            "datagrams of one peer that may wait for its handler",
+        ),
+        _option(
+            "peer_queue_drops",
+            _choice(PEER_QUEUE_DROPS),
+            f"one of {', '.join(PEER_QUEUE_DROPS)}",
+            f"what is dropped above that: {', '.join(PEER_QUEUE_DROPS)}",
+        ),
+        _option(
+            "reply_budget",
+            _rate,
+            "a number, more than 0",
+            "sessions: times the bytes that a peer sent to reply before it is validated",
         ),
         _option("max_children", _count(1), _NUMBER, "forks: maximum number of processes"),
         _option(
@@ -276,6 +326,19 @@ OPTIONS: Mapping[str, Option] = {
             _count(1),
             "bytes, from 1 up",
             "bytes to receive of a datagram; a longer one is truncated and reported",
+        ),
+        _option(
+            "receive_buffer",
+            _count(1),
+            "bytes, from 1 up",
+            "bytes that the kernel keeps of datagrams that wait; default the system's",
+        ),
+        _option("broadcast", _flag, _YES_NO, "datagrams may be sent to broadcast addresses"),
+        _option(
+            "multicast_interface",
+            _interface,
+            "the name of an interface, or '' for the system's choice",
+            "join the multicast group that is the address, on this interface",
         ),
         _option(
             "socket_mode", _mode, "permission bits such as 0o660", "mode of a Unix socket file"
@@ -392,7 +455,7 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
         option = OPTIONS.get(name)
         if option is None:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
-        if not hasattr(server_class, name) or (option.of_streams and _has_datagrams(server_class)):
+        if not hasattr(server_class, name) or _is_of_others(option, server_class):
             raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
         if isinstance(value, str) and not option.reads_text:
             raise OptionError(f"{name} = {value!r}: expected {option.wanted}, not a text")
@@ -411,7 +474,11 @@ def attribute_fault(name: str, value: Any) -> str | None:
     if option is None:
         meant = intended(name, OPTIONS)
         return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
-    if not isinstance(value, str) or option.read in (_message, _policy):
+    if (
+        not isinstance(value, str)
+        or option.read in (_interface, _message, _policy)
+        or isinstance(option.default, str)
+    ):
         return None
     try:
         wanted = option.check(value)
@@ -425,8 +492,11 @@ def attribute_fault(name: str, value: Any) -> str | None:
     return f"{name} = {value!r} has no effect: a text is read in serve() alone; give {meant}"
 
 
-def _has_datagrams(server_class: type) -> bool:
-    return getattr(server_class, "socket_type", None) == socket.SOCK_DGRAM
+def _is_of_others(option: Option, server_class: type) -> bool:
+    """True for an option of streams where datagrams come; a session has an idle time as they have."""
+    if not option.of_streams or getattr(server_class, "socket_type", None) != socket.SOCK_DGRAM:
+        return False
+    return option.name != "idle_timeout" or not hasattr(server_class, "reply_budget")
 
 
 def _suggest(name: str) -> str:

@@ -19,8 +19,9 @@ from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
-from everserve.fibers.engines import explain_slow_engine
+from everserve.fibers.engines import DatagramSocket, explain_slow_engine
 from everserve.fibers.log import logger
+from everserve.handlers.session import DatagramSessionHandler
 from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
@@ -29,6 +30,8 @@ from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.server.udp import UDPServer
+from everserve.sockets.genuine import is_patched
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -55,6 +58,10 @@ class ServerOptions(TypedDict, total=False):
     max_workers: int
     max_connections: int | None
     worker_idle_timeout: float
+    ordered_peers: bool
+    peer_queue: int
+    peer_queue_drops: Literal["newest", "oldest"]
+    reply_budget: float | None
     max_children: int
     stall_threshold: float | None
     shutdown_grace: float
@@ -69,6 +76,9 @@ class ServerOptions(TypedDict, total=False):
     keep_alive: float | None
     tcp_user_timeout: float | None
     max_packet_size: int
+    receive_buffer: int | None
+    broadcast: bool
+    multicast_interface: str | None
     socket_mode: int | str | None
     max_connections_per_peer: int | None
     accept_rate_per_peer: float | None
@@ -241,10 +251,10 @@ def _make(
     _check_handler(handler)
     where = Address.parse(address)
     if where.scheme == "fd":
-        inherited = inherit(where.descriptor)
+        inherited = _in_batches(inherit(where.descriptor))
         where = Address.of(inherited)
         try:
-            configured = _configured(where, concurrency, options, servers)
+            configured = _configured(handler, where, concurrency, options, servers, joins=False)
             _check_transport(handler, where)
             server = configured(where.server_address, handler, bind_and_activate=False)
         except BaseException:
@@ -252,9 +262,18 @@ def _make(
             raise
         _take_over(server, inherited, options, where)
         return server
-    configured = _configured(where, concurrency, options, servers)
+    configured = _configured(handler, where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
+
+
+def _in_batches(inherited: socket.socket) -> socket.socket:
+    """The same socket; one of datagrams as the servers of everserve have it."""
+    if inherited.type != socket.SOCK_DGRAM or is_patched():
+        return inherited
+    sock = DatagramSocket(fileno=inherited.detach())
+    sock.prepare()
+    return sock
 
 
 def _take_over(
@@ -276,7 +295,9 @@ def _take_over(
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
             no_delay=server.disable_nagle_algorithm,
         )
-        if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
+        if isinstance(server, UDPServer):
+            server.server_activate()
+        elif "request_queue_size" in options:
             inherited.listen(server.request_queue_size)
     except BaseException:
         server.socket.detach()  # it is the caller's again
@@ -314,20 +335,38 @@ def _check_transport(handler: Any, where: Address) -> None:
 
 
 def _configured(
-    where: Address, concurrency: str, options: ServerOptions, servers: int
+    handler: Handler,
+    where: Address,
+    concurrency: str,
+    options: ServerOptions,
+    servers: int,
+    *,
+    joins: bool = True,
 ) -> type[TCPServer]:
-    """The ready-made class, with the modern defaults and the options as class attributes."""
-    base = server_class(concurrency, where.scheme)
+    """The ready-made class, with the modern defaults and the options as class attributes.
+
+    ``joins``: it becomes a member of a multicast group; a socket that is inherited may be one already.
+    """
+    has_datagrams = where.scheme in ("udp", "unixgram")
+    sessions = has_datagrams and _wants_session(handler)
+    base = server_class(concurrency, where.scheme, sessions=sessions)
     defaults: dict[str, Any] = {}
     if where.scheme in ("tcp", "tls"):
         defaults = {"allow_reuse_address": os.name == "posix", "disable_nagle_algorithm": True}
     if where.host == "" and not where.is_unix:
         defaults["dual_stack"] = has_ipv6()
+    if where.is_group and joins:
+        defaults |= {"allow_reuse_address": True, "multicast_interface": where.interface}
     chosen = check(options, base)
-    has_datagrams = where.scheme in ("udp", "unixgram")
-    defaults |= bounds(concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers)
+    defaults |= bounds(
+        concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers, sessions=sessions
+    )
     _check_together(where, chosen)
     return type(base.__name__, (base,), defaults | chosen)
+
+
+def _wants_session(handler: Handler) -> bool:
+    return isinstance(handler, type) and issubclass(handler, DatagramSessionHandler)
 
 
 def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
@@ -340,6 +379,8 @@ def _check_together(where: Address, chosen: Mapping[str, Any]) -> None:
         raise OptionError(f"{where}: is TLS from the first byte; where a handler starts it, tcp://")
     if where.scheme in ("udp", "unixgram") and chosen.get("tls") is not None:
         raise OptionError(f"{where}: tls has no meaning for datagrams")
+    if chosen.get("multicast_interface") is not None and not where.is_group:
+        raise OptionError(f"{where}: is no multicast group: multicast_interface has no meaning")
     if where.is_unix and chosen.get("access") is not None and not chosen.get("proxy_protocol"):
         raise OptionError(
             f"{where}: access is about networks, and a Unix socket has none: its socket_mode says who"

@@ -21,9 +21,12 @@ from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS, r
 from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
-__all__ = ["LAG", "NAMES", "TYPES", "Settings", "SettingsReader"]
+__all__ = ["LAG", "NAMES", "PEER_QUEUE_DROPS", "TYPES", "Settings", "SettingsReader"]
 
 _NO_NETWORKS = Networks()
+
+PEER_QUEUE_DROPS = ("newest", "oldest")
+"""The values of ``peer_queue_drops``."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,10 @@ class Settings:
     max_children: int = 40
     stall_threshold: float | None = 0.1
     shutdown_grace: float = 5.0
+    peer_queue: int = 256
+    peer_queue_drops: str = "newest"
+    reply_budget: float | None = None
+    ordered_peers: bool = True
     daemon_threads: bool = False
     block_on_close: bool = True
     is_entered: bool = field(init=False, default=False)
@@ -169,6 +176,10 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "coalesce_writes": _is_flag,
     "max_workers": _is_count,
     "worker_idle_timeout": _is_number,
+    "peer_queue": _is_count,
+    "peer_queue_drops": lambda value: type(value) is str and value in PEER_QUEUE_DROPS,
+    "ordered_peers": _is_flag,
+    "reply_budget": _is_optional_number,
     "stall_threshold": _is_optional_number,
     "shutdown_grace": _is_grace,
 }
@@ -194,7 +205,7 @@ class SettingsReader:
 
     Reads only the options that the class has, since those of another strategy have no meaning. Does
     not keep the server alive. ``values`` are the result of the last ``read()``; ``changed``: an
-    attribute was set since.
+    attribute was set since; ``readings`` counts how often the attributes were read.
     """
 
     def __init__(self, server: object) -> None:
@@ -204,6 +215,7 @@ class SettingsReader:
         self._names = [name for name in NAMES if hasattr(type(server), name) or name in own]
         self._read_all = _getter(self._names)
         self._fresh_until = 0.0
+        self.readings = 0
         self.changed = False
         self._listener_tls: TLS | None = None
         self.values = Settings()
@@ -237,6 +249,7 @@ class SettingsReader:
         now = monotonic()
         if now < self._fresh_until and not self.changed:  # spares most connections a full read
             return self.values
+        self.readings += 1
         self.changed = False  # before reading, so that a change meanwhile is not missed
         self._fresh_until = now + LAG
         server = self._server()

@@ -15,11 +15,13 @@ SWITCHES = {
     "allow_reuse_address",
     "allow_reuse_port",
     "block_on_close",
+    "broadcast",
     "coalesce_writes",
     "daemon_threads",
     "disable_nagle_algorithm",
     "dual_stack",
     "implicit_tls",
+    "ordered_peers",
     "proxy_protocol",
 }
 COUNTS = {
@@ -30,6 +32,8 @@ COUNTS = {
     "max_line",
     "max_packet_size",
     "max_workers",
+    "peer_queue",
+    "receive_buffer",
     "request_queue_size",
     "socket_mode",
 }
@@ -42,6 +46,7 @@ NUMBERS = {
     "keep_alive",
     "min_receive_rate",
     "proxy_timeout",
+    "reply_budget",
     "request_timeout",
     "shutdown_grace",
     "stall_threshold",
@@ -55,7 +60,16 @@ OBJECTS = {"access": "AccessRules", "tls": "TLS", "trusted_proxies": "Networks"}
 
 POLICIES = {"wait", "refuse", "reset", "shed-idle"}
 
-TYPED = {*SWITCHES, *COUNTS, *NUMBERS, *OBJECTS, "admission_steps", "overload", "overload_message"}
+TYPED = {
+    *SWITCHES,
+    *COUNTS,
+    *NUMBERS,
+    *OBJECTS,
+    "admission_steps",
+    "overload",
+    "overload_message",
+    "multicast_interface",
+}
 """The options whose type is known here."""
 
 

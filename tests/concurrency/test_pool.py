@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
-from everserve.combos import ThreadPoolTCPServer
-from everserve.events import Accepted, Finished, Opened
+from everserve.combos import ThreadPoolTCPServer, ThreadPoolUDPServer
+from everserve.events import Accepted, Finished, Opened, Refused
+from everserve.handlers.base import BaseRequestHandler
 from everserve.mixins import ThreadPoolMixIn
 
 
@@ -175,3 +181,127 @@ def test_another_accept_loop_sees_its_shutdown_while_all_workers_are_busy() -> N
     server.server_close()
     for client in (first, second):
         client.close()
+
+
+# -- the order of a peer -----------------------------------------------------------------------
+
+
+class InTurn(BaseRequestHandler):
+    """Notes its datagram when it begins, and again when a test has let it go on."""
+
+    notes: SimpleQueue[bytes]
+    go_on: threading.Semaphore
+
+    def handle(self) -> None:
+        self.notes.put(self.request[0])
+        assert self.go_on.acquire(timeout=LIMIT)
+        self.notes.put(self.request[0].upper())
+
+
+class Scene:
+    """A pool for datagrams, and two peers."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.recorder = EventRecorder()
+        self.notes: SimpleQueue[bytes] = SimpleQueue()
+        self.go_on = threading.Semaphore(0)
+
+    def serve(self, base: Any = ThreadPoolUDPServer, **attributes: Any) -> Any:
+        handler = type("Handler", (InTurn,), {"notes": self.notes, "go_on": self.go_on})
+        self.server = type("Server", (base,), attributes)(LOOPBACK, handler)
+        self.server.subscribe(self.recorder)
+        self.stack.enter_context(serving(self.server))
+        return self.server
+
+    def peer(self) -> socket.socket:
+        client = self.stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+        client.connect(self.server.server_address)
+        return client
+
+    def noted(self, count: int) -> list[bytes]:
+        return [self.notes.get(timeout=LIMIT) for _ in range(count)]
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(stack)
+
+
+class StandardPool(ThreadPoolMixIn, socketserver.UDPServer):
+    """A server of the standard library."""
+
+
+@pytest.mark.parametrize("base", [ThreadPoolUDPServer, StandardPool])
+def test_datagrams_of_a_peer_are_not_overtaken(scene: Scene, base: Any) -> None:
+    scene.serve(base)
+    one, other = scene.peer(), scene.peer()
+    for data in (b"a", b"b", b"c"):
+        one.send(data)
+    assert scene.noted(1) == [b"a"]
+    scene.recorder.wait_for(Accepted, 3)
+    other.send(b"x")
+    assert scene.noted(1) == [b"x"]  # another peer does not wait
+    scene.go_on.release(4)
+    noted = [data for data in scene.noted(6) if data not in b"X"]
+    assert noted == [b"A", b"b", b"B", b"c", b"C"]
+    scene.recorder.wait_for(Finished, 4)
+
+
+def test_without_the_order_they_run_at_once(scene: Scene) -> None:
+    scene.serve(ordered_peers=False)
+    one = scene.peer()
+    one.send(b"a")
+    one.send(b"b")
+    assert sorted(scene.noted(2)) == [b"a", b"b"]
+    scene.go_on.release(2)
+
+
+def test_a_failure_does_not_stop_the_peer(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+    monkeypatch.setattr("threading.excepthook", lambda args: failed.set())
+
+    class Failing(ThreadPoolUDPServer):
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            super().process_request_thread(request, client_address)
+            if request[0] == b"a":
+                raise SystemExit
+
+    scene.serve(Failing)
+    one = scene.peer()
+    scene.go_on.release(2)
+    one.send(b"a")
+    one.send(b"b")
+    assert scene.noted(4) == [b"a", b"A", b"b", b"B"]
+    assert failed.wait(LIMIT)
+
+
+def test_a_stop_refuses_what_waits_for_a_peer(scene: Scene) -> None:
+    server = scene.serve()
+    one = scene.peer()
+    one.send(b"a")
+    assert scene.noted(1) == [b"a"]
+    one.send(b"b")
+    one.send(b"c")
+    scene.recorder.wait_for(Accepted, 3)
+    stopping = Background(server.stop, 0)
+    refused = scene.recorder.wait_for(Refused, 2)
+    assert {event.reason for event in refused} == {"stopped"}
+    scene.go_on.release()
+    stopping.result()
+    assert scene.noted(1) == [b"A"]
+    scene.recorder.wait_for(Finished)
+
+
+def test_what_waits_for_a_peer_is_handled_before_a_close(scene: Scene) -> None:
+    server = scene.serve()
+    one = scene.peer()
+    for data in (b"a", b"b", b"c"):
+        one.send(data)
+    scene.recorder.wait_for(Accepted, 3)
+    server.shutdown()
+    closing = Background(server.server_close)
+    scene.go_on.release(3)
+    closing.result()
+    assert scene.noted(6) == [b"a", b"A", b"b", b"B", b"c", b"C"]

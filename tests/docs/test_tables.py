@@ -47,6 +47,8 @@ WITHOUT_ONE_DEFAULT = (
     "request_queue_size",
     "trusted_proxies",
     "admission_steps",
+    "idle_timeout",  # as does "overload": sessions have their own
+    "overload",
     "coalesce_writes",  # depends on the strategy, as does the next
     "daemon_threads",
 )

@@ -1,11 +1,14 @@
 """Every example runs, is short, and does what its first line describes."""
 
 import ast
+import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clients import LIMIT
 
 import everserve
 
@@ -48,6 +52,35 @@ def test_each_is_short_and_has_a_description(path: Path) -> None:
     assert ast.get_docstring(ast.parse(source))
 
 
+@contextmanager
+def program(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """The example as a program; the block gets it, and the first of its addresses.
+
+    With another port in place of its fixed one: the fixed one may be taken.
+    """
+    source = re.sub(r"(://[^:\"]*):\d{4}", r"\1:0", (EXAMPLES / name).read_text())
+    code = f"{source.replace('everserve.serve(', 'served(')}"
+    start = (
+        "import everserve\n"
+        "def served(*what, on_ready=lambda servers: None, **options):\n"
+        "    def tell(servers):\n"
+        "        address = servers[0].server_address\n"
+        "        print(address if type(address) is str else address[1], flush=True)\n"
+        "        on_ready(servers)\n"
+        "    everserve.serve(*what, on_ready=tell, **options)\n" + code
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        try:
+            yield process, int(address) if address.isdecimal() else address
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -59,25 +92,79 @@ def test_each_is_short_and_has_a_description(path: Path) -> None:
     ],
 )
 def test_each_server_runs_as_a_program(name: str, kind: int) -> None:
-    """With another port in place of its fixed one: the fixed one may be taken."""
-    source = (EXAMPLES / name).read_text().replace(":9999", ":0").replace(":8000", ":0")
-    code = f"{source.replace('everserve.serve(', 'served(')}"
-    program = (
-        "import everserve, everserve.process.run as r\n"
-        "def served(handler, address, **options):\n"
-        "    server = everserve.make_server(handler, address, **options)\n"
-        "    group = everserve.ServerGroup([server])\n"
-        "    r.run(group, on_ready=lambda: print(server.server_address[1], flush=True))\n" + code
+    with program(name) as (_, port), socket.socket(type=kind) as client:
+        client.connect(("127.0.0.1", port))
+
+
+def tool(name: str, package: str) -> str:
+    """The path of a real client; the test is skipped without it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install {package}")
+    return found
+
+
+def ask(command: list[str], text: str = "") -> str:
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=50, check=False
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
-    ) as process:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_dns_server_answers_dig() -> None:
+    pytest.importorskip("dnslib")
+    dig = tool("dig", "bind9-dnsutils")
+    with program("dns_server.py") as (_, port):
+        query = [dig, "@127.0.0.1", "-p", str(port), "+noall", "+answer", "+comments"]
+        both = ask([*query, "www.example", "A", "WWW.example", "AAAA"])
+        assert re.findall(r"\t60\tIN\t(\S+\t\S+)", both) == ["A\t192.0.2.1", "AAAA\t2001:db8::1"]
+        others = ask([*query, "about.example", "TXT", "www.example", "TXT", "none.example", "A"])
+        assert re.findall(r"status: (\w+)", others) == ["NOERROR", "NOERROR", "NXDOMAIN"]
+        assert '"served by everserve"' in others
+
+
+def test_the_dns_server_ignores_what_is_no_question() -> None:
+    dns = pytest.importorskip("dnslib")
+    with served("dns_server.py", "Answer", "udp://127.0.0.1:0") as address:
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(50)
+            client.connect(address)
+            client.send(b"no question")
+            client.send(dns.DNSRecord.question("www.example").pack())
+            assert str(dns.DNSRecord.parse(client.recv(1000)).a.rdata) == "192.0.2.1"
+
+
+def test_the_syslog_collector_takes_what_logger_writes() -> None:
+    logger = tool("logger", "bsdutils")
+    with program("syslog_collector.py") as (process, port):
         assert process.stdout is not None
-        port = int(process.stdout.readline())
-        with socket.socket(type=kind) as client:
-            client.connect(("127.0.0.1", port))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
+        ask([logger, "-d", "-n", "127.0.0.1", "-P", str(port), "-p", "mail.err", "hello"])
+        assert re.fullmatch(r"127\.0\.0\.1 2 error '.*hello'\n", process.stdout.readline())
+
+
+def test_the_syslog_collector_says_who_logs(tmp_path: Path) -> None:
+    logger = tool("logger", "bsdutils")
+    path = tmp_path / "log.sock"
+    with program("syslog_collector.py", f"unixgram:{path}") as (process, address):
+        assert address == str(path)
+        assert process.stdout is not None
+        with subprocess.Popen(
+            [logger, "-d", "-u", str(path), "-p", "user.info", "hello"]
+        ) as client:
+            assert client.wait() == 0
+        line = process.stdout.readline()
+    assert re.fullmatch(rf"pid {client.pid} 1 info '.*hello'\n", line)
+
+
+def test_the_statsd_collector_reports_each_second() -> None:
+    nc = tool("nc", "netcat-openbsd")
+    sent = "hits:1|c\nhits:2|c\nquery:3.5|ms\nquery:2|ms\nusers:7|g\nnonsense\n"
+    with program("statsd_collector.py") as (process, port):
+        assert process.stdout is not None
+        ask([nc, "-u", "-q", "0", "127.0.0.1", str(port)], sent)
+        report = [process.stdout.readline() for _ in range(4)]
+    assert report == ["bad lines 1 c\n", "hits 3 c\n", "query 3.5 ms\n", "users 7 g\n"]
 
 
 def test_upper_tcp() -> None:
@@ -116,11 +203,21 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize("concurrency", ["threads", "pool", "fibers"])
-def test_chat(concurrency: str) -> None:
-    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency=concurrency) as address:
+def test_chat(concurrency: Any) -> None:
+    chat: Any = runpy.run_path(str(EXAMPLES / "chat.py"), run_name="example")["Chat"]
+    sent = threading.Semaphore(0)
+
+    class Noted(chat):  # type: ignore[misc]
+        def send_to_others(self, text: str) -> None:
+            super().send_to_others(text)
+            sent.release()
+
+    server = everserve.make_server(Noted, "tcp://127.0.0.1:0", concurrency=concurrency)
+    with server.running() as address:
         with socket.create_connection(address) as anna, anna.makefile("rw") as a:
             assert a.read(11) == "your name? "
             print("Anna", file=a, flush=True)
+            assert sent.acquire(timeout=LIMIT)  # else she may come after him
             with socket.create_connection(address) as bert, bert.makefile("rw") as b:
                 assert b.read(11) == "your name? "
                 print("Bert", file=b, flush=True)

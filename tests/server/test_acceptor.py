@@ -54,9 +54,11 @@ class Scene:
         self.parts = Parts()
         self.parts.life.begin()
         self.flow: Any = NotedFlow()
+        self.datagrams: Any = None
         self.acceptor = Acceptor(
             settings=self.parts.settings,
             flow=self.flow,
+            datagrams=self.datagrams,
             strategy=self.parts.strategy,
             life=self.parts.life,
             emitter=self.parts.emitter,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -18,12 +21,13 @@ from everserve.combos import (
     ThreadingUDPServer,
     ThreadPoolUDPServer,
 )
-from everserve.errors import ServerClosedError
+from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Accepted, Finished, Refused, Stopped, Truncated
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.lifecycle.state import ServerState
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
+from everserve.serving import make_server
 
 
 class Echo(DatagramRequestHandler):
@@ -217,3 +221,127 @@ def test_where_the_loop_runs_on_it_replies_too(
     thread.result()
     recorder.wait_for(Stopped)
     assert server.fileno() == -1
+
+
+# -- what the socket receives ------------------------------------------------------------------
+
+
+def test_the_receive_buffer(caplog: pytest.LogCaptureFixture) -> None:
+    class Small(UDPServer):
+        receive_buffer = 50_000
+
+    with Small(LOOPBACK, Echo) as server:
+        assert server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+    assert not caplog.records
+
+
+def test_a_receive_buffer_that_the_system_does_not_give(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everserve.server.udp.enlarge_buffer", lambda sock, size: 1000)
+    make_server(Echo, "udp://127.0.0.1:0", receive_buffer=5000).server_close()
+    (record,) = caplog.records
+    assert "receive_buffer = 5000: the system gives 1000 bytes" in record.getMessage()
+
+
+def test_an_inherited_socket_gets_the_receive_buffer_too() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(LOOPBACK)
+    with make_server(Echo, f"fd://{sock.detach()}", receive_buffer=50_000) as server:
+        assert server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+
+
+def test_a_broadcast(client: socket.socket) -> None:
+    """127.255.255.255 is the broadcast address of the loopback network."""
+
+    class Announce(DatagramRequestHandler):
+        def handle(self) -> None:
+            self.socket.sendto(b"to all", ("127.255.255.255", int(self.packet)))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(LIMIT)
+        receiver.bind(("127.255.255.255", 0))
+        server = make_server(Announce, "udp://127.0.0.1:0", broadcast=True)
+        with server.running() as address:
+            client.sendto(b"%d" % receiver.getsockname()[1], address)
+            assert receiver.recv(100) == b"to all"
+
+
+GROUP = "239.255.77.2"
+
+
+@pytest.mark.parametrize("concurrency", ["serial", "threads", "pool", "fibers"])
+def test_a_multicast_group(client: socket.socket, concurrency: Any) -> None:
+    """All members have what is sent to the group; several servers may be one on one machine."""
+    with make_server(Echo, f"udp://{GROUP}:0?interface=lo", concurrency=concurrency) as first:
+        port = first.server_address[1]
+        second = make_server(Echo, f"udp://{GROUP}:{port}?interface=lo", concurrency=concurrency)
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        with first.running() as address, second.running():
+            client.sendto(b"all", address)
+            assert [client.recv(100), client.recv(100)] == [b"all", b"all"]
+
+
+def test_a_server_with_a_group_for_its_address_joins_only_if_it_is_told_to() -> None:
+    """A program of the standard library joins by itself, which works once."""
+    with UDPServer((GROUP, 0), Echo) as server:
+        member = socket.inet_aton(GROUP) + socket.inet_aton("127.0.0.1")
+        server.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+
+
+def test_an_interface_is_for_a_group_alone() -> None:
+    with pytest.raises(OptionError, match=r"udp://127.0.0.1:0: is no multicast group"):
+        make_server(Echo, "udp://127.0.0.1:0", multicast_interface="lo")
+    UDPServer.multicast_interface = "a program's own"
+    try:
+        UDPServer(LOOPBACK, Echo).server_close()
+    finally:
+        UDPServer.multicast_interface = None
+
+
+def test_an_interface_that_there_is_not() -> None:
+    with pytest.raises(OSError, match="none0"):
+        make_server(Echo, f"udp://{GROUP}:0?interface=none0")
+
+
+def test_several_sockets_share_a_port(client: socket.socket) -> None:
+    """The kernel gives all datagrams of one peer to the same socket (SO_REUSEPORT, socket(7))."""
+    first = make_server(Echo, "udp://127.0.0.1:0", allow_reuse_port=True)
+    second = make_server(Echo, f"udp://127.0.0.1:{first.server_address[1]}", allow_reuse_port=True)
+    with first.running() as address, second.running():
+        with ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(40)
+            ]
+            for one in clients:
+                one.settimeout(LIMIT)
+                one.sendto(b"hello", address)
+                assert one.recv(100) == b"hello"
+    served = [server._everserve.connections.accepted for server in (first, second)]
+    assert sum(served) == 40
+    assert all(served)  # one of both has none once in 2 ** 39 times
+
+
+def test_several_processes_share_a_port(client: socket.socket) -> None:
+    first = make_server(Echo, "udp://127.0.0.1:0", allow_reuse_port=True)
+    port = first.server_address[1]
+    program = (
+        "import everserve\n"
+        "class Other(everserve.DatagramRequestHandler):\n"
+        "    def handle(self): self.wfile.write(b'other')\n"
+        f"everserve.serve(Other, 'udp://127.0.0.1:{port}', allow_reuse_port=True,\n"
+        "    on_ready=lambda servers: print(flush=True))"
+    )
+    with first.running() as address:
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            answers = set()
+            with ExitStack() as stack:
+                for _ in range(40):  # those that are closed would leave their ports to the next
+                    one = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                    one.settimeout(LIMIT)
+                    one.sendto(b"first", address)
+                    answers.add(one.recv(100))
+            process.terminate()
+    assert answers == {b"first", b"other"}

@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from tests.clients import LIMIT, ask, connect, serving
 from tests.scenes import Echo, EventRecorder
 
+from everserve.admission.peer import Peer
 from everserve.errors import OptionError
 from everserve.events import Failed
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.server.group import ServerGroup
 from everserve.server.udp import UDPServer
 from everserve.server.unix import UnixDatagramServer, UnixStreamServer
+from everserve.serving import make_server
 from everserve.sockets.listening import remove_left_files
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names are Linux's")
@@ -215,3 +220,61 @@ def test_a_file_that_a_forked_child_serves_stays(path: Path, how: str) -> None:
     os.waitpid(pid, 0)
     os.close(told)
     path.unlink()
+
+
+# -- who sends -----------------------------------------------------------------------------------
+
+
+def send_from_child(path: Path) -> int:
+    """Have another process send a datagram; returns its id."""
+    program = (
+        "import os, socket, sys\n"
+        "sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "sock.sendto(b'hello', sys.argv[1]); print(os.getpid())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("concurrency", ["serial", "threads", "pool", "fibers"])
+@pytest.mark.parametrize("inherited", [False, True])
+def test_a_datagram_brings_the_process_that_sent_it(
+    path: Path, concurrency: Any, inherited: bool
+) -> None:
+    senders: SimpleQueue[Peer] = SimpleQueue()
+
+    class Note(DatagramRequestHandler):
+        def handle(self) -> None:
+            senders.put(self.peer)
+
+    address = f"unixgram:{path}"
+    if inherited:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind(str(path))
+        address = f"fd://{sock.detach()}"
+    with make_server(Note, address, concurrency=concurrency).running():
+        sender = send_from_child(path)
+        peer = senders.get(timeout=LIMIT)
+    assert peer.credentials == (sender, os.getuid(), os.getgid())
+    assert peer.transport == "unixgram"
+
+
+def test_descriptors_that_a_peer_passes_are_not_taken(path: Path) -> None:
+    came = threading.Event()
+
+    class Note(DatagramRequestHandler):
+        def handle(self) -> None:
+            came.set()
+
+    with make_server(Note, f"unixgram:{path}", concurrency="serial").running():
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.connect(str(path))
+            socket.send_fds(client, [b"take this"], [writer])
+        os.close(writer)
+        assert came.wait(LIMIT)
+        assert os.read(reader, 1) == b""  # no one else has it
+        os.close(reader)

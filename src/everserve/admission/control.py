@@ -221,10 +221,10 @@ class AdmissionControl:
         limit = limits.max_handshakes
         return inf if limit is None else max(0, limit - self.handshakes)
 
-    def count_refusal(self, reason: str) -> None:
-        """Count a refusal."""
+    def count_refusal(self, reason: str, count: int = 1) -> None:
+        """Count a refusal, or ``count`` of them."""
         with self._lock:
-            self.refusals[reason] += 1
+            self.refusals[reason] += count
 
     def _has_too_many_handshakes(self, limits: AdmissionLimits) -> bool:
         limit = limits.max_handshakes

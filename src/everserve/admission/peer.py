@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from everserve.sockets.datagrams import PeerAddress
 from everserve.sockets.tls import TLSIdentity
 from everserve.wire.proxy import ProxyHeader
 
@@ -19,7 +20,11 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: unix(7); ids above 2**31 ar
 
 
 class Credentials(NamedTuple):
-    """The process that connected over a Unix socket, as the kernel recorded it (``SO_PEERCRED``)."""
+    """The process at the other end of a Unix socket, as the kernel recorded it.
+
+    Of a stream, the one that connected (``SO_PEERCRED``); of a datagram, the one that sent it
+    (``SCM_CREDENTIALS``).
+    """
 
     pid: int
     uid: int
@@ -33,7 +38,9 @@ class Peer:
     ``address`` is the client's, as in ``client_address``; ``transport`` is ``tcp``, ``udp``, ``unix``
     or ``unixgram``. ``proxy`` is the ``ProxyHeader``, with its TLVs, if a proxy sent one, and
     ``proxy_address`` is that proxy's own; ``tls`` is the ``TLSIdentity`` of a TLS connection;
-    ``credentials`` are those of a Unix stream. A field without a value is ``None``.
+    ``credentials`` are those of the process at the other end of a Unix socket. ``local`` is the
+    address of the server that the peer has connected to, or sent its datagram to, also where the server
+    is bound to all addresses. A field without a value is ``None``.
     """
 
     address: Any
@@ -42,6 +49,7 @@ class Peer:
     proxy_address: Any = None
     tls: TLSIdentity | None = None
     credentials: Credentials | None = None
+    local: Any = field(default=None, compare=False)
 
     @classmethod
     def of(cls, connection: Any, request: Any, address: Any) -> Peer:
@@ -55,7 +63,8 @@ class Peer:
             proxy=proxy,
             proxy_address=_proxy_address(request, sock) if proxy is not None else None,
             tls=None if tls is None else tls.identity(),
-            credentials=credentials_of(sock),
+            credentials=_sender_of(request) or credentials_of(sock),
+            local=_local_address(request, sock, address),
         )
 
 
@@ -66,6 +75,16 @@ def _transport(sock: Any) -> str:
     return "tcp" if stream else "udp"
 
 
+def _local_address(request: Any, sock: Any, address: Any) -> Any:
+    sender = getattr(request, "reply_to", None) or address
+    if isinstance(sender, PeerAddress):
+        return sender.local
+    try:
+        return sock.getsockname()
+    except (OSError, AttributeError):
+        return None  # closed meanwhile; or it only claims to be a socket
+
+
 def _proxy_address(request: Any, sock: Any) -> Any:
     if isinstance(request, tuple):
         return getattr(request, "reply_to", None)
@@ -73,6 +92,14 @@ def _proxy_address(request: Any, sock: Any) -> Any:
         return sock.getpeername()
     except OSError:
         return None  # the connection has ended meanwhile
+
+
+def _sender_of(request: Any) -> Credentials | None:
+    """The process that sent a datagram; ``None`` where the kernel did not pass its credentials."""
+    packed = getattr(request, "credentials", None)
+    if not isinstance(packed, bytes) or len(packed) != _CREDENTIALS.size:
+        return None
+    return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 def credentials_of(sock: Any) -> Credentials | None:

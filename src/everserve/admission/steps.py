@@ -7,12 +7,13 @@ the handler. A step raises ``Refusal`` to refuse the request.
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from everserve.admission.context import Refusal, RequestContext, Step
 from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
 from everserve.admission.proxies import is_trusted_proxy
 from everserve.errors import ProxyHeaderError, TLSConfigError
-from everserve.sockets.datagrams import Datagram
+from everserve.sockets.datagrams import Datagram, is_datagram
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import Command, ProxyDecoder, ProxyHeader, parse
 
@@ -43,14 +44,14 @@ def read_proxy_header(context: RequestContext) -> None:
         return
     if not is_trusted_proxy(context.request, context.client_address, settings.trusted_proxies):
         raise Refusal("untrusted_proxy")
-    if isinstance(context.request, Datagram):
+    if is_datagram(context.request):
         _strip_header(context, context.request)
     elif isinstance(context.request, socket.socket):
         context.stage("proxy_timeout", settings.proxy_timeout, lambda: _take_header(context))
         _check_client(context, context.connection and context.connection.proxy)
 
 
-def _strip_header(context: RequestContext, datagram: Datagram) -> None:
+def _strip_header(context: RequestContext, datagram: Any) -> None:
     """Every datagram of a proxy begins with a header; the reply is sent to the proxy."""
     data, sock = datagram
     try:
@@ -58,7 +59,8 @@ def _strip_header(context: RequestContext, datagram: Datagram) -> None:
     except ProxyHeaderError as error:
         raise Refusal("proxy") from error
     stripped = Datagram((data[length:], sock))
-    stripped.truncated = datagram.truncated
+    stripped.truncated = getattr(datagram, "truncated", False)
+    stripped.credentials = getattr(datagram, "credentials", None)
     stripped.proxy = header
     stripped.reply_to = context.client_address
     context.request = stripped

@@ -9,6 +9,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
@@ -24,6 +25,7 @@ from everserve.concurrency.strategy import (
 )
 from everserve.events import Stalled
 from everserve.fibers.engines import (
+    DatagramRun,
     Fiber,
     FiberSocket,
     FiberTLSSocket,
@@ -54,6 +56,7 @@ class FiberStrategy(Strategy):
     """
 
     name: ClassVar[str] = "fibers"
+    runs_at_once: ClassVar[bool] = False
     accept_many = staticmethod(accept_many)
     here = staticmethod(here)
 
@@ -80,6 +83,40 @@ class FiberStrategy(Strategy):
             request = self._adopt(request)
         self._handler = hooks.RequestHandlerClass
         hub.spawn(hooks.process_request_thread, request, client_address)
+
+    def handle_batch(self, run: DatagramRun) -> None:
+        """Handle a batch in one fiber; where a handler waits, another goes on with the rest."""
+        if self._hub is None:
+            super().handle_batch(run)
+        else:
+            self._connections.begin(run)
+            self._hub.spawn(self._handle_datagrams, run)
+
+    @property
+    def takes_turns(self) -> bool:  # type: ignore[override]
+        """True while a hub runs the fibers."""
+        return self._hub is not None
+
+    def follow(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` in a fiber, after those that are ready now."""
+        if self._hub is None:
+            function()
+        else:
+            self._hub.spawn(function)
+
+    def _handle_datagrams(self, run: DatagramRun) -> None:
+        try:
+            run.runner = self.here()
+            hub = self._hub
+            if run.left and hub is not None:
+                successor = run.successor()
+                self._connections.begin(successor)
+                hub.spawn(self._handle_datagrams, successor)
+            run.handle()  # also with nothing left: the replies of one that waits leave now
+        finally:
+            self._connections.end(run)
+            if self._life.gated:
+                self._life.wake()
 
     def _adopt(self, request: socket.socket) -> FiberSocket:
         connection = self._connections.find(request)
@@ -143,6 +180,8 @@ class FiberStrategy(Strategy):
         """Close the requests whose fibers have not begun."""
         run = self._runs.get(threading.get_ident())
         if run is not None:
+            for (batch,) in run.hub.drop_waiting(self._handle_datagrams):
+                self._connections.end(batch)
             for request, _ in run.hub.drop_waiting(hooks.process_request_thread):
                 self._progress.refused(self._connections.find(request), "stopped")
                 hooks.shutdown_request(request)
@@ -202,7 +241,7 @@ class FiberStrategy(Strategy):
         threshold = self._settings.read().stall_threshold
         if threshold is not None:
             name = fiber.name
-            if name.endswith("process_request_thread"):
+            if name.endswith(("process_request_thread", "_handle_datagrams")):
                 name = getattr(self._handler, "__name__", repr(self._handler))
             self._emitter.log(Stalled(name, threshold, stack))
 

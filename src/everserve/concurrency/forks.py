@@ -47,6 +47,8 @@ class ForkStrategy(Strategy):
     """
 
     name: ClassVar[str] = "forks"
+    handles_batches: ClassVar[bool] = False
+    runs_at_once: ClassVar[bool] = False
     attends: ClassVar[bool] = True
     is_bounded: ClassVar[bool] = True
     is_here: ClassVar[bool] = False
@@ -65,6 +67,10 @@ class ForkStrategy(Strategy):
         self._last_signal: signal.Signals | None = None  # that a stop sent to all children
         self._is_child = False
         self._note: Note | None = None  # in a child: its own
+
+    def room(self, most: int) -> int:
+        """One at a time: to fork costs much more than to receive."""
+        return 1
 
     # -- on the accept loop --------------------------------------------------------------------
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from contextvars import Context
+from functools import partial
 from typing import Any, ClassVar
 
 from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
+from everserve.concurrency.turns import Turns
 from everserve.concurrency.workers import WorkerPool
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
+from everserve.sockets.datagrams import is_datagram
 
 __all__ = ["PoolStrategy"]
 
@@ -18,16 +22,20 @@ class PoolStrategy(Strategy):
     """Runs requests in at most ``max_workers`` threads.
 
     A place is reserved before a connection is accepted, so excess connections wait in the kernel's
-    queue. An accept loop that does not check ``is_full`` waits for a place instead.
+    queue. An accept loop that does not check ``is_full`` waits for a place instead. The datagrams of
+    one peer run in order, one after the other, unless ``ordered_peers`` is false.
     """
 
     name: ClassVar[str] = "pool"
+    handles_batches: ClassVar[bool] = False
+    runs_at_once: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = True
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
         self._progress = parts.progress
         self._pool: WorkerPool | None = None
+        self._turns = Turns()
         self._process = 0
         self._made_for: Settings | None = None
 
@@ -36,19 +44,68 @@ class PoolStrategy(Strategy):
         pool, life = self._workers(), self._life
         if self._loop is None:  # another accept loop: it is not to miss its shutdown here
             life.notifier.wait_until(lambda: pool.has_room or life.shutdown_requested)
-        pool.run(hooks.process_request_thread, request, client_address, wait=False)
+        if not (is_datagram(request) and self._is_ordered(client_address)):
+            pool.run(hooks.process_request_thread, request, client_address, wait=False)
+        elif not self._turns.wait(request, client_address):
+            run = partial(self._run_in_order, hooks)
+            try:
+                pool.run(run, request, client_address, wait=False)
+            except BaseException:
+                self._turns.next(client_address)
+                raise
+
+    def _is_ordered(self, client_address: Any) -> bool:
+        """True where the address tells one peer from another: not that of a proxy, nor none at all."""
+        settings = self._settings.values
+        return settings.ordered_peers and bool(client_address) and not settings.proxy_protocol
+
+    def _run_in_order(self, hooks: Any, request: Any, client_address: Any) -> None:
+        """Run a datagram, then those of the same peer that have come meanwhile."""
+        try:
+            hooks.process_request_thread(request, client_address)
+            while (request := self._turns.next(client_address)) is not None:
+                Context().run(hooks.process_request_thread, request, client_address)
+        except BaseException:  # it ends this worker, and no one else's request
+            request = self._turns.next(client_address)
+            if request is not None:
+                run = partial(self._run_in_order, hooks)
+                self._workers().run(run, request, client_address, wait=False)
+            raise
 
     def is_full(self) -> bool:
         """True if no place is free."""
-        return not self._workers().has_room
+        return self._workers().places <= self._turns.waiting
+
+    def room(self, most: int) -> int:
+        """As many as there are places."""
+        return max(1, min(most, self._workers().places - self._turns.waiting))
+
+    def shed_oldest(self, hooks: Any) -> bool:
+        """Drop the oldest datagram that waits, of the peer that has the most; false if none waits."""
+        request = self._turns.drop_oldest()
+        if request is None and self._pool is not None:
+            dropped = self._pool.drop_oldest()
+            request = None if dropped is None else dropped[0]
+            if dropped is not None:
+                self._turns.forget(dropped[1])
+        if request is None:
+            return False
+        self._drop(hooks, request, "max_connections")
+        return True
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut the connections down, and close those that still wait for a worker."""
         super().cut(hooks, connections)
+        for request in self._turns.drop_all():
+            self._drop(hooks, request, "stopped")
         if self._pool is not None:
-            for request, _ in self._pool.drop_waiting():
-                self._progress.refused(self._connections.find(request), "stopped")
-                hooks.shutdown_request(request)
+            for request, client_address in self._pool.drop_waiting():
+                self._turns.forget(client_address)
+                self._drop(hooks, request, "stopped")
+
+    def _drop(self, hooks: Any, request: Any, reason: str) -> None:
+        self._progress.refused(self._connections.find(request), reason)
+        hooks.shutdown_request(request)
 
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """Let the workers finish what they have begun; with ``wait``, wait until ``deadline()``.

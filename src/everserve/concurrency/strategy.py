@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from everserve.admission.control import AdmissionControl
-from everserve.fibers.engines import Records
+from everserve.fibers import threadwaits
+from everserve.fibers.engines import DatagramRun, Records
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
@@ -106,8 +107,11 @@ class Strategy:
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
-    ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
-    client_address)`` calls ``finish_request``, after what has to come before it; the flow replaces it.
+    ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
+    ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
+    ``follow`` tells when. ``in_threads``: a waiting request holds a thread. ``finish(hooks,
+    request, client_address)`` calls ``finish_request``, after what has to come before it; the flow
+    replaces it.
     """
 
     name: ClassVar[str] = "serial"
@@ -116,6 +120,9 @@ class Strategy:
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True
+    handles_batches: ClassVar[bool] = True
+    runs_at_once: ClassVar[bool] = True
+    takes_turns: bool = False
     in_threads: bool = True
 
     def __init__(self, parts: StrategyParts) -> None:
@@ -136,8 +143,31 @@ class Strategy:
         self.finish(hooks, request, client_address)
         hooks.shutdown_request(request)
 
+    def handle_batch(self, run: DatagramRun) -> None:
+        """Handle a batch of datagrams for each of which nothing else is to be done."""
+        run.runner = self.here()
+        if threadwaits.here.request is not None:
+            threadwaits.serve(None)
+        self._connections.begin(run)
+        try:
+            run.handle()
+        finally:
+            self._connections.end(run)
+
+    def follow(self, function: Callable[[], object]) -> None:
+        """Call ``function()`` when all requests that can run now have run, until they wait or end."""
+        function()
+
+    def room(self, most: int) -> int:
+        """How many of ``most`` requests may come in at once."""
+        return most
+
     def is_full(self) -> bool:
         """True if the next request must wait in the kernel's queue."""
+        return False
+
+    def shed_oldest(self, hooks: Any) -> bool:
+        """Drop the datagram that has waited longest for a place; false if none waits here."""
         return False
 
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:

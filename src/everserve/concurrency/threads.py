@@ -18,6 +18,8 @@ class ThreadStrategy(Strategy):
     """
 
     name: ClassVar[str] = "threads"
+    handles_batches: ClassVar[bool] = False
+    runs_at_once: ClassVar[bool] = False
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)

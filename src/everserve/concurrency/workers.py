@@ -57,6 +57,11 @@ class WorkerPool:
         """True if another task would be accepted at once."""
         return self._busy < self.limit
 
+    @property
+    def places(self) -> int:
+        """How many more tasks would be accepted at once."""
+        return max(0, self.limit - self._busy)
+
     def __len__(self) -> int:
         """The number of threads."""
         return len(self._workers)
@@ -119,6 +124,19 @@ class WorkerPool:
         for _ in dropped:
             self._give_place()
         return dropped
+
+    def drop_oldest(self) -> tuple[Any, ...] | None:
+        """Remove the task that has waited longest. Returns its arguments; ``None`` if none waits."""
+        with self._changed:
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                return None
+            if task is None:  # it ends a worker
+                self._tasks.put(None)
+                return None
+        self._give_place()
+        return task[1]
 
     def close(self, *, wait: bool) -> None:
         """Let the workers end when no task is left; with ``wait``, wait for that."""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from everserve.errors import EngineUnavailableError
 
 __all__ = [
+    "DatagramRun",
+    "DatagramSocket",
     "Fiber",
     "FiberSocket",
     "FiberTLSSocket",
@@ -43,6 +45,7 @@ def load(name: str) -> Any:
         return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
 
     fiber, hub, sockets = map(load_part, ("fiber", "hub", "sockets"))
+    datagrams = load_part("datagrams", "sockets")
     return SimpleNamespace(
         name=name,
         Hub=hub.Hub,
@@ -55,6 +58,8 @@ def load(name: str) -> Any:
         accept_many=load_part("accepting").accept_many,
         Semaphore=load_part("semaphore").Semaphore,
         Records=load_part("records", "sockets.tls").Records,
+        DatagramRun=datagrams.Run,
+        DatagramSocket=datagrams.DatagramSocket,
     )
 
 
@@ -139,8 +144,12 @@ if TYPE_CHECKING:
     from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
     from everserve.fibers.tlssockets import FiberTLSSocket
+    from everserve.sockets.datagrams import DatagramSocket
+    from everserve.sockets.datagrams import Run as DatagramRun
     from everserve.sockets.tls.records import Records
 else:
+    DatagramRun = _chosen.DatagramRun
+    DatagramSocket = _chosen.DatagramSocket
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber
     current = _chosen.current

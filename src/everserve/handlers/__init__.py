@@ -2,6 +2,12 @@
 
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.datagram import DatagramRequestHandler
+from everserve.handlers.session import DatagramSessionHandler
 from everserve.handlers.stream import StreamRequestHandler
 
-__all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
+__all__ = [
+    "BaseRequestHandler",
+    "DatagramRequestHandler",
+    "DatagramSessionHandler",
+    "StreamRequestHandler",
+]

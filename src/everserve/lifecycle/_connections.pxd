@@ -15,6 +15,7 @@ cdef class ConnectionTable:
     cdef readonly set _shed
     cdef object _numbers
     cdef public object accepted
+    cdef readonly set runs
     cdef readonly object view
 
     @cython.locals(connection=Entry)

@@ -17,8 +17,8 @@ cdef class Progress:
     cdef object _life
     cdef object _notifier
     cdef public object on_handshake_done
-    cdef object _truncations
-    cdef double _truncations_reported
+    cdef object _truncations, _overflows
+    cdef object _drops_lock, _drops, _unreported, _drops_reported
 
     @cython.locals(connection=Entry)
     cpdef Entry accepted(self, request, peer)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from everserve.admission.deadlines import ConnectionDeadlines
 from everserve.lifecycle.emitter import EventOrder
+from everserve.lifecycle.session import Session
 from everserve.lifecycle.stages import ConnectionState
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
@@ -141,10 +142,15 @@ class Connection:
         return order
 
     def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
-        """Shut the socket down in both directions: blocked reads end, writes raise.
+        """Shut the socket down in both directions: blocked reads end, writes raise. A session ends.
 
-        False if there is no socket to shut down. ``before(is_cut)`` is called with that, first.
+        False if there is neither. ``before(is_cut)`` is called with that, first.
         """
+        request = self.request
+        if isinstance(request, Session):
+            before(True)
+            request.cut()
+            return True
         with self._reach() as sock:
             before(sock is not None)
             if sock is not None:
@@ -157,6 +163,9 @@ class Connection:
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
             return self.counter.traffic()
+        request = self.request
+        if isinstance(request, Session):
+            return request.traffic()
         with self._reach() as sock:
             return None if sock is None else traffic_of(sock)
 

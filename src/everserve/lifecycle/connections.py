@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from everserve.lifecycle.stages import Connections, ConnectionState
@@ -26,12 +26,28 @@ if TYPE_CHECKING or not COMPILED:
 else:
     Connection = importlib.import_module("everserve.lifecycle._connection").Connection
 
-__all__ = ["LOOKED_AT", "ConnectionTable"]
+__all__ = ["LOOKED_AT", "ConnectionTable", "RunInProgress"]
 
 _Socket = socket.socket
 
 LOOKED_AT = 64
 """How many connections are searched for the longest idle one."""
+
+
+class RunInProgress(Protocol):
+    """A batch of datagrams that is being handled: a ``Run`` of ``sockets.datagrams``."""
+
+    noted: bool
+
+    @property
+    def request(self) -> Any: ...
+    @property
+    def address(self) -> Any: ...
+    @property
+    def runner(self) -> int | None: ...
+    @property
+    def left(self) -> int: ...
+    def count(self) -> int: ...
 
 
 class ConnectionTable:
@@ -51,10 +67,52 @@ class ConnectionTable:
         self._shed: set[int] = set()  # the ids of those cut to make room
         self._numbers = itertools.count(1)
         self.accepted = 0
-        self.view = Connections(self.by_request)
+        self.runs: set[RunInProgress] = set()
+        self.view = Connections(self.by_request, self.settle)
 
     def __len__(self) -> int:
-        return len(self.by_request)
+        """How many are in progress; a batch that waits counts as one."""
+        if not self.runs:
+            return len(self.by_request)
+        self.settle()
+        waiting = sum(run.request is None and run.left > 0 for run in tuple(self.runs))
+        return len(self.by_request) + waiting
+
+    def load(self) -> int:
+        """How many requests were taken and have not ended, those of batches included."""
+        load = len(self.by_request)
+        for run in tuple(self.runs):
+            if not run.noted:  # else its entry has been counted
+                load += run.left if run.request is None else 1
+        return load
+
+    def begin(self, run: RunInProgress) -> None:
+        """Note a batch that is handled without entries, until ``end``."""
+        self.runs.add(run)
+
+    def end(self, run: RunInProgress) -> None:
+        """Note that a batch has been handled, or that the rest of it is another's."""
+        self.runs.discard(run)
+        self.accepted += run.count()
+
+    def settle(self) -> None:
+        """Give an entry to each datagram that is being handled: someone is to look at them.
+
+        For any thread. If the handler ends meanwhile, its entry goes at once.
+        """
+        for run in tuple(self.runs):
+            self.accepted += run.count()
+            request, address = run.request, run.address
+            if request is None or run.noted or id(request) in self.by_request:
+                continue
+            connection = Connection(next(self._numbers), id(request), address)
+            connection.reference = partial(_same, request)
+            connection.runner = run.runner
+            connection.state = ConnectionState.HANDLING
+            self.by_request[connection.place] = connection
+            run.noted = True
+            if run.request is not request:
+                self.remove(connection)
 
     def add(
         self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None

@@ -11,7 +11,7 @@ import ssl
 from typing import Any
 
 from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
-from everserve.sockets.datagrams import Datagram
+from everserve.sockets.datagrams import is_datagram
 from everserve.sockets.hangup import is_hung_up
 from everserve.sockets.tls import TLSSocket
 
@@ -39,7 +39,7 @@ def peer_is_gone(
         return not _is_connected(request)
     if isinstance(error, TimeoutError):
         return error.errno == errno.ETIMEDOUT or _has_timeout(request)
-    if isinstance(error, _NO_ONE) and isinstance(request, Datagram):
+    if isinstance(error, _NO_ONE) and is_datagram(request):
         return request[1].family == _UNIX and not _has_reader(peer)
     return False
 
@@ -63,6 +63,6 @@ def _has_timeout(request: Any) -> bool:
 
 
 def _is_connected(request: Any) -> bool:
-    if isinstance(request, Datagram):
+    if is_datagram(request):
         return True  # never connected: the error is of another socket
     return issubclass(type(request), socket.socket) and is_hung_up(request) is False

@@ -14,6 +14,7 @@ before its handler has begun is refused. Where the program makes its handlers it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any
@@ -23,11 +24,13 @@ from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
     DeadlineMissed,
+    Dropped,
     Failed,
     Finished,
     Opened,
     Refused,
     ServerEvent,
+    SessionOverflowed,
     Shed,
     Truncated,
 )
@@ -38,6 +41,7 @@ from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
+from everserve.lifecycle.tally import REPORT_EVERY, Tally
 from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
@@ -45,9 +49,6 @@ __all__ = ["Progress"]
 COMPILED = __name__ == "everserve.lifecycle._progress"
 
 _HANDLING, _CLOSED = ConnectionState.HANDLING, ConnectionState.CLOSED
-
-_REPORT_EVERY = 1.0
-"""Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
 
 
 class Progress:
@@ -70,8 +71,11 @@ class Progress:
         self._life = life
         self._notifier = life.notifier
         self.on_handshake_done: Callable[[], object] | None = None
-        self._truncations = 0
-        self._truncations_reported = float("-inf")
+        self._truncations = Tally()
+        self._overflows = Tally()
+        self._drops_lock = threading.Lock()
+        self._drops = self._unreported = 0
+        self._drops_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
@@ -118,12 +122,29 @@ class Progress:
 
     def truncated(self, datagram: Datagram, peer: Any) -> None:
         """Report a datagram that was admitted, and whose end is lost: at most once a second."""
-        self._truncations += 1
+        if count := self._truncations.add(monotonic()):
+            self._emitter.log(Truncated(peer, len(datagram[0]), count))
+
+    def overflowed(self, peer: Any) -> None:
+        """Report that a datagram for the session of ``peer`` was dropped: at most once a second."""
+        if count := self._overflows.add(monotonic()):
+            self._emitter.log(SessionOverflowed(peer, count))
+
+    def dropped(self, total: int, *, last: bool = False) -> None:
+        """Count what the kernel has dropped: ``total`` since the socket was made.
+
+        Reported at most once a second; ``last``: what was not reported yet, now.
+        """
+        with self._drops_lock:
+            count = (total - self._drops) & 0xFFFF_FFFF  # as the kernel counts
+            if 0 < count < 0x8000_0000:  # else another thread has read a later one
+                self._drops = total
+                self._unreported += count
+                self._control.count_refusal("receive_buffer", count)
         now = monotonic()
-        if now - self._truncations_reported < _REPORT_EVERY:
-            return
-        count, self._truncations, self._truncations_reported = self._truncations, 0, now
-        self._emitter.log(Truncated(peer, len(datagram[0]), count))
+        if self._unreported and (last or now - self._drops_reported >= REPORT_EVERY):
+            unreported, self._unreported, self._drops_reported = self._unreported, 0, now
+            self._emitter.log(Dropped(unreported))
 
     def refused(
         self, connection: Connection | None, reason: str, error: BaseException | None = None

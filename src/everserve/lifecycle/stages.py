@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 __all__ = ["ConnectionState", "Connections"]
@@ -26,13 +26,18 @@ ConnectionT = TypeVar("ConnectionT")
 class Connections(Collection[ConnectionT]):
     """A live, read-only view of the connections in progress."""
 
-    def __init__(self, items: dict[int, ConnectionT]) -> None:
+    def __init__(
+        self, items: dict[int, ConnectionT], settle: Callable[[], object] = lambda: None
+    ) -> None:
         self._items = items
+        self._settle = settle  # has those enter that had no need of it until someone looks
 
     def __len__(self) -> int:
+        self._settle()
         return len(self._items)
 
     def __iter__(self) -> Iterator[ConnectionT]:
+        self._settle()
         return iter(tuple(self._items.values()))
 
     def __contains__(self, connection: object) -> bool:

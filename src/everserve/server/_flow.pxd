@@ -6,7 +6,7 @@ from everserve.lifecycle._connections cimport ConnectionTable as Table
 from everserve.lifecycle._progress cimport Progress as Steps
 
 # Not looked up by name at each use.
-cdef object _CLOSED, Datagram, threadwaits, monotonic
+cdef object _CLOSED, Datagram, is_datagram, threadwaits, monotonic
 
 
 cdef class Flow:
@@ -24,6 +24,8 @@ cdef class Flow:
     cdef bint _has_checks, _counts_alone, _waits, _limits_handshakes
     cdef bint _is_entered, _takes_steps, _deadlines_alone
     cdef Py_ssize_t _most
+    cdef public bint bounds_datagrams
+    cdef public object most_sessions
 
     cdef _note(self, settings)
 

@@ -76,6 +76,10 @@ class Port:
         left = 0.0 if self.is_listened_to else max(0.0, self.life.stop.deadline - monotonic())
         return left if pause is None else min(left, pause)
 
+    def note_alone(self) -> None:
+        """The loop waits for nothing but these requests and wake-ups: the acceptor may do so too."""
+        self._acceptor.is_alone = True
+
     def take(self, *, one: bool) -> None:
         """Take what waits, if something does; ``one``: no more than that."""
         if not self.is_ready:
@@ -123,6 +127,8 @@ class AcceptLoop:
         self._ports = list(ports)
         self._active = list(ports)  # those that are not retired
         self._selector = selector
+        if len(ports) == 1 and ports[0].strategy.runs_at_once:
+            ports[0].note_alone()
 
     @contextmanager
     def open(self) -> Iterator[AcceptLoop]:

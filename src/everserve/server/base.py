@@ -134,10 +134,12 @@ class BaseServer(Served):
         """Take one request: ``(request, client_address)``. To be overridden."""
         raise NotImplementedError(f"{type(self).__name__} has no get_request()")
 
+    @default_hook
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return true to go on with this request, false to close it."""
         return True
 
+    @default_hook
     def process_request(self, request: Any, client_address: Any) -> None:
         """Run the request. The mix-ins override it to do so in a thread, a process, a fiber."""
         self._everserve.flow.run_here(self, request, client_address)
@@ -151,6 +153,7 @@ class BaseServer(Served):
 
     # -- the flow: where the request runs ------------------------------------------------------
 
+    @default_hook
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         self._everserve.flow.finish(self, request, client_address)

@@ -39,9 +39,12 @@ from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
-from everserve.sockets.datagrams import Datagram
+from everserve.sockets.datagrams import Datagram, is_datagram
 
 __all__ = ["Flow"]
+
+MOST_DATAGRAMS = 1000
+"""Datagrams in progress without ``max_connections``: a flood must not make ever more threads."""
 
 _CLOSED = ConnectionState.CLOSED
 _COUNTS = hasattr(socket, "TCP_INFO")
@@ -54,7 +57,11 @@ OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_p
 
 
 class Flow:
-    """What happens to a request. Given the parts of one server; the hooks come with each call."""
+    """What happens to a request. Given the parts of one server; the hooks come with each call.
+
+    ``bounds_datagrams``: the requests are datagrams, of which not too many may be in progress;
+    ``most_sessions``: they are sessions, of which there may be so many without ``max_connections``.
+    """
 
     def __init__(
         self,
@@ -77,6 +84,8 @@ class Flow:
         self._life = life
         self._sweep: Sweep | None = None
         self._swept_for: Settings | None = None
+        self.bounds_datagrams = False
+        self.most_sessions: int | None = None
         self._note(settings.values)
 
     def _note(self, settings: Settings) -> None:
@@ -101,6 +110,8 @@ class Flow:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
         reader = self._settings
         settings = reader.read() if reader.changed else reader.values
+        if self.bounds_datagrams and not self._datagrams_left(settings):
+            return False
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
         if self._is_full():
@@ -110,14 +121,29 @@ class Flow:
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
+        if self.bounds_datagrams and not self._strategy.runs_at_once:
+            most = self._strategy.room(most)
+            most = max(1, min(most, self._datagrams_left(settings)))
         if not settings.may_wait:
             return most
         if settings.accept_rate is not None:
             return 1
         room = self._control.handshakes_left(settings)
         if settings.max_connections is not None:
-            room = min(room, settings.max_connections - len(self._connections))
+            room = min(room, settings.max_connections - self._load())
         return int(max(1, min(most, room)))
+
+    def _datagrams_left(self, settings: Settings) -> int:
+        """How many more datagrams may be in progress, where no limit of the program's says so."""
+        if settings.max_connections is not None or self._strategy.runs_at_once:
+            return MOST_DATAGRAMS
+        return MOST_DATAGRAMS - self._load()
+
+    def _load(self) -> int:
+        """How many requests are in progress; of those in batches none gets an entry for that."""
+        if self.bounds_datagrams:
+            return self._connections.load()
+        return len(self._connections.by_request)
 
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
@@ -127,14 +153,19 @@ class Flow:
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
+        if limit is None:
+            limit = self.most_sessions
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
-        return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
+        return self._strategy.is_full() or (limit is not None and self._load() >= limit)
 
     def _has_place(self) -> bool:
         """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
         if self._waits:
             return True
         if len(self._filed) >= self._most:
+            return False
+        sessions = self.most_sessions if self._most == sys.maxsize else None
+        if sessions is not None and len(self._filed) >= sessions:
             return False
         if self._limits_handshakes:
             handshakes = self._settings.values.max_handshakes
@@ -166,7 +197,7 @@ class Flow:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
-                if type(request) is Datagram and request.truncated:
+                if isinstance(request, Datagram) and request.truncated:
                     self._progress.truncated(request, client_address)
                 if connection is not None and self._is_entered:
                     self._control.enter(settings, connection)
@@ -219,6 +250,8 @@ class Flow:
     ) -> bool:
         """True if the policy for what is above a limit makes room for the request."""
         policy = self._settings.values.overload
+        if policy == "shed-idle" and violation == "max_connections" and is_datagram(request):
+            return self._strategy.shed_oldest(hooks)
         if isinstance(policy, OverloadPolicy) and violation not in NOT_OF_POLICY:
             return bool(policy.decide(hooks, request, client_address, violation))
         if policy == "shed-idle" and violation == "max_connections":

@@ -10,12 +10,15 @@ import socket
 import ssl
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import MethodType
 from typing import Any
 
+from everserve.fibers.engines import DatagramSocket
+from everserve.fibers.helperthreads import try_to_start
 from everserve.server.hooks import is_default
+from everserve.sockets.datagrams import Exchange
 from everserve.sockets.genuine import RealSocket
 from everserve.sockets.inheriting import came_non_blocking
 from everserve.sockets.standin import give_up
@@ -30,6 +33,8 @@ __all__ = [
     "remember",
 ]
 
+_PLAIN = (socket.socket, ssl.SSLSocket, DatagramSocket)
+
 _servers: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
 """All servers of the process, by their ``id``."""
 
@@ -42,6 +47,12 @@ class Listener:
 
     accepts_streams = False
     """True if those are byte streams, so that a batch of them may be accepted at once."""
+
+    has_datagrams = False
+    """True if its requests are datagrams."""
+
+    exchange: Exchange | None = None
+    """What receives datagrams in batches, if it is a socket of such a server."""
 
     def timeout(self) -> float | None:
         """The timeout of the socket, in seconds."""
@@ -80,7 +91,7 @@ class _SocketListener(Listener):
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._is_plain = type(sock) in (socket.socket, ssl.SSLSocket)
+        self._is_plain = type(sock) in _PLAIN
         self.accepts_streams = sock.type == socket.SOCK_STREAM  # once: it takes a microsecond
 
     def timeout(self) -> float | None:
@@ -161,8 +172,19 @@ class StreamListener(_SocketListener):
 class DatagramListener(_SocketListener):
     """A socket of datagrams: requests reply through it, so that it closes last."""
 
+    has_datagrams = True
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        if isinstance(sock, DatagramSocket) and sock.fileno() != -1:
+            self.exchange = sock.exchange(_start_thread)
+
     def takes_batches(self, get_request: Any) -> bool:
         return self.timeout() is None and self._is_taken_plainly(get_request)
+
+
+def _start_thread(target: Callable[[], object]) -> object:
+    return try_to_start(target, name="everserve-replies")
 
 
 def listener_of(server: Any) -> Listener:

@@ -14,11 +14,14 @@ from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy, StrategyParts
 from everserve.fibers import engines
 from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.sessions import SessionTable
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
+from everserve.server.datagramflow import DatagramFlow
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
+from everserve.sockets.datagrams import DatagramSocket, drops_of
 
 if TYPE_CHECKING:
     from everserve.lifecycle.connections import ConnectionTable
@@ -47,9 +50,11 @@ class Runtime(Host):
         self.strategy = self._make(strategy)
         self.flow = self._make_flow()
         self.strategy.finish = self.flow.finish_by_hook
+        self.datagrams = self._make_datagram_flow()
         self.acceptor = Acceptor(
             settings=self.settings,
             flow=self.flow,
+            datagrams=self.datagrams,
             strategy=self.strategy,
             life=self.life,
             emitter=self.emitter,
@@ -79,6 +84,16 @@ class Runtime(Host):
             life=self.life,
         )
 
+    def _make_datagram_flow(self) -> DatagramFlow:
+        return DatagramFlow(
+            self.flow,
+            settings=self.settings,
+            progress=self.progress,
+            connections=self.connections,
+            strategy=self.strategy,
+            emitter=self.emitter,
+        )
+
     def _make_conductor(self) -> Conductor:
         return Conductor(
             settings=self.settings,
@@ -89,6 +104,24 @@ class Runtime(Host):
             emitter=self.emitter,
             watchdog=self.watchdog,
         )
+
+    def open_sessions(self) -> SessionTable:
+        """The sessions of a server of datagrams, which has them from now on."""
+        if self.datagrams.sessions is None:
+            self.datagrams.sessions = SessionTable(
+                settings=self.settings,
+                control=self.control,
+                progress=self.progress,
+                emitter=self.emitter,
+                life=self.life,
+            )
+        return self.datagrams.sessions
+
+    def note_drops(self, server: Any, *, last: bool = False) -> None:
+        """Count the datagrams for ``server`` that the kernel has dropped; ``last``: report them now."""
+        sock = getattr(server, "socket", None)
+        if isinstance(sock, DatagramSocket) and (total := drops_of(sock)) is not None:
+            self.progress.dropped(total, last=last)
 
     def connection_of(self, request: Any) -> Any:
         return self.connections.find(request)

@@ -123,7 +123,11 @@ class Served:
     @of_server
     @Reading
     def refusals(self) -> dict[str, int]:
-        """How many requests were refused so far, by reason."""
+        """How many requests were refused so far, by reason.
+
+        ``"receive_buffer"``: datagrams that the kernel has dropped, as the socket's buffer was full.
+        """
+        self._everserve.note_drops(self)
         return dict(self._everserve.control.refusals)
 
     @of_server

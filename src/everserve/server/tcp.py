@@ -9,9 +9,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from everserve.fibers.engines import DatagramSocket
 from everserve.reading import DefaultInt, attribute_of
 from everserve.server.base import BaseServer
 from everserve.server.hooks import default_hook
+from everserve.sockets.genuine import is_patched
 from everserve.sockets.listening import (
     bind_internet,
     family_for,
@@ -68,7 +70,7 @@ class TCPServer(BaseServer):
         if self.address_family is _FOLLOWS_ADDRESS:
             both = attribute_of(self, "dual_stack") is True
             self.address_family = DefaultInt(family_for(server_address, dual_stack=both))
-        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.socket = _class_for(self.socket_type)(self.address_family, self.socket_type)
         if bind_and_activate:
             try:
                 self.server_bind()
@@ -123,6 +125,11 @@ class TCPServer(BaseServer):
     def close_request(self, request: Any) -> None:
         """Close the connection's socket."""
         self._everserve.flow.close(self, request, is_stream=True)
+
+
+def _class_for(kind: int) -> type[socket.socket]:
+    """The class of the socket; a program may have replaced ``socket.socket``."""
+    return DatagramSocket if kind == socket.SOCK_DGRAM and not is_patched() else socket.socket
 
 
 def _seconds(value: Any) -> float | None:

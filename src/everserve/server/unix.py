@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from everserve.errors import OptionError
 from everserve.reading import attribute_of
+from everserve.server.hooks import default_hook
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
+from everserve.sockets.datagrams import receive
 from everserve.sockets.listening import SocketFile, is_filesystem_path, naming
+from everserve.sockets.receiving import pass_credentials
 
 __all__ = ["UnixDatagramServer", "UnixStreamServer"]
 
@@ -55,6 +58,25 @@ class UnixStreamServer(_OnSocketFile, TCPServer):
 
 
 class UnixDatagramServer(_OnSocketFile, UDPServer):
-    """A ``UDPServer`` over a Unix datagram socket; the address is a path, or an abstract name."""
+    """A ``UDPServer`` over a Unix datagram socket; the address is a path, or an abstract name.
+
+    Each datagram brings the process that sent it: ``self.peer.credentials`` of a handler (Linux).
+    """
 
     address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Bind the socket to the path ``server_address``."""
+        pass_credentials(self.socket)  # first: none may come without them
+        super().server_bind()
+
+    def server_activate(self) -> None:
+        """Have the socket, which may have been inherited, receive as the options say."""
+        pass_credentials(self.socket)
+        super().server_activate()
+
+    @default_hook
+    def get_request(self) -> tuple[Any, Any]:
+        """Receive a datagram: ``((data, socket), client_address)``."""
+        wait = not self._everserve.life.serving_here()
+        return receive(self.socket, self.max_packet_size, wait=wait, credentials=True)

@@ -23,6 +23,7 @@ __all__ = [
     "family_for",
     "forks",
     "give_up_dead_peers",
+    "index_of",
     "is_filesystem_path",
     "naming",
     "remove_left_files",
@@ -128,11 +129,14 @@ def _with_scope(address: Any) -> Any:
     """``("fe80::1%eth0", port)`` as bind(2) takes it; Python would bind to the scope 0."""
     if isinstance(address, tuple) and len(address) == 2 and "%" in str(address[0]):
         host, _, zone = address[0].partition("%")
-        return host, address[1], 0, int(zone) if zone.isdecimal() else _index_of(zone)
+        return host, address[1], 0, index_of(zone)
     return address
 
 
-def _index_of(interface: str) -> int:
+def index_of(interface: str) -> int:
+    """The number of an interface, by its name, or the number itself as text. Raises ``OSError``."""
+    if interface.isdecimal():
+        return int(interface)
     try:
         return socket.if_nametoindex(interface)
     except OSError:  # it has no errno

@@ -1,0 +1,107 @@
+"""The sessions of a server of datagrams, by their peers.
+
+``DatagramSessionMixIn`` asks it for each datagram: a new peer's opens a session, which goes the way of
+a connection from there; those that follow go to that session, past everything else.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import Any
+
+from everserve.admission.control import AdmissionControl
+from everserve.events import RepliesWithheld
+from everserve.lifecycle.emitter import Emitter
+from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.session import Session
+from everserve.lifecycle.state import LifeCycle
+from everserve.lifecycle.tally import Tally
+from everserve.settings import SettingsReader
+
+__all__ = ["SessionTable"]
+
+
+class SessionTable:
+    """The open sessions of one server. ``route`` is for the accept loop, the rest for any thread."""
+
+    def __init__(
+        self,
+        *,
+        settings: SettingsReader,
+        control: AdmissionControl,
+        progress: Progress,
+        emitter: Emitter,
+        life: LifeCycle,
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._progress = progress
+        self._emitter = emitter
+        self._life = life
+        self._lock = threading.Lock()
+        self._by_peer: dict[Any, Session] = {}
+        self._withheld = Tally()
+        life.on_end = self.finish_all
+
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def route(self, datagram: Any, peer: Any) -> Session | None:
+        """Put a datagram into the session of its peer, ``None``; or open one, and return that.
+
+        A sender without an address (an unbound Unix socket) cannot be told from others: each of its
+        datagrams has a session of its own. So it is while no accept loop runs, as no more would come.
+        """
+        session = self._by_peer.get(peer)
+        if session is not None and self._put(session, datagram):
+            session.peer = peer  # the same address: to the latest object a reply costs least
+            return None
+        session = Session(datagram, peer, self)
+        if not peer or not self._life.serving_here():
+            session.finish()
+            return session
+        with self._lock:
+            self._by_peer[peer] = session
+        return session
+
+    def _put(self, session: Session, datagram: Any) -> bool:
+        settings = self._settings.values
+        result = session.put(datagram, settings.peer_queue, settings.peer_queue_drops)
+        if result is False:
+            return False
+        if result is not True:
+            self._control.count_refusal("peer_queue")
+            self._progress.overflowed(session.peer)
+        if result is not datagram and getattr(datagram, "truncated", False):
+            self._progress.truncated(datagram, session.peer)
+        return True
+
+    def close(self, session: Session) -> None:
+        """Forget a session that has ended; what its handler has not read is counted."""
+        with self._lock:
+            if self._by_peer.get(session.peer) is session:
+                del self._by_peer[session.peer]
+        session.cut()
+        unread, session.unread = session.unread, 0
+        for _ in range(unread):
+            self._control.count_refusal("unread")
+
+    def finish_all(self) -> None:
+        """Let all sessions end when they have read what waits: no accept loop runs any more."""
+        with self._lock:
+            sessions = tuple(self._by_peer.values())
+        for session in sessions:
+            session.finish()
+
+    # -- for the sessions ----------------------------------------------------------------------
+
+    def budget(self) -> float | None:
+        """The option ``reply_budget``."""
+        return self._settings.values.reply_budget
+
+    def withheld(self, session: Session) -> None:
+        """Count a reply that was not sent, and report it, at most once a second."""
+        self._control.count_refusal("reply_budget")
+        if count := self._withheld.add(monotonic()):
+            self._emitter.log(RepliesWithheld(session.peer, count))
