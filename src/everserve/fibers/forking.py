@@ -8,7 +8,7 @@ import os
 import weakref
 from typing import Protocol
 
-__all__ = ["remember"]
+__all__ = ["hubs", "remember"]
 
 
 class Abandonable(Protocol):
@@ -25,8 +25,13 @@ def remember(hub: Abandonable) -> None:
     _hubs.add(hub)
 
 
+def hubs() -> "tuple[Abandonable, ...]":
+    """All hubs of the process."""
+    return tuple(_hubs)
+
+
 def _abandon_all() -> None:
-    for hub in tuple(_hubs):
+    for hub in hubs():
         hub.abandon()
 
 
