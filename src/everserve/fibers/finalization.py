@@ -56,7 +56,7 @@ class _Halt:
 def _interrupt(thread_id: int) -> None:
     """Raise `FiberExit` in what Python code that thread runs next."""
     try:
-        from ctypes import c_ulong, py_object, pythonapi  # not in each Python, and only needed here
+        from ctypes import c_ulong, py_object, pythonapi  # noqa: PLC0415  # some Pythons lack it
     except ImportError:
         return
     pythonapi.PyThreadState_SetAsyncExc(c_ulong(thread_id), py_object(FiberExit))
