@@ -8,10 +8,10 @@ on the stack of the hub, which turns the fibers.
 import sys
 import threading
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from everserve.fibers.exits import FiberExit
-from everserve.fibers.forking import hubs
+from everserve.fibers.forking import LiveHub, hubs
 
 __all__ = ["halt_hubs"]
 
@@ -41,9 +41,9 @@ def halt_hubs() -> None:
 class _Halt:
     """One hub that is to stand still."""
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: LiveHub) -> None:
         self.done = threading.Event()
-        self.thread_id: int = hub.thread_id
+        self.thread_id = hub.thread_id
         self._lock = threading.Lock()
         self._lock.acquire()
         hub.call_from_thread(self._stand_still)
