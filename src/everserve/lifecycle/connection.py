@@ -56,6 +56,7 @@ class _Admitted:
     deadlines: ConnectionDeadlines | None = None
     proxy: ProxyHeader | None = None  # the header that the proxy sent
     tls: TLSSocket | None = None  # the TLS session
+    context: Any = None  # of its first steps, where these were taken before its request runs
     counter: Counter | None = None  # set where the kernel does not count
     events: EventOrder | None = None  # set where there is a subscriber
 
@@ -151,6 +152,8 @@ class Connection(_Admitted):
         """Record its end, and drop the objects of the request."""
         self.state = ConnectionState.CLOSED
         self.reference = _nothing
+        if self.context is not None:
+            self.context = None  # which refers to this
         if self.duplicate is not None:
             self.duplicate.close()
 

@@ -40,6 +40,7 @@ class Runtime(Host):
         self.strategy = self._make(strategy)
         self.flow = self._make_flow()
         self.strategy.finish = self.flow.finish_by_hook
+        self.strategy.begin_early = self.flow.begin_early
         self.acceptor = Acceptor(
             settings=self.settings,
             flow=self.flow,
