@@ -140,3 +140,41 @@ def test_the_thread_ends_with_the_last_one(thread: EarlyThread, done: Done, pair
     done.get(timeout=LIMIT)
     thread.close()
     assert not thread._thread.is_alive()  # type: ignore[union-attr]
+
+
+class Failing(selectors.DefaultSelector):
+    """A selector whose wait fails in a way that no one expects, once there is a candidate."""
+
+    def select(self, timeout: float | None = None) -> Any:
+        if len(self.get_map()) > 1:
+            raise MemoryError
+        return super().select(timeout)
+
+
+def test_a_thread_that_fails_leaves_the_candidates_to_the_caller(
+    thread: EarlyThread, done: Done, pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, peer = pair
+    with monkeypatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", Failing)
+        assert thread.add(one := candidate(ours))
+        assert done.get(timeout=LIMIT) is one
+    assert thread.add(again := candidate(ours))  # by another thread
+    peer.sendall(b"ab")
+    assert done.get(timeout=LIMIT) is again
+
+
+def test_a_caller_that_raises_costs_no_other(pair: Any) -> None:
+    ours, peer = pair
+    seen: Done = SimpleQueue()
+
+    def fail(one: Candidate) -> None:
+        seen.put(one)
+        raise ValueError("own")
+
+    thread = EarlyThread(fail)
+    for _ in range(2):
+        assert thread.add(one := candidate(ours, needed=1))
+        peer.sendall(b"a")
+        assert seen.get(timeout=LIMIT) is one
+    thread.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 from everserve.concurrency.strategy import EarlySteps
 from everserve.fibers.helperthreads import try_to_start
+from everserve.fibers.log import logger
 from everserve.sockets.wakeup import Wakeup
 
 __all__ = ["Candidate", "EarlyThread"]
@@ -105,9 +106,20 @@ class EarlyThread:
     # -- in the thread ---------------------------------------------------------------------------
 
     def _run(self, selector: selectors.BaseSelector, wakeup: Wakeup) -> None:
-        with selector:
-            while not self._is_over(self._take_turn(selector, wakeup)):
-                pass
+        try:
+            with selector:
+                while not self._is_over(self._take_turn(selector, wakeup)):
+                    pass
+        except Exception:
+            logger.exception("the thread of first steps failed; the next connection starts another")
+            self._give_up(selector)
+
+    def _give_up(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            self._wakeup = None
+            left = list(self._present)
+        for candidate in left:
+            self._end(selector, candidate)
 
     def _is_over(self, idle: bool) -> bool:
         with self._lock:
@@ -133,12 +145,13 @@ class EarlyThread:
         return not ready
 
     def _advance(self, selector: selectors.BaseSelector, candidate: Candidate) -> None:
-        if candidate in self._present and (event := candidate.context.advance(candidate.steps)):
-            try:
+        try:
+            event = candidate.context.advance(candidate.steps) if candidate in self._present else 0
+            if event:
                 self._await(selector, candidate, event)
                 return
-            except (OSError, ValueError, KeyError):
-                pass  # no memory to wait with, or it was closed: the worker is to meet that
+        except Exception:
+            pass  # no memory to wait with, or it was closed: the worker is to meet that
         self._end(selector, candidate)
 
     def _await(self, selector: selectors.BaseSelector, candidate: Candidate, event: int) -> None:
@@ -150,11 +163,14 @@ class EarlyThread:
 
     def _end(self, selector: selectors.BaseSelector, candidate: Candidate) -> None:
         if candidate.awaited:
-            with suppress(KeyError, ValueError, OSError):  # it was closed meanwhile
+            with suppress(Exception):  # it was closed meanwhile, or the selector is
                 selector.unregister(candidate.request)
         with self._lock:
             if candidate not in self._present:
                 return
             del self._present[candidate]
         candidate.context.end_early()
-        self._on_done(candidate)
+        try:
+            self._on_done(candidate)
+        except Exception:
+            logger.exception("a request could not go on after its first steps")
