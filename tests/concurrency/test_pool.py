@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,13 +12,17 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from tests.certificates import Certificates
 from tests.clients import LIMIT, Background, ask, connect, read_all, serving
 from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate, Held
 
+from everserve.admission.access import Networks
 from everserve.combos import ThreadPoolTCPServer, ThreadPoolUDPServer
+from everserve.concurrency import pool
 from everserve.events import Accepted, Finished, Opened, Refused
 from everserve.handlers.base import BaseRequestHandler
 from everserve.mixins import ThreadPoolMixIn
+from everserve.sockets.tls import TLS
 
 
 def test_the_defaults() -> None:
@@ -305,3 +310,125 @@ def test_what_waits_for_a_peer_is_handled_before_a_close(scene: Scene) -> None:
     scene.go_on.release(3)
     closing.result()
     assert scene.noted(6) == [b"a", b"A", b"b", b"B", b"c", b"C"]
+
+
+class OneUpper(ThreadPoolTCPServer):
+    max_workers = 1
+    handshake_timeout = 600.0
+    proxy_timeout = 600.0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def secure(certificates: Certificates) -> Iterator[Any]:
+    """Serves TLS with one worker; what was accepted is at hand as ``recorder``."""
+    server, recorder = OneUpper(LOOPBACK, Echo), EventRecorder()
+    server.tls = TLS(*certificates.server)
+    server.subscribe(recorder)
+    server.recorder = recorder  # type: ignore[attr-defined]
+    with serving(server):
+        yield server
+
+
+def ask_securely(certificates: Certificates, address: Any, before: bytes = b"") -> bytes:
+    with connect(address) as plain:
+        plain.sendall(before)
+        context = certificates.client_context()
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(b"ping")
+            return client.recv(100)
+
+
+def hello_of(context: ssl.SSLContext) -> bytes:
+    """The first message of a client."""
+    out = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return out.read()
+
+
+@pytest.mark.parametrize("sent", ["nothing", "half a hello", "a hello"])
+def test_half_open_handshakes_hold_no_worker(
+    secure: Any, certificates: Certificates, sent: str
+) -> None:
+    hello = hello_of(certificates.client_context())
+    what = {"nothing": b"", "half a hello": hello[:50], "a hello": hello}[sent]
+    clients = [connect(secure.server_address) for _ in range(3)]
+    for client in clients:
+        client.sendall(what)
+    secure.recorder.wait_for(Accepted, 3)
+    assert ask_securely(certificates, secure.server_address) == b"ping"
+    for client in clients:
+        client.close()
+    refusals = secure.recorder.wait_for(Refused, 3)
+    assert [refusal.reason for refusal in refusals] == ["handshake"] * 3
+
+
+def test_half_open_headers_hold_no_worker(secure: Any, certificates: Certificates) -> None:
+    secure.trusted_proxies = Networks(["127.0.0.0/8"])
+    secure.proxy_protocol = True
+    clients = [connect(secure.server_address) for _ in range(3)]
+    header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
+    for client, part in zip(clients, (b"", header[:9], header), strict=True):
+        client.sendall(part)
+    secure.recorder.wait_for(Accepted, 3)
+    assert ask_securely(certificates, secure.server_address, header) == b"ping"
+    assert secure.recorder.wait_for(Opened)[0].peer == ("192.0.2.7", 4711)
+    for client in clients:
+        client.close()
+    refusals = secure.recorder.wait_for(Refused, 3)
+    assert sorted(refusal.reason for refusal in refusals) == ["handshake", "proxy", "proxy"]
+
+
+def test_a_handshake_that_waits_has_its_time(secure: Any, certificates: Certificates) -> None:
+    secure.handshake_timeout = 0.1
+    with connect(secure.server_address) as client:
+        assert secure.recorder.wait_for(Refused)[0].reason == "handshake_timeout"
+        assert read_all(client) == b""
+    assert ask_securely(certificates, secure.server_address) == b"ping"
+
+
+def test_too_many_first_steps_wait_in_the_kernels_queue(
+    secure: Any, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MOST_EARLY", 2)
+    clients = [connect(secure.server_address) for _ in range(3)]
+    secure.recorder.wait_for(Accepted, 2)
+    with connect(secure.server_address) as late:
+        for client in clients:
+            client.close()
+        with certificates.client_context().wrap_socket(late, server_hostname="localhost") as good:
+            good.sendall(b"ping")
+            assert good.recv(100) == b"ping"
+    assert len(secure.recorder.wait_for(Refused, 3)) == 3
+
+
+def test_a_stop_cuts_the_first_steps(secure: Any) -> None:
+    with connect(secure.server_address) as client:
+        secure.recorder.wait_for(Accepted)
+        report = secure.stop(0)
+        assert len(report.cut) == 1
+        assert report.unfinished == ()
+        assert read_all(client) == b""
+    assert secure.recorder.wait_for(Refused)[0].reason in ("stopped", "handshake")
+
+
+class Wraps(OneUpper):
+    """A program that handles the request itself takes the steps where it does."""
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.threads = threading.current_thread().name  # type: ignore[attr-defined]
+        super().finish_request(request, client_address)
+
+
+def test_a_hook_of_the_program_has_the_steps_to_itself(certificates: Certificates) -> None:
+    server = Wraps(LOOPBACK, Echo)
+    server.tls = TLS(*certificates.server)
+    with serving(server) as address:
+        assert ask_securely(certificates, address) == b"ping"
+        assert server._everserve.strategy._early._thread is None  # type: ignore[attr-defined]

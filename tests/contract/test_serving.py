@@ -133,9 +133,12 @@ def test_an_exit_of_a_handler_ends_only_its_request(
     recorder: EventRecorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    left: list[threading.Thread] = []
+
     def handle(handler: Any) -> None:
         line = handler.rfile.readline()
         if line == b"exit\n":
+            left.append(threading.current_thread())
             raise SystemExit(3)
         handler.wfile.write(line)
 
@@ -145,6 +148,8 @@ def test_an_exit_of_a_handler_ends_only_its_request(
         leaving.send(b"exit\n")
         leaving.end()
         assert make_client(server).ask(b"ping\n") == b"ping\n"
+    for thread in left:  # its end is to be reported in this test
+        thread.join(LIMIT)
 
 
 def test_refused_by_verify_request(

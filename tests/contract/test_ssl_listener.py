@@ -97,7 +97,8 @@ def test_it_serves(make: Callable[..., Any], certificates: Certificates) -> None
 def test_a_silent_client_blocks_no_one(
     concurrent: Strategy, make: Callable[..., Any], certificates: Certificates
 ) -> None:
-    with serving(make(daemon_threads=True, block_on_close=False, shutdown_grace=0)) as address:
+    unwaited = {"daemon_threads": True, "block_on_close": False, "shutdown_grace": 0}
+    with serving(make(max_workers=1, **unwaited)) as address:
         with connect(address):
             assert ask(address, certificates) == b"TLSv1.3 HELLO\n"
             assert ask(address, certificates) == b"TLSv1.3 HELLO\n"

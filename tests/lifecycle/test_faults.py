@@ -139,3 +139,20 @@ def test_without_poll_the_exception_decides(pair: Any, monkeypatch: pytest.Monke
     monkeypatch.delattr(select, "poll")
     monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     assert peer_is_gone(ConnectionResetError(), pair[0])
+
+
+class Broken(socket.socket):
+    """A socket of a program's own that fails when it is asked."""
+
+    def fileno(self) -> int:
+        raise KeyError("fileno")
+
+    def gettimeout(self) -> float | None:
+        raise KeyError("gettimeout")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), TimeoutError()])
+def test_a_socket_that_cannot_be_asked(error: OSError) -> None:
+    with Broken() as request:
+        assert not peer_is_gone(error, request)
+        request.detach()

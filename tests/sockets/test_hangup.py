@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -80,3 +81,28 @@ def test_a_system_without_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     with ours, peer:
         assert is_hung_up(ours) is None
     assert is_hung_up(ours) is True
+
+
+class FailingPoll:
+    """A poll(2) for which the system has no memory, or whose descriptor was closed meanwhile."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def register(self, descriptor: int, events: int) -> None:
+        pass
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(OSError(errno.ENOMEM, "no memory"), None), (ValueError("-1"), True)]
+)
+def test_a_poll_that_fails(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: bool | None
+) -> None:
+    monkeypatch.setattr(select, "poll", lambda: FailingPoll(error))
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        assert is_hung_up(ours) is expected

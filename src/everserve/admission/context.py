@@ -6,11 +6,13 @@ the end.
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from everserve.admission.control import AdmissionLimits, OverloadPolicy
 from everserve.admission.deadlines import StageDeadline
@@ -20,6 +22,9 @@ from everserve.sockets.counted import CountedSocket
 from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = ["Refusal", "RequestContext", "Step", "StepSettings"]
+
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a step raises on a socket that does not block, where it would have to wait."""
 
 CLOSE_NOTIFY_TIMEOUT = 1.0
 """Seconds that sending the end of a TLS stream may take if the peer does not read."""
@@ -81,13 +86,23 @@ class RequestContext:
     handler: ``proxy``, ``tls`` and ``deadlines``. ``settings`` are those of the server at the time when
     the request was admitted; ``server`` is that server; ``sockets`` makes the sockets that fit the
     request's thread or fiber.
+
+    ``advance`` takes the first steps without waiting. A step that would have to wait for the peer is
+    interrupted, and taken again; ``interrupted`` is what it has begun, such as a ``TLSSocket``.
     """
 
     __slots__ = (
         "_armed",
+        "_failure",
+        "_is_early",
+        "_next",
+        "_plain",
+        "_stage",
+        "_timeout",
         "_watchdog",
         "client_address",
         "connection",
+        "interrupted",
         "progress",
         "request",
         "server",
@@ -116,11 +131,49 @@ class RequestContext:
         self.server = server
         self._watchdog = watchdog
         self._armed: list[Deadline] = []
+        self._next = 0  # the first step that is not taken
+        self._stage: StageDeadline | None = None  # that of the step that was interrupted
+        self._failure: Exception | None = None  # of a step that was taken early
+        self._is_early = False  # steps do not wait
+        self._plain: Any = None  # the request as it came,
+        self._timeout: float | None = None  # and its time limit, meanwhile
+        self.interrupted: Any = None
 
-    def take(self, steps: Iterable[Step]) -> None:
-        """Take the steps, in order. Raises ``Refusal``."""
-        for step in steps:
+    def take(self, steps: Sequence[Step]) -> None:
+        """Take the steps that are not taken yet, in order. Raises ``Refusal``."""
+        if self._failure is not None:
+            raise self._failure
+        for step in steps[self._next :]:
             step(self)
+            self._next += 1
+
+    def begin_early(self) -> None:
+        """Let the steps not wait, until ``end_early``. Raises ``OSError``."""
+        self._plain, self._timeout = self.request, self.request.gettimeout()
+        self._plain.setblocking(False)
+        self._is_early = True
+
+    def advance(self, steps: Sequence[Step]) -> int:
+        """Take these first steps as far as possible without waiting.
+
+        Returns the event of ``selectors`` to wait for before the next call; 0 if there is nothing to
+        wait for: ``take`` then goes on, or raises what a step has raised.
+        """
+        try:
+            self.take(steps)
+        except ssl.SSLWantWriteError:
+            return selectors.EVENT_WRITE
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return selectors.EVENT_READ
+        except Exception as error:
+            self._failure = error
+        return 0
+
+    def end_early(self) -> None:
+        """Let the steps wait again."""
+        self._is_early = False
+        with suppress(OSError):  # it was closed meanwhile
+            self._plain.settimeout(self._timeout)
 
     def arm(self, deadline: Deadline, when: float) -> None:
         """Watch ``deadline`` from the monotonic time ``when`` until the request ends."""
@@ -151,22 +204,37 @@ class RequestContext:
         connection = self.connection
         if connection is not None and connection.tls is not None and not connection.failed:
             connection.tls.close_notify(CLOSE_NOTIFY_TIMEOUT, last=True)
+        if self._stage is not None:
+            self._watchdog.forget(self._stage)
         for deadline in self._armed:
             self._watchdog.forget(deadline)
         self._armed.clear()
 
-    def stage(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        """Do all of ``work`` within ``seconds``. Raises ``Refusal`` if it fails."""
+    def stage(
+        self, name: str, seconds: float, work: Callable[[], None], begun: object = None
+    ) -> None:
+        """Do all of ``work`` within ``seconds``. Raises ``Refusal`` if it fails.
+
+        Where it would have to wait and must not, the error of the socket leaves this, and the next call
+        goes on: ``interrupted`` is then ``begun``, and the time is that of the first call.
+        """
         progress, connection = self.progress, self.connection
-        deadline = StageDeadline(lambda: progress.deadline_missed(connection, name))
-        self._watchdog.watch(deadline, monotonic() + seconds)
+        deadline = self._stage
+        if deadline is None:
+            deadline = StageDeadline(lambda: progress.deadline_missed(connection, name))
+            self._watchdog.watch(deadline, monotonic() + seconds)
+        self._stage = self.interrupted = None
         try:
             work()
         except (OSError, ssl.SSLError, ProxyHeaderError, EOFError) as error:
+            if self._is_early and isinstance(error, _WOULD_BLOCK):
+                self._stage, self.interrupted = deadline, begun
+                raise
             missed = connection is not None and connection.missed
             raise Refusal(missed or name.removesuffix("_timeout")) from error
         finally:
-            self._watchdog.forget(deadline)
+            if self._stage is None:
+                self._watchdog.forget(deadline)
 
 
 Step: TypeAlias = Callable[[RequestContext], None]

@@ -21,8 +21,10 @@ __all__ = [
     "HANDSHAKE_TIMEOUT",
     "PROXY_TIMEOUT",
     "STEPS",
+    "WAITING",
     "arm_deadlines",
     "do_handshake",
+    "handshake_with",
     "read_proxy_header",
     "secure",
 ]
@@ -47,7 +49,10 @@ def read_proxy_header(context: RequestContext) -> None:
     if is_datagram(context.request):
         _strip_header(context, context.request)
     elif isinstance(context.request, socket.socket):
-        context.stage("proxy_timeout", settings.proxy_timeout, lambda: _take_header(context))
+        decoder = context.interrupted or ProxyDecoder()
+        context.stage(
+            "proxy_timeout", settings.proxy_timeout, lambda: _take_header(context, decoder), decoder
+        )
         _check_client(context, context.connection and context.connection.proxy)
 
 
@@ -68,8 +73,8 @@ def _strip_header(context: RequestContext, datagram: Any) -> None:
     _check_client(context, header)
 
 
-def _take_header(context: RequestContext) -> None:
-    _believe(context, _receive_header(context.request))
+def _take_header(context: RequestContext, decoder: ProxyDecoder) -> None:
+    _believe(context, _receive_header(context.request, decoder))
 
 
 def _believe(context: RequestContext, header: ProxyHeader) -> None:
@@ -87,9 +92,8 @@ def _check_client(context: RequestContext, header: ProxyHeader | None) -> None:
         context.admit_client()
 
 
-def _receive_header(sock: socket.socket) -> ProxyHeader:
+def _receive_header(sock: socket.socket, decoder: ProxyDecoder) -> ProxyHeader:
     """Read exactly the header: the bytes after it stay in the kernel for the next reader."""
-    decoder = ProxyDecoder()
     while True:
         received = sock.recv(decoder.needed)
         if not received:
@@ -110,6 +114,15 @@ def do_handshake(context: RequestContext) -> None:
         context.request = secure(context)
 
 
+def handshake_with(tls: TLS) -> Step:
+    """A step as ``do_handshake``, with ``tls`` instead of the server's."""
+
+    def step(context: RequestContext) -> None:
+        context.request = secure(context, tls)
+
+    return step
+
+
 def secure(context: RequestContext, tls: TLS | None = None) -> TLSSocket:
     """Do a handshake on the context's request, within its time; the connection keeps the session.
 
@@ -119,12 +132,15 @@ def secure(context: RequestContext, tls: TLS | None = None) -> TLSSocket:
     tls = tls or settings.tls
     if tls is None:
         raise TLSConfigError("start_tls() needs the server's tls, an everserve.TLS")
-    secured = context.sockets.wrap_tls(tls, context.request)
+    secured: TLSSocket = context.interrupted or context.sockets.wrap_tls(tls, context.request)
     context.progress.handshake_started(connection)
     try:
-        context.stage("handshake_timeout", settings.handshake_timeout, secured.do_handshake)
+        context.stage(
+            "handshake_timeout", settings.handshake_timeout, secured.do_handshake, secured
+        )
     finally:
-        context.progress.handshake_done(connection)
+        if context.interrupted is None:
+            context.progress.handshake_done(connection)
     if connection is not None:
         connection.tls = secured
     return secured
@@ -160,3 +176,6 @@ def _count_traffic(context: RequestContext) -> None:
 
 STEPS: tuple[Step, ...] = (read_proxy_header, do_handshake, arm_deadlines)
 """The order of admission."""
+
+WAITING = frozenset({read_proxy_header, do_handshake})
+"""Those that may wait for the peer, and can be interrupted there."""

@@ -8,14 +8,20 @@ from contextvars import Context
 from functools import partial
 from typing import Any, ClassVar
 
+from everserve.concurrency.earlysteps import Candidate, EarlyThread
 from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
 from everserve.concurrency.turns import Turns
 from everserve.concurrency.workers import WorkerPool
+from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
 from everserve.sockets.datagrams import is_datagram
+from everserve.sockets.genuine import is_patched
 
 __all__ = ["PoolStrategy"]
+
+MOST_EARLY = 1_000
+"""How many connections may be in their first steps at once: as many handshakes as ``serve`` allows."""
 
 
 class PoolStrategy(Strategy):
@@ -24,6 +30,9 @@ class PoolStrategy(Strategy):
     A place is reserved before a connection is accepted, so excess connections wait in the kernel's
     queue. An accept loop that does not check ``is_full`` waits for a place instead. The datagrams of
     one peer run in order, one after the other, unless ``ordered_peers`` is false.
+
+    A connection that begins with a PROXY header or a TLS handshake gets its worker after these: one
+    thread waits for them all.
     """
 
     name: ClassVar[str] = "pool"
@@ -36,6 +45,7 @@ class PoolStrategy(Strategy):
         self._progress = parts.progress
         self._pool: WorkerPool | None = None
         self._turns = Turns()
+        self._early = EarlyThread(self._start_after_steps)
         self._process = 0
         self._made_for: Settings | None = None
 
@@ -44,7 +54,21 @@ class PoolStrategy(Strategy):
         pool, life = self._workers(), self._life
         if self._loop is None:  # another accept loop: it is not to miss its shutdown here
             life.notifier.wait_until(lambda: pool.has_room or life.shutdown_requested)
-        if not (is_datagram(request) and self._is_ordered(client_address)):
+        if is_datagram(request):
+            self._start_datagram(pool, hooks, request, client_address)
+            return
+        early = None if is_patched() else self.begin_early(hooks, request, client_address)
+        if early is not None:
+            context, steps = early
+            if self._early.add(Candidate(request, context, steps, (hooks, client_address))):
+                return
+        pool.run(hooks.process_request_thread, request, client_address, wait=False)
+
+    def _start_datagram(
+        self, pool: WorkerPool, hooks: Any, request: Any, client_address: Any
+    ) -> None:
+        """Pass a datagram to a worker, or behind that of the same peer which one has."""
+        if not self._is_ordered(client_address):
             pool.run(hooks.process_request_thread, request, client_address, wait=False)
         elif not self._turns.wait(request, client_address):
             run = partial(self._run_in_order, hooks)
@@ -72,9 +96,26 @@ class PoolStrategy(Strategy):
                 self._workers().run(run, request, client_address, wait=False)
             raise
 
+    def _start_after_steps(self, candidate: Candidate) -> None:
+        hooks, client_address = candidate.arguments
+        request = candidate.request
+        try:
+            self._workers().run(hooks.process_request_thread, request, client_address, wait=False)
+        except RuntimeError as error:
+            logger.error("no thread for the request from %r: %s", client_address, error)
+            self._give_up(candidate, "error", error)
+        self._notify_room()
+
+    def _give_up(
+        self, candidate: Candidate, reason: str, error: BaseException | None = None
+    ) -> None:
+        candidate.context.leave()
+        self._progress.refused(self._connections.find(candidate.request), reason, error)
+        candidate.arguments[0].shutdown_request(candidate.request)
+
     def is_full(self) -> bool:
-        """True if no place is free."""
-        return self._workers().places <= self._turns.waiting
+        """True if no place is free, or if too many connections are in their first steps."""
+        return self._workers().places <= self._turns.waiting or len(self._early) >= MOST_EARLY
 
     def room(self, most: int) -> int:
         """As many as there are places."""
@@ -98,6 +139,8 @@ class PoolStrategy(Strategy):
         super().cut(hooks, connections)
         for request in self._turns.drop_all():
             self._drop(hooks, request, "stopped")
+        for candidate in self._early.drop():
+            self._give_up(candidate, "stopped")
         if self._pool is not None:
             for request, client_address in self._pool.drop_waiting():
                 self._turns.forget(client_address)
@@ -115,8 +158,12 @@ class PoolStrategy(Strategy):
         pool, settings = self._pool, self._settings
         if pool is None:
             return
+        wait = wait and not (settings.read().daemon_threads and settings.is_set("daemon_threads"))
+        if wait:  # what is in its first steps is to have a worker
+            self.wait_until(lambda: not self._early, deadline)
+        self._early.close()
         pool.close(wait=False)
-        if wait and not (settings.read().daemon_threads and settings.is_set("daemon_threads")):
+        if wait:
             own = threading.current_thread()
             others = [worker for worker in pool.workers if worker is not own]
             self.wait_until(lambda: not any(w in pool.workers for w in others), deadline)
@@ -142,6 +189,8 @@ class PoolStrategy(Strategy):
         size = settings.max_workers
         limit = size if settings.max_connections is None else settings.max_connections
         if pool is None or pool.closed or not is_own:
+            if self._process != os.getpid():
+                self._early = EarlyThread(self._start_after_steps)
             self._process = os.getpid()
             self._pool = pool = WorkerPool(
                 size,

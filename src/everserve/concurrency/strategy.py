@@ -27,6 +27,7 @@ from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = [
     "Condition",
+    "EarlySteps",
     "MovableDeadline",
     "Order",
     "RequestHooks",
@@ -94,6 +95,22 @@ class AcceptMany(Protocol):
     def __call__(self, fd: int, limit: int, /) -> list[tuple[Any, Any]]: ...
 
 
+class EarlySteps(Protocol):
+    """The context of steps that are taken before the request runs: a ``RequestContext``."""
+
+    def begin_early(self) -> None: ...
+    def advance(self, steps: Any, /) -> int: ...
+    def end_early(self) -> None: ...
+    def leave(self) -> None: ...
+
+
+BeginEarly: TypeAlias = Callable[[Any, Any, Any], tuple[EarlySteps, Any] | None]
+
+
+def _begin_none_early(hooks: Any, request: Any, client_address: Any) -> None:
+    return None
+
+
 Finish: TypeAlias = Callable[[Any, Any, Any], object]
 
 
@@ -109,14 +126,16 @@ class Strategy:
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
     ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
-    ``follow`` tells when. ``in_threads``: a waiting request holds a thread. ``finish(hooks,
-    request, client_address)`` calls ``finish_request``, after what has to come before it; the flow
-    replaces it.
+    ``follow`` tells when. ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
+    client_address)`` calls ``finish_request``, after what has to come before it; ``begin_early`` of the
+    same arguments returns the steps that a strategy may take before it runs the request, with their
+    context, if there are any. The flow replaces both.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
     finish: Finish = staticmethod(_finish_by_hook)
+    begin_early: BeginEarly = staticmethod(_begin_none_early)
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True

@@ -5,6 +5,7 @@ compiled one where it was built, "native" and "python" insist on theirs. Everyth
 parts of the engine from here.
 """
 
+import atexit
 import importlib
 import logging
 import os
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from everserve.errors import EngineUnavailableError
+from everserve.fibers.finalization import halt_hubs
 
 __all__ = [
     "DatagramRun",
@@ -123,6 +125,9 @@ def _insist(wanted: str) -> Any:
 
 _chosen: Final = _choose(os.environ.get("EVERSERVE_ENGINE", "auto").strip().lower() or "auto")
 engine: Final[Literal["native", "python"]] = _chosen.name
+
+if sys.version_info < (3, 14):  # from there on, such a thread stands still by itself
+    atexit.register(halt_hubs)
 
 
 def explain_slow_engine() -> str | None:

@@ -6,27 +6,38 @@ the parent, so the child closes its copy and goes on without a hub (see epoll(7)
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["remember"]
+__all__ = ["LiveHub", "hubs", "remember"]
 
 
-class Abandonable(Protocol):
-    """A hub, as this module sees it."""
+class LiveHub(Protocol):
+    """A hub, as this module and `finalization` see it."""
 
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def thread_id(self) -> int: ...
+    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None: ...
     def abandon(self) -> None: ...
 
 
-_hubs: "weakref.WeakSet[Abandonable]" = weakref.WeakSet()
+_hubs: "weakref.WeakSet[LiveHub]" = weakref.WeakSet()
 
 
-def remember(hub: Abandonable) -> None:
+def remember(hub: LiveHub) -> None:
     """Have `hub.abandon()` called in every child."""
     _hubs.add(hub)
 
 
+def hubs() -> "tuple[LiveHub, ...]":
+    """All hubs of the process."""
+    return tuple(_hubs)
+
+
 def _abandon_all() -> None:
-    for hub in tuple(_hubs):
+    for hub in hubs():
         hub.abandon()
 
 

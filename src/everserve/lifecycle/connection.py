@@ -50,6 +50,7 @@ class Connection:
 
     __slots__ = (
         "__dict__",
+        "context",
         "counted",
         "counter",
         "deadlines",
@@ -107,6 +108,9 @@ class Connection:
         self.deadlines: ConnectionDeadlines | None = None
         self.proxy: ProxyHeader | None = None  # the header that the proxy sent
         self.tls: TLSSocket | None = None  # the TLS session
+        self.context: Any = (
+            None  # of its first steps, where these were taken before its request runs
+        )
         self.counter: Counter | None = None  # set where the kernel does not count
 
     def __call__(self, reference: object) -> None:
@@ -173,6 +177,8 @@ class Connection:
         """Record its end, and drop the objects of the request."""
         self.state = _CLOSED
         self.reference = _nothing
+        if self.context is not None:
+            self.context = None  # which refers to this
         if self.duplicate is not None:
             self.duplicate.close()
 

@@ -29,8 +29,16 @@ def peer_is_gone(
     sent bytes that cannot be read. ``peer`` is its address, ``tls`` its TLS session.
 
     The same exceptions may come from another connection that the handler uses, such as a database. As
-    long as the peer's own socket is alive, they are the handler's fault.
+    long as the peer's own socket is alive, they are the handler's fault. Raises nothing: a socket of
+    the program's own may fail in any way when it is asked.
     """
+    try:
+        return _is_of_peer(error, request, peer, tls)
+    except Exception:
+        return False
+
+
+def _is_of_peer(error: BaseException, request: Any, peer: Any, tls: TLSSocket | None) -> bool:
     if isinstance(error, NoReplyAddressError | LineTooLong | HandshakeError):
         return True
     if tls is not None and tls.broken and isinstance(error, ssl.SSLError | ConnectionError):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import socket
 import sys
 from contextvars import copy_context
+from itertools import takewhile
 from time import monotonic
 from typing import Any
 
-from everserve.admission.context import Refusal, RequestContext
+from everserve.admission.context import Refusal, RequestContext, Step
 from everserve.admission.control import (
     AdmissionControl,
     OverloadPolicy,
@@ -21,7 +22,7 @@ from everserve.admission.control import (
     send_and_leave,
 )
 from everserve.admission.deadlines import TimeLimits
-from everserve.admission.steps import secure
+from everserve.admission.steps import WAITING, handshake_with, secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
@@ -36,7 +37,7 @@ from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.lifecycle.sweep import Sweep
-from everserve.server.hooks import Hooks
+from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
 from everserve.sockets.datagrams import Datagram, is_datagram
@@ -350,6 +351,36 @@ class Flow:
             if connection is not None and connection.state is not _CLOSED:
                 self._end(hooks, connection)
 
+    def begin_early(
+        self, hooks: Hooks, request: Any, client_address: Any
+    ) -> tuple[RequestContext, tuple[Step, ...]] | None:
+        """The first steps of a request, those that may wait for the peer, and their context.
+
+        ``None`` if there are none, or if they are to be taken where the request runs: by a program's
+        own hook, or over its own socket. ``finish`` goes on with the context.
+        """
+        steps = self._steps_to_begin(hooks)
+        connection = self._filed.get(id(request))
+        if (
+            not steps
+            or connection is None
+            or type(request) is not socket.socket
+            or not is_default(getattr(hooks, "process_request_thread", None))
+        ):
+            return None
+        connection.context = self._context(hooks, connection, request, client_address)
+        return connection.context, steps
+
+    def _steps_to_begin(self, hooks: Hooks) -> tuple[Step, ...]:
+        settings = self._settings.values
+        if settings.listener_tls is not None and not self._settings.reads("admission_steps"):
+            return (handshake_with(settings.listener_tls),)
+        if (settings.handshakes_first or settings.header_first) and is_default(
+            hooks.finish_request
+        ):
+            return tuple(takewhile(WAITING.__contains__, settings.admission_steps))
+        return ()
+
     def finish_by_hook(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """``finish_request``; before it the handshake, where no step of admission would do it.
 
@@ -360,9 +391,11 @@ class Flow:
             hooks.finish_request(request, client_address)
             return
         connection = self._connections.find(request)
-        context = self._context(hooks, connection, request, client_address)
+        context = None if connection is None else connection.context
+        context = context or self._context(hooks, connection, request, client_address)
         try:
-            hooks.finish_request(secure(context, tls), client_address)
+            context.take((handshake_with(tls),))
+            hooks.finish_request(context.request, client_address)
         except Refusal as refusal:
             self._progress.refused(connection, refusal.reason, refusal.__cause__)
         finally:
@@ -371,10 +404,10 @@ class Flow:
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         connection = self._filed.get(id(request)) or self._connections.find(request)
-        context = None
+        context = None if connection is None else connection.context
         begun = False
         try:
-            settings = self._settings.values
+            settings = self._settings.values if context is None else context.settings
             if settings is not self._noted:
                 self._note(settings)
             if self._takes_steps and not (
@@ -382,7 +415,7 @@ class Flow:
                 and type(client_address) is tuple
                 and self._is_swept(settings, connection, client_address)
             ):
-                context = self._context(hooks, connection, request, client_address)
+                context = context or self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
             if connection is not None and not self._progress.opened(

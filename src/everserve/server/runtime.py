@@ -50,6 +50,7 @@ class Runtime(Host):
         self.strategy = self._make(strategy)
         self.flow = self._make_flow()
         self.strategy.finish = self.flow.finish_by_hook
+        self.strategy.begin_early = self.flow.begin_early
         self.datagrams = self._make_datagram_flow()
         self.acceptor = Acceptor(
             settings=self.settings,

@@ -32,5 +32,10 @@ def _is_polled_as_hung_up(sock: socket.socket) -> bool | None:
     if not hasattr(select, "poll"):
         return None
     poll = select.poll()
-    poll.register(sock.fileno(), 0)  # hang-ups and errors are always reported
-    return bool(poll.poll(0))
+    try:
+        poll.register(sock.fileno(), 0)  # hang-ups and errors are always reported
+        return bool(poll.poll(0))
+    except ValueError:  # another thread has closed it meanwhile
+        return True
+    except OSError:  # the system is out of memory: poll(2)
+        return None
