@@ -29,6 +29,7 @@ from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
+from everserve.sockets.activation import passed
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -129,10 +130,11 @@ def serve(
 
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
-    ``unixgram:/path`` or ``fd://3``. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In
-    place of both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is
-    one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests
-    in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
+    ``unixgram:/path``, ``fd://3`` or ``systemd:name``, which is every socket that the service manager
+    has passed under that name. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In place of
+    both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is one of
+    ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests in
+    progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
     ``on_ready(servers)`` is called, in this thread, when all servers accept; what it raises stops them,
@@ -209,13 +211,21 @@ def _places(
             raise AddressError(
                 f"{{address: handler}} has the addresses: {addresses!r} are too many"
             )
-        places = [(Address.parse(address), own) for address, own in handler.items()]
+        asked: list[tuple[str | Address, Handler]] = list(handler.items())
     else:
         _check_handler(handler)
-        places = [(Address.parse(address), handler) for address in addresses]
+        asked = [(address, handler) for address in addresses]
+    places = [(place, own) for address, own in asked for place in _located(Address.parse(address))]
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
     return places
+
+
+def _located(address: Address) -> list[Address]:
+    """The address, or each of the sockets that the service manager has passed under its name."""
+    if address.scheme != "systemd":
+        return [address]
+    return [Address("fd", descriptor=number) for number in passed(address.name)]
 
 
 def make_server(
@@ -239,7 +249,11 @@ def _make(
 ) -> TCPServer:
     """One of ``servers`` servers, which share the descriptors of the process."""
     _check_handler(handler)
-    where = Address.parse(address)
+    where, *others = _located(Address.parse(address))
+    if others:
+        raise AddressError(
+            f"{address}: is {1 + len(others)} sockets: one server has one, so make a group"
+        )
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)

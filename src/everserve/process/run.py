@@ -18,8 +18,10 @@ from everserve.errors import TLSConfigError
 from everserve.events import ServerEvent, Serving, Stopped
 from everserve.process.ending import leave_behind
 from everserve.process.messagequeue import MessageQueue
+from everserve.process.servicemanager import ServiceManager
 from everserve.process.signals import RELOAD_SIGNAL, STOP_SIGNALS, receiving
 from everserve.server.group import ServerGroup
+from everserve.server.naming import name_of
 from everserve.server.stop import PATIENCE, StopReport
 
 __all__ = ["run"]
@@ -46,6 +48,7 @@ def run(
     all serve, ``on_signal(signal)`` at each signal. Returns the sum of the stop reports. An error that
     ends the loop, or that one of the two raises, stops all servers, and is raised at the end. At
     SIGHUP, servers with TLS reload their certificates. Signals are received in the main thread only.
+    A service manager that waits for notice of all that (sd_notify(3)) gets it.
 
     A handler that does not end does not keep this from returning: the log has its stack, the report
     says that it is left, and the process will end with status 1.
@@ -99,19 +102,37 @@ class _Runner:
         self._reports: list[StopReport | None] = []
         self._deadline: float | None = None
         self._error: BaseException | None = None
+        self._manager = ServiceManager()
 
     def run(self) -> StopReport:
         self._group.subscribe(self._pass_on)
         self._thread.start()
         while self._thread.is_alive() or not self._is_reported():
-            message = self.messages.get(self._deadline)
-            if message is None:
+            message = self.messages.get(self._next_deadline())
+            if self._manager.is_due():
+                self._keep_alive()
+            if message is None and self._is_late():
                 break
             try:
-                self._act(message)
+                if message is not None:
+                    self._act(message)
             except BaseException as error:  # of on_ready or on_signal: the servers end first
                 self._fail(error)
         return self._end()
+
+    def _next_deadline(self) -> float | None:
+        times = [time for time in (self._deadline, self._manager.next_time) if time is not None]
+        return min(times, default=None)
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and monotonic() >= self._deadline
+
+    def _keep_alive(self) -> None:
+        """Tell the service manager that all is well, unless the accept loop is held.
+
+        Once a stop has begun every wait has a limit, and the loop ends.
+        """
+        self._manager.keep_alive(self._stops > 0 or self._group.responds())
 
     def _is_reported(self) -> bool:
         return 0 < self._stops == len(self._reports)
@@ -124,6 +145,7 @@ class _Runner:
                 self._ready += 1
                 if self._ready == len(self._group.servers):
                     self._on_ready()
+                    self._manager.ready(self._names())
             case Stopped():
                 self._stopped += 1
                 if self._stopped == len(self._group.servers):
@@ -158,6 +180,7 @@ class _Runner:
 
     def _stop(self, grace: float) -> None:
         self._stops += 1
+        self._manager.stopping(grace + PATIENCE + _LAST_TURN)
         self._deadline = monotonic() + grace + PATIENCE
         threading.Thread(target=self._stop_with, args=(grace,), daemon=True).start()
 
@@ -168,11 +191,17 @@ class _Runner:
             self._deadline = monotonic() + _LAST_TURN
 
     def _reload(self) -> None:
+        self._manager.reloading()
         try:
             self._group.reload_tls()
             logger.info("certificates renewed")
+            self._manager.ready(self._names())
         except TLSConfigError as error:
             logger.error("certificates not renewed, the old ones stay: %s", error)
+            self._manager.ready(f"{self._names()}; certificates not renewed: {error}")
+
+    def _names(self) -> str:
+        return f"serving {', '.join(name_of(server) for server in self._group.servers)}"
 
     # -- the end ---------------------------------------------------------------------------------
 

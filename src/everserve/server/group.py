@@ -88,6 +88,18 @@ class ServerGroup(Generic[ServerT]):
 
         return unsubscribe
 
+    def responds(self) -> bool:
+        """True if the accept loop has turned since the last call; asks it to turn once more.
+
+        A serial server handles its requests on the loop, so that it need not turn meanwhile: it counts
+        as one that responds.
+        """
+        lives = [c.life for c, _ in self._members if c.strategy.name != "serial"]
+        answered = all(life.has_answered for life in lives)
+        for life in lives:
+            life.ask()
+        return answered
+
     def connections(self) -> tuple[Connection, ...]:
         """The requests in progress of all servers."""
         return tuple(c for server in self.servers for c in server._everserve.connections.view)
