@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
@@ -30,6 +30,7 @@ from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.sockets.activation import passed
+from everserve.sockets.bindable import check_bindable
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -39,6 +40,7 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "Concurrency",
     "ServerOptions",
+    "check_group",
     "make_group",
     "make_server",
     "serve",
@@ -185,22 +187,53 @@ def make_group(
     ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
     applies to those that have networks. Raises as ``serve``.
     """
-    places = _places(handler, addresses)
-    secure = any(place.scheme == "tls" for place, _ in places)
-    has_networks = not all(place.is_unix for place, _ in places)
+    places = [
+        (place, own) for address, own in _places(handler, addresses) for place in _located(address)
+    ]
     servers: list[TCPServer] = []
     try:
-        for place, own in places:
-            chosen = options.copy()
-            if secure and place.scheme != "tls":
-                chosen.pop("tls", None)
-            if has_networks and place.is_unix and not options.get("proxy_protocol"):
-                chosen.pop("access", None)
+        for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
             servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
     except BaseException:
         ServerGroup(servers).server_close()
         raise
     return ServerGroup(servers)
+
+
+def check_group(
+    handler: Handler | Mapping[str, Handler],
+    /,
+    *addresses: str | Address,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    **options: Unpack[ServerOptions],
+) -> None:
+    """Raise as ``make_group`` would where it would, as far as that is known; bind nothing.
+
+    Not for an address in use: a server that is to be replaced may listen there. Of sockets that another
+    process opens (``fd://``, ``systemd:``) only the handler is checked.
+    """
+    places = _places(handler, addresses)
+    for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
+        _check_handler(own)
+        if place.scheme not in ("fd", "systemd"):
+            _configured(place, concurrency, chosen, len(places))
+            _check_transport(own, place)
+            check_bindable(place)
+
+
+def _own_options(
+    places: list[tuple[Address, Handler]], options: ServerOptions
+) -> Iterator[ServerOptions]:
+    """The options of each place: ``tls`` and ``access`` are for some of several."""
+    secure = any(place.scheme == "tls" for place, _ in places)
+    has_networks = not all(place.is_unix for place, _ in places)
+    for place, _ in places:
+        chosen = options.copy()
+        if secure and place.scheme != "tls":
+            chosen.pop("tls", None)
+        if has_networks and place.is_unix and not options.get("proxy_protocol"):
+            chosen.pop("access", None)
+        yield chosen
 
 
 def _places(
@@ -211,11 +244,10 @@ def _places(
             raise AddressError(
                 f"{{address: handler}} has the addresses: {addresses!r} are too many"
             )
-        asked: list[tuple[str | Address, Handler]] = list(handler.items())
+        places = [(Address.parse(address), own) for address, own in handler.items()]
     else:
         _check_handler(handler)
-        asked = [(address, handler) for address in addresses]
-    places = [(place, own) for address, own in asked for place in _located(Address.parse(address))]
+        places = [(Address.parse(address), handler) for address in addresses]
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
     return places

@@ -10,13 +10,16 @@ import platform
 import signal
 import socket
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from everserve.addresses import FORMS, Address
+from everserve.cli.configuration import use_file
 from everserve.cli.output import LOG, complain, say
 from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
@@ -26,6 +29,8 @@ from everserve.fibers.engines import engine, explain_slow_engine
 from everserve.observe.logs import configure, configure_from, log_events
 from everserve.options import GROUPS, OPTIONS, Option
 from everserve.process.ending import STATUS
+from everserve.process.identity import Identity
+from everserve.process.pidfile import PidFile
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
 from everserve.server.group import ServerGroup
@@ -34,7 +39,7 @@ from everserve.server.tcp import TCPServer
 from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, make_group
 from everserve.sockets.tls import TLS
 
-__all__ = ["everserve"]
+__all__ = ["Grouped", "Plan", "everserve", "one_line_errors", "prepare", "run"]
 
 EXAMPLES = """\b
 Examples:
@@ -72,6 +77,12 @@ _GROUPS = {
     "--tls-password-file": "TLS",
     "--tls-client-ca": "TLS",
     "--tls-alpn": "TLS",
+    "--config": "Process",
+    "--user": "Process",
+    "--group": "Process",
+    "--umask": "Process",
+    "--chdir": "Process",
+    "--pid": "Process",
 }
 """Where the options stand in the help that are not in the table of options."""
 
@@ -108,6 +119,21 @@ class _Value(click.ParamType[Any]):
             self.fail(str(error).removeprefix(f"{self._option.name} = "), param, ctx)
 
 
+class _Octal(click.ParamType[int]):
+    """Permission bits, as chmod(1) writes them."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            bits = value if isinstance(value, int) else int(value, 8)
+        except ValueError:
+            bits = -1
+        if not 0 <= bits <= 0o777:
+            self.fail(f"{value!r}: expected permission bits such as 027", param, ctx)
+        return bits
+
+
 def _server_options(command: Any) -> Any:
     """Give ``command`` an option for each of ``everserve.options``."""
     for option in reversed([option for option in OPTIONS.values() if option.is_text]):
@@ -133,7 +159,7 @@ def _default_of(option: Option) -> str:
     return f"  [default: {value}]"
 
 
-class _Grouped(click.Command):
+class Grouped(click.Command):
     """A command whose help has its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -184,7 +210,7 @@ def everserve() -> None:
 
 
 @everserve.command(
-    cls=_Grouped,
+    cls=Grouped,
     epilog=EXAMPLES,
     context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
 )
@@ -237,22 +263,23 @@ def everserve() -> None:
 )
 @click.option("--tls-client-ca", metavar="FILE", help="PEM file: the CA of clients' certificates.")
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=use_file,
+    help="TOML file with options, by the names they have here; pyproject.toml: [tool.everserve].",
+)
+@click.option(
+    "--user", metavar="NAME", help="Become this user, for good, once the sockets are bound."
+)
+@click.option("--group", metavar="NAME", help="Become this group; default: that of --user.")
+@click.option("--umask", type=_Octal(), help="Permission bits that new files do not get: 027.")
+@click.option("--chdir", metavar="FOLDER", help="Change to this folder before anything is read.")
+@click.option("--pid", metavar="FILE", help="Write the number of the process to this file.")
 @_server_options
-def run(
-    targets: tuple[str, ...],
-    bind: tuple[str, ...],
-    concurrency: Concurrency,
-    grace: float,
-    log_level: str,
-    log_format: str,
-    log_config: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
-    tls_password_file: str | None,
-    tls_client_ca: str | None,
-    tls_alpn: str | None,
-    **settings: Any,
-) -> int:
+def run(*, grace: float, pid: str | None, **given: Any) -> int:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
 
     Several handlers, each with its own addresses: a.py:Devices=tcp://*:9999 b:Control=unix:/run/b.sock.
@@ -261,31 +288,121 @@ def run(
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
-    reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
+    reloads renewed certificates. Each option can be set in the environment, --bind as EVERSERVE_BIND,
+    and in a file.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    chosen: dict[str, Any] = {
-        name: None if value is _NONE else value for name, value in given.items()
-    }
-    try:
-        _configure_log(log_level, log_format, log_config)
-        chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
-        handlers, places = _places(targets, bind)
-        with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
-            log_events(group)
-            addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
+    with one_line_errors():
+        plan = prepare(**given)
+        with (
+            make_group(
+                plan.handlers, *plan.places, concurrency=plan.concurrency, **plan.options
+            ) as servers,
+            _pid_file(pid, plan.identity),
+        ):
+            log_events(servers)
+            addresses = _addresses_of(servers)  # now: a signal may stop the servers as they begin
+            version = _version()  # now: the user may not be allowed to read it
+            _become(plan.identity, addresses)
             report = run_servers(
-                group,
+                servers,
                 grace=grace,
-                on_ready=lambda: _report_ready(addresses),
+                on_ready=lambda: _report_ready(version, addresses),
                 on_signal=_report_signal,
             )
+    _report_stop(report)
+    return 0 if report.complete and not report.unfinished else STATUS
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Around what a command does: an error is one line, and status 2 for usage, 1 for the system."""
+    try:
+        yield
     except EverserveError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(_explain(error)) from error
-    _report_stop(report)
-    return 0 if report.complete and not report.unfinished else STATUS
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be served, all checked, and nothing bound: the arguments of ``make_group``."""
+
+    handlers: Any
+    places: tuple[str, ...]
+    concurrency: Concurrency
+    options: dict[str, Any]
+    identity: Identity | None
+
+
+def prepare(
+    *,
+    targets: tuple[str, ...],
+    bind: tuple[str, ...],
+    concurrency: Concurrency,
+    log_level: str,
+    log_format: str,
+    log_config: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_password_file: str | None,
+    tls_client_ca: str | None,
+    tls_alpn: str | None,
+    user: str | None,
+    group: str | None,
+    umask: int | None,
+    chdir: str | None,
+    **settings: Any,
+) -> Plan:
+    """Read what the options of ``run`` name: the folder, the log, the certificates, the handlers."""
+    _stand(chdir, umask)
+    identity = Identity.of(user, group)
+    _configure_log(log_level, log_format, log_config)
+    given = {name: value for name, value in settings.items() if value is not None}
+    options: dict[str, Any] = {
+        name: None if value is _NONE else value for name, value in given.items()
+    }
+    options |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
+    handlers, places = _places(targets, bind)
+    return Plan(handlers, places, concurrency, options, identity)
+
+
+def _stand(folder: str | None, umask: int | None) -> None:
+    """Where the process stands before it reads or makes a file."""
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise OptionError(f"--chdir {folder}: {error.strerror}") from error
+    if umask is not None:
+        os.umask(umask)
+
+
+@contextmanager
+def _pid_file(path: str | None, identity: Identity | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    try:
+        file = PidFile(path)
+    except OSError as error:
+        raise click.ClickException(f"--pid {path}: {error.strerror}") from error
+    try:
+        if identity is not None:
+            identity.give([file.path])
+        yield
+    finally:
+        file.remove()
+
+
+def _become(identity: Identity | None, addresses: list[Address]) -> None:
+    """Give the socket files away, and root up."""
+    if identity is not None:
+        identity.give(a.path for a in addresses if a.is_unix and not a.path.startswith("\0"))
+        identity.assume()
+        unreadable = next((f for f in (os.__file__, __file__) if not os.access(f, os.R_OK)), None)
+        if unreadable is not None:
+            complain(f"this user cannot read {unreadable}: what is imported from now on fails")
 
 
 def _places(targets: tuple[str, ...], bind: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
@@ -393,8 +510,8 @@ def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
     return addresses
 
 
-def _report_ready(addresses: list[Address]) -> None:
-    say(f"version {_version()}")
+def _report_ready(version: str, addresses: list[Address]) -> None:
+    say(f"version {version}")
     notice = explain_slow_engine()
     if notice is not None:
         complain(notice)
