@@ -16,7 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
-from everserve.defaults import bounds
+from everserve.defaults import bounds, explain_shortage
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
 from everserve.fibers.engines import explain_slow_engine
@@ -157,9 +157,9 @@ def serve(
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         if subscribe is not None:
             group.subscribe(subscribe)
-        notice = explain_slow_engine()
-        if notice is not None:
-            logger.warning(notice)
+        for notice in (explain_slow_engine(), explain_shortage(group.servers)):
+            if notice is not None:
+                logger.warning(notice)
 
         def announce() -> None:
             for server in group.servers:

@@ -23,7 +23,7 @@ from everserve.cli.configuration import use_file
 from everserve.cli.output import LOG, complain, say
 from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
-from everserve.defaults import STREAMS
+from everserve.defaults import STREAMS, explain_shortage
 from everserve.errors import AddressError, EverserveError, OptionError
 from everserve.fibers.engines import engine, explain_slow_engine
 from everserve.observe.logs import configure, configure_from, log_events
@@ -301,12 +301,13 @@ def run(*, grace: float, pid: str | None, **given: Any) -> int:
         ):
             log_events(servers)
             addresses = _addresses_of(servers)  # now: a signal may stop the servers as they begin
+            shortage = explain_shortage(servers.servers)
             version = _version()  # now: the user may not be allowed to read it
             _become(plan.identity, addresses)
             report = run_servers(
                 servers,
                 grace=grace,
-                on_ready=lambda: _report_ready(version, addresses),
+                on_ready=lambda: _report_ready(version, addresses, shortage),
                 on_signal=_report_signal,
             )
     _report_stop(report)
@@ -510,11 +511,11 @@ def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
     return addresses
 
 
-def _report_ready(version: str, addresses: list[Address]) -> None:
+def _report_ready(version: str, addresses: list[Address], shortage: str | None) -> None:
     say(f"version {version}")
-    notice = explain_slow_engine()
-    if notice is not None:
-        complain(notice)
+    for notice in (explain_slow_engine(), shortage):
+        if notice is not None:
+            complain(notice)
     for address in addresses:
         say(f"listening on {address}{_invitation(address)}")
     say(f"process {os.getpid()}; press Ctrl-C to stop")
