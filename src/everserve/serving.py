@@ -32,7 +32,7 @@ from everserve.server.tcp import TCPServer
 from everserve.sockets.activation import passed
 from everserve.sockets.bindable import check_bindable
 from everserve.sockets.inheriting import inherit
-from everserve.sockets.listening import has_ipv6, set_options
+from everserve.sockets.listening import give_up_dead_peers, has_ipv6, set_options
 from everserve.sockets.tls import TLS
 
 __all__ = [
@@ -322,6 +322,10 @@ def _take_over(
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
             no_delay=server.disable_nagle_algorithm,
         )
+        if address.scheme == "tcp":
+            give_up_dead_peers(
+                inherited, keep_alive=server.keep_alive, user_timeout=server.tcp_user_timeout
+            )
         if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
             inherited.listen(server.request_queue_size)
     except BaseException:

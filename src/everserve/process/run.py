@@ -24,10 +24,13 @@ from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import PATIENCE, StopReport
 
-__all__ = ["run"]
+__all__ = ["LONGEST_STOP", "run"]
 
 _LAST_TURN = 1.0
 """Seconds after the stop in which the serving thread is to end: it may kill some fibers yet."""
+
+LONGEST_STOP = PATIENCE + _LAST_TURN
+"""Seconds beyond the grace after which a stop has come to its end, whatever a handler does."""
 
 _LAST_STEP = 0.1
 """Seconds in which idle workers end, where others are left that do not."""
@@ -180,7 +183,7 @@ class _Runner:
 
     def _stop(self, grace: float) -> None:
         self._stops += 1
-        self._manager.stopping(grace + PATIENCE + _LAST_TURN)
+        self._manager.stopping(grace + LONGEST_STOP)
         self._deadline = monotonic() + grace + PATIENCE
         threading.Thread(target=self._stop_with, args=(grace,), daemon=True).start()
 
