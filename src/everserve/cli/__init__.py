@@ -25,7 +25,7 @@ def _run() -> int:
         import click  # noqa: PLC0415
     except ModuleNotFoundError:
         sys.exit("everserve: the command line needs click: pip install 'everserve[cli]'")
-    from everserve.cli import check, commands, output, unit  # noqa: F401, PLC0415
+    from everserve.cli import check, commands, doctor, output, unit  # noqa: F401, PLC0415
 
     output.open_standard_descriptors()
     try:
