@@ -20,7 +20,7 @@ __all__ = ["check"]
     epilog=EXAMPLES.replace("everserve run", "everserve check"),
     context_settings=run.context_settings,
 )
-def check(*, grace: float, pid: str | None, **given: Any) -> None:
+def check(*, grace: float, pid: str | None, reload: bool, **given: Any) -> None:
     """Say whether `everserve run` would serve with the same options; bind nothing.
 
     It loads the handlers, reads the configuration, the certificates and the files that are named, and

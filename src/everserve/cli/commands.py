@@ -17,10 +17,12 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from everserve.addresses import FORMS, Address
 from everserve.cli.configuration import use_file
 from everserve.cli.output import LOG, complain, say
+from everserve.cli.reloading import serve_with_reload
 from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
 from everserve.defaults import STREAMS, explain_shortage
@@ -83,6 +85,8 @@ _GROUPS = {
     "--umask": "Process",
     "--chdir": "Process",
     "--pid": "Process",
+    "--reload": "Process",
+    "--no-reload": "Process",
 }
 """Where the options stand in the help that are not in the table of options."""
 
@@ -209,6 +213,15 @@ def everserve() -> None:
     """Serve any socketserver request handler: in fibers, threads, processes, or one after the other."""
 
 
+def _files(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For the completion of a shell: the shell itself knows the files."""
+    return [CompletionItem(begun, type="file")]
+
+
+def _folders(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    return [CompletionItem(begun, type="dir")]
+
+
 @everserve.command(
     cls=Grouped,
     epilog=EXAMPLES,
@@ -220,6 +233,7 @@ def everserve() -> None:
     nargs=-1,
     required=True,
     envvar="EVERSERVE_TARGET",
+    shell_complete=_files,
 )
 @click.option(
     "-b",
@@ -252,20 +266,38 @@ def everserve() -> None:
 @click.option(
     "--log-config",
     metavar="FILE",
+    shell_complete=_files,
     help="A configuration of Python's logging, .json, .toml or .ini, in place of the other two.",
 )
-@click.option("--tls-cert", metavar="FILE", help="PEM file: the certificate, for tls:// addresses.")
 @click.option(
-    "--tls-key", metavar="FILE", help="PEM file: its private key; default: in --tls-cert."
+    "--tls-cert",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: the certificate, for tls:// addresses.",
 )
 @click.option(
-    "--tls-password-file", metavar="FILE", help="A file with the password of an encrypted key."
+    "--tls-key",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: its private key; default: in --tls-cert.",
 )
-@click.option("--tls-client-ca", metavar="FILE", help="PEM file: the CA of clients' certificates.")
+@click.option(
+    "--tls-password-file",
+    metavar="FILE",
+    shell_complete=_files,
+    help="A file with the password of an encrypted key.",
+)
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: the CA of clients' certificates.",
+)
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
 @click.option(
     "--config",
     metavar="FILE",
+    shell_complete=_files,
     is_eager=True,
     expose_value=False,
     callback=use_file,
@@ -276,10 +308,25 @@ def everserve() -> None:
 )
 @click.option("--group", metavar="NAME", help="Become this group; default: that of --user.")
 @click.option("--umask", type=_Octal(), help="Permission bits that new files do not get: 027.")
-@click.option("--chdir", metavar="FOLDER", help="Change to this folder before anything is read.")
-@click.option("--pid", metavar="FILE", help="Write the number of the process to this file.")
+@click.option(
+    "--chdir",
+    metavar="FOLDER",
+    shell_complete=_folders,
+    help="Change to this folder before anything is read.",
+)
+@click.option(
+    "--reload/--no-reload",
+    default=False,
+    help="For development: serve anew when a Python or TOML file changes.",
+)
+@click.option(
+    "--pid",
+    metavar="FILE",
+    shell_complete=_files,
+    help="Write the number of the process to this file.",
+)
 @_server_options
-def run(*, grace: float, pid: str | None, **given: Any) -> int:
+def run(*, grace: float, pid: str | None, reload: bool, **given: Any) -> int:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
 
     Several handlers, each with its own addresses: a.py:Devices=tcp://*:9999 b:Control=unix:/run/b.sock.
@@ -292,6 +339,8 @@ def run(*, grace: float, pid: str | None, **given: Any) -> int:
     and in a file.
     """
     with one_line_errors():
+        if reload:
+            return serve_with_reload(given["targets"], folder=given["chdir"])
         plan = prepare(**given)
         with (
             make_group(
