@@ -33,6 +33,8 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
         yield Package("netcat-openbsd", "tests that talk to a server through nc")
     if shutil.which("haproxy") is None:
         yield Package("haproxy", "tests with a real proxy in front")
+    if shutil.which("systemd-socket-activate") is None:
+        yield Package("systemd", "tests with systemd's own tools")
     for python in filter(lambda one: one.packaged, pythons):
         minor, path = python.minor, python.path
         if not python.venv:
