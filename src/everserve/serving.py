@@ -25,6 +25,8 @@ from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workers, Workforce, read_workers
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
@@ -102,6 +104,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 @overload
@@ -113,6 +119,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 def serve(
@@ -123,6 +133,10 @@ def serve(
     grace: float = 5.0,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = lambda servers: None,
     subscribe: Subscriber | None = None,
+    workers: Workers | None = None,
+    worker_timeout: float | None = 30.0,
+    max_requests: int | None = None,
+    max_memory: int | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
@@ -150,8 +164,9 @@ def serve(
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
+    workforce = _workforce(workers, worker_timeout, max_requests, max_memory)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
-        if subscribe is not None:
+        if subscribe is not None and workforce is None:
             group.subscribe(subscribe)
         notice = explain_slow_engine()
         if notice is not None:
@@ -163,12 +178,51 @@ def serve(
             on_ready(group.servers)
 
         try:
-            report = run(group, grace=grace, on_ready=announce)
+            if workforce is None:
+                report = run(group, grace=grace, on_ready=announce)
+            else:
+                report = _supervise(group, workforce, grace, announce, subscribe)
         except BaseException as error:
             logger.info("ended by an error: %r", error)
             raise
         logger.info("ended: %s", report)
         return report
+
+
+def _workforce(
+    workers: Workers | None,
+    worker_timeout: float | None,
+    max_requests: int | None,
+    max_memory: int | None,
+) -> Workforce | None:
+    """The options of workers; ``None`` without workers."""
+    if workers is not None:
+        return Workforce(
+            workers=read_workers(workers),
+            worker_timeout=worker_timeout,
+            max_requests=max_requests,
+            max_memory=max_memory,
+        )
+    if (max_requests, max_memory) != (None, None):
+        raise OptionError("max_requests and max_memory are about workers: give workers=1, or more")
+    return None
+
+
+def _supervise(
+    group: ServerGroup[TCPServer],
+    workforce: Workforce,
+    grace: float,
+    announce: Callable[[], object],
+    subscribe: Subscriber | None,
+) -> StopReport:
+    """Serve by workers, which have the code of this process."""
+    supervisor = Supervisor(
+        group, workforce, grace=grace, prepare=ServerGroup.reload_tls, on_ready=announce
+    )
+    if subscribe is not None:
+        for server in supervisor.whole.servers:
+            server.subscribe(subscribe)
+    return supervisor.run()
 
 
 def make_group(

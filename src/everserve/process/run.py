@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, TypeAlias
@@ -39,20 +39,29 @@ def run(
     grace: float = 5.0,
     on_ready: Callable[[], object] = lambda: None,
     on_signal: Callable[[signal.Signals], object] = lambda number: None,
+    stop_signals: Sequence[signal.Signals] = STOP_SIGNALS,
+    further_signals: Sequence[signal.Signals] = (),
 ) -> StopReport:
     """Serve with all servers of ``group`` until SIGINT or SIGTERM, or until they have all ended.
 
     The first signal stops them with ``grace`` seconds, a second one cuts. ``on_ready()`` is called when
     all serve, ``on_signal(signal)`` at each signal. Returns the sum of the stop reports. An error that
     ends the loop, or that one of the two raises, stops all servers, and is raised at the end. At
-    SIGHUP, servers with TLS reload their certificates. Signals are received in the main thread only.
+    SIGHUP, servers with TLS reload their certificates, unless it is one of ``further_signals``, which
+    are for ``on_signal`` alone. ``stop_signals`` are SIGINT and SIGTERM, if none are given. Signals are
+    received in the main thread only.
 
     A handler that does not end does not keep this from returning: the log has its stack, the report
     says that it is left, and the process will end with status 1.
     """
     runner = _Runner(group, grace, on_ready, on_signal)
-    reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and group.has_tls() else []
-    with receiving([*STOP_SIGNALS, *reload], runner.messages.put):
+    reloads = RELOAD_SIGNAL is not None and RELOAD_SIGNAL not in further_signals and group.has_tls()
+    runner.reload_signal = RELOAD_SIGNAL if reloads else None
+    runner.stop_signals = stop_signals
+    numbers = [*stop_signals, *further_signals]
+    if RELOAD_SIGNAL is not None and reloads:
+        numbers.append(RELOAD_SIGNAL)
+    with receiving(numbers, runner.messages.put):
         return runner.run()
 
 
@@ -89,6 +98,8 @@ class _Runner:
         on_signal: Callable[[signal.Signals], object],
     ) -> None:
         self.messages: MessageQueue[_Message] = MessageQueue()
+        self.reload_signal: signal.Signals | None = None
+        self.stop_signals: Sequence[signal.Signals] = ()
         self._group = group
         self._grace = grace
         self._on_ready = on_ready
@@ -138,9 +149,9 @@ class _Runner:
         try:
             self._on_signal(number)
         finally:
-            if number is RELOAD_SIGNAL:
+            if number is self.reload_signal:
                 self._reload()
-            else:
+            elif number in self.stop_signals:
                 self._signals += 1
                 if self._is_reported():
                     self._deadline = monotonic()  # nothing is left to cut: end now
