@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
@@ -26,7 +26,7 @@ from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.process.supervisor import Supervisor
-from everserve.process.workforce import Workers, Workforce, read_workers
+from everserve.process.workforce import Workers, Workforce, make_workforce
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
@@ -40,6 +40,7 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "Concurrency",
     "ServerOptions",
+    "give_handlers",
     "make_group",
     "make_server",
     "serve",
@@ -164,7 +165,7 @@ def serve(
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
-    workforce = _workforce(workers, worker_timeout, max_requests, max_memory)
+    workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         if subscribe is not None and workforce is None:
             group.subscribe(subscribe)
@@ -187,25 +188,6 @@ def serve(
             raise
         logger.info("ended: %s", report)
         return report
-
-
-def _workforce(
-    workers: Workers | None,
-    worker_timeout: float | None,
-    max_requests: int | None,
-    max_memory: int | None,
-) -> Workforce | None:
-    """The options of workers; ``None`` without workers."""
-    if workers is not None:
-        return Workforce(
-            workers=read_workers(workers),
-            worker_timeout=worker_timeout,
-            max_requests=max_requests,
-            max_memory=max_memory,
-        )
-    if (max_requests, max_memory) != (None, None):
-        raise OptionError("max_requests and max_memory are about workers: give workers=1, or more")
-    return None
 
 
 def _supervise(
@@ -351,6 +333,17 @@ def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Add
             f"{address}: is bound already, with dual_stack={not both}: "
             "set IPV6_V6ONLY where it is opened"
         )
+
+
+def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) -> None:
+    """Have the servers of ``group``, one after the other, serve with these handlers from now on.
+
+    Raises ``HandlerError`` for one that cannot be served there.
+    """
+    for server, handler in zip(group.servers, handlers, strict=True):
+        _check_handler(handler)
+        _check_transport(handler, Address.of(server.socket))
+        server.RequestHandlerClass = handler
 
 
 def _check_handler(handler: Any) -> None:

@@ -7,9 +7,11 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import signal
 import socket
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,17 +23,20 @@ from everserve.cli.output import LOG, complain, say
 from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
 from everserve.defaults import STREAMS
-from everserve.errors import AddressError, EverserveError, OptionError
+from everserve.errors import AddressError, EverserveError, OptionError, WorkerError
 from everserve.fibers.engines import engine, explain_slow_engine
+from everserve.handlers.base import BaseRequestHandler
 from everserve.observe.logs import configure, configure_from, log_events
 from everserve.options import GROUPS, OPTIONS, Option
 from everserve.process.ending import STATUS
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workforce, make_workforce, read_workers
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
-from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, make_group
+from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, give_handlers, make_group
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
@@ -63,6 +68,10 @@ _OF_PORT = (
 _GROUPS = {
     "--bind": "Network",
     "--concurrency": "Requests",
+    "--workers": "Workers",
+    "--worker-timeout": "Workers",
+    "--max-requests": "Workers",
+    "--max-memory": "Workers",
     "--grace": "Requests",
     "--log-level": "Logging",
     "--log-format": "Logging",
@@ -87,7 +96,19 @@ _DEFAULTS = {
 """Of the options whose default depends on the strategy or the address."""
 
 
-_NONE = object()
+_ACTS: dict[signal.Signals, str] = {
+    signal.SIGINT: "draining (a second signal cuts)",
+    signal.SIGTERM: "draining (a second signal cuts)",
+    signal.SIGQUIT: "cutting",
+    signal.SIGHUP: "loading the code and certificates anew",
+    signal.SIGTTIN: "one worker more",
+    signal.SIGTTOU: "one worker less",
+    signal.SIGUSR1: "opening the log files anew",
+    signal.SIGUSR2: "dumping the stacks",
+}
+"""What a supervisor does at a signal."""
+
+_NONE: Any = object()
 """The value of an option that is to be ``None``, which click takes for one that is not given."""
 
 
@@ -106,6 +127,46 @@ class _Value(click.ParamType[Any]):
             return self._option.check(value)
         except OptionError as error:  # click adds the name of the option itself
             self.fail(str(error).removeprefix(f"{self._option.name} = "), param, ctx)
+
+
+class _Workers(click.ParamType[int]):
+    """The number of workers."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return read_workers(int(value) if str(value).isdecimal() else value)
+        except OptionError as error:
+            self.fail(str(error).removeprefix("workers = "), param, ctx)
+
+
+class _Size(click.ParamType[int]):
+    """Bytes, or KiB, MiB and GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([1-9]\d*)([KMG]?)", str(value).upper())
+        if found is None:
+            self.fail(f"{value!r}: expected bytes, such as 500M", param, ctx)
+        return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+
+
+class _Timeout(click.ParamType[float | None]):
+    """The seconds of ``worker_timeout``, or ``none``."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "none":
+            return _NONE
+        try:
+            return Workforce(workers=1, worker_timeout=float(value)).worker_timeout
+        except OptionError as error:
+            self.fail(str(error).removeprefix("worker_timeout = "), param, ctx)
+        except ValueError:
+            self.fail(f"{value!r}: expected seconds, from 2 up", param, ctx)
 
 
 def _server_options(command: Any) -> Any:
@@ -137,7 +198,9 @@ class _Grouped(click.Command):
     """A command whose help has its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Help")}
+        groups: dict[str, list[tuple[str, str]]] = {
+            group: [] for group in (*GROUPS, "Workers", "Help")
+        }
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
@@ -217,6 +280,31 @@ def everserve() -> None:
     help="How long requests in progress may go on after the first SIGINT or SIGTERM.",
 )
 @click.option(
+    "--workers",
+    type=_Workers(),
+    metavar="NUMBER|auto",
+    help="Processes that serve, under one that supervises them; 'auto': one for each core.",
+)
+@click.option(
+    "--worker-timeout",
+    type=_Timeout(),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long the accept loop of a worker may stand before it is killed and replaced.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Replace a worker that has accepted so many, and up to a tenth more.",
+)
+@click.option(
+    "--max-memory",
+    type=_Size(),
+    metavar="BYTES",
+    help="Replace a worker that has more memory in use; 'K', 'M' and 'G' may follow the number.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
@@ -243,6 +331,10 @@ def run(
     bind: tuple[str, ...],
     concurrency: Concurrency,
     grace: float,
+    workers: int | None,
+    worker_timeout: float | None,
+    max_requests: int | None,
+    max_memory: int | None,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -270,16 +362,14 @@ def run(
     try:
         _configure_log(log_level, log_format, log_config)
         chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
-        handlers, places = _places(targets, bind)
-        with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
-            log_events(group)
-            addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
-            report = run_servers(
-                group,
-                grace=grace,
-                on_ready=lambda: _report_ready(addresses),
-                on_signal=_report_signal,
-            )
+        worker_timeout = None if worker_timeout is _NONE else worker_timeout
+        workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
+        if workforce is None:
+            report = _serve(targets, bind, concurrency, grace, chosen)
+        else:
+            report = _supervise(targets, bind, concurrency, grace, workforce, chosen)
+    except WorkerError as error:
+        raise click.ClickException(str(error)) from error
     except EverserveError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
@@ -288,22 +378,82 @@ def run(
     return 0 if report.complete and not report.unfinished else STATUS
 
 
-def _places(targets: tuple[str, ...], bind: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+def _serve(
+    targets: tuple[str, ...],
+    bind: tuple[str, ...],
+    concurrency: Concurrency,
+    grace: float,
+    chosen: dict[str, Any],
+) -> StopReport:
+    """Serve in this process."""
+    handlers, places = _places(_parted(targets, bind), find_handler)
+    with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
+        log_events(group)
+        addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
+        return run_servers(
+            group,
+            grace=grace,
+            on_ready=lambda: _report_ready(addresses),
+            on_signal=_report_signal,
+        )
+
+
+def _supervise(
+    targets: tuple[str, ...],
+    bind: tuple[str, ...],
+    concurrency: Concurrency,
+    grace: float,
+    workforce: Workforce,
+    chosen: dict[str, Any],
+) -> StopReport:
+    """Serve by workers. They load the handlers: this process binds without them."""
+    pairs = _parted(targets, bind)
+
+    def prepare(group: ServerGroup[TCPServer]) -> None:
+        found = {target: find_handler(target) for target, _ in pairs}
+        give_handlers(group, [found[target] for target, _ in pairs])
+        group.reload_tls()
+        log_events(group)
+
+    handlers, places = _places(pairs, lambda target: BaseRequestHandler)
+    with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
+        addresses = _addresses_of(group)
+        supervisor = Supervisor(
+            group,
+            workforce,
+            grace=grace,
+            prepare=prepare,
+            on_ready=lambda: _report_ready(addresses, workforce.workers),
+            on_signal=_report_signal_to_supervisor,
+        )
+        return supervisor.run()
+
+
+def _parted(targets: tuple[str, ...], bind: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Each target with each address at which it is served."""
+    given = [split_address(target) for target in targets]
+    if len(given) > 1 or given[0][1] is not None:
+        _must_use(bind, given)
+    pairs = [
+        (target, address) for target, own in given for address in (bind if own is None else (own,))
+    ]
+    addresses = [address for _, address in pairs]
+    for address in addresses if len(given) > 1 else ():
+        if addresses.count(address) > 1:
+            raise AddressError(
+                f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
+            )
+    return pairs
+
+
+def _places(
+    pairs: list[tuple[str, str]], find: Callable[[str], Any]
+) -> tuple[Any, tuple[str, ...]]:
     """The arguments of ``make_group``: a handler and its addresses, or a handler for each address."""
-    pairs = [split_address(target) for target in targets]
-    if len(pairs) == 1 and pairs[0][1] is None:
-        return find_handler(pairs[0][0]), bind
-    _must_use(bind, pairs)
-    handlers: dict[str, Any] = {}
-    for target, own in pairs:
-        handler = find_handler(target)
-        for address in bind if own is None else (own,):
-            if address in handlers:
-                raise AddressError(
-                    f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
-                )
-            handlers[address] = handler
-    return handlers, ()
+    found = {target: find(target) for target in dict.fromkeys(target for target, _ in pairs)}
+    if len(found) == 1:
+        return found[pairs[0][0]], tuple(address for _, address in pairs)
+    return {address: found[target] for target, address in pairs}, ()
 
 
 def _must_use(bind: tuple[str, ...], pairs: list[tuple[str, str | None]]) -> None:
@@ -393,14 +543,15 @@ def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
     return addresses
 
 
-def _report_ready(addresses: list[Address]) -> None:
+def _report_ready(addresses: list[Address], workers: int | None = None) -> None:
     say(f"version {_version()}")
     notice = explain_slow_engine()
     if notice is not None:
         complain(notice)
     for address in addresses:
         say(f"listening on {address}{_invitation(address)}")
-    say(f"process {os.getpid()}; press Ctrl-C to stop")
+    number = "" if workers is None else f", {workers} workers" if workers > 1 else ", 1 worker"
+    say(f"process {os.getpid()}{number}; press Ctrl-C to stop")
 
 
 def _invitation(address: Address) -> str:
@@ -421,6 +572,10 @@ def _report_signal(number: signal.Signals) -> None:
         say(f"{number.name}: reloading certificates")
     else:
         say(f"{number.name}: draining (a second signal cuts)")
+
+
+def _report_signal_to_supervisor(number: signal.Signals) -> None:
+    say(f"{number.name}: {_ACTS[number]}")
 
 
 def _report_stop(report: StopReport) -> None:

@@ -197,7 +197,14 @@ class Connection(_Admitted):
 
     def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Any, ...]]:
         # For another process: what it can be asked there, not what it owns.
-        parts = (self.id, self.peer, self.state, self.started, self.opened, self.worker or os.getpid())
+        parts = (
+            self.id,
+            self.peer,
+            self.state,
+            self.started,
+            self.opened,
+            self.worker or os.getpid(),
+        )
         return _copy, parts
 
     def __repr__(self) -> str:

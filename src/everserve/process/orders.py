@@ -156,5 +156,3 @@ class Reported:
     refusals: tuple[Mapping[str, int], ...]
     asked: bool
     error: str | None = None
-
-

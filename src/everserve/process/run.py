@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, TypeAlias
 
-from everserve.errors import TLSConfigError
+from everserve.errors import ServerClosedError, TLSConfigError
 from everserve.events import ServerEvent, Serving, Stopped
 from everserve.process.ending import leave_behind
 from everserve.process.messagequeue import MessageQueue
@@ -141,7 +141,8 @@ class _Runner:
                     self._stop_once()
             case _Served():
                 self._thread.join()
-                self._fail(message.error)
+                is_early = self._stops > 0 and isinstance(message.error, ServerClosedError)
+                self._fail(None if is_early else message.error)  # stopped as it was to begin
             case _Reported():
                 self._note(message)
 

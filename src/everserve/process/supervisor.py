@@ -34,6 +34,7 @@ from everserve.process.orders import (
     Failed,
     Fork,
     Happened,
+    Order,
     Ready,
     Reopen,
     Reported,
@@ -170,8 +171,7 @@ class Supervisor:
 
     def suspend(self, index: int, suspended: bool) -> None:
         """Have all workers accept nothing for the server ``index`` for now, or accept again."""
-        order = Suspend(index, suspended)
-        self.call(lambda: [worker.order(order) for worker in self.workers()])
+        self.call(partial(self._order_all, Suspend(index, suspended)))
 
     def call(self, function: Callable[[], object]) -> None:
         """Have the thread of ``run`` call ``function``. From any thread, and from a signal handler."""
@@ -256,8 +256,10 @@ class Supervisor:
 
     def _release(self) -> None:
         """Close what is left: after an error of the loop, the workers see that, and end."""
-        for process in (*self._templates, *self.workers()):
-            process.close()
+        for template in self._templates:
+            template.close()
+        for worker in self.workers():
+            worker.close()
         self._selector.close()
 
     # -- signals ----------------------------------------------------------------------------------
@@ -283,10 +285,13 @@ class Supervisor:
                     self._want(self._wanted - 1)
                 case signal.SIGUSR1:
                     reopen_log_files()
-                    for worker in self.workers():
-                        worker.order(Reopen())
+                    self._order_all(Reopen())
                 case _:
                     self._dump()
+
+    def _order_all(self, order: Order) -> None:
+        for worker in self.workers():
+            worker.order(order)
 
     def _dump(self) -> None:
         with suppress(Exception):  # no standard error

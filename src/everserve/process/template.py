@@ -190,5 +190,3 @@ def _end(status: int) -> NoReturn:
             stream.flush()
     logging.shutdown()
     os._exit(status)
-
-

@@ -113,12 +113,11 @@ class Worker:
 
     def run(self) -> int:
         """Serve until an order, or a signal. Returns the exit status of the process."""
-        threading.Thread(target=self._listen, name="everserve-worker", daemon=True).start()
         try:
             report = run(
                 self._group,
                 grace=self._grace,
-                on_ready=lambda: self._send(Accepting()),
+                on_ready=self._accepts,
                 on_signal=self._obey_signal,
                 stop_signals=_STOP_SIGNALS,
                 further_signals=(signal.SIGUSR1,),
@@ -131,6 +130,11 @@ class Worker:
         return 0 if report.complete and not report.unfinished else 1
 
     # -- in the main thread ----------------------------------------------------------------------
+
+    def _accepts(self) -> None:
+        """All servers accept. Orders are obeyed from now on: a stop before this would end nothing."""
+        self._send(Accepting())
+        threading.Thread(target=self._listen, name="everserve-worker", daemon=True).start()
 
     def _obey_signal(self, number: signal.Signals) -> None:
         if number is signal.SIGUSR1:
@@ -222,8 +226,8 @@ class Worker:
         """Send an event to the supervisor, which emits those of the whole server itself."""
         if isinstance(event, Serving | Draining | Stopped):
             return
-        if isinstance(event, Failed | Refused) and event.error is not None:
-            event = dataclasses.replace(event, error=RemoteError(describe(event.error)))
+        if isinstance(event, Failed | Refused):
+            event = dataclasses.replace(event, error=_remote(event.error))
         object.__setattr__(event, "worker", os.getpid())
         with self._lock:
             sent = self._channel.send(Happened(index, event, self._lost))
@@ -234,10 +238,14 @@ class Worker:
             self._channel.send(message, wait=wait)
 
 
+def _remote(error: Any) -> Any:
+    """An error as it can be sent: its class may be known here alone."""
+    is_plain = error is None or isinstance(error, RemoteError)
+    return error if is_plain else RemoteError(describe(error))
+
+
 def _memory() -> int:
     """Bytes of memory that this process has in use (proc(5), statm); 0 if that is not known."""
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * _PAGE
     return 0
-
-

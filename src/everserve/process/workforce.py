@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from everserve.errors import OptionError
 from everserve.server.balance import PLACES
 
-__all__ = ["MOST_WORKERS", "Workers", "Workforce", "read_workers"]
+__all__ = ["MOST_WORKERS", "Workers", "Workforce", "make_workforce", "read_workers"]
 
 Workers: TypeAlias = int | Literal["auto"]
 
@@ -55,13 +55,34 @@ class Workforce:
         return self.max_requests + random.randint(0, int(_JITTER * self.max_requests))
 
 
+def make_workforce(
+    workers: Workers | None,
+    worker_timeout: float | None,
+    max_requests: int | None,
+    max_memory: int | None,
+) -> Workforce | None:
+    """The options of ``serve``; ``None`` without workers. Raises ``OptionError``."""
+    if workers is not None:
+        return Workforce(
+            workers=read_workers(workers),
+            worker_timeout=worker_timeout,
+            max_requests=max_requests,
+            max_memory=max_memory,
+        )
+    if max_requests is not None or max_memory is not None:
+        raise OptionError("max_requests and max_memory are about workers: say how many there are")
+    return None
+
+
 def read_workers(value: Any) -> int:
     """The number of workers; ``"auto"``: one for each core. Raises ``OptionError``."""
     wanted = f"'auto', or a number from 1 to {MOST_WORKERS}"
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise OptionError(f"workers = {value!r}: expected {wanted}")
     if not _can_have_workers():
-        raise OptionError(f"workers = {value!r}: this system cannot share listeners: it needs Linux")
+        raise OptionError(
+            f"workers = {value!r}: this system cannot share listeners: it needs Linux"
+        )
     if value == "auto":
         return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     if not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
@@ -70,9 +91,7 @@ def read_workers(value: Any) -> int:
 
 
 def _can_have_workers() -> bool:
-    return (
-        hasattr(os, "fork") and hasattr(os, "pidfd_open") and hasattr(socket, "SOCK_SEQPACKET")
-    )
+    return hasattr(os, "fork") and hasattr(os, "pidfd_open") and hasattr(socket, "SOCK_SEQPACKET")
 
 
 def _check(name: str, value: Any, wanted: str, least: int, kinds: tuple[type, ...]) -> None:

@@ -161,9 +161,11 @@ class Served:
         Ends with ``server_close()``.
         """
         elsewhere = self._everserve.elsewhere
-        if elsewhere is not None:
-            return elsewhere.stop(check_grace(grace))
-        report: StopReport = self._everserve.conductor.stop(self, grace)
+        report: StopReport = (
+            self._everserve.conductor.stop(self, grace)
+            if elsewhere is None
+            else elsewhere.stop(check_grace(grace))
+        )
         return report
 
     @of_server
