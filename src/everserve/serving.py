@@ -155,13 +155,19 @@ def serve(
     ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
     level info, where it serves and how it ended.
 
+    With ``workers`` (a number, or ``"auto"`` for one a core) that many processes serve, and this one
+    supervises them; needs Linux. Limits are shared out among them, and what ``on_ready`` gets stands
+    for all of them. A worker is replaced if it ends, if its accept loop stands for ``worker_timeout``
+    seconds, after ``max_requests``, and above ``max_memory`` bytes; ``None`` is no limit.
+
     ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
     algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
     bound.
 
     Returns the report of the stop, always: a handler that does not end is logged with its stack, and
     the process will end with status 1. Raises ``HandlerError``, ``AddressError`` and ``OptionError``
-    for arguments that are not accepted, ``OSError`` for what the system refuses.
+    for arguments that are not accepted, ``OSError`` for what the system refuses, ``WorkerError`` where
+    no worker can start.
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
