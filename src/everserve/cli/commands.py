@@ -198,9 +198,7 @@ class _Grouped(click.Command):
     """A command whose help has its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {
-            group: [] for group in (*GROUPS, "Workers", "Help")
-        }
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Help")}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
