@@ -42,6 +42,7 @@ def run(servers):
         servers[0].stop(0.2)
 
 events = []
+stopped = []
 changed = threading.Condition()
 
 def note(event):
@@ -57,6 +58,7 @@ def wait_for(kind):
 report = everserve.serve(
     Answer, "tcp://127.0.0.1:0", workers=2, on_ready=ready, OPTIONS
 )
+print([server.state.name for server in stopped])
 print(report.finished, len(report.cut), [c.worker > 0 for c in report.cut])
 print([type(e).__name__ for e in events if type(e).__name__ in ("Serving", "Draining", "Stopped")])
 """
@@ -97,8 +99,8 @@ failed = wait_for(Failed)
 print(failed.error, failed.worker in pids, failed.server.startswith("Answer on tcp"))
 clients[1][1].close(); clients[1][0].close()
 print(wait_for(Finished).worker in pids)
+stopped.append(servers[0])
 servers[0].stop(0)
-print(servers[0].state)
 """,
         tmp_path,
     ) == [
@@ -106,7 +108,7 @@ print(servers[0].state)
         "ServerState.SERVING False {}",
         "LookupError('as asked') True True",
         "True",
-        "ServerState.STOPPED",
+        "['STOPPED']",
         "0 4 [True, True, True, True]",
         "['Serving', 'Draining', 'Stopped']",
     ]
