@@ -40,6 +40,7 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "Concurrency",
     "ServerOptions",
+    "bind_group",
     "give_handlers",
     "make_group",
     "make_server",
@@ -225,6 +226,17 @@ def make_group(
     ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
     applies to those that have networks. Raises as ``serve``.
     """
+    return bind_group(handler, addresses, concurrency, options, lambda place: None)
+
+
+def bind_group(
+    handler: Handler | Mapping[str, Handler],
+    addresses: tuple[str | Address, ...],
+    concurrency: Concurrency,
+    options: ServerOptions,
+    find: Callable[[Address], socket.socket | None],
+) -> ServerGroup[TCPServer]:
+    """As ``make_group``, over those listeners that ``find(address)`` has already. It owns them."""
     places = _places(handler, addresses)
     secure = any(place.scheme == "tls" for place, _ in places)
     has_networks = not all(place.is_unix for place, _ in places)
@@ -236,7 +248,9 @@ def make_group(
                 chosen.pop("tls", None)
             if has_networks and place.is_unix and not options.get("proxy_protocol"):
                 chosen.pop("access", None)
-            servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
+            found = find(place)
+            count = len(places)
+            servers.append(_make(own, place, concurrency, chosen, servers=count, found=found))
     except BaseException:
         ServerGroup(servers).server_close()
         raise
@@ -278,10 +292,20 @@ def _make(
     options: ServerOptions,
     *,
     servers: int,
+    found: socket.socket | None = None,
 ) -> TCPServer:
-    """One of ``servers`` servers, which share the descriptors of the process."""
+    """One of ``servers`` servers, which share the descriptors of the process.
+
+    ``found``: its listener, bound by another process with the same options.
+    """
     _check_handler(handler)
     where = Address.parse(address)
+    if found is not None:
+        configured = _configured(where, concurrency, options, servers)
+        _check_transport(handler, where)
+        server = configured(where.server_address, handler, bind_and_activate=False)
+        _replace_socket(server, found)
+        return server
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
@@ -306,10 +330,7 @@ def _take_over(
 
     The backlog and the reuse of the address are those of the process that opened it, unless asked for.
     """
-    server.socket.close()
-    server.socket = inherited
-    server.address_family, server.socket_type = inherited.family, inherited.type
-    server.server_address = inherited.getsockname()
+    _replace_socket(server, inherited)
     try:
         _refuse_bound(inherited, options, address)
         set_options(
@@ -323,6 +344,13 @@ def _take_over(
     except BaseException:
         server.socket.detach()  # it is the caller's again
         raise
+
+
+def _replace_socket(server: TCPServer, sock: socket.socket) -> None:
+    server.socket.close()
+    server.socket = sock
+    server.address_family, server.socket_type = sock.family, sock.type
+    server.server_address = sock.getsockname()
 
 
 def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Address) -> None:

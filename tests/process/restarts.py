@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-from tests.process.supervised import Client, Supervised, supervised
+from tests.process.supervised import Client, Supervised, start, supervised, unique
 
-__all__ = ["Load", "restart"]
+__all__ = ["Load", "replace", "restart"]
 
 _CLIENTS = 16
 
@@ -66,19 +66,30 @@ def restart(server: Supervised, times: int) -> None:
             sleep(0.05)
 
 
+def replace(folder: Path, server: Supervised, times: int, *arguments: str) -> Supervised:
+    """Replace the supervisor so often, each time by one that takes its listeners."""
+    for _ in range(times):
+        new = start(folder, *arguments, "--replace")
+        new.await_ready()
+        server.await_line("stopped")
+        assert server.wait() == 0, server.errors
+        server = new
+    return server
+
+
 def main() -> None:
     """Measure, and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=2000)
     parser.add_argument("--restarts", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--replace", action="store_true", help="replace the supervisor too")
     given = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        supervised(Path(folder), workers=given.workers) as server,
-    ):
+    with tempfile.TemporaryDirectory() as name, supervised(Path(name), *unique(name)) as server:
         with Load(server.address, given.rate) as load:
-            restart(server, given.restarts)
+            if given.replace:
+                server = replace(Path(name), server, given.restarts, *unique(name))
+            else:
+                restart(server, given.restarts)
         server.end()
     rate = load.done / load.seconds
     print(

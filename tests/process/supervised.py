@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -104,6 +103,12 @@ class Supervised:
 
         return str(until(found, lambda: f"{pattern} in {self.lines} {self.errors}"))
 
+    def await_ready(self) -> None:
+        """Wait until it serves."""
+        self.await_line("press Ctrl-C")
+        found = re.search(r":(\d+)(;|$)", self.await_line("listening on"))
+        self.port = int(found[1]) if found else 0
+
     def client(self) -> Client:
         return Client(self.address)
 
@@ -123,6 +128,9 @@ class Supervised:
         status = self.process.wait(LIMIT)
         for reader in self._readers:
             reader.join(LIMIT)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
         return status
 
 
@@ -135,16 +143,19 @@ def until(condition: Callable[[], Any], why: Callable[[], str] = lambda: "") -> 
     return value
 
 
-@contextmanager
-def supervised(
+def unique(folder: str | Path) -> tuple[str, ...]:
+    """Addresses that no other server has, so that one is replaced by them."""
+    return "--bind", "tcp://127.0.0.1:0", "--bind", f"unix:{folder}/socket"
+
+
+def start(
     folder: Path,
     *arguments: str,
     workers: int = 2,
     handler: str = HANDLER,
-    ready: bool = True,
     levels: bool = True,
-) -> Iterator[Supervised]:
-    """``everserve run --workers``, from its first lines to its end."""
+) -> Supervised:
+    """``everserve run --workers``, which has not begun yet."""
     file = folder / "answer.py"
     file.write_text(handler)
     bind = () if "--bind" in arguments else ("--bind", "tcp://127.0.0.1:0")
@@ -161,16 +172,22 @@ def supervised(
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    with process:
-        server = Supervised(process)
+    return Supervised(process)
+
+
+@contextmanager
+def supervised(
+    folder: Path, *arguments: str, ready: bool = True, **options: Any
+) -> Iterator[Supervised]:
+    """The same, from its first lines to its end."""
+    server = start(folder, *arguments, **options)
+    with server.process:
         try:
             if ready:
-                server.await_line("press Ctrl-C")
-                found = re.search(r":(\d+)(;|$)", server.await_line("listening on"))
-                server.port = int(found[1]) if found else 0
+                server.await_ready()
             yield server
         finally:
-            process.kill()
+            server.process.kill()
 
 
 def has_ended(pid: int) -> bool:
@@ -184,18 +201,3 @@ def has_ended(pid: int) -> bool:
 
 def await_end(pid: int) -> None:
     until(lambda: has_ended(pid), lambda: f"{pid} still runs")
-
-
-def await_death(pid: int, limit: float) -> bool:
-    """Wait for the end of a process, no longer than ``limit``."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], limit)[0])
-    finally:
-        os.close(descriptor)
-
-
-__all__ = ["HANDLER", "Client", "Supervised", "await_death", "await_end", "has_ended", "supervised"]

@@ -29,6 +29,7 @@ from everserve.handlers.base import BaseRequestHandler
 from everserve.observe.logs import configure, configure_from, log_events
 from everserve.options import GROUPS, OPTIONS, Option
 from everserve.process.ending import STATUS
+from everserve.process.handover import Control, Predecessor
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
 from everserve.process.supervisor import Supervisor
@@ -36,7 +37,13 @@ from everserve.process.workforce import Workforce, make_workforce, read_workers
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
-from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, give_handlers, make_group
+from everserve.serving import (
+    DEFAULT_CONCURRENCY,
+    Concurrency,
+    bind_group,
+    give_handlers,
+    make_group,
+)
 from everserve.sockets.tls import TLS
 
 __all__ = ["everserve"]
@@ -72,6 +79,7 @@ _GROUPS = {
     "--worker-timeout": "Workers",
     "--max-requests": "Workers",
     "--max-memory": "Workers",
+    "--replace": "Workers",
     "--grace": "Requests",
     "--log-level": "Logging",
     "--log-format": "Logging",
@@ -303,6 +311,12 @@ def everserve() -> None:
     help="Replace a worker that has more memory in use; 'K', 'M' and 'G' may follow the number.",
 )
 @click.option(
+    "--replace",
+    "replace_",
+    is_flag=True,
+    help="Take over the listeners of the server that has workers at the same addresses.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
@@ -333,6 +347,7 @@ def run(
     worker_timeout: float | None,
     max_requests: int | None,
     max_memory: int | None,
+    replace_: bool,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -362,10 +377,12 @@ def run(
         chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
         worker_timeout = None if worker_timeout is _NONE else worker_timeout
         workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
+        if workforce is None and replace_:
+            raise OptionError("--replace is about workers: say how many there are, by --workers")
         if workforce is None:
             report = _serve(targets, bind, concurrency, grace, chosen)
         else:
-            report = _supervise(targets, bind, concurrency, grace, workforce, chosen)
+            report = _supervise(targets, bind, concurrency, grace, workforce, replace_, chosen)
     except WorkerError as error:
         raise click.ClickException(str(error)) from error
     except EverserveError as error:
@@ -402,6 +419,7 @@ def _supervise(
     concurrency: Concurrency,
     grace: float,
     workforce: Workforce,
+    replaces: bool,
     chosen: dict[str, Any],
 ) -> StopReport:
     """Serve by workers. They load the handlers: this process binds without them."""
@@ -413,8 +431,13 @@ def _supervise(
         group.reload_tls()
         log_events(group)
 
+    texts = [address for _, address in pairs]
+    predecessor = Predecessor.find(texts) if replaces else None
     handlers, places = _places(pairs, lambda target: BaseRequestHandler)
-    with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
+    with _bind(handlers, places, concurrency, chosen, predecessor) as group:
+        control = (
+            Control.open(texts) if predecessor is None else Control(predecessor.control, texts)
+        )
         addresses = _addresses_of(group)
         supervisor = Supervisor(
             group,
@@ -423,8 +446,24 @@ def _supervise(
             prepare=prepare,
             on_ready=lambda: _report_ready(addresses, workforce.workers),
             on_signal=_report_signal_to_supervisor,
+            control=control,
+            predecessor=predecessor,
         )
         return supervisor.run()
+
+
+def _bind(
+    handlers: Any,
+    places: tuple[str, ...],
+    concurrency: Concurrency,
+    chosen: dict[str, Any],
+    predecessor: Predecessor | None,
+) -> ServerGroup[TCPServer]:
+    """The servers, over the listeners of the supervisor that they replace."""
+    if predecessor is None:
+        return make_group(handlers, *places, concurrency=concurrency, **chosen)
+    options: Any = chosen
+    return bind_group(handlers, places, concurrency, options, predecessor.take)
 
 
 def _parted(targets: tuple[str, ...], bind: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -18,6 +18,9 @@ __all__ = ["Channel", "Closed"]
 _LARGEST = 65_536
 """Bytes that go through the socket; what is larger goes as a file in memory (memfd_create(2))."""
 
+_DESCRIPTORS = 253
+"""Those that may come with a message (unix(7), SCM_MAX_FD)."""
+
 _IN_MEMORY = b"\0"
 
 _BUFFER = 1 << 20
@@ -87,7 +90,7 @@ class Channel:
         """The next message with its descriptors; ``None`` for none. Raises ``Closed``."""
         try:
             data, found, _, _ = socket.recv_fds(
-                self._socket, 2 * _LARGEST, 4, socket.MSG_CMSG_CLOEXEC
+                self._socket, 2 * _LARGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None

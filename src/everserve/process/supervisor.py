@@ -25,6 +25,7 @@ from typing import Any
 
 from everserve.errors import WorkerError
 from everserve.process.channel import Channel, Closed
+from everserve.process.handover import Control, Predecessor
 from everserve.process.logfiles import reopen_log_files
 from everserve.process.orders import (
     Accepting,
@@ -92,7 +93,8 @@ class Supervisor:
     """The servers of ``group``, served by workers.
 
     ``prepare(group)`` is called in a template, a process of its own, each time that the code is read:
-    at the start and at each SIGHUP. The group is bound, and is not served in this process.
+    at the start and at each SIGHUP. The group is bound, and is not served in this process. ``control``
+    is where another supervisor can ask for its listeners; ``predecessor`` has given this one its own.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Supervisor:
         prepare: Callable[[ServerGroup[Any]], object] = lambda group: None,
         on_ready: Callable[[], object] = lambda: None,
         on_signal: Callable[[signal.Signals], object] = lambda number: None,
+        control: Control | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         check_shares(group.servers, workforce.workers)
         self._group = group
@@ -112,6 +116,8 @@ class Supervisor:
         self._grace = grace
         self._on_ready = on_ready
         self._on_signal = on_signal
+        self._control = control
+        self._predecessor = predecessor
         self._boards = [Board() for _ in group.servers]
         self._plan = Plan(group, prepare, self._boards, grace, workforce.interval)
         self._wakeup = Wakeup()
@@ -150,6 +156,9 @@ class Supervisor:
         try:
             with receiving(SIGNALS, self._note_signal), self._wakeup.woken_by_signals():
                 self._selector.register(self._wakeup, selectors.EVENT_READ, self._wakeup.clear)
+                if self._control is not None:
+                    listeners = [server.socket for server in self._group.servers]
+                    self._control.attach(listeners, self._watch, self._unwatch, self._hand_over)
                 self._next = self._start_template()
                 while not self._is_over():
                     self.turn()
@@ -260,6 +269,9 @@ class Supervisor:
             template.close()
         for worker in self.workers():
             worker.close()
+        for one in (self._control, self._predecessor):
+            if one is not None:
+                one.close()
         self._selector.close()
 
     # -- signals ----------------------------------------------------------------------------------
@@ -518,6 +530,9 @@ class Supervisor:
                 template.end()
         if not self.has_served:
             self.has_served = True
+            if self._predecessor is not None:
+                self._group.adopt_files()  # not before: until now they are those of the other
+                self._predecessor.release()
             self._guard(self._announce)
         self._renew_again_if_asked()
 
@@ -610,6 +625,12 @@ class Supervisor:
                 template.end()
         for worker in self.workers():
             self._stop_worker(worker, grace)
+
+    def _hand_over(self) -> None:
+        """The workers of another supervisor accept from the listeners."""
+        logger.info("another process serves from now on")
+        self._group.leave_files()
+        self._begin_stop(self._grace)
 
     def _sum(self) -> StopReport:
         known = [reported.report for reported in self._reports if reported is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport, sum_of
 from everserve.sockets.attaching import woken_to_attach
+from everserve.sockets.listening import SocketFile, is_filesystem_path
 from everserve.sockets.tls import TLS
 
 __all__ = ["ServerGroup"]
@@ -128,6 +130,19 @@ class ServerGroup(Generic[ServerT]):
         """Have each server say what its workers know; ``None``: it is served in this process."""
         for server, one in zip(self.servers, elsewhere, strict=True):
             server._everserve.elsewhere = one
+
+    def adopt_files(self) -> None:
+        """Remove the files of Unix sockets that another process has bound, in its place."""
+        for conductor, server in self._members:
+            if server.address_family == socket.AF_UNIX and is_filesystem_path(
+                server.server_address
+            ):
+                conductor.socket_file = SocketFile(server.socket, server.server_address)
+
+    def leave_files(self) -> None:
+        """Leave the files of Unix sockets to a process that goes on with them."""
+        for conductor, _ in self._members:
+            conductor.socket_file = None
 
     def leave_listeners(self) -> None:
         """Close the listeners of this process; others that share them go on."""
