@@ -60,6 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Limits": (),
     "TLS": ("tls", "implicit_tls", "tls_reload_interval", "handshake_timeout", "max_handshakes"),
+    "Workers": (),
     "Logging": (),
     "Process": (),
 }

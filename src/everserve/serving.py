@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
@@ -25,6 +25,8 @@ from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workers, Workforce, make_workforce
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
@@ -40,7 +42,10 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "Concurrency",
     "ServerOptions",
+    "bind_group",
     "check_group",
+    "give_handlers",
+    "located",
     "make_group",
     "make_server",
     "serve",
@@ -105,6 +110,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 @overload
@@ -116,6 +125,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 def serve(
@@ -126,6 +139,10 @@ def serve(
     grace: float = 5.0,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = lambda servers: None,
     subscribe: Subscriber | None = None,
+    workers: Workers | None = None,
+    worker_timeout: float | None = 30.0,
+    max_requests: int | None = None,
+    max_memory: int | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
@@ -144,18 +161,25 @@ def serve(
     ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
     level info, where it serves and how it ended.
 
+    With ``workers`` (a number, or ``"auto"`` for one a core) that many processes serve, and this one
+    supervises them; needs Linux. Limits are shared out among them, and what ``on_ready`` gets stands
+    for all of them. A worker is replaced if it ends, if its accept loop stands for ``worker_timeout``
+    seconds, after ``max_requests``, and above ``max_memory`` bytes; ``None`` is no limit.
+
     ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
     algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
     bound.
 
     Returns the report of the stop, always: a handler that does not end is logged with its stack, and
     the process will end with status 1. Raises ``HandlerError``, ``AddressError`` and ``OptionError``
-    for arguments that are not accepted, ``OSError`` for what the system refuses.
+    for arguments that are not accepted, ``OSError`` for what the system refuses, ``WorkerError`` where
+    no worker can start.
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
+    workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
-        if subscribe is not None:
+        if subscribe is not None and workforce is None:
             group.subscribe(subscribe)
         for notice in (explain_slow_engine(), explain_shortage(group.servers)):
             if notice is not None:
@@ -167,12 +191,32 @@ def serve(
             on_ready(group.servers)
 
         try:
-            report = run(group, grace=grace, on_ready=announce)
+            if workforce is None:
+                report = run(group, grace=grace, on_ready=announce)
+            else:
+                report = _supervise(group, workforce, grace, announce, subscribe)
         except BaseException as error:
             logger.info("ended by an error: %r", error)
             raise
         logger.info("ended: %s", report)
         return report
+
+
+def _supervise(
+    group: ServerGroup[TCPServer],
+    workforce: Workforce,
+    grace: float,
+    announce: Callable[[], object],
+    subscribe: Subscriber | None,
+) -> StopReport:
+    """Serve by workers, which have the code of this process."""
+    supervisor = Supervisor(
+        group, workforce, grace=grace, prepare=ServerGroup.reload_tls, on_ready=announce
+    )
+    if subscribe is not None:
+        for server in supervisor.whole.servers:
+            server.subscribe(subscribe)
+    return supervisor.run()
 
 
 def make_group(
@@ -187,13 +231,26 @@ def make_group(
     ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
     applies to those that have networks. Raises as ``serve``.
     """
+    return bind_group(handler, addresses, concurrency, options, lambda place: None)
+
+
+def bind_group(
+    handler: Handler | Mapping[str, Handler],
+    addresses: tuple[str | Address, ...],
+    concurrency: Concurrency,
+    options: ServerOptions,
+    find: Callable[[Address], socket.socket | None],
+) -> ServerGroup[TCPServer]:
+    """As ``make_group``, over those listeners that ``find(address)`` has already. It owns them."""
     places = [
-        (place, own) for address, own in _places(handler, addresses) for place in _located(address)
+        (place, own) for address, own in _places(handler, addresses) for place in located(address)
     ]
+    count = len(places)
     servers: list[TCPServer] = []
     try:
         for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
-            servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
+            found = find(place)
+            servers.append(_make(own, place, concurrency, chosen, servers=count, found=found))
     except BaseException:
         ServerGroup(servers).server_close()
         raise
@@ -253,7 +310,7 @@ def _places(
     return places
 
 
-def _located(address: Address) -> list[Address]:
+def located(address: Address) -> list[Address]:
     """The address, or each of the sockets that the service manager has passed under its name."""
     if address.scheme != "systemd":
         return [address]
@@ -278,14 +335,24 @@ def _make(
     options: ServerOptions,
     *,
     servers: int,
+    found: socket.socket | None = None,
 ) -> TCPServer:
-    """One of ``servers`` servers, which share the descriptors of the process."""
+    """One of ``servers`` servers, which share the descriptors of the process.
+
+    ``found``: its listener, bound by another process with the same options.
+    """
     _check_handler(handler)
-    where, *others = _located(Address.parse(address))
+    where, *others = located(Address.parse(address))
     if others:
         raise AddressError(
             f"{address}: is {1 + len(others)} sockets: one server has one, so make a group"
         )
+    if found is not None:
+        configured = _configured(where, concurrency, options, servers)
+        _check_transport(handler, where)
+        server = configured(where.server_address, handler, bind_and_activate=False)
+        _replace_socket(server, found)
+        return server
     if where.scheme == "fd":
         inherited = inherit(where.descriptor)
         where = Address.of(inherited)
@@ -310,10 +377,7 @@ def _take_over(
 
     The backlog and the reuse of the address are those of the process that opened it, unless asked for.
     """
-    server.socket.close()
-    server.socket = inherited
-    server.address_family, server.socket_type = inherited.family, inherited.type
-    server.server_address = inherited.getsockname()
+    _replace_socket(server, inherited)
     try:
         _refuse_bound(inherited, options, address)
         set_options(
@@ -333,6 +397,13 @@ def _take_over(
         raise
 
 
+def _replace_socket(server: TCPServer, sock: socket.socket) -> None:
+    server.socket.close()
+    server.socket = sock
+    server.address_family, server.socket_type = sock.family, sock.type
+    server.server_address = sock.getsockname()
+
+
 def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Address) -> None:
     """Raise ``OptionError`` for what must be set before a socket is bound."""
     if options.get("socket_mode") is not None:
@@ -347,6 +418,17 @@ def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Add
             f"{address}: is bound already, with dual_stack={not both}: "
             "set IPV6_V6ONLY where it is opened"
         )
+
+
+def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) -> None:
+    """Have the servers of ``group``, one after the other, serve with these handlers from now on.
+
+    Raises ``HandlerError`` for one that cannot be served there.
+    """
+    for server, handler in zip(group.servers, handlers, strict=True):
+        _check_handler(handler)
+        _check_transport(handler, Address.of(server.socket))
+        server.RequestHandlerClass = handler
 
 
 def _check_handler(handler: Any) -> None:

@@ -228,13 +228,3 @@ def test_serving_a_closed_server_leaves_it_stopped(end: str) -> None:
     with pytest.raises(ServerClosedError):
         server.serve_forever()
     assert server.state is ServerState.STOPPED
-
-
-def test_the_accept_loop_answers_once_for_all_that_asked() -> None:
-    life = LifeCycle()
-    assert life.has_answered
-    life.ask()
-    life.ask()
-    assert not life.has_answered
-    life.answer()
-    assert life.has_answered

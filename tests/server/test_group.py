@@ -344,7 +344,7 @@ def test_it_responds_unless_a_handler_holds_the_loop(kind: type[TCPServer]) -> N
     group = group_of(hold, kind=kind)
     with group.running() as (address,), connect(address):
         assert begun.wait(LIMIT)
-        assert group.responds()
+        assert group.is_turning()
         if kind is FiberTCPServer:  # the handler of a serial server may take its time
-            assert not group.responds()
+            assert not group.is_turning()
         let_go.set()

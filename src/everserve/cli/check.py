@@ -6,8 +6,17 @@ from typing import Any
 
 import click
 
-from everserve.cli.commands import EXAMPLES, Grouped, everserve, one_line_errors, prepare, run
+from everserve.cli.commands import (
+    EXAMPLES,
+    Grouped,
+    everserve,
+    one_line_errors,
+    places_of,
+    prepare,
+    run,
+)
 from everserve.cli.output import say
+from everserve.cli.target import find_handler
 from everserve.process.pidfile import check_place
 from everserve.serving import check_group
 
@@ -32,10 +41,10 @@ def check(*, grace: float, pid: str | None, reload: bool, **given: Any) -> None:
             plan = prepare(**given)
             if pid is not None:
                 check_place(pid)
-            check_group(plan.handlers, *plan.places, concurrency=plan.concurrency, **plan.options)
+            handlers, places = places_of(plan.pairs, find_handler)
+            check_group(handlers, *places, concurrency=plan.concurrency, **plan.options)
     except click.UsageError:
         raise
     except click.ClickException as error:  # of the system: it is 2 here too
         raise click.UsageError(error.format_message()) from error
-    places = plan.places or tuple(plan.handlers)
-    say(f"{', '.join(places)}: would be served")
+    say(f"{', '.join(address for _, address in plan.pairs)}: would be served")

@@ -23,7 +23,19 @@ from everserve.process.units import Service, Socket
 __all__ = ["unit"]
 
 _OF_UNITS = (
-    *("targets", "bind", "user", "group", "umask", "chdir", "pid", "reload", "name", "into"),
+    *(
+        "targets",
+        "bind",
+        "user",
+        "group",
+        "umask",
+        "chdir",
+        "pid",
+        "reload",
+        "replace",
+        "name",
+        "into",
+    ),
     *("socket_mode", "dual_stack", "allow_reuse_port", "allow_reuse_address"),
 )
 """The parameters that become lines of the units, and are left out of the command."""

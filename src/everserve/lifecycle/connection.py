@@ -58,6 +58,7 @@ class _Admitted:
     tls: TLSSocket | None = None  # the TLS session
     counter: Counter | None = None  # set where the kernel does not count
     events: EventOrder | None = None  # set where there is a subscriber
+    worker: int | None = None  # the process that has it, where this is a copy for another
 
 
 class Connection(_Admitted):
@@ -194,8 +195,35 @@ class Connection(_Admitted):
             return False
         return bool(peer == (self.origin or self.peer))
 
+    def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Any, ...]]:
+        # For another process: what it can be asked there, not what it owns.
+        parts = (
+            self.id,
+            self.peer,
+            self.state,
+            self.started,
+            self.opened,
+            self.worker or os.getpid(),
+        )
+        return _copy, parts
+
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
+
+
+def _copy(
+    number: int,
+    peer: Any,
+    state: ConnectionState,
+    started: float,
+    opened: float,
+    worker: int,
+) -> Connection:
+    """A connection of another process: to look at, not to cut. The clock is that of the machine."""
+    connection = Connection(number, 0, peer)
+    connection.state, connection.started, connection.opened = state, started, opened
+    connection.worker = worker
+    return connection
 
 
 def _nothing() -> None:

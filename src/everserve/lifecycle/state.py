@@ -46,13 +46,13 @@ class LifeCycle:
         self.notifier = Notifier()
         self.session: object | None = None
         self.ended = 0  # how many runs have ended
+        self.turns = 0  # of the accept loop, so that others see that it goes on
         self.announced = False  # the run accepts, and the event was emitted
         self.suspended = False
         self.gated = False
         self.keeps_listener = False  # a stop leaves it open for requests that reply through it
         self._stops: dict[str, Any] = {}
         self._wakeup: Wakeup | None = None
-        self._asked = self._answered = 0
 
     @property
     def shutdown_requested(self) -> bool:
@@ -178,20 +178,6 @@ class LifeCycle:
         if wakeup is None or not wakeup.is_own:
             self._wakeup = wakeup = Wakeup()
         return wakeup
-
-    def ask(self) -> None:
-        """Ask the accept loop for a sign of life: ``answer``, in its next turn."""
-        self._asked += 1
-        self.wake()
-
-    def answer(self) -> None:
-        """Note that the accept loop was woken, and turns."""
-        self._answered = self._asked
-
-    @property
-    def has_answered(self) -> bool:
-        """True if the accept loop has turned since it was asked last."""
-        return self._answered == self._asked
 
     def wake(self) -> None:
         """Wake the accept loop, so that it checks again."""

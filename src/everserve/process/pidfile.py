@@ -16,11 +16,14 @@ class PidFile:
     A file of a process that is gone is replaced. *Ownership*: the file is ours while it has our number.
     """
 
-    def __init__(self, path: str) -> None:
-        """Write it. Raises ``OptionError`` if another process that lives has it, and ``OSError``."""
+    def __init__(self, path: str, *, replaces: bool = False) -> None:
+        """Write it. Raises ``OSError``, and ``OptionError`` if another process that lives has it.
+
+        ``replaces``: not then, as this process is to take its place.
+        """
         self.path = os.path.abspath(path)
         other = self._read()
-        if other is not None and other != os.getpid() and _lives(other):
+        if not replaces and other not in (None, os.getpid()) and _lives(other or 0):
             raise OptionError(f"pid file {path!r}: process {other} has it, and is running")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
         with open(os.open(path, flags, 0o644), "w") as file:

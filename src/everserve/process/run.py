@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, TypeAlias
 
-from everserve.errors import TLSConfigError
+from everserve.errors import ServerClosedError, TLSConfigError
 from everserve.events import ServerEvent, Serving, Stopped
 from everserve.process.ending import leave_behind
 from everserve.process.messagequeue import MessageQueue
@@ -44,21 +44,30 @@ def run(
     grace: float = 5.0,
     on_ready: Callable[[], object] = lambda: None,
     on_signal: Callable[[signal.Signals], object] = lambda number: None,
+    stop_signals: Sequence[signal.Signals] = STOP_SIGNALS,
+    further_signals: Sequence[signal.Signals] = (),
 ) -> StopReport:
     """Serve with all servers of ``group`` until SIGINT or SIGTERM, or until they have all ended.
 
     The first signal stops them with ``grace`` seconds, a second one cuts. ``on_ready()`` is called when
     all serve, ``on_signal(signal)`` at each signal. Returns the sum of the stop reports. An error that
     ends the loop, or that one of the two raises, stops all servers, and is raised at the end. At
-    SIGHUP, servers with TLS reload their certificates. Signals are received in the main thread only.
+    SIGHUP, servers with TLS reload their certificates, unless it is one of ``further_signals``, which
+    are for ``on_signal`` alone. ``stop_signals`` are SIGINT and SIGTERM, if none are given. Signals are
+    received in the main thread only.
     A service manager that waits for notice of all that (sd_notify(3)) gets it.
 
     A handler that does not end does not keep this from returning: the log has its stack, the report
     says that it is left, and the process will end with status 1.
     """
     runner = _Runner(group, grace, on_ready, on_signal)
-    reload = [RELOAD_SIGNAL] if RELOAD_SIGNAL and group.has_tls() else []
-    with receiving([*STOP_SIGNALS, *reload], runner.messages.put):
+    reloads = RELOAD_SIGNAL is not None and RELOAD_SIGNAL not in further_signals and group.has_tls()
+    runner.reload_signal = RELOAD_SIGNAL if reloads else None
+    runner.stop_signals = stop_signals
+    numbers = [*stop_signals, *further_signals]
+    if RELOAD_SIGNAL is not None and reloads:
+        numbers.append(RELOAD_SIGNAL)
+    with receiving(numbers, runner.messages.put):
         return runner.run()
 
 
@@ -95,6 +104,8 @@ class _Runner:
         on_signal: Callable[[signal.Signals], object],
     ) -> None:
         self.messages: MessageQueue[_Message] = MessageQueue()
+        self.reload_signal: signal.Signals | None = None
+        self.stop_signals: Sequence[signal.Signals] = ()
         self._group = group
         self._grace = grace
         self._on_ready = on_ready
@@ -135,7 +146,7 @@ class _Runner:
 
         Once a stop has begun every wait has a limit, and the loop ends.
         """
-        self._manager.keep_alive(self._stops > 0 or self._group.responds())
+        self._manager.keep_alive(self._stops > 0 or self._group.is_turning())
 
     def _is_reported(self) -> bool:
         return 0 < self._stops == len(self._reports)
@@ -155,7 +166,8 @@ class _Runner:
                     self._stop_once()
             case _Served():
                 self._thread.join()
-                self._fail(message.error)
+                is_early = self._stops > 0 and isinstance(message.error, ServerClosedError)
+                self._fail(None if is_early else message.error)  # stopped as it was to begin
             case _Reported():
                 self._note(message)
 
@@ -163,9 +175,9 @@ class _Runner:
         try:
             self._on_signal(number)
         finally:
-            if number is RELOAD_SIGNAL:
+            if number is self.reload_signal:
                 self._reload()
-            else:
+            elif number in self.stop_signals:
                 self._signals += 1
                 if self._is_reported():
                     self._deadline = monotonic()  # nothing is left to cut: end now

@@ -10,7 +10,6 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -21,7 +20,6 @@ from everserve.server.acceptor import Acceptor
 from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import leave_all_to_parent
 from everserve.settings import SettingsReader
-from everserve.sockets.wakeup import Wakeup
 
 __all__ = ["AcceptLoop", "Port"]
 
@@ -131,9 +129,8 @@ class AcceptLoop:
         """Wait on the listeners and on the servers' wake-ups until the block ends."""
         wakeups = [port.life.wakeup() for port in self._ports]
         with wakeups[0].woken_by_signals(), self._selector:
-            for port, wakeup in zip(self._ports, wakeups, strict=True):
-                woken = partial(_note_wakeup, wakeup, port.life)
-                self._selector.register(wakeup, selectors.EVENT_READ, woken)
+            for wakeup in wakeups:
+                self._selector.register(wakeup, selectors.EVENT_READ, wakeup.clear)
             try:
                 for port in self._ports:
                     self._attach(port)
@@ -170,6 +167,7 @@ class AcceptLoop:
                 serviced = port.needs_service() or serviced
             self._wait(poll_interval if serviced else None)
             for port in self._active:
+                port.life.turns += 1
                 port.settings.read()  # once a turn, not for each request
                 port.take(one=serviced)
                 if port.life.accepting:
@@ -253,8 +251,3 @@ class AcceptLoop:
         if port.is_listened_to:
             self._selector.unregister(port.descriptor)
             port.is_listened_to = False
-
-
-def _note_wakeup(wakeup: Wakeup, life: LifeCycle) -> None:
-    wakeup.clear()
-    life.answer()

@@ -104,6 +104,10 @@ class Flow:
             room = min(room, settings.max_connections - len(self._connections))
         return int(max(1, min(most, room)))
 
+    def in_progress(self) -> int:
+        """How many requests are in progress."""
+        return len(self._filed)
+
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
         settings = self._settings.values

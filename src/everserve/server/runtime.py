@@ -18,6 +18,7 @@ from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
+from everserve.server.elsewhere import Elsewhere
 from everserve.server.flow import Flow
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
@@ -48,6 +49,7 @@ class Runtime(Host):
             emitter=self.emitter,
         )
         self.conductor = self._make_conductor()
+        self.elsewhere: Elsewhere | None = None  # where workers serve
 
     def _make(self, strategy: type[Strategy]) -> Strategy:
         return strategy(
@@ -88,6 +90,12 @@ class Runtime(Host):
 
     def is_draining(self) -> bool:
         return self.conductor.is_draining()
+
+    def suspend(self, suspended: bool) -> None:
+        if self.elsewhere is None:
+            self.life.suspend(suspended)
+        else:
+            self.elsewhere.suspend(suspended)
 
     def coalesces_writes(self) -> bool:
         return self.settings.values.coalesce_writes
