@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.test_commands import everserve, port_of, serving
+from tests.cli.test_commands import UPPER, everserve, port_of, serving
 from tests.clients import LIMIT
 
 WHO = """
 import everserve, os
+assert os.getuid() != 0, "the code of handlers is loaded as root"
 class Who(everserve.StreamRequestHandler):
     def handle(self):
         status = dict(l.split(":", 1) for l in open("/proc/self/status"))
@@ -43,12 +44,15 @@ def ask(path: Path) -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["alone", "workers"])
 @pytest.mark.parametrize("concurrency", ["serial", "threads", "pool", "forks", "fibers"])
-def test_root_is_given_up_once_all_is_bound(open_folder: Path, concurrency: str) -> None:
+def test_root_is_given_up_once_all_is_bound(
+    open_folder: Path, concurrency: str, workers: list[str]
+) -> None:
     user = pwd.getpwnam("nobody").pw_uid
     path, pid = open_folder / "s", open_folder / "pid"
     options = ["--chdir", str(open_folder), "-b", "unix:s", "--user", "nobody", "--pid", "pid"]
-    options += ["--umask", "077", "--concurrency", concurrency]
+    options += ["--umask", "077", "--concurrency", concurrency, *workers]
     with serving("who:Who", *options) as (process, _):
         assert ask(path) == repr(((user,) * 3, str(open_folder), "0" * 16))
         assert (path.stat().st_uid, pid.stat().st_uid) == (user, user)
@@ -61,15 +65,10 @@ def test_root_is_given_up_once_all_is_bound(open_folder: Path, concurrency: str)
 
 def test_the_pid_file_is_removed(open_folder: Path) -> None:
     pid = open_folder / "pid"
-    with serving(f"{open_folder}/who.py:Who", "-b", "tcp://127.0.0.1:0", "--pid", str(pid)) as (
-        process,
-        output,
-    ):
+    with serving(UPPER, "-b", "tcp://127.0.0.1:0", "--pid", str(pid)) as (process, output):
         assert port_of(output[0])
         assert pid.read_text() == f"{process.pid}\n"
-        again = everserve(
-            "run", f"{open_folder}/who.py:Who", "-b", "tcp://127.0.0.1:0", "--pid", str(pid)
-        )
+        again = everserve("run", UPPER, "-b", "tcp://127.0.0.1:0", "--pid", str(pid))
         assert again.returncode == 2
         assert f"process {process.pid} has it, and is running" in again.stderr
         process.send_signal(signal.SIGTERM)
@@ -78,7 +77,6 @@ def test_the_pid_file_is_removed(open_folder: Path) -> None:
 
 
 def test_a_pid_file_that_cannot_be_written(open_folder: Path) -> None:
-    target = f"{open_folder}/who.py:Who"
-    done = everserve("run", target, "-b", "tcp://127.0.0.1:0", "--pid", "/no/such/folder/pid")
+    done = everserve("run", UPPER, "-b", "tcp://127.0.0.1:0", "--pid", "/no/such/folder/pid")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "--pid /no/such/folder/pid: No such file or directory" in done.stderr

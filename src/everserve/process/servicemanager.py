@@ -10,7 +10,7 @@ import os
 import socket
 from time import CLOCK_MONOTONIC, clock_gettime_ns, monotonic
 
-__all__ = ["ServiceManager"]
+__all__ = ["ServiceManager", "leave_to_parent"]
 
 _SIGNS = 4
 """Signs of life in one period of the watchdog: a sign that is late once must not end the process."""
@@ -65,6 +65,12 @@ class ServiceManager:
                 sock.sendto("\n".join(lines).encode(errors="replace"), self._address)
         except OSError:
             pass
+
+
+def leave_to_parent() -> None:
+    """In a child of the process that was started: what it does is not for the manager."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        os.environ.pop(name, None)
 
 
 def _address() -> str:

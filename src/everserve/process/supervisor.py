@@ -45,7 +45,7 @@ from everserve.process.orders import (
     Told,
 )
 from everserve.process.processes import TemplateProcess, WorkerProcess
-from everserve.process.servicemanager import ServiceManager
+from everserve.process.servicemanager import ServiceManager, leave_to_parent
 from everserve.process.shares import check_shares
 from everserve.process.signals import STOP_SIGNALS, receiving
 from everserve.process.template import Plan, fork_template
@@ -343,6 +343,7 @@ class Supervisor:
         return template
 
     def _release_in_child(self) -> None:
+        leave_to_parent()
         self._group.represent([None] * len(self._group.servers))
         self._release()
 
