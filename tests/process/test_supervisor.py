@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
+from tests.clients import LIMIT
 from tests.process.supervised import HANDLER, Client, await_end, has_ended, supervised, until
 
 STRATEGIES = ["fibers", "threads", "pool", "forks", "serial"]
@@ -231,6 +233,29 @@ def test_the_death_of_a_template_stops_nothing(tmp_path: Path) -> None:
         client.close()
         assert server.ask()
         assert server.end() == 0
+
+
+DATAGRAMS = """
+import everserve
+
+class Answer(everserve.DatagramRequestHandler):
+    def handle(self):
+        self.wfile.write(self.rfile.read().upper())
+"""
+
+
+@pytest.mark.parametrize("strategy", ["fibers", "threads"])
+def test_datagrams(tmp_path: Path, strategy: str) -> None:
+    arguments = ("--bind", "udp://127.0.0.1:0", "--concurrency", strategy)
+    with supervised(tmp_path, *arguments, handler=DATAGRAMS) as server:
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.connect(server.address)
+            for number in range(20):
+                client.send(b"hello %d" % number)
+                assert client.recv(100) == b"HELLO %d" % number
+        assert server.end() == 0
+        assert not [line for line in server.errors if "ERROR" in line]
 
 
 def test_the_file_of_a_unix_socket_lives_as_long_as_the_server(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The options of workers."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -58,3 +60,35 @@ def test_serve_checks_them_before_it_binds() -> None:
         everserve.serve(Handler, "tcp://127.0.0.1:0", workers=0)
     with pytest.raises(OptionError, match="max_connections = 1 is shared out among 2"):
         everserve.serve(Handler, "tcp://127.0.0.1:0", workers=2, max_connections=1)
+
+
+OF_ANOTHER_SYSTEM = """
+import os, signal, socket, sys
+for module, names in [
+    (signal, "SIGQUIT SIGHUP SIGTTIN SIGTTOU SIGUSR1 SIGUSR2 SIGCHLD pidfd_send_signal"),
+    (os, "pidfd_open memfd_create sysconf sched_getaffinity"),
+    (socket, "SOCK_SEQPACKET send_fds recv_fds"),
+]:
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+import everserve
+class Handler(everserve.BaseRequestHandler):
+    def handle(self):
+        pass
+try:
+    everserve.serve(Handler, "tcp://127.0.0.1:0", workers=2)
+except everserve.errors.OptionError as error:
+    print(error)
+"""
+
+
+def test_another_system_than_linux_has_everything_but_workers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OF_ANOTHER_SYSTEM],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == "workers = 2: this system cannot share listeners: it needs Linux\n"

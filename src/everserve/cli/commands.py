@@ -119,15 +119,15 @@ _DEFAULTS = {
 """Of the options whose default depends on the strategy or the address."""
 
 
-_ACTS: dict[signal.Signals, str] = {
-    signal.SIGINT: "draining (a second signal cuts)",
-    signal.SIGTERM: "draining (a second signal cuts)",
-    signal.SIGQUIT: "cutting",
-    signal.SIGHUP: "loading the code and certificates anew",
-    signal.SIGTTIN: "one worker more",
-    signal.SIGTTOU: "one worker less",
-    signal.SIGUSR1: "opening the log files anew",
-    signal.SIGUSR2: "dumping the stacks",
+_ACTS = {
+    "SIGINT": "draining (a second signal cuts)",
+    "SIGTERM": "draining (a second signal cuts)",
+    "SIGQUIT": "cutting",
+    "SIGHUP": "loading the code and certificates anew",
+    "SIGTTIN": "one worker more",
+    "SIGTTOU": "one worker less",
+    "SIGUSR1": "opening the log files anew",
+    "SIGUSR2": "dumping the stacks",
 }
 """What a supervisor does at a signal."""
 
@@ -808,7 +808,7 @@ def _report_signal(number: signal.Signals) -> None:
 
 
 def _report_signal_to_supervisor(number: signal.Signals) -> None:
-    say(f"{number.name}: {_ACTS[number]}")
+    say(f"{number.name}: {_ACTS[number.name]}")
 
 
 def _report_stop(report: StopReport) -> None:

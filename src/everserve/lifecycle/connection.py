@@ -17,7 +17,7 @@ from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
 
-__all__ = ["Connection", "ConnectionState", "Connections"]
+__all__ = ["Connection", "ConnectionState", "Connections", "plain"]
 
 
 class ConnectionState(enum.Enum):
@@ -199,7 +199,7 @@ class Connection(_Admitted):
         # For another process: what it can be asked there, not what it owns.
         parts = (
             self.id,
-            self.peer,
+            plain(self.peer),
             self.state,
             self.started,
             self.opened,
@@ -209,6 +209,13 @@ class Connection(_Admitted):
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
+
+
+def plain(value: Any) -> Any:
+    """A peer as another process can read it: an object of the program's own as its ``repr``."""
+    if type(value) is tuple:
+        return tuple(map(plain, value))
+    return value if value is None or type(value) in (str, bytes, int, float) else repr(value)
 
 
 def _copy(

@@ -63,6 +63,7 @@ class Progress:
         self._emitter = emitter
         self._life = life
         self.on_handshake_done: Callable[[], object] | None = None
+        self.on_ended: Callable[[], object] | None = None  # where others need the count
         self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
         self._truncations = 0
         self._truncations_reported = float("-inf")
@@ -229,4 +230,6 @@ class Progress:
             self._emit(connection, Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
             self._life.wake()
+        if self.on_ended is not None:
+            self.on_ended()
         self._life.notifier.notify()

@@ -47,10 +47,9 @@ from everserve.process.orders import (
 from everserve.process.processes import TemplateProcess, WorkerProcess
 from everserve.process.servicemanager import ServiceManager, leave_to_parent
 from everserve.process.shares import check_shares
-from everserve.process.signals import STOP_SIGNALS, receiving
+from everserve.process.signals import STOP_SIGNALS, known, receiving
 from everserve.process.template import Plan, fork_template
 from everserve.process.whole import Whole
-from everserve.process.worker import DUMP_SIGNAL
 from everserve.process.workforce import MOST_WORKERS, Workforce
 from everserve.server.balance import PLACES, Board
 from everserve.server.group import ServerGroup
@@ -63,12 +62,7 @@ __all__ = ["SIGNALS", "Supervisor"]
 
 SIGNALS = (
     *STOP_SIGNALS,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    DUMP_SIGNAL,
+    *known("SIGQUIT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1", "SIGUSR2"),
 )
 """The signals that a supervisor acts on."""
 
@@ -262,7 +256,7 @@ class Supervisor:
                 logger.error("worker %d %s: it dumps its stacks, and is killed", worker.pid, why)
                 worker.is_stalled = True
                 worker.deadline = now + _DUMP_TIME
-                worker.send_signal(DUMP_SIGNAL)
+                worker.send_signal(signal.SIGUSR2)
 
     def _is_over(self) -> bool:
         return self._is_stopping and not self._workers and not self._templates
@@ -313,7 +307,7 @@ class Supervisor:
         with suppress(Exception):  # no standard error
             faulthandler.dump_traceback(2, all_threads=True)
         for worker in self.workers():
-            worker.send_signal(DUMP_SIGNAL)
+            worker.send_signal(signal.SIGUSR2)
 
     def _want(self, number: int) -> None:
         """Have that many workers from now on, if each can have a share of the limits."""

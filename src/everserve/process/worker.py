@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import logging
+import mmap
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 from everserve.errors import RemoteError
 from everserve.escaping import describe
 from everserve.events import Draining, Failed, Refused, ServerEvent, Serving, Stopped
+from everserve.lifecycle.connection import plain
 from everserve.process.channel import Channel, Closed
 from everserve.process.logfiles import reopen_log_files
 from everserve.process.orders import (
@@ -41,24 +43,23 @@ from everserve.process.orders import (
 )
 from everserve.process.run import run
 from everserve.process.shares import Limits, set_shares
+from everserve.process.signals import known
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 
-__all__ = ["DUMP_SIGNAL", "IGNORED", "ORPHAN_GRACE", "Worker", "reset_signals"]
+__all__ = ["IGNORED", "ORPHAN_GRACE", "Worker", "reset_signals"]
 
 ORPHAN_GRACE = 0.4
 """Seconds that requests have after the death of the supervisor; the process ends within a second."""
 
 _ORPHAN_END = 0.95
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
+_STOP_SIGNALS = known("SIGTERM", "SIGQUIT")
 
-IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+IGNORED = known("SIGINT", "SIGHUP", "SIGTTIN", "SIGTTOU")
 """Signals that a terminal sends to all processes: the supervisor alone acts on them."""
 
-DUMP_SIGNAL = signal.SIGUSR2
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE = mmap.PAGESIZE
 
 logger = logging.getLogger("everserve")
 
@@ -71,7 +72,7 @@ def reset_signals() -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     # By the C library's own means: a thread that holds the interpreter is dumped too.
-    faulthandler.register(DUMP_SIGNAL, file=_standard_error(), all_threads=True)
+    faulthandler.register(signal.SIGUSR2, file=_standard_error(), all_threads=True)
 
 
 def _standard_error() -> Any:
@@ -228,6 +229,7 @@ class Worker:
             return
         if isinstance(event, Failed | Refused):
             event = dataclasses.replace(event, error=_remote(event.error))
+        event = _with_plain_peer(event)
         object.__setattr__(event, "worker", os.getpid())
         with self._lock:
             sent = self._channel.send(Happened(index, event, self._lost))
@@ -236,6 +238,13 @@ class Worker:
     def _send(self, message: Any, wait: float = 0.0) -> None:
         with self._lock:
             self._channel.send(message, wait=wait)
+
+
+def _with_plain_peer(event: Any) -> ServerEvent:
+    """The event, a copy for the supervisor: other subscribers have the one that happened."""
+    changes = {"peer": plain(event.peer)} if hasattr(event, "peer") else {}
+    copy: ServerEvent = dataclasses.replace(event, **changes)
+    return copy
 
 
 def _remote(error: Any) -> Any:

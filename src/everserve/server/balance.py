@@ -19,7 +19,7 @@ _SLACK = 2
 _SLACK_SHARE = 8
 """A worker may have 2 connections, and an eighth, more than the one that has the fewest."""
 
-_PAUSE = 0.005
+_PAUSE = 0.01
 """Seconds in which the others may take what a worker leaves to them; some wake-ups' time."""
 
 _LAPSE = 0.05

@@ -124,7 +124,7 @@ class ServerGroup(Generic[ServerT]):
         ``boards``, one for each server, are shared with them; this process has ``place``.
         """
         for server, board in zip(self.servers, boards, strict=True):
-            server._everserve.acceptor.balance = Balance(board, place)
+            server._everserve.share(Balance(board, place))
 
     def represent(self, elsewhere: Sequence[Elsewhere | None]) -> None:
         """Have each server say what its workers know; ``None``: it is served in this process."""

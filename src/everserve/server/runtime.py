@@ -17,6 +17,7 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
+from everserve.server.balance import Balance
 from everserve.server.conductor import Conductor
 from everserve.server.elsewhere import Elsewhere
 from everserve.server.flow import Flow
@@ -90,6 +91,11 @@ class Runtime(Host):
 
     def is_draining(self) -> bool:
         return self.conductor.is_draining()
+
+    def share(self, balance: Balance) -> None:
+        """Accept from a listener from which other processes accept too."""
+        self.acceptor.balance = balance
+        self.progress.on_ended = lambda: balance.note(len(self.connections))
 
     def suspend(self, suspended: bool) -> None:
         if self.elsewhere is None:
