@@ -23,6 +23,9 @@ trusted_proxies = ["10.0.0.0/8", "::1"]
 tls_alpn = ["h2", "http/1.1"]
 socket_mode = "0o660"
 umask = 0o027
+workers = 2
+worker_timeout = "none"
+replace = true
 """
 
 
@@ -54,7 +57,7 @@ def test_each_value_is_that_of_its_option(folder: Path) -> None:
     assert found["trusted_proxies"].texts == ("10.0.0.0/8", "::1")
     assert found["tls_alpn"] == "h2,http/1.1"
     assert (found["socket_mode"], found["umask"]) == (0o660, 0o027)
-    assert found["log_level"] == "warning"
+    assert (found["workers"], found["replace"], found["log_level"]) == (2, True, "warning")
 
 
 def test_the_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,12 @@ def test_options_become_lines_or_stay(tmp_path: Path) -> None:
     assert "NoDelay=yes" not in units["app-3.socket"]
 
 
+def test_workers_can_be_reloaded(tmp_path: Path) -> None:
+    lines = write(tmp_path, UPPER, "--workers", "2", "--replace", "--reload")["app.service"]
+    assert command_of(lines)[4:] == [f"{UPPER}=systemd:app", "--workers", "2"]
+    assert "ExecReload=/bin/kill -HUP $MAINPID" in lines
+
+
 def test_systemd_accepts_them(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed: apt-get install systemd")

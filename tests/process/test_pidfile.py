@@ -37,6 +37,13 @@ def test_the_file_of_a_process_that_lives_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == f"{os.getppid()}\n"
 
 
+def test_the_file_of_a_process_that_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getppid()}\n")
+    PidFile(str(path), replaces=True)
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
 def test_the_file_of_another_process_stays(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     file = PidFile(str(path))
