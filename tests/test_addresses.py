@@ -34,6 +34,7 @@ from everserve.errors import AddressError
         ("unix:@name", Address("unix", path="\0name")),
         ("unixgram:/run/log", Address("unixgram", path="/run/log")),
         ("fd://3", Address("fd", descriptor=3)),
+        ("systemd:web-1.socket", Address("systemd", name="web-1.socket")),
     ],
 )
 def test_each_form_reads_and_writes_back(text: str, address: Address) -> None:
@@ -79,6 +80,8 @@ def test_a_path_may_follow_two_slashes() -> None:
         ("unix:/run/a\0b", "NUL"),
         ("unix:@", "known forms"),
         ("fd://x", "known forms"),
+        ("systemd:", "known forms"),
+        ("systemd:a:b", "known forms"),
         ("fd://²", "known forms"),
     ],
 )

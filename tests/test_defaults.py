@@ -14,7 +14,14 @@ from tests.scenes import EventRecorder
 import everserve
 from everserve import defaults
 from everserve.combos import CONCURRENCY
-from everserve.defaults import MAX_CONNECTIONS, MAX_DATAGRAMS, REPLY_BUDGET, STREAMS, bounds
+from everserve.defaults import (
+    MAX_CONNECTIONS,
+    MAX_DATAGRAMS,
+    REPLY_BUDGET,
+    STREAMS,
+    bounds,
+    explain_shortage,
+)
 from everserve.errors import LineTooLong
 from everserve.events import Failed
 from everserve.serving import make_group, make_server
@@ -185,3 +192,37 @@ def test_a_datagram_above_the_bound_waits_in_the_kernel(monkeypatch: pytest.Monk
         for _ in range(3):
             client.sendto(b"first", address)
         assert [client.recv(10) for _ in range(3)] == [b"1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "wanted", "has_line"),
+    [
+        ("fibers", 968, False),
+        ("fibers", 969, True),
+        ("threads", 969, True),
+        ("serial", 969, True),
+        ("pool", 969, True),
+        ("forks", 969, False),  # each connection is in a process of its own
+        ("fibers", None, False),
+    ],
+)
+def test_a_line_says_that_limits_and_descriptors_do_not_fit(
+    concurrency: Any, wanted: int | None, has_line: bool
+) -> None:
+    with make_server(
+        Lines, "tcp://127.0.0.1:0", concurrency=concurrency, max_connections=wanted
+    ) as server:
+        line = explain_shortage([server])
+    assert (line is not None) is has_line
+    if line is not None:
+        assert "max_connections = 969 in all needs 1001 descriptors" in line
+        assert "this process may have 1000: raise the hard limit" in line
+
+
+def test_several_servers_share_the_descriptors() -> None:
+    with (
+        make_group(Lines, "tcp://127.0.0.1:0", "tcp://127.0.0.1:0", max_connections=500) as group,
+        make_server(Datagrams, "udp://127.0.0.1:0") as datagrams,
+    ):
+        assert "max_connections = 1000 in all" in (explain_shortage(group.servers) or "")
+        assert explain_shortage([datagrams]) is None

@@ -139,6 +139,17 @@ def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> 
             assert bool(found) is (no_delay is not False)
 
 
+def test_an_inherited_listener_finds_dead_peers() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = everserve.make_server(
+        Upper, f"fd://{listener.detach()}", keep_alive=20, tcp_user_timeout=30
+    )
+    with server:
+        assert server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
+        assert server.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_what_must_be_set_before_binding_cannot_be_asked_of_an_inherited_listener(
     both: bool,

@@ -37,6 +37,8 @@ def missing(pythons: Sequence[Interpreter], root: Path) -> Iterator[Package]:
         yield Package("bind9-dnsutils", "the test that asks the DNS example with dig")
     if shutil.which("logger") is None:
         yield Package("bsdutils", "the tests that write to the syslog example with logger")
+    if shutil.which("systemd-socket-activate") is None:
+        yield Package("systemd", "tests with systemd's own tools")
     for python in filter(lambda one: one.packaged, pythons):
         minor, path = python.minor, python.path
         if not python.venv:

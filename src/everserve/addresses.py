@@ -18,21 +18,25 @@ __all__ = ["FORMS", "Address", "is_group"]
 
 FORMS = (
     "tcp://127.0.0.1:9999, tcp://[::1]:9999, tcp://*:9999 (all interfaces), tls://*:9999, "
-    "udp://127.0.0.1:9999, udp://239.1.2.3:9999?interface=eth0, unix:/path, unix:@name, unixgram:/path, fd://3"
+    "udp://127.0.0.1:9999, udp://239.1.2.3:9999?interface=eth0, unix:/path, unix:@name, "
+    "unixgram:/path, fd://3, systemd:name"
 )
 """The forms of an address, for messages and help texts."""
 
 _INTERNET = ("tcp", "tls", "udp")
 _UNIX = ("unix", "unixgram")
+_NAME = r"[!-9;-~]{1,255}"
+"""What systemd.socket(5) lets ``FileDescriptorName=`` be, less the space: ASCII without a colon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where to listen. ``Address.parse`` reads one from text, and ``str`` writes it as text.
 
-    ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram`` or ``fd``; ``host`` is ``""`` for
-    all interfaces; ``path`` begins with a NUL for an abstract name. If ``host`` is a multicast group,
-    ``interface`` is the one to join it on; ``""``: the system chooses.
+    ``scheme`` is ``tcp``, ``tls``, ``udp``, ``unix``, ``unixgram``, ``fd`` or ``systemd``; ``host`` is
+    ``""`` for all interfaces; ``path`` begins with a NUL for an abstract name. If ``host`` is a
+    multicast group, ``interface`` is the one to join it on; ``""``: the system chooses. ``name`` is the
+    one that the service manager has given to sockets (``FileDescriptorName=``).
     """
 
     scheme: str
@@ -41,6 +45,7 @@ class Address:
     path: str = ""
     descriptor: int = -1
     interface: str = ""
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str | Address) -> Address:
@@ -87,6 +92,8 @@ class Address:
     def __str__(self) -> str:
         if self.scheme == "fd":
             return f"fd://{self.descriptor}"
+        if self.scheme == "systemd":
+            return f"systemd:{self.name}"
         if self.is_unix:
             return f"{self.scheme}:{self.path.replace(chr(0), '@', 1)}"
         host = f"[{self.host}]" if ":" in self.host else self.host or "*"
@@ -119,6 +126,8 @@ def _read(text: str) -> Address | str:
         return Address(scheme, path=f"\0{path[1:]}" if path.startswith("@") else path)
     if scheme == "fd" and re.fullmatch(r"//[0-9]{1,9}", rest):
         return Address("fd", descriptor=int(rest[2:]))
+    if scheme == "systemd" and re.fullmatch(_NAME, rest):
+        return Address("systemd", name=rest)
     return "it has none of the known forms"
 
 

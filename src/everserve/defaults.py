@@ -6,13 +6,22 @@ The classes keep the standard library's nature, without bounds. Each value here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from everserve.server.udp import UDPServer
 from everserve.sockets.descriptors import raise_limit
 
-__all__ = ["MAX_CONNECTIONS", "MAX_DATAGRAMS", "REPLY_BUDGET", "SHARE", "STREAMS", "bounds"]
+__all__ = [
+    "MAX_CONNECTIONS",
+    "MAX_DATAGRAMS",
+    "REPLY_BUDGET",
+    "SHARE",
+    "STREAMS",
+    "bounds",
+    "explain_shortage",
+]
 
 MAX_CONNECTIONS = 10_000
 """Connections in progress: with fibers some 70 MB, before what their handlers keep."""
@@ -35,6 +44,9 @@ STREAMS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """For all streams. 75 s without a byte is what nginx allows between two requests."""
+
+_OWN = 32
+"""Descriptors that the process needs beside its connections: standard ones, listeners, event loop."""
 
 _BY_COUNT = ("fibers", "threads")
 _LIMITS_THAT_WAIT = ("max_connections", "max_handshakes", "accept_rate")
@@ -62,3 +74,24 @@ def bounds(
     if concurrency in _BY_COUNT and not any(name in chosen for name in _LIMITS_THAT_WAIT):
         found["overload"] = "reset"
     return found
+
+
+def explain_shortage(servers: Iterable[Any]) -> str | None:
+    """A line, if the connections that ``servers`` admit need more descriptors than there can be.
+
+    Raises the limit of descriptors first. Not for servers without a bound, and not for those whose
+    connections are in other processes.
+    """
+    there = raise_limit()
+    bounded = [
+        server._everserve.settings.read().max_connections
+        for server in servers
+        if server._everserve.strategy.is_here and not isinstance(server, UDPServer)
+    ]
+    needed = sum(number for number in bounded if number is not None) + _OWN
+    if needed <= there:
+        return None
+    return (
+        f"max_connections = {needed - _OWN} in all needs {needed} descriptors, and this process may"
+        f" have {there}: raise the hard limit (ulimit -Hn, LimitNOFILE=), or lower max_connections"
+    )

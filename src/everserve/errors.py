@@ -21,6 +21,7 @@ __all__ = [
     "RemoteError",
     "ServerClosedError",
     "TLSConfigError",
+    "WorkerError",
 ]
 
 
@@ -66,6 +67,10 @@ class RemoteError(EverserveError, RuntimeError):
 
 class TLSConfigError(EverserveError, ValueError):
     """A TLS configuration that cannot be used: the message names the file or option, and why."""
+
+
+class WorkerError(EverserveError, RuntimeError):
+    """No worker process can start, so that there is no server: the message says why."""
 
 
 class FiberTimeout(EverserveError, TimeoutError):

@@ -42,11 +42,12 @@ class ServerEvent:
 
     ``level`` is the level of its log line. ``logged`` is true if the server itself logs the event,
     because an operator must see it even without a subscriber. ``server`` is the name of the server
-    that emitted it, such as ``Upper on tcp://127.0.0.1:9999``. Two events are equal whatever their
-    servers.
+    that emitted it, such as ``Upper on tcp://127.0.0.1:9999``. ``worker`` is the number of the process,
+    where workers serve. Two events are equal whatever their servers.
     """
 
     server: str = field(default="", init=False, compare=False, repr=False)
+    worker: int | None = field(default=None, init=False, compare=False, repr=False)
 
     level: ClassVar[int] = logging.DEBUG
     logged: ClassVar[bool] = False

@@ -70,7 +70,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Limits": (),
     "TLS": ("tls", "implicit_tls", "tls_reload_interval", "handshake_timeout", "max_handshakes"),
+    "Workers": (),
     "Logging": (),
+    "Process": (),
 }
 """The headings of the help, in order, and the options below them: all others are limits."""
 

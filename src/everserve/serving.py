@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
@@ -16,7 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import OverloadPolicy, Policy
 from everserve.combos import CONCURRENCY, server_class
-from everserve.defaults import bounds
+from everserve.defaults import bounds, explain_shortage
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
 from everserve.fibers.engines import DatagramSocket, explain_slow_engine
@@ -26,14 +26,18 @@ from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
 from everserve.options import check, check_grace
 from everserve.process.run import run
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workers, Workforce, make_workforce
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
+from everserve.sockets.activation import passed
+from everserve.sockets.bindable import check_bindable
 from everserve.sockets.genuine import is_patched
 from everserve.sockets.inheriting import inherit
-from everserve.sockets.listening import has_ipv6, set_options
+from everserve.sockets.listening import give_up_dead_peers, has_ipv6, set_options
 from everserve.sockets.tls import TLS
 
 __all__ = [
@@ -41,6 +45,10 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "Concurrency",
     "ServerOptions",
+    "bind_group",
+    "check_group",
+    "give_handlers",
+    "located",
     "make_group",
     "make_server",
     "serve",
@@ -112,6 +120,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 @overload
@@ -123,6 +135,10 @@ def serve(
     grace: float = ...,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = ...,
     subscribe: Subscriber | None = ...,
+    workers: Workers | None = ...,
+    worker_timeout: float | None = ...,
+    max_requests: int | None = ...,
+    max_memory: int | None = ...,
     **options: Unpack[ServerOptions],
 ) -> StopReport: ...
 def serve(
@@ -133,16 +149,21 @@ def serve(
     grace: float = 5.0,
     on_ready: Callable[[tuple[TCPServer, ...]], object] = lambda servers: None,
     subscribe: Subscriber | None = None,
+    workers: Workers | None = None,
+    worker_timeout: float | None = 30.0,
+    max_requests: int | None = None,
+    max_memory: int | None = None,
     **options: Unpack[ServerOptions],
 ) -> StopReport:
     """Serve with ``handler`` on all ``addresses`` until SIGINT or SIGTERM, then drain.
 
     ``handler`` is a request handler class; an address is a text such as ``tcp://127.0.0.1:9999``,
     ``tcp://[::1]:0``, ``tcp://*:80``, ``udp://...``, ``unix:/path``, ``unix:@name``,
-    ``unixgram:/path`` or ``fd://3``. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In
-    place of both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is
-    one of ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests
-    in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
+    ``unixgram:/path``, ``fd://3`` or ``systemd:name``, which is every socket that the service manager
+    has passed under that name. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In place of
+    both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is one of
+    ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests in
+    progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
     ``on_ready(servers)`` is called, in this thread, when all servers accept; what it raises stops them,
@@ -150,22 +171,29 @@ def serve(
     ``Served.subscribe``; ``event.server`` is the name of the server. The logger ``everserve`` gets, at
     level info, where it serves and how it ended.
 
+    With ``workers`` (a number, or ``"auto"`` for one a core) that many processes serve, and this one
+    supervises them; needs Linux. Limits are shared out among them, and what ``on_ready`` gets stands
+    for all of them. A worker is replaced if it ends, if its accept loop stands for ``worker_timeout``
+    seconds, after ``max_requests``, and above ``max_memory`` bytes; ``None`` is no limit.
+
     ``options`` are those of ``everserve.options``. By default addresses are reused on POSIX, Nagle's
     algorithm is off, and what a server takes is bounded (``everserve.defaults``); ``None`` removes a
     bound.
 
     Returns the report of the stop, always: a handler that does not end is logged with its stack, and
     the process will end with status 1. Raises ``HandlerError``, ``AddressError`` and ``OptionError``
-    for arguments that are not accepted, ``OSError`` for what the system refuses.
+    for arguments that are not accepted, ``OSError`` for what the system refuses, ``WorkerError`` where
+    no worker can start.
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
+    workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
-        if subscribe is not None:
+        if subscribe is not None and workforce is None:
             group.subscribe(subscribe)
-        notice = explain_slow_engine()
-        if notice is not None:
-            logger.warning(notice)
+        for notice in (explain_slow_engine(), explain_shortage(group.servers)):
+            if notice is not None:
+                logger.warning(notice)
 
         def announce() -> None:
             for server in group.servers:
@@ -173,12 +201,32 @@ def serve(
             on_ready(group.servers)
 
         try:
-            report = run(group, grace=grace, on_ready=announce)
+            if workforce is None:
+                report = run(group, grace=grace, on_ready=announce)
+            else:
+                report = _supervise(group, workforce, grace, announce, subscribe)
         except BaseException as error:
             logger.info("ended by an error: %r", error)
             raise
         logger.info("ended: %s", report)
         return report
+
+
+def _supervise(
+    group: ServerGroup[TCPServer],
+    workforce: Workforce,
+    grace: float,
+    announce: Callable[[], object],
+    subscribe: Subscriber | None,
+) -> StopReport:
+    """Serve by workers, which have the code of this process."""
+    supervisor = Supervisor(
+        group, workforce, grace=grace, prepare=ServerGroup.reload_tls, on_ready=announce
+    )
+    if subscribe is not None:
+        for server in supervisor.whole.servers:
+            server.subscribe(subscribe)
+    return supervisor.run()
 
 
 def make_group(
@@ -193,22 +241,66 @@ def make_group(
     ``tls`` applies to the ``tls://`` addresses, or to all addresses if there are none; ``access``
     applies to those that have networks. Raises as ``serve``.
     """
-    places = _places(handler, addresses)
-    secure = any(place.scheme == "tls" for place, _ in places)
-    has_networks = not all(place.is_unix for place, _ in places)
+    return bind_group(handler, addresses, concurrency, options, lambda place: None)
+
+
+def bind_group(
+    handler: Handler | Mapping[str, Handler],
+    addresses: tuple[str | Address, ...],
+    concurrency: Concurrency,
+    options: ServerOptions,
+    find: Callable[[Address], socket.socket | None],
+) -> ServerGroup[TCPServer]:
+    """As ``make_group``, over those listeners that ``find(address)`` has already. It owns them."""
+    places = [
+        (place, own) for address, own in _places(handler, addresses) for place in located(address)
+    ]
+    count = len(places)
     servers: list[TCPServer] = []
     try:
-        for place, own in places:
-            chosen = options.copy()
-            if secure and place.scheme != "tls":
-                chosen.pop("tls", None)
-            if has_networks and place.is_unix and not options.get("proxy_protocol"):
-                chosen.pop("access", None)
-            servers.append(_make(own, place, concurrency, chosen, servers=len(places)))
+        for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
+            found = find(place)
+            servers.append(_make(own, place, concurrency, chosen, servers=count, found=found))
     except BaseException:
         ServerGroup(servers).server_close()
         raise
     return ServerGroup(servers)
+
+
+def check_group(
+    handler: Handler | Mapping[str, Handler],
+    /,
+    *addresses: str | Address,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    **options: Unpack[ServerOptions],
+) -> None:
+    """Raise as ``make_group`` would where it would, as far as that is known; bind nothing.
+
+    Not for an address in use: a server that is to be replaced may listen there. Of sockets that another
+    process opens (``fd://``, ``systemd:``) only the handler is checked.
+    """
+    places = _places(handler, addresses)
+    for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
+        _check_handler(own)
+        if place.scheme not in ("fd", "systemd"):
+            _configured(own, place, concurrency, chosen, len(places), joins=False)
+            _check_transport(own, place)
+            check_bindable(place)
+
+
+def _own_options(
+    places: list[tuple[Address, Handler]], options: ServerOptions
+) -> Iterator[ServerOptions]:
+    """The options of each place: ``tls`` and ``access`` are for some of several."""
+    secure = any(place.scheme == "tls" for place, _ in places)
+    has_networks = not all(place.is_unix for place, _ in places)
+    for place, _ in places:
+        chosen = options.copy()
+        if secure and place.scheme != "tls":
+            chosen.pop("tls", None)
+        if has_networks and place.is_unix and not options.get("proxy_protocol"):
+            chosen.pop("access", None)
+        yield chosen
 
 
 def _places(
@@ -226,6 +318,13 @@ def _places(
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
     return places
+
+
+def located(address: Address) -> list[Address]:
+    """The address, or each of the sockets that the service manager has passed under its name."""
+    if address.scheme != "systemd":
+        return [address]
+    return [Address("fd", descriptor=number) for number in passed(address.name)]
 
 
 def make_server(
@@ -246,10 +345,24 @@ def _make(
     options: ServerOptions,
     *,
     servers: int,
+    found: socket.socket | None = None,
 ) -> TCPServer:
-    """One of ``servers`` servers, which share the descriptors of the process."""
+    """One of ``servers`` servers, which share the descriptors of the process.
+
+    ``found``: its listener, bound by another process with the same options.
+    """
     _check_handler(handler)
-    where = Address.parse(address)
+    where, *others = located(Address.parse(address))
+    if others:
+        raise AddressError(
+            f"{address}: is {1 + len(others)} sockets: one server has one, so make a group"
+        )
+    if found is not None:
+        configured = _configured(handler, where, concurrency, options, servers, joins=False)
+        _check_transport(handler, where)
+        server = configured(where.server_address, handler, bind_and_activate=False)
+        _replace_socket(server, found)
+        return server
     if where.scheme == "fd":
         inherited = _in_batches(inherit(where.descriptor))
         where = Address.of(inherited)
@@ -283,10 +396,7 @@ def _take_over(
 
     The backlog and the reuse of the address are those of the process that opened it, unless asked for.
     """
-    server.socket.close()
-    server.socket = inherited
-    server.address_family, server.socket_type = inherited.family, inherited.type
-    server.server_address = inherited.getsockname()
+    _replace_socket(server, inherited)
     try:
         _refuse_bound(inherited, options, address)
         set_options(
@@ -295,6 +405,10 @@ def _take_over(
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
             no_delay=server.disable_nagle_algorithm,
         )
+        if address.scheme == "tcp":
+            give_up_dead_peers(
+                inherited, keep_alive=server.keep_alive, user_timeout=server.tcp_user_timeout
+            )
         if isinstance(server, UDPServer):
             server.server_activate()
         elif "request_queue_size" in options:
@@ -302,6 +416,13 @@ def _take_over(
     except BaseException:
         server.socket.detach()  # it is the caller's again
         raise
+
+
+def _replace_socket(server: TCPServer, sock: socket.socket) -> None:
+    server.socket.close()
+    server.socket = sock
+    server.address_family, server.socket_type = sock.family, sock.type
+    server.server_address = sock.getsockname()
 
 
 def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Address) -> None:
@@ -318,6 +439,17 @@ def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Add
             f"{address}: is bound already, with dual_stack={not both}: "
             "set IPV6_V6ONLY where it is opened"
         )
+
+
+def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) -> None:
+    """Have the servers of ``group``, one after the other, serve with these handlers from now on.
+
+    Raises ``HandlerError`` for one that cannot be served there.
+    """
+    for server, handler in zip(group.servers, handlers, strict=True):
+        _check_handler(handler)
+        _check_transport(handler, Address.of(server.socket))
+        server.RequestHandlerClass = handler
 
 
 def _check_handler(handler: Any) -> None:

@@ -512,6 +512,20 @@ def test_a_slow_engine_is_one_line_that_says_how_to_change_it(tmp_path: Path) ->
         assert done.stdout.count("\n") == 1
 
 
+def test_too_few_descriptors_are_one_line_at_the_start() -> None:
+    command = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", sys.executable, "-m", "everserve"]
+    command += ["run", UPPER, "-b", "tcp://127.0.0.1:0", "--max-connections", "300"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.terminate()
+        _, rest = process.communicate(timeout=50)
+    assert "300 in all needs 332 descriptors, and this process may have 200" in line
+    assert (process.returncode, rest) == (0, "")
+
+
 # -- several handlers ----------------------------------------------------------------------------
 
 

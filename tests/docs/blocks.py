@@ -2,6 +2,7 @@
 
 ``<!-- needs: certificates -->``: the files of ``Certificates`` are in the working folder.
 ``<!-- needs: the block above -->``: it continues the Python block before it.
+``<!-- file: server.toml -->``: the block is that file in the working folder.
 ``<!-- talk: hello -> HELLO -->``: a line to the block's server, and its answer.
 """
 
@@ -35,6 +36,7 @@ class Block:
     code: str
     needs: tuple[str, ...]
     talk: tuple[str, str] | None
+    file: str | None
     output: str | None
 
     def __str__(self) -> str:
@@ -62,6 +64,7 @@ def blocks_of(page: Path) -> list[Block]:
                 language=match["language"],
                 code=code,
                 needs=needs,
+                file=next((value for word, value in comments if word == "file"), None),
                 talk=None if talk is None else (talk[0], talk[1]),
                 output=match["output"],
             )

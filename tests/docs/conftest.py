@@ -1,4 +1,4 @@
-"""The folder in which the code of the pages runs: with certificates, and the examples."""
+"""The folder in which the code of the pages runs: with certificates, examples, the pages' files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.certificates import Certificates
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import PAGES, ROOT, blocks_of
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +19,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def folder(certificates: Certificates) -> Path:
     """The folder of snippets and commands: like the repository, with certificates."""
     (certificates.folder / "examples").symlink_to(ROOT / "examples")
+    for block in (block for page in PAGES for block in blocks_of(page) if block.file):
+        file = certificates.folder / str(block.file)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.code)
     return certificates.folder

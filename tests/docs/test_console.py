@@ -105,7 +105,18 @@ def test_a_command_is_parsed(step: Step, folder: Path) -> None:
     with start([*step.words, "--help"], step.assigned, folder) as process:
         output, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, output
-    assert output.startswith("Usage: everserve run"), output
+    assert output.startswith(f"Usage: {' '.join(step.words[:2])}"), output
+
+
+FILES = [block for page in PAGES for block in blocks_of(page) if block.language == "toml"]
+
+
+@pytest.mark.parametrize("block", FILES, ids=str)
+def test_a_file_of_options_would_do(block: Block, folder: Path) -> None:
+    """But for the one that shows what a fault looks like."""
+    with start(["everserve", "check", "--config", str(block.file)], {}, folder) as process:
+        output, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == (2 if block.file == "broken.toml" else 0), output
 
 
 def test_other_commands_are_known() -> None:

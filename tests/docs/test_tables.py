@@ -22,6 +22,7 @@ from everserve.cli.commands import run
 from everserve.combos import CONCURRENCY
 from everserve.lifecycle.state import ServerState
 from everserve.options import OPTIONS
+from everserve.process.supervisor import SIGNALS
 from everserve.server.stop import StopReport
 from everserve.sockets.tls import TLS
 
@@ -109,6 +110,18 @@ def test_the_strategies() -> None:
     assert sorted(ready_made) == sorted(server.__name__ for server in SERVERS)
 
 
+def test_the_arguments_about_workers() -> None:
+    parameters = inspect.signature(everserve.serve).parameters
+    for name, default, _ in table_of("workers.md", "| argument of"):
+        assert parameters[words(name)[0]].default == ast.literal_eval(words(default)[0])
+
+
+def test_the_signals_of_a_supervisor() -> None:
+    rows = table_of("workers.md", "| signal |")
+    named = [name for row in rows for name in row[0].split(", ")]
+    assert sorted(named) == sorted(number.name for number in SIGNALS)
+
+
 def test_the_policies() -> None:
     named = [words(row[0])[0].strip('"') for row in table_of("internet.md", "| `overload` | above")]
     assert named[:-1] == list(POLICIES)
@@ -126,7 +139,9 @@ def test_the_events_with_their_fields_and_levels() -> None:
     for row in rows:
         kind = getattr(events, words(row[0])[0])
         assert words(row[1]) == [
-            field.name for field in dataclasses.fields(kind) if field.name != "server"
+            field.name
+            for field in dataclasses.fields(kind)
+            if field.name not in ("server", "worker")
         ]
         assert row[2].upper() == events.logging.getLevelName(kind.level)
 

@@ -331,3 +331,20 @@ def test_a_server_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
         serving.result()
     assert [s.fileno() for s in group.servers] == [-1] * 3
     assert [s._everserve.life.session for s in group.servers] == [None] * 3
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_it_responds_unless_a_handler_holds_the_loop(kind: type[TCPServer]) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def hold(request: Any, *_: Any) -> None:
+        begun.set()
+        let_go.wait(LIMIT)
+
+    group = group_of(hold, kind=kind)
+    with group.running() as (address,), connect(address):
+        assert begun.wait(LIMIT)
+        assert group.is_turning()
+        if kind is FiberTCPServer:  # the handler of a serial server may take its time
+            assert not group.is_turning()
+        let_go.set()

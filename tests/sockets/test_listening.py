@@ -419,7 +419,7 @@ def test_a_link_local_address_is_bound_with_its_scope() -> None:
 @pytest.mark.parametrize("name", ["x" * 120, b"x" * 120])
 def test_a_path_that_is_too_long(name: Any) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
-        with pytest.raises(OSError, match="at most 107 bytes, and this has 120: choose") as raised:
+        with pytest.raises(OSError, match="at most 107 bytes, this has 120: choose") as raised:
             SocketFile.bind(sock, name, mode=None)
     assert (raised.value.errno, raised.value.filename) == (errno.ENAMETOOLONG, "x" * 120)
 

@@ -25,12 +25,11 @@ def _run() -> int:
         import click  # noqa: PLC0415
     except ModuleNotFoundError:
         sys.exit("everserve: the command line needs click: pip install 'everserve[cli]'")
-    from everserve.cli import output  # noqa: PLC0415
-    from everserve.cli.commands import everserve  # noqa: PLC0415
+    from everserve.cli import check, commands, doctor, output, unit  # noqa: F401, PLC0415
 
     output.open_standard_descriptors()
     try:
-        return int(everserve.main(prog_name="everserve", standalone_mode=False) or 0)
+        return int(commands.everserve.main(prog_name="everserve", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0

@@ -7,34 +7,53 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import signal
 import socket
 import warnings
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from everserve.addresses import FORMS, Address
+from everserve.cli.configuration import use_file
 from everserve.cli.output import LOG, complain, say
+from everserve.cli.reloading import serve_with_reload
 from everserve.cli.target import find_handler, split_address
 from everserve.combos import CONCURRENCY
-from everserve.defaults import STREAMS
-from everserve.errors import AddressError, EverserveError, OptionError
+from everserve.defaults import STREAMS, explain_shortage
+from everserve.errors import AddressError, EverserveError, OptionError, TLSConfigError, WorkerError
 from everserve.fibers.engines import engine, explain_slow_engine
+from everserve.handlers.base import BaseRequestHandler
 from everserve.observe.logs import configure, configure_from, log_events
 from everserve.options import GROUPS, OPTIONS, Option
 from everserve.process.ending import STATUS
+from everserve.process.handover import Control, Predecessor
+from everserve.process.identity import Identity
+from everserve.process.pidfile import PidFile
 from everserve.process.run import run as run_servers
 from everserve.process.signals import RELOAD_SIGNAL
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workforce, make_workforce, read_workers
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
-from everserve.serving import DEFAULT_CONCURRENCY, Concurrency, make_group
+from everserve.serving import (
+    DEFAULT_CONCURRENCY,
+    Concurrency,
+    bind_group,
+    give_handlers,
+    located,
+    make_group,
+)
 from everserve.sockets.tls import TLS
 
-__all__ = ["everserve"]
+__all__ = ["Grouped", "Plan", "everserve", "one_line_errors", "places_of", "prepare", "run"]
 
 EXAMPLES = """\b
 Examples:
@@ -63,6 +82,11 @@ _OF_PORT = (
 _GROUPS = {
     "--bind": "Network",
     "--concurrency": "Requests",
+    "--workers": "Workers",
+    "--worker-timeout": "Workers",
+    "--max-requests": "Workers",
+    "--max-memory": "Workers",
+    "--replace": "Workers",
     "--grace": "Requests",
     "--log-level": "Logging",
     "--log-format": "Logging",
@@ -72,6 +96,14 @@ _GROUPS = {
     "--tls-password-file": "TLS",
     "--tls-client-ca": "TLS",
     "--tls-alpn": "TLS",
+    "--config": "Process",
+    "--user": "Process",
+    "--group": "Process",
+    "--umask": "Process",
+    "--chdir": "Process",
+    "--pid": "Process",
+    "--reload": "Process",
+    "--no-reload": "Process",
 }
 """Where the options stand in the help that are not in the table of options."""
 
@@ -87,7 +119,19 @@ _DEFAULTS = {
 """Of the options whose default depends on the strategy or the address."""
 
 
-_NONE = object()
+_ACTS = {
+    "SIGINT": "draining (a second signal cuts)",
+    "SIGTERM": "draining (a second signal cuts)",
+    "SIGQUIT": "cutting",
+    "SIGHUP": "loading the code and certificates anew",
+    "SIGTTIN": "one worker more",
+    "SIGTTOU": "one worker less",
+    "SIGUSR1": "opening the log files anew",
+    "SIGUSR2": "dumping the stacks",
+}
+"""What a supervisor does at a signal."""
+
+_NONE: Any = object()
 """The value of an option that is to be ``None``, which click takes for one that is not given."""
 
 
@@ -106,6 +150,61 @@ class _Value(click.ParamType[Any]):
             return self._option.check(value)
         except OptionError as error:  # click adds the name of the option itself
             self.fail(str(error).removeprefix(f"{self._option.name} = "), param, ctx)
+
+
+class _Octal(click.ParamType[int]):
+    """Permission bits, as chmod(1) writes them."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            bits = value if isinstance(value, int) else int(value, 8)
+        except ValueError:
+            bits = -1
+        if not 0 <= bits <= 0o777:
+            self.fail(f"{value!r}: expected permission bits such as 027", param, ctx)
+        return bits
+
+
+class _Workers(click.ParamType[int]):
+    """The number of workers."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return read_workers(int(value) if str(value).isdecimal() else value)
+        except OptionError as error:
+            self.fail(str(error).removeprefix("workers = "), param, ctx)
+
+
+class _Size(click.ParamType[int]):
+    """Bytes, or KiB, MiB and GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([1-9]\d*)([KMG]?)", str(value).upper())
+        if found is None:
+            self.fail(f"{value!r}: expected bytes, such as 500M", param, ctx)
+        return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
+
+
+class _Timeout(click.ParamType[float | None]):
+    """The seconds of ``worker_timeout``, or ``none``."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "none":
+            return _NONE
+        try:
+            return Workforce(workers=1, worker_timeout=float(value)).worker_timeout
+        except OptionError as error:
+            self.fail(str(error).removeprefix("worker_timeout = "), param, ctx)
+        except ValueError:
+            self.fail(f"{value!r}: expected seconds, from 2 up", param, ctx)
 
 
 def _server_options(command: Any) -> Any:
@@ -133,7 +232,7 @@ def _default_of(option: Option) -> str:
     return f"  [default: {value}]"
 
 
-class _Grouped(click.Command):
+class Grouped(click.Command):
     """A command whose help has its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -183,8 +282,17 @@ def everserve() -> None:
     """Serve any socketserver request handler: in fibers, threads, processes, or one after the other."""
 
 
+def _files(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For the completion of a shell: the shell itself knows the files."""
+    return [CompletionItem(begun, type="file")]
+
+
+def _folders(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
+    return [CompletionItem(begun, type="dir")]
+
+
 @everserve.command(
-    cls=_Grouped,
+    cls=Grouped,
     epilog=EXAMPLES,
     context_settings={"auto_envvar_prefix": "EVERSERVE", "show_default": True},
 )
@@ -194,6 +302,7 @@ def everserve() -> None:
     nargs=-1,
     required=True,
     envvar="EVERSERVE_TARGET",
+    shell_complete=_files,
 )
 @click.option(
     "-b",
@@ -217,6 +326,36 @@ def everserve() -> None:
     help="How long requests in progress may go on after the first SIGINT or SIGTERM.",
 )
 @click.option(
+    "--workers",
+    type=_Workers(),
+    metavar="NUMBER|auto",
+    help="Processes that serve, under one that supervises them; 'auto': one for each core.",
+)
+@click.option(
+    "--worker-timeout",
+    type=_Timeout(),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long the accept loop of a worker may stand before it is killed and replaced.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="Replace a worker that has accepted so many, and up to a tenth more.",
+)
+@click.option(
+    "--max-memory",
+    type=_Size(),
+    metavar="BYTES",
+    help="Replace a worker that has more memory in use; 'K', 'M' and 'G' may follow the number.",
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Take over the listeners of the server that has workers at the same addresses.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
@@ -226,33 +365,67 @@ def everserve() -> None:
 @click.option(
     "--log-config",
     metavar="FILE",
+    shell_complete=_files,
     help="A configuration of Python's logging, .json, .toml or .ini, in place of the other two.",
 )
-@click.option("--tls-cert", metavar="FILE", help="PEM file: the certificate, for tls:// addresses.")
 @click.option(
-    "--tls-key", metavar="FILE", help="PEM file: its private key; default: in --tls-cert."
+    "--tls-cert",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: the certificate, for tls:// addresses.",
 )
 @click.option(
-    "--tls-password-file", metavar="FILE", help="A file with the password of an encrypted key."
+    "--tls-key",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: its private key; default: in --tls-cert.",
 )
-@click.option("--tls-client-ca", metavar="FILE", help="PEM file: the CA of clients' certificates.")
+@click.option(
+    "--tls-password-file",
+    metavar="FILE",
+    shell_complete=_files,
+    help="A file with the password of an encrypted key.",
+)
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    shell_complete=_files,
+    help="PEM file: the CA of clients' certificates.",
+)
 @click.option("--tls-alpn", metavar="NAMES", help="Protocols to offer, with commas: 'h2,http/1.1'.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=_files,
+    is_eager=True,
+    expose_value=False,
+    callback=use_file,
+    help="TOML file with options, by the names they have here; pyproject.toml: [tool.everserve].",
+)
+@click.option(
+    "--user", metavar="NAME", help="Become this user, for good, once the sockets are bound."
+)
+@click.option("--group", metavar="NAME", help="Become this group; default: that of --user.")
+@click.option("--umask", type=_Octal(), help="Permission bits that new files do not get: 027.")
+@click.option(
+    "--chdir",
+    metavar="FOLDER",
+    shell_complete=_folders,
+    help="Change to this folder before anything is read.",
+)
+@click.option(
+    "--reload/--no-reload",
+    default=False,
+    help="For development: serve anew when a Python or TOML file changes.",
+)
+@click.option(
+    "--pid",
+    metavar="FILE",
+    shell_complete=_files,
+    help="Write the number of the process to this file.",
+)
 @_server_options
-def run(
-    targets: tuple[str, ...],
-    bind: tuple[str, ...],
-    concurrency: Concurrency,
-    grace: float,
-    log_level: str,
-    log_format: str,
-    log_config: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
-    tls_password_file: str | None,
-    tls_client_ca: str | None,
-    tls_alpn: str | None,
-    **settings: Any,
-) -> int:
+def run(*, grace: float, pid: str | None, reload: bool, **given: Any) -> int:
     """Serve MODULE:HANDLER, a request handler class, on one or more addresses.
 
     Several handlers, each with its own addresses: a.py:Devices=tcp://*:9999 b:Control=unix:/run/b.sock.
@@ -261,49 +434,253 @@ def run(
 
     MODULE is a module on the path or in this folder, or a file (path/file.py:Handler). SIGINT or
     SIGTERM drains: waiting requests are served, running ones may end; a second signal cuts. SIGHUP
-    reloads renewed certificates. Each option can be set in the environment: --bind as EVERSERVE_BIND.
+    reloads renewed certificates. Each option can be set in the environment, --bind as EVERSERVE_BIND,
+    and in a file.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    chosen: dict[str, Any] = {
-        name: None if value is _NONE else value for name, value in given.items()
-    }
-    try:
-        _configure_log(log_level, log_format, log_config)
-        chosen |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
-        handlers, places = _places(targets, bind)
-        with make_group(handlers, *places, concurrency=concurrency, **chosen) as group:
-            log_events(group)
-            addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
-            report = run_servers(
-                group,
-                grace=grace,
-                on_ready=lambda: _report_ready(addresses),
-                on_signal=_report_signal,
-            )
-    except EverserveError as error:
-        raise click.UsageError(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(_explain(error)) from error
+    with one_line_errors():
+        if reload:
+            return serve_with_reload(given["targets"], folder=given["chdir"])
+        plan = prepare(**given)
+        if plan.workforce is None:
+            report = _serve(plan, grace, pid)
+        else:
+            report = _supervise(plan, plan.workforce, grace, pid)
     _report_stop(report)
     return 0 if report.complete and not report.unfinished else STATUS
 
 
-def _places(targets: tuple[str, ...], bind: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Around what a command does: an error is one line, and status 2 for usage, 1 for the system."""
+    try:
+        yield
+    except WorkerError as error:
+        raise click.ClickException(str(error)) from error
+    except EverserveError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(_explain(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be served, and by whom: read and checked, with nothing bound and no handler loaded.
+
+    ``pairs`` are each target with each of its addresses; ``options`` those of ``make_group``.
+    """
+
+    pairs: list[tuple[str, str]]
+    concurrency: Concurrency
+    options: dict[str, Any]
+    identity: Identity | None
+    workforce: Workforce | None
+    replaces: bool
+
+
+def prepare(
+    *,
+    targets: tuple[str, ...],
+    bind: tuple[str, ...],
+    concurrency: Concurrency,
+    workers: int | None,
+    worker_timeout: float | None,
+    max_requests: int | None,
+    max_memory: int | None,
+    replace: bool,
+    log_level: str,
+    log_format: str,
+    log_config: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_password_file: str | None,
+    tls_client_ca: str | None,
+    tls_alpn: str | None,
+    user: str | None,
+    group: str | None,
+    umask: int | None,
+    chdir: str | None,
+    **settings: Any,
+) -> Plan:
+    """Read what the options of ``run`` name: the folder, the log, the certificates."""
+    _stand(chdir, umask)
+    identity = Identity.of(user, group)
+    _configure_log(log_level, log_format, log_config)
+    given = {name: value for name, value in settings.items() if value is not None}
+    options: dict[str, Any] = {
+        name: None if value is _NONE else value for name, value in given.items()
+    }
+    options |= _tls(tls_cert, tls_key, tls_password_file, tls_client_ca, tls_alpn)
+    worker_timeout = None if worker_timeout is _NONE else worker_timeout
+    workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
+    if workforce is None and replace:
+        raise OptionError("--replace is about workers: say how many there are, by --workers")
+    return Plan(_parted(targets, bind), concurrency, options, identity, workforce, replace)
+
+
+def _stand(folder: str | None, umask: int | None) -> None:
+    """Where the process stands before it reads or makes a file."""
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise OptionError(f"--chdir {folder}: {error.strerror}") from error
+    if umask is not None:
+        os.umask(umask)
+
+
+@contextmanager
+def _pid_file(path: str | None, plan: Plan) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    try:
+        file = PidFile(path, replaces=plan.replaces)
+    except OSError as error:
+        raise click.ClickException(f"--pid {path}: {error.strerror}") from error
+    try:
+        if plan.identity is not None:
+            plan.identity.give([file.path])
+        yield
+    finally:
+        file.remove()
+
+
+def _become(identity: Identity | None, addresses: list[Address]) -> None:
+    """Give the socket files away, and root up."""
+    if identity is not None:
+        identity.give(a.path for a in addresses if a.is_unix and not a.path.startswith("\0"))
+        identity.assume()
+        unreadable = next((f for f in (os.__file__, __file__) if not os.access(f, os.R_OK)), None)
+        if unreadable is not None:
+            complain(f"this user cannot read {unreadable}: what is imported from now on fails")
+
+
+def _serve(plan: Plan, grace: float, pid: str | None) -> StopReport:
+    """Serve in this process. Where it becomes another user, it loads the handlers after that."""
+    pairs = _each_socket(plan.pairs)
+    handlers, places = places_of(pairs, find_handler if plan.identity is None else _no_handler)
+    with (
+        make_group(handlers, *places, concurrency=plan.concurrency, **plan.options) as group,
+        _pid_file(pid, plan),
+    ):
+        addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
+        shortage = explain_shortage(group.servers)
+        version = _version()  # now: the user may not be allowed to read it
+        _become(plan.identity, addresses)
+        if plan.identity is not None:
+            _load_handlers(group, pairs)
+        log_events(group)
+        return run_servers(
+            group,
+            grace=grace,
+            on_ready=lambda: _report_ready(version, addresses, shortage=shortage),
+            on_signal=_report_signal,
+        )
+
+
+def _supervise(plan: Plan, workforce: Workforce, grace: float, pid: str | None) -> StopReport:
+    """Serve by workers. They load the handlers: this process binds without them."""
+    pairs = _each_socket(plan.pairs)
+
+    def prepare_template(group: ServerGroup[TCPServer]) -> None:
+        _load_handlers(group, pairs)
+        _reload_certificates(group, plan.identity)
+        log_events(group)
+
+    texts = [address for _, address in plan.pairs]
+    predecessor = Predecessor.find(texts) if plan.replaces else None
+    handlers, places = places_of(pairs, _no_handler)
+    with (
+        _bind(handlers, places, plan.concurrency, plan.options, predecessor) as group,
+        _pid_file(pid, plan),
+    ):
+        control = (
+            Control.open(texts) if predecessor is None else Control(predecessor.control, texts)
+        )
+        addresses = _addresses_of(group)
+        version = _version()
+        _become(plan.identity, addresses)
+        supervisor = Supervisor(
+            group,
+            workforce,
+            grace=grace,
+            prepare=prepare_template,
+            on_ready=lambda: _report_ready(version, addresses, workers=workforce.workers),
+            on_signal=_report_signal_to_supervisor,
+            control=control,
+            predecessor=predecessor,
+        )
+        return supervisor.run()
+
+
+def _no_handler(target: str) -> Any:
+    """In place of a handler that is loaded later."""
+    return BaseRequestHandler
+
+
+def _load_handlers(group: ServerGroup[TCPServer], pairs: list[tuple[str, str]]) -> None:
+    found = {target: find_handler(target) for target, _ in pairs}
+    give_handlers(group, [found[target] for target, _ in pairs])
+
+
+def _reload_certificates(group: ServerGroup[TCPServer], identity: Identity | None) -> None:
+    """Take renewed ones; those that only root may read stay as they are."""
+    try:
+        group.reload_tls()
+    except TLSConfigError as error:
+        if identity is None:
+            raise
+        logging.getLogger("everserve").error("certificates not renewed: %s", error)
+
+
+def _bind(
+    handlers: Any,
+    places: tuple[str, ...],
+    concurrency: Concurrency,
+    chosen: dict[str, Any],
+    predecessor: Predecessor | None,
+) -> ServerGroup[TCPServer]:
+    """The servers, over the listeners of the supervisor that they replace."""
+    if predecessor is None:
+        return make_group(handlers, *places, concurrency=concurrency, **chosen)
+    options: Any = chosen
+    return bind_group(handlers, places, concurrency, options, predecessor.take)
+
+
+def _parted(targets: tuple[str, ...], bind: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Each target with each address at which it is served."""
+    given = [split_address(target) for target in targets]
+    if len(given) > 1 or given[0][1] is not None:
+        _must_use(bind, given)
+    pairs = [
+        (target, address) for target, own in given for address in (bind if own is None else (own,))
+    ]
+    addresses = [address for _, address in pairs]
+    for address in addresses if len(given) > 1 else ():
+        if addresses.count(address) > 1:
+            raise AddressError(
+                f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
+            )
+    return pairs
+
+
+def _each_socket(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same with an address for each socket of a ``systemd:NAME``."""
+    return [
+        (target, str(place))
+        for target, address in pairs
+        for place in located(Address.parse(address))
+    ]
+
+
+def places_of(
+    pairs: list[tuple[str, str]], find: Callable[[str], Any]
+) -> tuple[Any, tuple[str, ...]]:
     """The arguments of ``make_group``: a handler and its addresses, or a handler for each address."""
-    pairs = [split_address(target) for target in targets]
-    if len(pairs) == 1 and pairs[0][1] is None:
-        return find_handler(pairs[0][0]), bind
-    _must_use(bind, pairs)
-    handlers: dict[str, Any] = {}
-    for target, own in pairs:
-        handler = find_handler(target)
-        for address in bind if own is None else (own,):
-            if address in handlers:
-                raise AddressError(
-                    f"two handlers for {address}: give each its own, as in module:Class=ADDRESS"
-                )
-            handlers[address] = handler
-    return handlers, ()
+    found = {target: find(target) for target in dict.fromkeys(target for target, _ in pairs)}
+    if len(found) == 1:
+        return found[pairs[0][0]], tuple(address for _, address in pairs)
+    return {address: found[target] for target, address in pairs}, ()
 
 
 def _must_use(bind: tuple[str, ...], pairs: list[tuple[str, str | None]]) -> None:
@@ -393,14 +770,21 @@ def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
     return addresses
 
 
-def _report_ready(addresses: list[Address]) -> None:
-    say(f"version {_version()}")
-    notice = explain_slow_engine()
-    if notice is not None:
-        complain(notice)
+def _report_ready(
+    version: str,
+    addresses: list[Address],
+    *,
+    shortage: str | None = None,
+    workers: int | None = None,
+) -> None:
+    say(f"version {version}")
+    for notice in (explain_slow_engine(), shortage):
+        if notice is not None:
+            complain(notice)
     for address in addresses:
         say(f"listening on {address}{_invitation(address)}")
-    say(f"process {os.getpid()}; press Ctrl-C to stop")
+    number = "" if workers is None else f", {workers} workers" if workers > 1 else ", 1 worker"
+    say(f"process {os.getpid()}{number}; press Ctrl-C to stop")
 
 
 def _invitation(address: Address) -> str:
@@ -421,6 +805,10 @@ def _report_signal(number: signal.Signals) -> None:
         say(f"{number.name}: reloading certificates")
     else:
         say(f"{number.name}: draining (a second signal cuts)")
+
+
+def _report_signal_to_supervisor(number: signal.Signals) -> None:
+    say(f"{number.name}: {_ACTS[number.name]}")
 
 
 def _report_stop(report: StopReport) -> None:

@@ -17,6 +17,7 @@ cdef class Progress:
     cdef object _life
     cdef object _notifier
     cdef public object on_handshake_done
+    cdef public object on_ended
     cdef object _truncations, _overflows
     cdef object _drops_lock, _drops, _unreported, _drops_reported
 

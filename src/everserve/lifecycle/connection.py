@@ -23,7 +23,7 @@ from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "plain"]
 
 _ACCEPTED, _CLOSED = ConnectionState.ACCEPTED, ConnectionState.CLOSED
 
@@ -76,6 +76,7 @@ class Connection:
         "table",
         "tls",
         "unbegun",
+        "worker",
     )
 
     def __init__(self, number: int, place: int, peer: Any) -> None:
@@ -111,6 +112,7 @@ class Connection:
         self.context: Any = (
             None  # of its first steps, where these were taken before its request runs
         )
+        self.worker: int | None = None  # the process that has it, where this is a copy for another
         self.counter: Counter | None = None  # set where the kernel does not count
 
     def __call__(self, reference: object) -> None:
@@ -222,8 +224,42 @@ class Connection:
             return False
         return bool(peer == (self.origin or self.peer))
 
+    def __reduce__(self) -> tuple[Callable[..., Connection], tuple[Any, ...]]:
+        # For another process: what it can be asked there, not what it owns.
+        parts = (
+            self.id,
+            plain(self.peer),
+            self.state,
+            self.started,
+            self.opened,
+            self.worker or os.getpid(),
+        )
+        return _copy, parts
+
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
+
+
+def plain(value: Any) -> Any:
+    """A peer as another process can read it: an object of the program's own as its ``repr``."""
+    if type(value) is tuple:
+        return tuple(map(plain, value))
+    return value if value is None or type(value) in (str, bytes, int, float) else repr(value)
+
+
+def _copy(
+    number: int,
+    peer: Any,
+    state: ConnectionState,
+    started: float,
+    opened: float,
+    worker: int,
+) -> Connection:
+    """A connection of another process: to look at, not to cut. The clock is that of the machine."""
+    connection = Connection(number, 0, peer)
+    connection.state, connection.started, connection.opened = state, started, opened
+    connection.worker = worker
+    return connection
 
 
 def _nothing() -> None:

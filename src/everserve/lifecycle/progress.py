@@ -71,6 +71,7 @@ class Progress:
         self._life = life
         self._notifier = life.notifier
         self.on_handshake_done: Callable[[], object] | None = None
+        self.on_ended: Callable[[], object] | None = None  # where others need the count
         self._truncations = Tally()
         self._overflows = Tally()
         self._drops_lock = threading.Lock()
@@ -255,5 +256,7 @@ class Progress:
             self._emit(connection, Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
             self._life.wake()
+        if self.on_ended is not None:
+            self.on_ended()
         if self._notifier.waiters:
             self._notifier.notify()

@@ -46,6 +46,7 @@ class LifeCycle:
         self.notifier = Notifier()
         self.session: object | None = None
         self.ended = 0  # how many runs have ended
+        self.turns = 0  # of the accept loop, so that others see that it goes on
         self.announced = False  # the run accepts, and the event was emitted
         self.suspended = False
         self.gated = False

@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "receiving"]
+__all__ = ["RELOAD_SIGNAL", "STOP_SIGNALS", "known", "receiving"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that stop a server process: Ctrl-C's, and that of service managers."""
+
+
+def known(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of these signals that the system has."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)

@@ -173,6 +173,7 @@ class AcceptLoop:
                 serviced = port.needs_service() or serviced
             self._wait(poll_interval if serviced else None)
             for port in self._active:
+                port.life.turns += 1
                 port.settings.read()  # once a turn, not for each request
                 port.take(one=serviced)
                 if port.life.accepting:

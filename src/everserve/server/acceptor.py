@@ -11,6 +11,7 @@ from everserve.concurrency.strategy import Strategy
 from everserve.events import BackedOff
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle, ServerState
+from everserve.server.balance import Balance
 from everserve.server.datagramflow import DatagramFlow
 from everserve.server.flow import Flow
 from everserve.server.hooks import Hooks, is_default
@@ -29,7 +30,10 @@ BATCH = 100
 
 
 class Acceptor:
-    """Takes requests for one server. ``listener`` is that of the run in progress, if there is one."""
+    """Takes requests for one server. ``listener`` is that of the run in progress, if there is one.
+
+    ``balance`` is set where other processes accept from the same listener.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Acceptor:
         self._emitter = emitter
         self.back_off = BackOff()
         self.listener: Listener | None = None
+        self.balance: Balance | None = None
         self._is_overridden = False
         self.is_alone = False  # the loop waits for these requests and wake-ups, and nothing else
 
@@ -68,18 +73,31 @@ class Acceptor:
         self._life.gated = True  # before it looks, so that room made meanwhile is not missed
         if (self.back_off.delay and self.back_off.remaining()) or not self._flow.has_room():
             return False
+        if self.balance is not None and self._leaves_to_others(self.balance):
+            return False
         self._life.gated = False
         return True
+
+    def _leaves_to_others(self, balance: Balance) -> bool:
+        if self._life.draining and not balance.has_left:
+            balance.leave()
+        balance.note(self._flow.in_progress())
+        return balance.pause() > 0.0
 
     def pause(self) -> float:
         """Seconds until the next attempt may be made; 0.0 for now."""
         if self.back_off.delay and (remaining := self.back_off.remaining()):
             return remaining
-        return self._flow.pause()
+        pause = self._flow.pause()
+        return pause if self.balance is None else max(pause, self.balance.pause())
 
     def take_many(self, hooks: Hooks) -> None:
         """Take what is there, as long as more may come in; asking poll(2) between saves nothing."""
-        listener, take = self._listener(hooks), self._take_one
+        listener, take, balance = self._listener(hooks), self._take_one, self.balance
+        if balance is not None and not listener.accepts_connections:
+            balance = None  # each datagram is a request of its own
+        if balance is not None and not balance.may_take(self._flow.in_progress()):
+            return
         if self._is_overridden:
             take = _take_by_hook
         elif self._strategy.accept_many is not None and listener.accepts_streams:
@@ -92,6 +110,8 @@ class Acceptor:
             return
         for _ in range(BATCH):
             if not take(hooks) or not self._life.taking or not self.can_accept():
+                return
+            if balance is not None and not balance.took(self._flow.in_progress()):
                 return
 
     def take(self, hooks: Hooks) -> bool:
@@ -124,7 +144,7 @@ class Acceptor:
     def _take_batch(self, hooks: Hooks) -> bool:
         accept_many: Any = self._strategy.accept_many
         try:
-            accepted = accept_many(hooks.fileno(), self._flow.room(BATCH))
+            accepted = accept_many(hooks.fileno(), self._room())
         except OSError as error:
             self._accept_failed(error)
             return False
@@ -163,6 +183,10 @@ class Acceptor:
             # After several at once there are more, mostly: to try costs no more than to ask.
             if len(received) <= 1 and not exchange.wait(wakeup):
                 return
+
+    def _room(self) -> int:
+        room = self._flow.room(BATCH)
+        return room if self.balance is None else max(1, min(room, self.balance.room))
 
     def _listener(self, hooks: Hooks) -> Listener:
         return self.listener or listener_of(hooks)

@@ -146,6 +146,10 @@ class Flow:
             return self._connections.load()
         return len(self._connections.by_request)
 
+    def in_progress(self) -> int:
+        """How many requests are in progress."""
+        return len(self._filed)
+
     def pause(self) -> float:
         """Seconds for which the rate limit admits no one."""
         settings = self._settings.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,14 @@ from typing import Any, Generic, Self, TypeVar
 from everserve.events import Subscriber
 from everserve.lifecycle.connection import Connection
 from everserve.options import check_grace
+from everserve.server.balance import Balance, Board
 from everserve.server.conductor import Conductor, serve_together
+from everserve.server.elsewhere import Elsewhere
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
 from everserve.server.stop import StopReport, sum_of
 from everserve.sockets.attaching import woken_to_attach
+from everserve.sockets.listening import SocketFile, is_filesystem_path
 from everserve.sockets.tls import TLS
 
 __all__ = ["ServerGroup"]
@@ -32,6 +36,7 @@ class ServerGroup(Generic[ServerT]):
 
     def __init__(self, servers: Sequence[ServerT]) -> None:
         self.servers: tuple[ServerT, ...] = tuple(servers)
+        self._turns = -1
         self._members: list[tuple[Conductor, Any]] = [
             (server._everserve.conductor, server) for server in self.servers
         ]
@@ -87,6 +92,62 @@ class ServerGroup(Generic[ServerT]):
                 end()
 
         return unsubscribe
+
+    # -- of a worker, and of those that supervise it ------------------------------------------------
+
+    def is_turning(self) -> bool:
+        """True if the accept loop has turned since the last call; has it turn again.
+
+        Always true where nothing serves, and of serial servers, whose handlers run in the loop.
+        """
+        turns = sum(conductor.life.turns for conductor, _ in self._members)
+        lives = [conductor.life for conductor, _ in self._members]
+        can_tell = all(conductor.strategy.name != "serial" for conductor, _ in self._members)
+        stands = turns == self._turns and any(life.accepting for life in lives)
+        self._turns = turns
+        for life in lives:
+            life.wake()
+        return not (stands and can_tell)
+
+    def accepted(self) -> int:
+        """How many requests were accepted so far."""
+        return sum(server._everserve.connections.accepted for server in self.servers)
+
+    def reports(self) -> tuple[StopReport | None, ...]:
+        """The report of the stop of each server; ``None`` for one that has not ended."""
+        stops = [conductor.life.stop for conductor, _ in self._members]
+        return tuple(None if stop is None else stop.report for stop in stops)
+
+    def balance(self, boards: Sequence[Board], place: int) -> None:
+        """Take no more connections than the other processes that accept from the same listeners.
+
+        ``boards``, one for each server, are shared with them; this process has ``place``.
+        """
+        for server, board in zip(self.servers, boards, strict=True):
+            server._everserve.share(Balance(board, place))
+
+    def represent(self, elsewhere: Sequence[Elsewhere | None]) -> None:
+        """Have each server say what its workers know; ``None``: it is served in this process."""
+        for server, one in zip(self.servers, elsewhere, strict=True):
+            server._everserve.elsewhere = one
+
+    def adopt_files(self) -> None:
+        """Remove the files of Unix sockets that another process has bound, in its place."""
+        for conductor, server in self._members:
+            if server.address_family == socket.AF_UNIX and is_filesystem_path(
+                server.server_address
+            ):
+                conductor.socket_file = SocketFile(server.socket, server.server_address)
+
+    def leave_files(self) -> None:
+        """Leave the files of Unix sockets to a process that goes on with them."""
+        for conductor, _ in self._members:
+            conductor.socket_file = None
+
+    def leave_listeners(self) -> None:
+        """Close the listeners of this process; others that share them go on."""
+        for _, server in self._members:
+            server.socket.close()
 
     def connections(self) -> tuple[Connection, ...]:
         """The requests in progress of all servers."""

@@ -17,8 +17,10 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.sessions import SessionTable
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
+from everserve.server.balance import Balance
 from everserve.server.conductor import Conductor
 from everserve.server.datagramflow import DatagramFlow
+from everserve.server.elsewhere import Elsewhere
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
 from everserve.sockets.datagrams import DatagramSocket, drops_of
@@ -61,6 +63,7 @@ class Runtime(Host):
             emitter=self.emitter,
         )
         self.conductor = self._make_conductor()
+        self.elsewhere: Elsewhere | None = None  # where workers serve
 
     def _make(self, strategy: type[Strategy]) -> Strategy:
         return strategy(
@@ -129,6 +132,17 @@ class Runtime(Host):
 
     def is_draining(self) -> bool:
         return self.conductor.is_draining()
+
+    def share(self, balance: Balance) -> None:
+        """Accept from a listener from which other processes accept too."""
+        self.acceptor.balance = balance
+        self.progress.on_ended = lambda: balance.note(len(self.connections))
+
+    def suspend(self, suspended: bool) -> None:
+        if self.elsewhere is None:
+            self.life.suspend(suspended)
+        else:
+            self.elsewhere.suspend(suspended)
 
     def coalesces_writes(self) -> bool:
         return self.settings.values.coalesce_writes

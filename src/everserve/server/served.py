@@ -29,6 +29,9 @@ from everserve.sockets.attaching import woken_to_attach
 
 __all__ = ["Served", "serving_in_background"]
 
+WORKERS_GRACE = 5.0
+"""Seconds that requests have after a ``shutdown()`` where workers serve: their processes end."""
+
 
 _OPTIONS = frozenset(NAMES)
 
@@ -84,7 +87,11 @@ class Served:
         handler) it does not wait. While nothing serves it returns at once and is remembered: the next
         ``serve_forever`` returns at once.
         """
-        self._everserve.conductor.shutdown()
+        elsewhere = self._everserve.elsewhere
+        if elsewhere is None:
+            self._everserve.conductor.shutdown()
+        else:
+            elsewhere.stop(WORKERS_GRACE)
 
     @of_server
     def handle_request(self: Any) -> None:
@@ -106,19 +113,24 @@ class Served:
     @Reading
     def state(self) -> ServerState:
         """Where the server is in its life: ready, serving, suspended, draining or stopped."""
-        return self._everserve.life.state
+        elsewhere = self._everserve.elsewhere
+        return self._everserve.life.state if elsewhere is None else elsewhere.state()
 
     @of_server
     @Reading
     def draining(self) -> bool:
         """True once a stop has begun: a handler should end its conversation at the next occasion."""
+        elsewhere = self._everserve.elsewhere
+        if elsewhere is not None:
+            return elsewhere.state() in (ServerState.DRAINING, ServerState.STOPPED)
         return self._everserve.is_draining()
 
     @of_server
     @Reading
     def connections(self) -> Connections[Connection]:
         """A live view of the requests in progress; safe to read from any thread."""
-        return self._everserve.connections.view
+        elsewhere = self._everserve.elsewhere
+        return self._everserve.connections.view if elsewhere is None else elsewhere.connections()
 
     @of_server
     @Reading
@@ -127,18 +139,21 @@ class Served:
 
         ``"receive_buffer"``: datagrams that the kernel has dropped, as the socket's buffer was full.
         """
+        elsewhere = self._everserve.elsewhere
+        if elsewhere is not None:
+            return elsewhere.refusals()
         self._everserve.note_drops(self)
         return dict(self._everserve.control.refusals)
 
     @of_server
     def suspend(self) -> None:
         """Accept nothing more for now: the kernel queues what comes, requests in progress go on."""
-        self._everserve.life.suspend(True)
+        self._everserve.suspend(True)
 
     @of_server
     def resume(self) -> None:
         """Accept again after ``suspend()``."""
-        self._everserve.life.suspend(False)
+        self._everserve.suspend(False)
 
     @of_server
     def stop(self: Any, grace: float = 5.0) -> StopReport:
@@ -152,7 +167,12 @@ class Served:
         ``serve_forever`` completes the stop before it returns; ``Stopped`` has the report then.
         Ends with ``server_close()``.
         """
-        report: StopReport = self._everserve.conductor.stop(self, grace)
+        elsewhere = self._everserve.elsewhere
+        report: StopReport = (
+            self._everserve.conductor.stop(self, grace)
+            if elsewhere is None
+            else elsewhere.stop(check_grace(grace))
+        )
         return report
 
     @of_server
@@ -175,6 +195,9 @@ class Served:
         Returns a function that ends the subscription. An exception of the subscriber is logged and
         goes no further; a slow subscriber makes the server slow.
         """
+        elsewhere = self._everserve.elsewhere
+        if elsewhere is not None:
+            return elsewhere.subscribe(subscriber)
         return self._everserve.emitter.subscribe(subscriber)
 
     @of_server

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SocketFile",
     "bind_internet",
+    "check_path",
     "family_for",
     "forks",
     "give_up_dead_peers",
@@ -27,6 +28,7 @@ __all__ = [
     "is_filesystem_path",
     "naming",
     "remove_left_files",
+    "resolved",
     "set_options",
 ]
 
@@ -125,6 +127,13 @@ def _without_resolver(family: int, address: Any) -> Any:
     return address
 
 
+def resolved(family: int, address: tuple[str, int]) -> Any:
+    """The address as the system writes it. Raises ``OSError`` with the address in ``filename``."""
+    with naming(address):
+        host, port = _without_resolver(family, address)
+        return socket.getaddrinfo(host, port, socket.AddressFamily(family), socket.SOCK_DGRAM)[0][4]
+
+
 def _with_scope(address: Any) -> Any:
     """``("fe80::1%eth0", port)`` as bind(2) takes it; Python would bind to the scope 0."""
     if isinstance(address, tuple) and len(address) == 2 and "%" in str(address[0]):
@@ -162,10 +171,16 @@ def _hint(address: Any) -> str:
     return "; the address comes first, then the handler" if callable(address) else ""
 
 
+_LONGEST_PATH = 107
+"""Bytes of the path of a Unix socket: unix(7) has 108 with the NUL."""
+
+
 def _too_long(path: Any) -> OSError:
-    """The error for the path of a Unix socket that does not fit: unix(7) has 108 bytes with the NUL."""
-    size = len(os.fsencode(path))
-    why = f"the path of a Unix socket has at most 107 bytes, and this has {size}: choose a shorter one"
+    """The error for the path of a Unix socket that does not fit."""
+    most, size = _LONGEST_PATH, len(os.fsencode(path))
+    why = (
+        f"the path of a Unix socket has at most {most} bytes, this has {size}: choose a shorter one"
+    )
     return OSError(errno.ENAMETOOLONG, why, _readable(path))
 
 
@@ -310,12 +325,30 @@ def _bind_over_stale(sock: socket.socket, path: str | bytes) -> None:
         if error.errno != errno.EADDRINUSE:
             raise
         if not _is_socket(path):
-            why = "a file that is no socket is there: remove it, or choose another path"
-            raise OSError(errno.EADDRINUSE, why, _readable(path)) from None
+            raise _no_socket(path) from None
         if not _is_stale(path, sock.type):
             raise
         os.unlink(path)
         sock.bind(path)
+
+
+def _no_socket(path: str | bytes) -> OSError:
+    why = "a file that is no socket is there: remove it, or choose another path"
+    return OSError(errno.EADDRINUSE, why, _readable(path))
+
+
+def check_path(path: str) -> None:
+    """Raise the ``OSError`` that a bind to ``path`` would, but for a socket that is there already."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise _too_long(path)
+    if not is_filesystem_path(path):
+        return
+    if os.path.lexists(path) and not _is_socket(path):
+        raise _no_socket(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+        raise OSError(number, os.strerror(number), path)
 
 
 def _is_socket(path: str | bytes) -> bool:
