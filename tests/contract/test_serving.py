@@ -66,6 +66,27 @@ def test_handle_request_times_out(make_server: MakeServer) -> None:
     assert timeouts == [True]
 
 
+def test_handle_request_waits_to_its_end_after_server_close(make_server: MakeServer) -> None:
+    """As on the standard library: a loop over it ends by its own condition, not by an error."""
+    looks = threading.Semaphore(0)
+    timeouts: list[bool] = []
+
+    def fileno(self: Any) -> int:
+        looks.release()
+        return int(self.socket.fileno())
+
+    def handle_timeout(self: Any) -> None:
+        timeouts.append(True)
+
+    server = make_server(echo, timeout=0.2, fileno=fileno, handle_timeout=handle_timeout)
+    thread = Background(server.handle_request)
+    for _ in range(2):  # when it begins, and before it waits
+        assert looks.acquire(timeout=LIMIT)
+    server.server_close()
+    thread.result()
+    assert timeouts == [True]
+
+
 def test_many_clients(
     make_server: MakeServer, make_client: MakeClient, recorder: EventRecorder
 ) -> None:
