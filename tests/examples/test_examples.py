@@ -121,9 +121,11 @@ def test_chat(concurrency: str) -> None:
         with socket.create_connection(address) as anna, anna.makefile("rw") as a:
             assert a.read(11) == "your name? "
             print("Anna", file=a, flush=True)
+            assert a.readline() == "* hello, Anna\n"
             with socket.create_connection(address) as bert, bert.makefile("rw") as b:
                 assert b.read(11) == "your name? "
                 print("Bert", file=b, flush=True)
+                assert b.readline() == "* hello, Bert\n"
                 assert a.readline() == "* Bert is here\n"
                 print("hello", file=a, flush=True)
                 assert b.readline() == "Anna: hello\n"
