@@ -126,7 +126,12 @@ def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> 
     listener = socket.create_server(("127.0.0.1", 0))
     where = listener.getsockname()
     server = everserve.make_server(
-        Upper, f"fd://{listener.detach()}", allow_reuse_port=True, **options
+        Upper,
+        f"fd://{listener.detach()}",
+        allow_reuse_port=True,
+        keep_alive=33,
+        tcp_user_timeout=44,
+        **options,
     )
     with server, socket.create_connection(where):
         assert server.server_address == where
@@ -136,6 +141,9 @@ def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> 
         with accepted:
             found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert bool(found) is (no_delay is not False)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 33
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 44_000
 
 
 @pytest.mark.parametrize("both", [True, False])

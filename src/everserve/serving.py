@@ -28,7 +28,7 @@ from everserve.process.run import run
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
-from everserve.server.tcp import TCPServer
+from everserve.server.tcp import TCPServer, set_connection_options
 from everserve.sockets.inheriting import inherit
 from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
@@ -274,8 +274,8 @@ def _take_over(
             inherited,
             reuse_address="allow_reuse_address" in options and server.allow_reuse_address,
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
-            no_delay=server.disable_nagle_algorithm,
         )
+        set_connection_options(server)
         if "request_queue_size" in options and inherited.type != socket.SOCK_DGRAM:
             inherited.listen(server.request_queue_size)
     except BaseException:

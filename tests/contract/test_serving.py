@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.contract.kinds import Client, Gate, Strategy, Transport
 from tests.scenes import EventRecorder
 
-from everserve.events import Finished
+from everserve.events import Finished, Serving
 from everserve.lifecycle.state import ServerState
 
 MakeServer = Callable[..., Any]
@@ -85,6 +86,27 @@ def test_handle_request_waits_to_its_end_after_server_close(make_server: MakeSer
     server.server_close()
     thread.result()
     assert timeouts == [True]
+
+
+def test_service_actions_of_an_idle_instance(make_server: MakeServer) -> None:
+    """The next poll calls it, although an idle server without it does not poll."""
+    called = threading.Event()
+    server = make_server(echo)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
+    with serving(server, 0.01):
+        recorder.wait_for(Serving)
+        server.service_actions = called.set
+        assert called.wait(LIMIT)
+
+
+def test_no_name_of_the_socket_module_is_needed_to_serve(make_server: MakeServer) -> None:
+    """A test of the program may have replaced it by a mock, and so it may be read as one."""
+    server = make_server(echo)
+    with mock.patch("socket.socket"):
+        thread = Background(server.serve_forever)
+        server.shutdown()
+        thread.result()
 
 
 def test_many_clients(

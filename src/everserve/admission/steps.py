@@ -13,6 +13,7 @@ from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
 from everserve.admission.proxies import is_trusted_proxy
 from everserve.errors import ProxyHeaderError, TLSConfigError
 from everserve.sockets.datagrams import Datagram
+from everserve.sockets.genuine import is_socket
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import Command, ProxyDecoder, ProxyHeader, parse
 
@@ -45,7 +46,7 @@ def read_proxy_header(context: RequestContext) -> None:
         raise Refusal("untrusted_proxy")
     if isinstance(context.request, Datagram):
         _strip_header(context, context.request)
-    elif isinstance(context.request, socket.socket):
+    elif is_socket(context.request):
         context.stage("proxy_timeout", settings.proxy_timeout, lambda: _take_header(context))
         _check_client(context, context.connection and context.connection.proxy)
 
@@ -100,11 +101,7 @@ def _receive_header(sock: socket.socket) -> ProxyHeader:
 def do_handshake(context: RequestContext) -> None:
     """TLS: do the handshake; the request becomes the ``TLSSocket``."""
     settings = context.settings
-    if (
-        settings.tls is not None
-        and settings.implicit_tls
-        and isinstance(context.request, socket.socket)
-    ):
+    if settings.tls is not None and settings.implicit_tls and is_socket(context.request):
         context.request = secure(context)
 
 
@@ -151,7 +148,7 @@ def arm_deadlines(context: RequestContext) -> None:
 
 def _count_traffic(context: RequestContext) -> None:
     """Where the kernel does not count bytes (Unix sockets), a ``CountedSocket`` does."""
-    if isinstance(context.request, socket.socket) and context.connection.traffic() is None:
+    if is_socket(context.request) and context.connection.traffic() is None:
         counted = context.sockets.count(context.request)
         context.request = context.connection.counter = counted
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,6 +18,7 @@ from everserve.lifecycle.connection import (
     Connections,
     ConnectionState,
 )
+from everserve.sockets.genuine import is_socket
 
 __all__ = ["LOOKED_AT", "ConnectionTable"]
 
@@ -61,7 +61,7 @@ class ConnectionTable:
         if place in self.by_request:
             return None
         connection = Connection(next(self._numbers), place, peer)
-        if issubclass(type(request), socket.socket):  # what only claims to be one has methods alone
+        if is_socket(request):  # what only claims to be one has methods alone
             connection.key = key = request.fileno()
             stale = self._by_descriptor.get(key)
             self._by_descriptor[key] = connection
@@ -99,7 +99,7 @@ class ConnectionTable:
     def find(self, request: Any) -> Connection | None:
         """The connection that ``request`` belongs to."""
         connection = self.by_request.get(id(request))
-        if connection is None and issubclass(type(request), socket.socket):
+        if connection is None and is_socket(request):
             return self._by_descriptor.get(request.fileno())
         return connection
 

@@ -16,7 +16,7 @@ from types import MethodType
 from typing import Any
 
 from everserve.server.hooks import is_default
-from everserve.sockets.genuine import RealSocket
+from everserve.sockets.genuine import RealSocket, is_socket
 from everserve.sockets.inheriting import came_non_blocking
 from everserve.sockets.standin import give_up
 from everserve.sockets.tls import TLS
@@ -168,7 +168,7 @@ class DatagramListener(_SocketListener):
 def listener_of(server: Any) -> Listener:
     """The listener behind ``server.socket``."""
     sock: Any = getattr(server, "socket", None)
-    if not issubclass(type(sock), socket.socket):
+    if not is_socket(sock):
         return Listener()
     return DatagramListener(sock) if sock.type == socket.SOCK_DGRAM else StreamListener(sock)
 
