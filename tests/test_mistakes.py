@@ -196,7 +196,7 @@ GOOD: list[Any] = [
     functools.partial(CallsSuper, extra=1),
     functools.partial(http.server.SimpleHTTPRequestHandler, directory="."),
     http.server.BaseHTTPRequestHandler,
-    http.server.CGIHTTPRequestHandler,
+    getattr(http.server, "CGIHTTPRequestHandler", http.server.SimpleHTTPRequestHandler),
     xmlrpc.server.SimpleXMLRPCRequestHandler,
     Mock(),
     MagicMock(),
