@@ -586,6 +586,13 @@ def test_serve_tells_where_it_serves_and_how_it_ended(caplog: pytest.LogCaptureF
     assert {e.server for e in events if isinstance(e, Stopped)} == set(names)
 
 
+@pytest.mark.parametrize("name", ["on_ready", "subscribe"])
+def test_what_is_to_be_called_must_be_callable(name: str) -> None:
+    options: Any = {name: 5}
+    with pytest.raises(OptionError, match=f"{name} = 5: expected a function of one argument"):
+        everserve.serve(Upper, "tcp://127.0.0.1:0", **options)
+
+
 def test_serve_tells_of_an_error_that_ends_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="everserve"), pytest.raises(ZeroDivisionError):
         everserve.serve(Upper, "tcp://127.0.0.1:0", on_ready=lambda servers: 1 // 0)

@@ -150,25 +150,42 @@ def serve(
     """
     refuse_while_loading("serve()")
     grace = check_grace(grace)
+    _check_callable("on_ready", on_ready)
+    if subscribe is not None:
+        _check_callable("subscribe", subscribe)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         if subscribe is not None:
             group.subscribe(subscribe)
-        notice = explain_slow_engine()
-        if notice is not None:
-            logger.warning(notice)
+        return _run(group, grace, on_ready)
 
-        def announce() -> None:
-            for server in group.servers:
-                logger.info("serving %s", name_of(server))
-            on_ready(group.servers)
 
-        try:
-            report = run(group, grace=grace, on_ready=announce)
-        except BaseException as error:
-            logger.info("ended by an error: %r", error)
-            raise
-        logger.info("ended: %s", report)
-        return report
+def _check_callable(name: str, function: object) -> None:
+    if not callable(function):
+        raise OptionError(f"{name} = {function!r}: expected a function of one argument")
+
+
+def _run(
+    group: ServerGroup[TCPServer],
+    grace: float,
+    on_ready: Callable[[tuple[TCPServer, ...]], object],
+) -> StopReport:
+    """Serve until a signal, with a line in the log for each server and one for the end."""
+    notice = explain_slow_engine()
+    if notice is not None:
+        logger.warning(notice)
+
+    def announce() -> None:
+        for server in group.servers:
+            logger.info("serving %s", name_of(server))
+        on_ready(group.servers)
+
+    try:
+        report = run(group, grace=grace, on_ready=announce)
+    except BaseException as error:
+        logger.info("ended by an error: %r", error)
+        raise
+    logger.info("ended: %s", report)
+    return report
 
 
 def make_group(
