@@ -341,7 +341,7 @@ def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any,
     def handler() -> None:
         reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
         for wait in (lambda: sleep(60), reader.readline):
-            block = Timeout(0.05)  # not before the wait, on a busy machine either
+            block = Timeout(0.002)
             try:
                 with block:
                     writer.write(b"x" * 60_000)
