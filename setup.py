@@ -21,6 +21,8 @@ MODULES = (
         for module in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
     ),
     *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream")),
+    *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
+    "server/_flow",
 )
 DIRECTIVES = {
     "language_level": 3,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests.engines import each_engine as each_engine
 from tests.threads import Exhausted
 
 import everserve

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from everserve.lifecycle.connection import Connection, Connections, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.stages import Connections, ConnectionState
 from everserve.sockets.tcpinfo import Traffic
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
+from everserve.lifecycle.stages import ConnectionState
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.tcpinfo import Traffic
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -259,7 +263,7 @@ def test_cut_connections_that_do_not_end_make_no_room() -> None:
 
 
 def test_only_the_oldest_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("everserve.lifecycle.connections.LOOKED_AT", 2)
+    monkeypatch.setattr(sys.modules[ConnectionTable.__module__], "LOOKED_AT", 2)
     table = ConnectionTable()
     _, second, _ = fill(table, 1.0, 2.0, 3.0)
     assert table.longest_idle(table.view, but=None) is second

@@ -84,7 +84,7 @@ def test_no_waiter_is_left_on_the_list() -> None:
     notifier.wait_until(lambda: False, lambda: monotonic())
     with pytest.raises(ZeroDivisionError):
         notifier.wait_until(lambda: bool(1 / 0))
-    assert notifier._waiters == []
+    assert notifier.waiters == []
     notifier.notify()
 
 

@@ -21,13 +21,16 @@ from everserve.events import (
     Refused,
     Shed,
 )
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.outcome import Outcome
 from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.sockets.tcpinfo import Traffic
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 PEER = ("192.0.2.7", 4711)
 RUNNER = 7
@@ -239,7 +242,7 @@ def test_an_end_is_no_longer_counted(parts: Parts) -> None:
 def test_an_end_wakes_waiters(parts: Parts) -> None:
     first, second = accept(parts, "first"), accept(parts, "second")
     notified: list[bool] = []
-    parts.life.notifier.notify = lambda: notified.append(True)  # type: ignore[method-assign]
+    parts.life.notifier.waiters.append(SimpleNamespace(put=lambda item: notified.append(True)))
     parts.progress.ended(first)
     assert (parts.woken, notified) == (0, [True])
     parts.life.gated = True

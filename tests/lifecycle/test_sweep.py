@@ -12,7 +12,8 @@ from tests.clients import LIMIT
 
 from everserve.admission.deadlines import TimeLimits
 from everserve.admission.watchdog import Watchdog
-from everserve.lifecycle.connection import Connection, Connections, ConnectionState
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.stages import Connections, ConnectionState
 from everserve.lifecycle.sweep import Sweep
 from everserve.sockets.tcpinfo import Traffic
 

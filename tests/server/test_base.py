@@ -15,7 +15,7 @@ from tests.scenes import LOOPBACK, Echo, EventRecorder, Gate
 from everserve.combos import ThreadingTCPServer
 from everserve.errors import AlreadyServingError, ServerClosedError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, ServerEvent, Serving
-from everserve.lifecycle.connection import ConnectionState
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import ServerState
 from everserve.reading import Reading
 from everserve.server.base import BaseServer

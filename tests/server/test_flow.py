@@ -19,8 +19,10 @@ from everserve.admission.control import OverloadPolicy
 from everserve.errors import TLSConfigError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, Shed
 from everserve.fibers.exits import FiberExit
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.stages import ConnectionState
 from everserve.server.flow import Flow
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 class Request:
@@ -191,17 +193,19 @@ def test_a_custom_policy_decides(admits: bool) -> None:
     assert ("process_request" in hooks.calls) is admits
 
 
-def test_an_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_connection_makes_room() -> None:
     parts = Parts(max_connections=1, overload="shed-idle")
-    flow, first = flow_of(parts), Request()
-    flow.admit(NotedHooks(), first, "first")
-    (idle,) = parts.connections.view
-    monkeypatch.setattr(Connection, "cut", lambda self, before: before(True) or True)
-    monkeypatch.setattr(parts.connections, "longest_idle", lambda candidates, *, but: idle)
-    hooks = NotedHooks()
-    flow.admit(hooks, Request(), "second")
+    flow = flow_of(parts)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        idle, address = listener.accept()
+    with peer, idle:
+        flow.admit(NotedHooks(), idle, address)
+        hooks = NotedHooks()
+        flow.admit(hooks, Request(), "second")
+        assert peer.recv(1) == b""
     assert "process_request" in hooks.calls
-    assert parts.recorder.of(Shed) == [Shed(1, "first")]
+    assert parts.recorder.of(Shed) == [Shed(1, address)]
 
 
 # -- where the request runs --------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 import sys
 from typing import Any
 
@@ -202,11 +203,14 @@ def test_the_end_of_a_request() -> None:
     server = TCPServer(LOOPBACK, Echo)
     server.subscribe(recorder)
     ours, peers = socket.socketpair()
-    connection = server._everserve.connections.add(ours, "peer")
+    progress = server._everserve.progress
+    connection = progress.accepted(ours, "peer")
+    assert connection is not None
+    progress.opened(connection, "peer", threading.get_ident)
     server.shutdown_request(ours)
     assert ours.fileno() == -1
     assert peers.recv(1) == b""
-    assert recorder.events == [Finished(1, "peer", recorder.events[0].seconds)]  # type: ignore
+    assert recorder.events[2:] == [Finished(1, "peer", recorder.events[2].seconds)]  # type: ignore
     assert connection not in server.connections
     peers.close()
     server.server_close()

@@ -31,6 +31,7 @@ from everserve.fibers.engines import (
     Records,
     accept_many,
     current,
+    here,
 )
 from everserve.fibers.log import logger
 from everserve.fibers.stalls import watch_stalls
@@ -54,6 +55,7 @@ class FiberStrategy(Strategy):
 
     name: ClassVar[str] = "fibers"
     accept_many = staticmethod(accept_many)
+    here = staticmethod(here)
 
     def __init__(self, parts: StrategyParts) -> None:
         super().__init__(parts)
@@ -66,12 +68,6 @@ class FiberStrategy(Strategy):
         self._stopper: Fiber | None = None
 
     # -- where a request runs ------------------------------------------------------------------
-
-    @staticmethod
-    def here() -> int:
-        """The current fiber, or else the thread."""
-        fiber = current()
-        return threading.get_ident() if fiber is None else id(fiber)
 
     def start(self, hooks: Any, request: Any, client_address: Any) -> None:
         """Start the fiber."""

@@ -374,6 +374,14 @@ def current():
     return None if hub is None else hub.current
 
 
+def here():
+    """What identifies the code that runs: its fiber, or else its thread."""
+    cdef Scheduler hub = running_hub()
+    if hub is None or hub.current is None:
+        return <unsigned long>PyThread_get_thread_ident()
+    return id(hub.current)
+
+
 def turning_hub():
     """The hub that is being turned in this thread, or None."""
     return None if get_turning() is NULL else <object>get_turning()

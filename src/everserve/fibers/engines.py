@@ -25,6 +25,8 @@ __all__ = [
     "current",
     "engine",
     "explain_slow_engine",
+    "here",
+    "part",
     "turning_hub",
 ]
 
@@ -37,22 +39,28 @@ _CHOICES = ("auto", *_PREFIXES)
 def load(name: str) -> Any:
     """Load the engine `name`, "native" or "python"; raises ImportError if it was not built."""
 
-    def part(module: str, room: str = "fibers") -> Any:
+    def load_part(module: str, room: str = "fibers") -> Any:
         return importlib.import_module(f"everserve.{room}.{_PREFIXES[name]}{module}")
 
-    fiber, hub, sockets = part("fiber"), part("hub"), part("sockets")
+    fiber, hub, sockets = map(load_part, ("fiber", "hub", "sockets"))
     return SimpleNamespace(
         name=name,
         Hub=hub.Hub,
         Fiber=fiber.Fiber,
         current=hub.current,
+        here=hub.here,
         turning_hub=hub.turning_hub,
         FiberSocket=sockets.FiberSocket,
-        FiberTLSSocket=part("tlssockets").FiberTLSSocket,
-        accept_many=part("accepting").accept_many,
-        Semaphore=part("semaphore").Semaphore,
-        Records=part("records", "sockets.tls").Records,
+        FiberTLSSocket=load_part("tlssockets").FiberTLSSocket,
+        accept_many=load_part("accepting").accept_many,
+        Semaphore=load_part("semaphore").Semaphore,
+        Records=load_part("records", "sockets.tls").Records,
     )
+
+
+def part(module: str, room: str) -> Any:
+    """A module of the chosen engine that has one source for both: compiled, it has a `_` before it."""
+    return importlib.import_module(f"everserve.{room}.{_PREFIXES[engine]}{module}")
 
 
 def _choose(wanted: str) -> Any:
@@ -127,7 +135,7 @@ def explain_slow_engine() -> str | None:
 if TYPE_CHECKING:
     from everserve.fibers.accepting import accept_many
     from everserve.fibers.fiber import Fiber
-    from everserve.fibers.hub import Hub, current, turning_hub
+    from everserve.fibers.hub import Hub, current, here, turning_hub
     from everserve.fibers.semaphore import Semaphore
     from everserve.fibers.sockets import FiberSocket
     from everserve.fibers.tlssockets import FiberTLSSocket
@@ -136,6 +144,7 @@ else:
     Hub = _chosen.Hub
     Fiber = _chosen.Fiber
     current = _chosen.current
+    here = _chosen.here
     turning_hub = _chosen.turning_hub
     FiberSocket = _chosen.FiberSocket
     FiberTLSSocket = _chosen.FiberTLSSocket

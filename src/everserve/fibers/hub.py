@@ -18,10 +18,10 @@ from everserve.errors import HubError
 from everserve.fibers.fiber import Fiber, Timer
 from everserve.fibers.forking import remember
 from everserve.fibers.loop import FOREVER, Watch
-from everserve.fibers.scheduler import Scheduler, current, running_hub, turning, turning_hub
+from everserve.fibers.scheduler import Scheduler, current, here, running_hub, turning, turning_hub
 from everserve.fibers.waiters import Waiter
 
-__all__ = ["Hub", "current", "running_hub", "turning_hub"]
+__all__ = ["Hub", "current", "here", "running_hub", "turning_hub"]
 
 _CLOSING_TIME: Final = 0.1  # seconds that `finally` blocks may wait while the hub closes
 _CLOSING_ROUNDS: Final = 16  # how often close() kills a fiber that catches its exit and waits again

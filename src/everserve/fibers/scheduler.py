@@ -13,7 +13,7 @@ from everserve.errors import HubError
 from everserve.fibers.fiber import Fiber
 from everserve.fibers.loop import FOREVER, IN, OUT, PARKED, RUNNING, Loop, Watch
 
-__all__ = ["Scheduler", "current", "running_hub", "turning_hub"]
+__all__ = ["Scheduler", "current", "here", "running_hub", "turning_hub"]
 
 QUANTUM: Final = 64  # operations without a wait before a fiber gives way to the others
 SLICE: Final = 0.001  # seconds a fiber that never waits may hold the loop
@@ -37,6 +37,12 @@ def current() -> Fiber | None:
     """The fiber that is running in this thread, or None."""
     hub = turning.hub
     return None if hub is None else hub.running
+
+
+def here() -> int:
+    """What identifies the code that runs: its fiber, or else its thread."""
+    fiber = current()
+    return threading.get_ident() if fiber is None else id(fiber)
 
 
 def turning_hub() -> Any:

@@ -1,11 +1,15 @@
-"""One connection in progress, and the view of all of them that ``server.connections`` is."""
+# cython: binding=False, annotation_typing=False
+"""One connection in progress.
+
+One source for both engines: ``_connection`` is this file, compiled, with the types of
+``_connection.pxd``.
+"""
 
 from __future__ import annotations
 
-import enum
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -13,20 +17,15 @@ from typing import Any, Protocol
 
 from everserve.admission.deadlines import ConnectionDeadlines
 from everserve.lifecycle.emitter import EventOrder
+from everserve.lifecycle.stages import ConnectionState
 from everserve.sockets.genuine import is_socket
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
 
-__all__ = ["Connection", "ConnectionState", "Connections"]
+__all__ = ["Connection"]
 
-
-class ConnectionState(enum.Enum):
-    """The stage of a request."""
-
-    ACCEPTED = "accepted"
-    HANDLING = "handling"
-    CLOSED = "closed"
+_ACCEPTED, _CLOSED = ConnectionState.ACCEPTED, ConnectionState.CLOSED
 
 
 class Counter(Protocol):
@@ -42,26 +41,7 @@ class Table(Protocol):
     def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None: ...
 
 
-class _Admitted:
-    """Fields that few connections set: class attributes, so the others need no memory for them."""
-
-    __slots__ = ()
-
-    held_by: int | None = None  # the process that holds it after the parent closed its copy
-    duplicate: socket.socket | None = None  # of the socket, while a process holds the request
-    counted: Any = None  # the peer for which it is counted
-    origin: Any = None  # the address that the kernel knows, where a PROXY header gives another
-    in_crowd: bool = False  # it may have to make room for others
-    in_handshake: bool = False  # it is counted as a handshake in progress
-    missed: str | None = None  # the deadline it missed
-    deadlines: ConnectionDeadlines | None = None
-    proxy: ProxyHeader | None = None  # the header that the proxy sent
-    tls: TLSSocket | None = None  # the TLS session
-    counter: Counter | None = None  # set where the kernel does not count
-    events: EventOrder | None = None  # set where there is a subscriber
-
-
-class Connection(_Admitted):
+class Connection:
     """One connection, or one datagram, in progress. Reading it is safe from any thread.
 
     ``id`` counts the server's connections from 1; ``peer`` is the ``client_address``; ``state`` is a
@@ -70,38 +50,69 @@ class Connection(_Admitted):
 
     __slots__ = (
         "__dict__",
+        "counted",
+        "counter",
+        "deadlines",
+        "duplicate",
         "failed",
         "gone",
+        "held_by",
         "id",
+        "in_crowd",
+        "in_handshake",
         "key",
+        "lost",
+        "missed",
         "opened",
-        "owner",
+        "origin",
         "peer",
         "place",
+        "proxy",
         "reference",
         "runner",
         "started",
         "state",
+        "table",
+        "tls",
+        "unbegun",
     )
 
     def __init__(self, number: int, place: int, peer: Any) -> None:
         self.id = number
         self.peer = peer
-        self.state = ConnectionState.ACCEPTED
+        self.state = _ACCEPTED
         self.started = self.opened = monotonic()  # `opened`: when its handler began
         self.place = place  # its key in the table: the id of its request
         self.reference: Callable[[], Any] = _nothing
-        self.owner: tuple[Table, Callable[[Connection], object]] | None = None
+        self.table: Table | None = None  # the table that it is in
+        self.lost: Any = None  # what to call where it ends without the hooks
         self.key: int | None = None  # its second key: the descriptor
         self.runner: int | None = None  # the thread or fiber of its handler
+        self.unbegun = True  # it is neither opened nor refused
         self.failed = False  # its end has been reported
         self.gone = False  # its peer has reset it
+        self.in_crowd = False  # it may have to make room for others
+        self.in_handshake = False  # it is counted as a handshake in progress
+        self.counted: Any = None  # the peer for which it is counted
+        self.origin: Any = (
+            None  # the address that the kernel knows, where a PROXY header gives another
+        )
+        self.held_by: int | None = (
+            None  # the process that holds it after the parent closed its copy
+        )
+        self.duplicate: socket.socket | None = (
+            None  # of the socket, while a process holds the request
+        )
+        self.missed: str | None = None  # the deadline it missed
+        self.deadlines: ConnectionDeadlines | None = None
+        self.proxy: ProxyHeader | None = None  # the header that the proxy sent
+        self.tls: TLSSocket | None = None  # the TLS session
+        self.counter: Counter | None = None  # set where the kernel does not count
 
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
-        if self.owner is not None:
-            table, lost = self.owner
-            table.note_freed(self, lost)
+        if self.table is not None:
+            self.table.note_freed(self, self.lost)
 
     @property
     def request(self) -> Any:
@@ -117,7 +128,7 @@ class Connection(_Admitted):
     def has_begun(self) -> bool:
         """True once something runs its request, and at its end."""
         begun = self.runner is not None or self.held_by is not None
-        return begun or self.state is not ConnectionState.ACCEPTED
+        return begun or self.state is not _ACCEPTED
 
     @property
     def since(self) -> datetime:
@@ -126,7 +137,9 @@ class Connection(_Admitted):
 
     def order(self) -> EventOrder:
         """The order of its events; the first event makes it."""
-        return self.events or vars(self).setdefault("events", EventOrder())
+        own = vars(self)
+        order: EventOrder = own.get("events") or own.setdefault("events", EventOrder())
+        return order
 
     def cut(self, before: Callable[[bool], object] = lambda is_cut: None) -> bool:
         """Shut the socket down in both directions: blocked reads end, writes raise.
@@ -150,7 +163,7 @@ class Connection(_Admitted):
 
     def close(self) -> None:
         """Record its end, and drop the objects of the request."""
-        self.state = ConnectionState.CLOSED
+        self.state = _CLOSED
         self.reference = _nothing
         if self.duplicate is not None:
             self.duplicate.close()
@@ -201,22 +214,3 @@ class Connection(_Admitted):
 
 def _nothing() -> None:
     """The reference of a connection that has ended."""
-
-
-class Connections(Collection[Connection]):
-    """A live, read-only view of the connections in progress."""
-
-    def __init__(self, items: dict[int, Connection]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(tuple(self._items.values()))
-
-    def __contains__(self, connection: object) -> bool:
-        return connection in tuple(self._items.values())
-
-    def __repr__(self) -> str:
-        return f"<Connections {list(self)!r}>"

@@ -1,26 +1,34 @@
+# cython: binding=False, annotation_typing=False
 """The connections in progress: from accept until they are closed.
 
 ``Progress`` adds and removes them; ``server.connections`` is a view of them; a stop waits for them
-and cuts them.
+and cuts them. One source for both engines: ``_connections`` is this file, compiled, with the types of
+``_connections.pxd``.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
-import weakref
+import socket
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from everserve.lifecycle.connection import (
-    Connection,
-    Connections,
-    ConnectionState,
-)
-from everserve.sockets.genuine import RealSocket, is_socket
+from everserve.lifecycle.stages import Connections, ConnectionState
+
+COMPILED = __name__ == "everserve.lifecycle._connections"
+
+if TYPE_CHECKING or not COMPILED:
+    from everserve.lifecycle.connection import Connection
+else:
+    Connection = importlib.import_module("everserve.lifecycle._connection").Connection
 
 __all__ = ["LOOKED_AT", "ConnectionTable"]
+
+_Socket = socket.socket
 
 LOOKED_AT = 64
 """How many connections are searched for the longest idle one."""
@@ -55,34 +63,36 @@ class ConnectionTable:
 
         ``lost(connection)`` is called for a connection that ended without the hooks, and removes it.
         """
-        lost = lost or self.remove
+        lost = lost or self._lose
         place = id(request)
         self.accepted += 1
         if place in self.by_request:
             return None
         connection = Connection(next(self._numbers), place, peer)
-        # The usual class first: that spares each connection a call.
-        if issubclass(type(request), RealSocket) or is_socket(request):
+        if _Socket in type(request).__mro__:  # what only claims to be one has methods alone
             connection.key = key = request.fileno()
             stale = self._by_descriptor.get(key)
             self._by_descriptor[key] = connection
             if stale is not None:
                 lost(stale)
         self.by_request[place] = connection
-        connection.owner = self, lost
+        connection.table, connection.lost = self, lost
         try:
-            connection.reference = weakref.ref(request, connection)  # which is called at its end
+            connection.reference = ref(request, connection)  # which is called at its end
         except TypeError:  # a tuple (a datagram): it owns no descriptor to close
             connection.reference = partial(_same, request)
         return connection
+
+    def _lose(self, connection: Connection) -> None:
+        self.remove(connection)
 
     def replace(
         self, connection: Connection, request: Any, lost: Callable[[Connection], object]
     ) -> None:
         """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
-        connection.owner = self, lost
-        connection.reference = weakref.ref(request, connection)
+        connection.table, connection.lost = self, lost
+        connection.reference = ref(request, connection)
 
     def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
         """A request was freed: closed without the server's hooks, or detached for a wrapper."""
@@ -100,7 +110,7 @@ class ConnectionTable:
     def find(self, request: Any) -> Connection | None:
         """The connection that ``request`` belongs to."""
         connection = self.by_request.get(id(request))
-        if connection is None and is_socket(request):
+        if connection is None and _Socket in type(request).__mro__:
             return self._by_descriptor.get(request.fileno())
         return connection
 

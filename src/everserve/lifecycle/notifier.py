@@ -32,27 +32,29 @@ class Waiter(Notified, Protocol):
 class Notifier:
     """Wakes every waiter to check its condition. Takes no lock: a signal handler may notify and wait.
 
+    ``waiters`` is empty while no one waits: there is no one to notify.
+
     (``SimpleQueue.put`` is the one primitive documented as re-entrant. A ``Condition`` would deadlock
     if the signal arrived while its lock is held.)
     """
 
     def __init__(self) -> None:
-        self._waiters: list[Notified] = []
+        self.waiters: list[Notified] = []
 
     def notify(self) -> None:
         """Call after each change that a caller may wait for. Costs one test if there is no waiter."""
-        if self._waiters:
-            for waiter in tuple(self._waiters):
+        if self.waiters:
+            for waiter in tuple(self.waiters):
                 waiter.put(None)
 
     @contextmanager
     def notifying(self, notified: Notified) -> Iterator[None]:
         """Call ``notified.put(None)`` at every notification, until the block ends."""
-        self._waiters.append(notified)
+        self.waiters.append(notified)
         try:
             yield
         finally:
-            self._waiters.remove(notified)
+            self.waiters.remove(notified)
 
     def wait_until(
         self,

@@ -1,3 +1,4 @@
+# cython: binding=False, annotation_typing=False
 """How far each connection is: its entry, its counts and its events change here, together.
 
 The flow of a request, the deadlines and the strategies report to it. It emits the events, in
@@ -31,15 +32,20 @@ from everserve.events import (
     Shed,
     Truncated,
 )
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import LOOKED_AT, ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.outcome import Outcome
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.sockets.datagrams import Datagram
 
 __all__ = ["Progress"]
+
+COMPILED = __name__ == "everserve.lifecycle._progress"
+
+_HANDLING, _CLOSED = ConnectionState.HANDLING, ConnectionState.CLOSED
 
 _REPORT_EVERY = 1.0
 """Seconds between two reports of truncated datagrams: anyone can send them, in any number."""
@@ -63,27 +69,26 @@ class Progress:
         self._control = control
         self._emitter = emitter
         self._life = life
+        self._notifier = life.notifier
         self.on_handshake_done: Callable[[], object] | None = None
-        self._unbegun: set[int] = set()  # the ids of those that are neither opened nor refused
         self._truncations = 0
         self._truncations_reported = float("-inf")
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
         connection = self._connections.add(request, peer, self.ended)
-        if connection is not None:
-            self._unbegun.add(connection.id)
-            if self._emitter.subscribers:
-                self._emit(connection, Accepted(connection.id, peer))
+        if connection is not None and self._emitter.subscribers:
+            self._emit(connection, Accepted(connection.id, peer))
         return connection
 
     def _begins(self, connection: Connection) -> bool:
         """True for one caller only: it decides whether the request is opened or refused."""
-        try:
-            self._unbegun.remove(connection.id)  # one step, as no lock is held
-        except KeyError:
-            return False
-        return True
+        if COMPILED:  # no other thread runs in C between the two
+            unbegun = connection.unbegun
+            connection.unbegun = False
+            return unbegun
+        caller = object()
+        return vars(connection).setdefault("beginner", caller) is caller  # one step, without a lock
 
     def _emit(self, connection: Connection, event: ServerEvent) -> None:
         if self._emitter.subscribers:
@@ -101,7 +106,7 @@ class Progress:
         if connection.runner is None:
             connection.runner = here()
         connection.opened = monotonic()
-        connection.state = ConnectionState.HANDLING
+        connection.state = _HANDLING
         if self._emitter.subscribers:
             self._emit(connection, Opened(connection.id, peer))
         return True
@@ -176,7 +181,7 @@ class Progress:
 
     def deadline_missed(self, connection: Connection | None, name: str) -> None:
         """Cut a connection that missed a deadline; its handler ends with it."""
-        if connection is None or connection.missed or connection.state is ConnectionState.CLOSED:
+        if connection is None or connection.missed or connection.state is _CLOSED:
             return
         connection.missed = name
         peer = connection.peer
@@ -240,4 +245,5 @@ class Progress:
             self._emit(connection, Finished(connection.id, connection.peer, connection.age))
         if self._life.gated:
             self._life.wake()
-        self._life.notifier.notify()
+        if self._notifier.waiters:
+            self._notifier.notify()

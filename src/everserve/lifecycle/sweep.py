@@ -11,7 +11,8 @@ from collections.abc import Callable
 from math import inf
 
 from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
-from everserve.lifecycle.connection import Connection, Connections, ConnectionState
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.stages import Connections, ConnectionState
 
 __all__ = ["Sweep"]
 
@@ -31,7 +32,7 @@ class Sweep:
     def __init__(
         self,
         limits: TimeLimits,
-        connections: Connections,
+        connections: Connections[Connection],
         miss: Callable[[Connection, str], None],
         on_over: Callable[[Sweep], object],
         *,

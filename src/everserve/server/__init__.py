@@ -2,7 +2,7 @@
 
 import socket
 
-from everserve.lifecycle.connection import ConnectionState
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import ServerState
 from everserve.server.base import BaseServer
 from everserve.server.group import ServerGroup

@@ -1,3 +1,4 @@
+# cython: binding=False, annotation_typing=False
 """The flow of one request, from accept to close, in the order of its steps.
 
 The acceptor calls ``admit``, which ends at ``process_request``; where the strategy runs the request the
@@ -27,10 +28,11 @@ from everserve.errors import HandshakeError
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.fibers.log import logger
-from everserve.lifecycle.connection import Connection, ConnectionState
+from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
+from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.lifecycle.sweep import Sweep
 from everserve.server.hooks import Hooks
@@ -74,6 +76,19 @@ class Flow:
         self._life = life
         self._sweep: Sweep | None = None
         self._swept_for: Settings | None = None
+        self._note(settings.values)
+
+    def _note(self, settings: Settings) -> None:
+        """Keep what each request asks of the settings; noted again where others are read."""
+        self._noted = settings
+        self._has_checks = settings.has_limits or settings.overload != "wait"
+        self._counts_alone = settings.counts_alone
+        self._waits = settings.overload == "wait"
+        self._most = sys.maxsize if settings.max_connections is None else settings.max_connections
+        self._limits_handshakes = settings.max_handshakes is not None
+        self._is_entered = settings.is_entered
+        self._takes_steps = settings.takes_steps
+        self._deadlines_alone = settings.deadlines_alone
 
     # -- before accept -------------------------------------------------------------------------
 
@@ -114,16 +129,17 @@ class Flow:
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and len(self._connections) >= limit)
 
-    def _has_place(self, settings: Settings) -> bool:
+    def _has_place(self) -> bool:
         """True if no count is at its limit, or if what is above it waits in the kernel's queue."""
-        if settings.overload == "wait":
+        if self._waits:
             return True
-        limit, handshakes = settings.max_connections, settings.max_handshakes
-        return (
-            (limit is None or len(self._filed) < limit)
-            and (handshakes is None or self._control.handshakes < handshakes)
-            and not (self._strategy.is_bounded and self._strategy.is_full())
-        )
+        if len(self._filed) >= self._most:
+            return False
+        if self._limits_handshakes:
+            handshakes = self._settings.values.max_handshakes
+            if handshakes is not None and self._control.handshakes >= handshakes:
+                return False
+        return not (self._strategy.is_bounded and self._strategy.is_full())
 
     # -- on the accept loop --------------------------------------------------------------------
 
@@ -131,13 +147,13 @@ class Flow:
         """Admit a request that was accepted, or refuse it; an error costs that request alone."""
         reader = self._settings
         settings = reader.read() if reader.changed else reader.values  # also within a batch
+        if settings is not self._noted:
+            self._note(settings)
         connection = None
         try:
             violations: list[str] = []
             # Before it is counted itself; mostly there is a place, which costs less to find out.
-            checks = settings.has_limits or settings.overload != "wait"
-            if checks and settings.counts_alone and self._has_place(settings):
-                checks = False
+            checks = self._has_checks and not (self._counts_alone and self._has_place())
             if checks:
                 violations = self._control.violations(
                     settings, request, client_address, self._is_full
@@ -151,7 +167,7 @@ class Flow:
             if hooks.verify_request(request, client_address):
                 if type(request) is Datagram and request.truncated:
                     self._progress.truncated(request, client_address)
-                if connection is not None and settings.is_entered:
+                if connection is not None and self._is_entered:
                     self._control.enter(settings, connection)
                 hooks.process_request(request, client_address)
             else:
@@ -325,8 +341,10 @@ class Flow:
         begun = False
         try:
             settings = self._settings.values
-            if settings.takes_steps and not (
-                settings.deadlines_alone
+            if settings is not self._noted:
+                self._note(settings)
+            if self._takes_steps and not (
+                self._deadlines_alone
                 and type(client_address) is tuple
                 and self._is_swept(settings, connection, client_address)
             ):
@@ -434,7 +452,7 @@ class Flow:
             connection.gone = isinstance(error, ConnectionError)
         self._progress.log_failed(connection, peer, error, is_gone)
 
-    def shut_down(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
+    def shut_down(self, hooks: Hooks, request: Any, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""
         connection = self._connections.unfile(request)
         try:
@@ -448,7 +466,7 @@ class Flow:
             if connection is not None and connection.state is not _CLOSED:
                 self._end(hooks, connection)
 
-    def close(self, hooks: Hooks, request: Any, *, is_stream: bool = False) -> None:
+    def close(self, hooks: Hooks, request: Any, is_stream: bool = False) -> None:
         """Free what the request holds; its connection has ended."""
         connection = self._connections.unfile(request)
         if is_stream:

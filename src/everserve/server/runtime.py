@@ -6,21 +6,28 @@ attribute. Nothing here keeps the server alive.
 
 from __future__ import annotations
 
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from everserve.admission.control import AdmissionControl
 from everserve.admission.host import Host
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy, StrategyParts
-from everserve.lifecycle.connections import ConnectionTable
+from everserve.fibers import engines
 from everserve.lifecycle.emitter import Emitter
-from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.conductor import Conductor
-from everserve.server.flow import Flow
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
+
+if TYPE_CHECKING:
+    from everserve.lifecycle.connections import ConnectionTable
+    from everserve.lifecycle.progress import Progress
+    from everserve.server.flow import Flow
+else:
+    ConnectionTable = engines.part("connections", "lifecycle").ConnectionTable
+    Progress = engines.part("progress", "lifecycle").Progress
+    Flow = engines.part("flow", "server").Flow
 
 __all__ = ["Runtime", "RuntimeSlot"]
 

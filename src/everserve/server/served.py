@@ -14,7 +14,8 @@ from typing import Any
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import TLSConfigError
 from everserve.events import Subscriber
-from everserve.lifecycle.connection import Connections
+from everserve.lifecycle.connection import Connection
+from everserve.lifecycle.stages import Connections
 from everserve.lifecycle.state import ServerState
 from everserve.mistakes import warn
 from everserve.options import OPTIONS, attribute_fault, check_grace
@@ -117,7 +118,7 @@ class Served:
 
     @of_server
     @Reading
-    def connections(self) -> Connections:
+    def connections(self) -> Connections[Connection]:
         """A live view of the requests in progress; safe to read from any thread."""
         return self._everserve.connections.view
 

@@ -1,0 +1,28 @@
+# The types of `connections.py` where it is compiled.
+cimport cython
+
+from everserve.lifecycle._connection cimport Connection as Entry
+
+
+cdef bint COMPILED
+# Not looked up by name at each use.
+cdef object Connection, _Socket, ref
+
+
+cdef class ConnectionTable:
+    cdef readonly dict by_request
+    cdef readonly dict _by_descriptor
+    cdef readonly set _shed
+    cdef object _numbers
+    cdef public object accepted
+    cdef readonly object view
+
+    @cython.locals(connection=Entry)
+    cpdef Entry add(self, request, peer, lost=*)
+    cpdef replace(self, Entry connection, request, lost)
+    cpdef note_freed(self, Entry connection, lost)
+    @cython.locals(connection=Entry)
+    cpdef Entry find(self, request)
+    @cython.locals(connection=Entry)
+    cpdef Entry unfile(self, request)
+    cpdef bint remove(self, Entry connection) except -1
