@@ -13,6 +13,7 @@ class Chat(everserve.StreamRequestHandler):
         name = self.rfile.readline(64).decode(errors="replace").strip() or "anonymous"
         with self.lock:
             self.members[self] = name
+        self.wfile.write(f"* hello, {name}\n".encode())
         self.send_to_others(f"* {name} is here")
         for line in self.rfile:
             self.send_to_others(f"{name}: {line.decode(errors='replace').rstrip()}")

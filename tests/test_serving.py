@@ -127,7 +127,12 @@ def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> 
     listener = socket.create_server(("127.0.0.1", 0))
     where = listener.getsockname()
     server = everserve.make_server(
-        Upper, f"fd://{listener.detach()}", allow_reuse_port=True, **options
+        Upper,
+        f"fd://{listener.detach()}",
+        allow_reuse_port=True,
+        keep_alive=33,
+        tcp_user_timeout=44,
+        **options,
     )
     with server, socket.create_connection(where):
         assert server.server_address == where
@@ -137,6 +142,9 @@ def test_an_inherited_listener_has_the_options_of_one(no_delay: bool | None) -> 
         with accepted:
             found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert bool(found) is (no_delay is not False)
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 33
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 44_000
 
 
 def test_an_inherited_listener_finds_dead_peers() -> None:
@@ -590,6 +598,13 @@ def test_serve_tells_where_it_serves_and_how_it_ended(caplog: pytest.LogCaptureF
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [*(f"serving {name}" for name in names), f"ended: {report}"]
     assert {e.server for e in events if isinstance(e, Stopped)} == set(names)
+
+
+@pytest.mark.parametrize("name", ["on_ready", "subscribe"])
+def test_what_is_to_be_called_must_be_callable(name: str) -> None:
+    options: Any = {name: 5}
+    with pytest.raises(OptionError, match=f"{name} = 5: expected a function of one argument"):
+        everserve.serve(Upper, "tcp://127.0.0.1:0", **options)
 
 
 def test_serve_tells_of_an_error_that_ends_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import ssl
+from collections.abc import Callable
 from math import inf, nan
 from typing import Any
 
@@ -14,6 +15,8 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import POLICIES, OverloadPolicy
 from everserve.admission.steps import STEPS, arm_deadlines
 from everserve.combos import CONCURRENCY, server_class
+from everserve.handlers.base import BaseRequestHandler
+from everserve.mixins import ThreadPoolMixIn
 from everserve.options import OPTIONS
 from everserve.server.base import BaseServer
 from everserve.server.tcp import TCPServer
@@ -379,3 +382,32 @@ def test_each_option_of_admission_is_on_the_base_of_all_servers() -> None:
         "reply_budget",
     }  # fmt: skip
     assert {name for name in NAMES if not hasattr(BaseServer, name)} == of_strategies
+
+
+class ModuleOfTheProgram(ThreadPoolMixIn, TCPServer):
+    """Sets the option, in a module of whatever name."""
+
+    __module__ = "everserve.mixins"
+    daemon_threads = True
+
+
+class WithoutOwn(ThreadPoolMixIn, TCPServer):
+    """Has the default of the mix-in."""
+
+
+class OnInstance(ThreadPoolMixIn, TCPServer):
+    """Sets it on the instance."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.daemon_threads = True
+        super().__init__(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_set"), [(ModuleOfTheProgram, True), (WithoutOwn, False), (OnInstance, True)]
+)
+def test_the_default_of_a_mix_in_was_not_set_by_the_program(
+    kind: Callable[..., TCPServer], is_set: bool
+) -> None:
+    with kind(("127.0.0.1", 0), BaseRequestHandler) as server:
+        assert server._everserve.settings.is_set("daemon_threads") is is_set

@@ -17,7 +17,7 @@ from typing import Any
 
 from everserve.errors import MistakeWarning
 
-__all__ = ["DEFINE_IT", "handler_fault", "intended", "transport_fault", "warn"]
+__all__ = ["DEFINE_IT", "TAKE_THREE", "handler_fault", "intended", "transport_fault", "warn"]
 
 _BASES = (
     "socketserver",
@@ -30,6 +30,9 @@ _BASES = (
 
 DEFINE_IT = "has no handle(): define it"
 """The fault of a handler that does nothing. The standard library's classes accept it."""
+
+TAKE_THREE = "it must take (request, client_address, server)"
+"""The fault of a function with other parameters. It fails at the first request, with a traceback."""
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _WANTED = "a class with handle(), or a function of (request, client_address, server)"
@@ -74,7 +77,7 @@ def _fault_of_function(handler: Callable[..., Any]) -> str | None:
     if kind is not None:
         return f"{name} {kind}"
     if not _takes_three(handler):
-        return f"{name}{inspect.signature(handler)}: it must take (request, client_address, server)"
+        return f"{name}{inspect.signature(handler)}: {TAKE_THREE}"
     return None
 
 

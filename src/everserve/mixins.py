@@ -21,6 +21,7 @@ from everserve.reading import InstanceReading, Reading, attribute_of
 from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.served import Served
+from everserve.settings import brings_defaults
 
 __all__ = ["DatagramSessionMixIn", "FiberMixIn", "ThreadPoolMixIn", "ThreadingMixIn"]
 
@@ -57,6 +58,7 @@ class _ThreadHookMixIn(_StrategyMixIn):
         self._everserve.flow.run(self, request, client_address)
 
 
+@brings_defaults
 class ThreadingMixIn(_ThreadHookMixIn):
     """Handle each request in a new thread, without bound.
 
@@ -75,6 +77,7 @@ class ThreadingMixIn(_ThreadHookMixIn):
         return list(strategy.running) if isinstance(strategy, ThreadStrategy) else []
 
 
+@brings_defaults
 class ThreadPoolMixIn(_ThreadHookMixIn):
     """Handle requests in at most ``max_workers`` threads, which are reused.
 
@@ -100,6 +103,7 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     daemon_threads: bool = True
 
 
+@brings_defaults
 class FiberMixIn(_ThreadHookMixIn):
     """Handle each request in a fiber: the same blocking ``handle()``, a hundred thousand at a time.
 
@@ -195,6 +199,7 @@ class DatagramSessionMixIn(Served):
 
 if hasattr(os, "fork"):
 
+    @brings_defaults
     class ForkingMixIn(_StrategyMixIn):
         """Handle each request in a new process.
 

@@ -31,13 +31,13 @@ from everserve.process.workforce import Workers, Workforce, make_workforce
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
-from everserve.server.tcp import TCPServer
+from everserve.server.tcp import TCPServer, set_connection_options
 from everserve.server.udp import UDPServer
 from everserve.sockets.activation import passed
 from everserve.sockets.bindable import check_bindable
 from everserve.sockets.genuine import is_patched
 from everserve.sockets.inheriting import inherit
-from everserve.sockets.listening import give_up_dead_peers, has_ipv6, set_options
+from everserve.sockets.listening import has_ipv6, set_options
 from everserve.sockets.tls import TLS
 
 __all__ = [
@@ -188,28 +188,47 @@ def serve(
     refuse_while_loading("serve()")
     grace = check_grace(grace)
     workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
+    _check_callable("on_ready", on_ready)
+    if subscribe is not None:
+        _check_callable("subscribe", subscribe)
     with make_group(handler, *addresses, concurrency=concurrency, **options) as group:
         if subscribe is not None and workforce is None:
             group.subscribe(subscribe)
-        for notice in (explain_slow_engine(), explain_shortage(group.servers)):
-            if notice is not None:
-                logger.warning(notice)
+        return _run(group, grace, on_ready, workforce, subscribe)
 
-        def announce() -> None:
-            for server in group.servers:
-                logger.info("serving %s", name_of(server))
-            on_ready(group.servers)
 
-        try:
-            if workforce is None:
-                report = run(group, grace=grace, on_ready=announce)
-            else:
-                report = _supervise(group, workforce, grace, announce, subscribe)
-        except BaseException as error:
-            logger.info("ended by an error: %r", error)
-            raise
-        logger.info("ended: %s", report)
-        return report
+def _check_callable(name: str, function: object) -> None:
+    if not callable(function):
+        raise OptionError(f"{name} = {function!r}: expected a function of one argument")
+
+
+def _run(
+    group: ServerGroup[TCPServer],
+    grace: float,
+    on_ready: Callable[[tuple[TCPServer, ...]], object],
+    workforce: Workforce | None,
+    subscribe: Subscriber | None,
+) -> StopReport:
+    """Serve until a signal, with a line in the log for each server and one for the end."""
+    for notice in (explain_slow_engine(), explain_shortage(group.servers)):
+        if notice is not None:
+            logger.warning(notice)
+
+    def announce() -> None:
+        for server in group.servers:
+            logger.info("serving %s", name_of(server))
+        on_ready(group.servers)
+
+    try:
+        if workforce is None:
+            report = run(group, grace=grace, on_ready=announce)
+        else:
+            report = _supervise(group, workforce, grace, announce, subscribe)
+    except BaseException as error:
+        logger.info("ended by an error: %r", error)
+        raise
+    logger.info("ended: %s", report)
+    return report
 
 
 def _supervise(
@@ -403,12 +422,8 @@ def _take_over(
             inherited,
             reuse_address="allow_reuse_address" in options and server.allow_reuse_address,
             reuse_port="allow_reuse_port" in options and server.allow_reuse_port,
-            no_delay=server.disable_nagle_algorithm,
         )
-        if address.scheme == "tcp":
-            give_up_dead_peers(
-                inherited, keep_alive=server.keep_alive, user_timeout=server.tcp_user_timeout
-            )
+        set_connection_options(server)
         if isinstance(server, UDPServer):
             server.server_activate()
         elif "request_queue_size" in options:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from operator import attrgetter
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
@@ -21,7 +21,15 @@ from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS, r
 from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
-__all__ = ["LAG", "NAMES", "PEER_QUEUE_DROPS", "TYPES", "Settings", "SettingsReader"]
+__all__ = [
+    "LAG",
+    "NAMES",
+    "PEER_QUEUE_DROPS",
+    "TYPES",
+    "Settings",
+    "SettingsReader",
+    "brings_defaults",
+]
 
 _NO_NETWORKS = Networks()
 
@@ -200,6 +208,18 @@ _DEFAULTS = {one.name: getattr(Settings(), one.name) for one in fields(Settings)
 _MISSING = object()
 
 
+_BRINGING: set[type] = set()
+"""The classes whose attributes are defaults of options."""
+
+ClassT = TypeVar("ClassT", bound=type)
+
+
+def brings_defaults(kind: ClassT) -> ClassT:
+    """Mark a class: its attributes are defaults of options, and not set by a program."""
+    _BRINGING.add(kind)
+    return kind
+
+
 class SettingsReader:
     """Reads the settings from a server's attributes. An attribute that is set counts at once.
 
@@ -238,7 +258,7 @@ class SettingsReader:
         if server is None or name in vars(server):
             return server is not None
         owner = next((kind for kind in type(server).__mro__ if name in vars(kind)), object)
-        return owner is not object and owner.__module__ != "everserve.mixins"
+        return owner is not object and owner not in _BRINGING
 
     def note_change(self) -> None:
         """Note that an attribute was set: the next call of ``read`` reads all attributes."""

@@ -262,7 +262,7 @@ def test_limits_and_access_from_the_command_line() -> None:
                 assert client.recv(100) == b""
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=50)
-    assert re.search(r"INFO refused #1 from \('127.0.0.1', \d+\): access\n", errors)
+    assert re.search(r"INFO \[.*\] refused #1 from \('127.0.0.1', \d+\): access\n", errors)
 
 
 def test_a_bound_of_the_defaults_is_taken_away() -> None:

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.clients import LIMIT, Background, serving
 from tests.contract.kinds import Client, Gate, Strategy, Transport
 from tests.scenes import EventRecorder
 
-from everserve.events import Finished
+from everserve.events import Finished, Serving
 from everserve.lifecycle.state import ServerState
 
 MakeServer = Callable[..., Any]
@@ -64,6 +65,48 @@ def test_handle_request_times_out(make_server: MakeServer) -> None:
 
     make_server(echo, timeout=0.001, handle_timeout=handle_timeout).handle_request()
     assert timeouts == [True]
+
+
+def test_handle_request_waits_to_its_end_after_server_close(make_server: MakeServer) -> None:
+    """As on the standard library: a loop over it ends by its own condition, not by an error."""
+    looks = threading.Semaphore(0)
+    timeouts: list[bool] = []
+
+    def fileno(self: Any) -> int:
+        looks.release()
+        return int(self.socket.fileno())
+
+    def handle_timeout(self: Any) -> None:
+        timeouts.append(True)
+
+    server = make_server(echo, timeout=0.2, fileno=fileno, handle_timeout=handle_timeout)
+    thread = Background(server.handle_request)
+    for _ in range(2):  # when it begins, and before it waits
+        assert looks.acquire(timeout=LIMIT)
+    server.server_close()
+    thread.result()
+    assert timeouts == [True]
+
+
+def test_service_actions_of_an_idle_instance(make_server: MakeServer) -> None:
+    """The next poll calls it, although an idle server without it does not poll."""
+    called = threading.Event()
+    server = make_server(echo)
+    recorder = EventRecorder()
+    server.subscribe(recorder)
+    with serving(server, 0.01):
+        recorder.wait_for(Serving)
+        server.service_actions = called.set
+        assert called.wait(LIMIT)
+
+
+def test_no_name_of_the_socket_module_is_needed_to_serve(make_server: MakeServer) -> None:
+    """A test of the program may have replaced it by a mock, and so it may be read as one."""
+    server = make_server(echo)
+    with mock.patch("socket.socket"):
+        thread = Background(server.serve_forever)
+        server.shutdown()
+        thread.result()
 
 
 def test_many_clients(

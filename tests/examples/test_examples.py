@@ -221,6 +221,7 @@ def test_chat(concurrency: Any) -> None:
             with socket.create_connection(address) as bert, bert.makefile("rw") as b:
                 assert b.read(11) == "your name? "
                 print("Bert", file=b, flush=True)
+                assert b.readline() == "* hello, Bert\n"
                 assert a.readline() == "* Bert is here\n"
                 print("hello", file=a, flush=True)
                 assert b.readline() == "Anna: hello\n"

@@ -83,6 +83,7 @@ def test_a_descriptor_that_does_not_block(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.usefixtures("unmeasured")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_begins_with_nothing_kept(pipe: tuple[int, int]) -> None:
     lines = LineWriter(pipe[1])
     for _ in range(20):

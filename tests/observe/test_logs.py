@@ -43,11 +43,18 @@ def serve_once(stream: io.StringIO, form: str) -> list[str]:
 def test_text() -> None:
     lines = serve_once(io.StringIO(), "text")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO serving on \('127.0.0.1', \d+\)", lines[0]
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO \[Fail on tcp://127\.0\.0\.1:\d+\] "
+        r"serving on \('127.0.0.1', \d+\)",
+        lines[0],
     )
-    text = "\n".join(lines)
-    for word in ("accepted #1", "opened #1", "ERROR failed #1 from", "INFO stopped: "):
+    text = re.sub(r"\[Fail on tcp://127\.0\.0\.1:\d+\]", "[server]", "\n".join(lines))
+    for word in (
+        "DEBUG [server] accepted #1",
+        "ERROR [server] failed #1 from",
+        "INFO [server] stopped: ",
+    ):
         assert word in text
+    assert len(re.findall(r"^[^ ]+ [^ ]+ [A-Z]+ (?!\[server\])", text, re.MULTILINE)) == 0
     assert text.count("LookupError: no such thing") == 1
 
 
@@ -61,6 +68,7 @@ def test_json() -> None:
     assert (failed["level"], failed["connection"], failed["peer"][0]) == ("ERROR", 1, "127.0.0.1")
     assert "\nLookupError: no such thing" in failed["traceback"]
     assert {line["logger"] for line in lines} == {"everserve"}
+    assert {line["server"].split(":")[0] for line in lines} == {"Fail on tcp"}
     assert re.fullmatch(r"\d+ finished, 0 cut in \d+\.\d\d s", by_event["Stopped"]["report"])
     assert by_event["Draining"]["grace"] == 5.0
 

@@ -199,6 +199,7 @@ def test_a_file_that_the_program_leaves_goes_with_the_process(path: Path, kind: 
     assert not path.exists()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("how", ["close", "stop", "with"])
 def test_a_file_that_a_forked_child_serves_stays(path: Path, how: str) -> None:
     server = UnixStreamServer(str(path), Echo)

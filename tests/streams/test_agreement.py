@@ -62,6 +62,23 @@ def test_a_half_has_the_names_of_a_binary_file(half: str) -> None:
     assert public(compiled) <= public(reference) | {"max_line", "sock"}  # there in the instance
 
 
+@pytest.mark.parametrize("prefix", ["_", ""], ids=["native", "python"])
+@pytest.mark.parametrize("half", ["Reader", "Writer"])
+def test_a_half_whose_constructor_has_failed_ends_in_silence(
+    half: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded("native" if prefix else "python")
+    kind = getattr(importlib.import_module(f"everserve.streams.{prefix}{half.lower()}"), half)
+    said: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    with contextlib.suppress(TypeError):
+        kind.__new__(kind)
+    with pytest.raises(TypeError):
+        kind()
+    gc.collect()
+    assert said == []
+
+
 WRONG_DIRECTION: dict[str, Callable[[Any, Any], object]] = {
     "read": lambda _reader, writer: writer.read(1),
     "read1": lambda _reader, writer: writer.read1(1),

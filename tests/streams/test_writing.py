@@ -341,7 +341,7 @@ def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any,
     def handler() -> None:
         reader, writer = fiber_ends.open(fiber_ends.ours, coalesce=True)
         for wait in (lambda: sleep(60), reader.readline):
-            block = Timeout(0.002)
+            block = Timeout(0.02)
             try:
                 with block:
                     writer.write(b"x" * 60_000)
@@ -358,7 +358,8 @@ def test_a_timeout_block_ends_the_wait_that_begins_with_sending(fiber_ends: Any,
 
 
 def fill_up(sock: Any) -> None:
-    """Fill the kernel's buffers for `sock`."""
+    """Fill the kernel's buffers for `sock`, of a size that does not grow meanwhile (tcp(7))."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-import socket
 from time import monotonic
 from typing import Any
 
+from everserve.sockets.genuine import is_socket
 from everserve.sockets.hangup import is_hung_up
 
 __all__ = ["CancelReason", "reason_to_stop"]
@@ -26,7 +26,7 @@ def reason_to_stop(draining: bool, connection: Any, request: Any) -> CancelReaso
         return CancelReason.DRAINING
     if _is_late(connection):
         return CancelReason.DEADLINE
-    if issubclass(type(request), socket.socket) and is_hung_up(request):
+    if is_socket(request) and is_hung_up(request):
         return CancelReason.PEER_GONE
     return None
 

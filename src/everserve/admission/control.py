@@ -19,6 +19,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.crowd import Crowd
 from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
 from everserve.admission.proxies import is_trusted_proxy
+from everserve.sockets.genuine import is_socket
 
 __all__ = [
     "POLICIES",
@@ -249,7 +250,7 @@ class AdmissionControl:
 
 def send_and_leave(request: Any, message: bytes) -> None:
     """Send ``message`` if there is room for it: the server never waits for a refused peer."""
-    if message and isinstance(request, socket.socket):
+    if message and is_socket(request):
         with suppress(OSError):
             request.setblocking(False)
             request.send(message)
@@ -257,14 +258,14 @@ def send_and_leave(request: Any, message: bytes) -> None:
 
 def reset(request: Any) -> None:
     """Make the next close of ``request`` send a reset instead of an orderly end."""
-    if isinstance(request, socket.socket):
+    if is_socket(request):
         with suppress(OSError):
             request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def duplicate_of(request: Any) -> socket.socket | None:
     """A duplicate of the connection's socket, if the system has a descriptor left."""
-    if not issubclass(type(request), socket.socket):
+    if not is_socket(request):
         return None
     try:
         duplicate: socket.socket = request.dup()

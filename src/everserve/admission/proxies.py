@@ -8,6 +8,7 @@ from typing import Any
 
 from everserve.admission.access import Networks, host_of
 from everserve.admission.peer import credentials_of
+from everserve.sockets.genuine import is_socket
 
 __all__ = ["is_trusted_proxy"]
 
@@ -25,7 +26,7 @@ def is_trusted_proxy(request: Any, address: Any, networks: Networks) -> bool:
     if host is not None:
         return host in networks
     sock = request[1] if isinstance(request, tuple) else request
-    if not isinstance(sock, socket.socket) or sock.family != _UNIX:
+    if not is_socket(sock) or sock.family != _UNIX:
         return False
     name = sock.getsockname()
     if name and isinstance(name, str):

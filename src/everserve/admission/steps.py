@@ -14,6 +14,7 @@ from everserve.admission.deadlines import ConnectionDeadlines, TimeLimits
 from everserve.admission.proxies import is_trusted_proxy
 from everserve.errors import ProxyHeaderError, TLSConfigError
 from everserve.sockets.datagrams import Datagram, is_datagram
+from everserve.sockets.genuine import is_socket
 from everserve.sockets.tls import TLS, TLSSocket
 from everserve.wire.proxy import Command, ProxyDecoder, ProxyHeader, parse
 
@@ -48,7 +49,7 @@ def read_proxy_header(context: RequestContext) -> None:
         raise Refusal("untrusted_proxy")
     if is_datagram(context.request):
         _strip_header(context, context.request)
-    elif isinstance(context.request, socket.socket):
+    elif is_socket(context.request):
         decoder = context.interrupted or ProxyDecoder()
         context.stage(
             "proxy_timeout", settings.proxy_timeout, lambda: _take_header(context, decoder), decoder
@@ -106,11 +107,7 @@ def _receive_header(sock: socket.socket, decoder: ProxyDecoder) -> ProxyHeader:
 def do_handshake(context: RequestContext) -> None:
     """TLS: do the handshake; the request becomes the ``TLSSocket``."""
     settings = context.settings
-    if (
-        settings.tls is not None
-        and settings.implicit_tls
-        and isinstance(context.request, socket.socket)
-    ):
+    if settings.tls is not None and settings.implicit_tls and is_socket(context.request):
         context.request = secure(context)
 
 
@@ -169,7 +166,7 @@ def arm_deadlines(context: RequestContext) -> None:
 
 def _count_traffic(context: RequestContext) -> None:
     """Where the kernel does not count bytes (Unix sockets), a ``CountedSocket`` does."""
-    if isinstance(context.request, socket.socket) and context.connection.traffic() is None:
+    if is_socket(context.request) and context.connection.traffic() is None:
         counted = context.sockets.count(context.request)
         context.request = context.connection.counter = counted
 

@@ -7,13 +7,13 @@ import heapq
 import itertools
 import select
 import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
+from everserve.sockets.wakeup import Wakeup
 
 __all__ = ["FOREVER", "Loop", "Task", "Watch"]
 
@@ -284,10 +284,8 @@ class Loop:
         self._order = itertools.count()
         self._stale = 0
         self._postponed: list[Watch] = []  # readers that could not be registered yet
-        self._notifier, self._notified = socket.socketpair()
-        self._notifier.setblocking(False)
-        self._notified.setblocking(False)
-        self._notified_fd = self._notified.fileno()
+        self._wakeup = Wakeup()
+        self._notified_fd = self._wakeup.fileno()
         self.poller.add(self._notified_fd, level=True)
 
     def close(self) -> None:
@@ -296,8 +294,6 @@ class Loop:
             return
         self.closed = True
         self.poller.close()
-        self._notifier.close()
-        self._notified.close()
         for watch in self.watches.values():
             watch.loop = None
         self.watches.clear()
@@ -482,11 +478,7 @@ class Loop:
         return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
 
     def _drain(self) -> None:
-        try:
-            while len(self._notified.recv(4096)) == 4096:
-                pass
-        except OSError:
-            pass
+        self._wakeup.clear()
         self._notifying = False  # not earlier: the byte of a wake-up in between would be lost
         self.notified = True
 
@@ -495,7 +487,4 @@ class Loop:
         if self._notifying or self.closed:
             return
         self._notifying = True
-        try:
-            self._notifier.send(b"\0")
-        except OSError:
-            pass
+        self._wakeup.wake()

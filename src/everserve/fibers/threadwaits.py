@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from everserve.sockets.genuine import is_socket
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -63,7 +65,7 @@ here = _Here()
 
 def serve(request: Any) -> None:
     """Note that this thread serves `request`: the limits of its blocks apply to that socket."""
-    here.request = weakref.ref(request) if isinstance(request, socket.socket) else None
+    here.request = weakref.ref(request) if is_socket(request) else None
 
 
 def may_end_early() -> bool:

@@ -19,6 +19,7 @@ from everserve.admission.deadlines import ConnectionDeadlines
 from everserve.lifecycle.emitter import EventOrder
 from everserve.lifecycle.session import Session
 from everserve.lifecycle.stages import ConnectionState
+from everserve.sockets.genuine import is_socket
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
@@ -188,7 +189,7 @@ class Connection:
     def _reach(self) -> Iterator[socket.socket | None]:
         """The socket: the request, or a duplicate while a wrapper has its descriptor."""
         sock = self.duplicate or self.request  # read once: another thread may end it meanwhile
-        if issubclass(type(sock), socket.socket) and sock.fileno() != -1:
+        if is_socket(sock) and sock.fileno() != -1:
             yield sock
         elif (found := self._find()) is not None:
             with found:

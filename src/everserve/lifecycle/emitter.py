@@ -46,7 +46,7 @@ class Emitter:
 
     def emit(self, event: ServerEvent) -> None:
         """Pass ``event`` to all subscribers. An error of a subscriber is logged and not raised."""
-        object.__setattr__(event, "server", self.name)  # it is frozen for its readers
+        self._name(event)
         for subscriber in self.subscribers:
             try:
                 subscriber(event)
@@ -57,8 +57,18 @@ class Emitter:
 
     def log(self, event: ServerEvent) -> None:
         """Log an event that an operator must see, and emit it."""
-        logger.log(event.level, "%s", event, extra={"event": event})
+        self.write(event, event.level)
         self.emit(event)
+
+    def write(
+        self, event: ServerEvent, level: int, *, exc_info: BaseException | None = None
+    ) -> None:
+        """Log an event, and do not emit it."""
+        self._name(event)
+        logger.log(level, "%s", event, extra={"event": event}, exc_info=exc_info)
+
+    def _name(self, event: ServerEvent) -> None:
+        object.__setattr__(event, "server", self.name)  # it is frozen for its readers
 
 
 _ENDS = (Refused, Finished, Failed)

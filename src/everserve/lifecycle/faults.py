@@ -12,6 +12,7 @@ from typing import Any
 
 from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import is_datagram
+from everserve.sockets.genuine import is_socket
 from everserve.sockets.hangup import is_hung_up
 from everserve.sockets.tls import TLSSocket
 
@@ -67,10 +68,10 @@ def _has_reader(address: Any) -> bool:
 
 
 def _has_timeout(request: Any) -> bool:
-    return issubclass(type(request), socket.socket) and request.gettimeout() is not None
+    return is_socket(request) and request.gettimeout() is not None
 
 
 def _is_connected(request: Any) -> bool:
     if is_datagram(request):
         return True  # never connected: the error is of another socket
-    return issubclass(type(request), socket.socket) and is_hung_up(request) is False
+    return is_socket(request) and is_hung_up(request) is False

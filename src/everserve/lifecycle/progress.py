@@ -14,6 +14,7 @@ before its handler has begun is refused. Where the program makes its handlers it
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection
 from time import monotonic
@@ -177,6 +178,16 @@ class Progress:
             if gone is None:
                 gone = peer_is_gone(error, request, connection.peer, connection.tls)
             self._emit(connection, Failed(connection.id, connection.peer, error, gone))
+
+    def log_failed(
+        self, connection: Connection | None, peer: Any, error: BaseException, gone: bool
+    ) -> None:
+        """Log what a request has raised; one debug line where its peer disconnected."""
+        event = Failed(0 if connection is None else connection.id, peer, error, gone)
+        if gone:
+            self._emitter.write(event, logging.DEBUG)
+        else:
+            self._emitter.write(event, event.level, exc_info=error)
 
     def ended_elsewhere(self, connection: Connection, outcome: Outcome) -> None:
         """Report how a request ended in another process."""

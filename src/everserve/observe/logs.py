@@ -97,7 +97,9 @@ def configure_from(path: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00.123 INFO serving on ...``, in UTC.
+    """``2026-01-31 12:00:00.123 INFO [Upper on tcp://127.0.0.1:9999] accepted #1 ...``, in UTC.
+
+    The record of an event names its server.
 
     Further lines of a record begin with ``  | ``, and invisible characters are escaped: nothing that a
     peer has chosen looks like a line of its own.
@@ -109,6 +111,14 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The lines, without the last line end."""
         return marked(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The time, the level, the server, the message."""
+        event = getattr(record, "event", None)
+        if isinstance(event, ServerEvent) and event.server:
+            message = f"[{event.server}] {record.message}"
+            record = logging.makeLogRecord(vars(record) | {"message": message})
+        return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """The time of the record, to the millisecond."""

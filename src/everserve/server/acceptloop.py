@@ -57,6 +57,10 @@ class Port:
         wanted = asked or self.life.taking or self._left_to_drain is not None
         return wanted and self._acceptor.can_accept()
 
+    def is_open(self) -> bool:
+        """False once the listener has been closed."""
+        return self.hooks.fileno() >= 0
+
     def note_ready(self) -> None:
         """A request waits."""
         self.is_ready = True
@@ -194,15 +198,17 @@ class AcceptLoop:
     def turn(self, deadline: float | None) -> bool:
         """Handle one request that comes before ``deadline`` (monotonic). False if none came.
 
-        For a loop over one server that does not serve. A stop that is called for meanwhile ends it too.
+        For a loop over one server that does not serve. A stop that is called for meanwhile ends it too;
+        after ``server_close()`` alone it waits until ``deadline``, as the standard library does.
         """
         (port,) = self._ports
         before = port.life.stop
         port.attend()
-        while port.life.stop is before:
+        while port.life.stop is before and (port.is_open() or deadline is not None):
             port.settings.read()  # a wake-up may say that a limit was changed
-            self._wait(None if deadline is None else max(0.0, deadline - monotonic()), asked=True)
-            if port.is_ready:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            self._wait(left, asked=port.is_open())
+            if port.is_ready and port.is_open():
                 port.hooks._handle_request_noblock()
                 break
             if deadline is not None and monotonic() >= deadline:
@@ -248,6 +254,8 @@ class AcceptLoop:
             return
         if wanted:
             port.descriptor = port.hooks.fileno()
+            if port.descriptor < 0:  # closed just now, by another thread
+                return
             self._selector.register(port.descriptor, selectors.EVENT_READ, port.note_ready)
             port.is_listened_to = True
         else:

@@ -16,7 +16,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import Overload
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
-from everserve.mistakes import DEFINE_IT, handler_fault, transport_fault, warn
+from everserve.mistakes import DEFINE_IT, TAKE_THREE, handler_fault, transport_fault, warn
 from everserve.server.hooks import default_hook
 from everserve.server.served import Served
 from everserve.sockets.tls import TLS
@@ -184,8 +184,8 @@ class BaseServer(Served):
 def _warn_of_handler(server: BaseServer) -> None:
     """Warn of a handler that could not work on the standard library's server either.
 
-    Where the program has its own ``finish_request``, only that knows what a handler is; ``None`` and
-    a class without any hook are common in tests, where no request comes.
+    Where the program has its own ``finish_request``, only that knows what a handler is; ``None``,
+    ``lambda: None`` and a class without any hook are common in tests, where no request comes.
     """
     handler = server.RequestHandlerClass
     if handler is None or type(server).finish_request is not BaseServer.finish_request:
@@ -194,5 +194,5 @@ def _warn_of_handler(server: BaseServer) -> None:
     if fault is None:
         is_datagram = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         fault = transport_fault(handler, datagrams=is_datagram)
-    if fault is not None and not fault.endswith(DEFINE_IT):
+    if fault is not None and not fault.endswith((DEFINE_IT, TAKE_THREE)):
         warn(fault)

@@ -199,12 +199,12 @@ class Conductor:
         """Put the listener into its mode until ``stack`` closes; the server's place in the loop."""
         listener = listener_of(hooks)
         self._acceptor.begin(hooks, listener)
-        self._emitter.name = name_of(hooks)
         stack.enter_context(listener.accepting())
         stack.enter_context(listener.serving())
         return self._port(hooks)
 
     def _port(self, hooks: Hooks) -> Port:
+        self._emitter.name = name_of(hooks)
         return Port(
             hooks,
             settings=self._settings,

@@ -26,7 +26,6 @@ from everserve.admission.steps import WAITING, handshake_with, secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import HandshakeError
-from everserve.events import Failed
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.fibers.log import logger
@@ -521,12 +520,7 @@ class Flow:
         is_gone = peer_is_gone(error, request, peer, tls)
         if is_gone and connection is not None:
             connection.gone = isinstance(error, ConnectionError)
-        event = Failed(0 if connection is None else connection.id, peer, error, is_gone)
-        extra = {"event": event}
-        if is_gone:
-            logger.debug("%s", event, extra=extra)
-        else:
-            logger.error("%s", event, extra=extra, exc_info=error)
+        self._progress.log_failed(connection, peer, error, is_gone)
 
     def shut_down(self, hooks: Hooks, request: Any, is_stream: bool = False) -> None:
         """End the stream to the peer, unless it has reset it, then ``close_request``."""

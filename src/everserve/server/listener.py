@@ -19,7 +19,7 @@ from everserve.fibers.engines import DatagramSocket
 from everserve.fibers.helperthreads import try_to_start
 from everserve.server.hooks import is_default
 from everserve.sockets.datagrams import Exchange
-from everserve.sockets.genuine import RealSocket
+from everserve.sockets.genuine import RealSocket, is_socket
 from everserve.sockets.inheriting import came_non_blocking
 from everserve.sockets.standin import give_up
 from everserve.sockets.tls import TLS
@@ -190,7 +190,7 @@ def _start_thread(target: Callable[[], object]) -> object:
 def listener_of(server: Any) -> Listener:
     """The listener behind ``server.socket``."""
     sock: Any = getattr(server, "socket", None)
-    if not issubclass(type(sock), socket.socket):
+    if not is_socket(sock):
         return Listener()
     return DatagramListener(sock) if sock.type == socket.SOCK_DGRAM else StreamListener(sock)
 

@@ -64,6 +64,8 @@ class Served:
         if name in _OPTIONS:
             self._everserve.settings.note_change()
             self._everserve.life.wake()  # the accept loop may wait for the sake of a limit
+        elif name == "service_actions":
+            self._everserve.life.wake()  # it is to be called from now on
 
     # -- serving -------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from everserve.sockets.listening import (
     set_options,
 )
 
-__all__ = ["TCPServer"]
+__all__ = ["TCPServer", "set_connection_options"]
 
 _FOLLOWS_ADDRESS = DefaultInt(socket.AF_INET)
 
@@ -93,15 +93,7 @@ class TCPServer(BaseServer):
 
     def server_activate(self) -> None:
         """Listen."""
-        # Accepted sockets inherit these: no system call for each connection.
-        no_delay = attribute_of(self, "disable_nagle_algorithm") is True
-        set_options(self.socket, no_delay=no_delay)
-        if self.socket.family != socket.AF_UNIX:
-            give_up_dead_peers(
-                self.socket,
-                keep_alive=_seconds(attribute_of(self, "keep_alive")),
-                user_timeout=_seconds(attribute_of(self, "tcp_user_timeout")),
-            )
+        set_connection_options(self)
         self.socket.listen(self.request_queue_size)
 
     def server_close(self) -> None:
@@ -130,6 +122,18 @@ class TCPServer(BaseServer):
 def _class_for(kind: int) -> type[socket.socket]:
     """The class of the socket; a program may have replaced ``socket.socket``."""
     return DatagramSocket if kind == socket.SOCK_DGRAM and not is_patched() else socket.socket
+
+
+def set_connection_options(server: TCPServer) -> None:
+    """Set the options that accepted sockets inherit: no system call for each connection."""
+    no_delay = attribute_of(server, "disable_nagle_algorithm") is True
+    set_options(server.socket, no_delay=no_delay)
+    if server.socket.family != socket.AF_UNIX:
+        give_up_dead_peers(
+            server.socket,
+            keep_alive=_seconds(attribute_of(server, "keep_alive")),
+            user_timeout=_seconds(attribute_of(server, "tcp_user_timeout")),
+        )
 
 
 def _seconds(value: Any) -> float | None:

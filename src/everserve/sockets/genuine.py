@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import _socket
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-__all__ = ["RealSocket", "is_patched"]
+__all__ = ["RealSocket", "is_patched", "is_socket"]
 
 
 def is_patched() -> bool:
     """True if ``socket.socket`` is no real one, so that threads may be greenlets too."""
-    return not issubclass(socket.socket, _socket.socket)
+    kind: Any = socket.socket
+    return isinstance(kind, type) and not issubclass(kind, _socket.socket)  # else a mock
 
 
 def _find() -> Any:
@@ -36,3 +37,15 @@ if TYPE_CHECKING:
     from socket import socket as RealSocket
 else:
     RealSocket = _find()
+
+
+def is_socket(thing: Any) -> TypeGuard[socket.socket]:
+    """True for a socket, real or green: by its type, as ``__class__`` may be pretended.
+
+    A test may also have replaced the name ``socket.socket`` by a mock.
+    """
+    kind = type(thing)
+    if issubclass(kind, RealSocket):
+        return True
+    green: Any = socket.socket
+    return isinstance(green, type) and issubclass(kind, green)

@@ -71,7 +71,8 @@ cdef class Reader(Half):
             give_back(self.buffer, self.capacity)
 
     def __del__(self):
-        self.release()
+        if self.sock is not None:  # else the constructor has failed: call nothing
+            self.release()
 
     @property
     def max_line(self):

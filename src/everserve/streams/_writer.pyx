@@ -55,7 +55,7 @@ cdef class Writer(Half):
             give_back(self.buffer, self.capacity)
 
     def __del__(self):
-        if not self.shut:
+        if self.sock is not None and not self.shut:  # else the constructor has failed: call nothing
             self.send_unclosed()
             self.release()
 

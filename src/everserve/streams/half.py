@@ -14,6 +14,8 @@ __all__ = ["Half"]
 class Half(io.BufferedIOBase):
     """One direction of a stream: what the reader and the writer share."""
 
+    _counts = False  # until the constructor has come so far: a destructor runs in any case
+
     def __init__(self, sock: Any) -> None:
         self.sock = sock
         self._counts = issubclass(type(sock), RealSocket)  # not what only claims to be one

@@ -30,6 +30,8 @@ class Reader(Half):
     sets no bound, as in the standard library.
     """
 
+    _raw: socket.SocketIO | None = None
+
     def __init__(self, sock: Any, max_line: int | None = None) -> None:
         super().__init__(sock)
         self.max_line = max_line
@@ -43,7 +45,6 @@ class Reader(Half):
         self._start = 0
         self._reads = 0
         self._timed_out = False
-        self._raw: socket.SocketIO | None = None
         self._writer: Writer | None = None  # flushed before this half waits
 
     @property

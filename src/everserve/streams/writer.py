@@ -33,6 +33,8 @@ class Writer(Half, Buffered):
     each write is a message of its own (SOCK_SEQPACKET), none are sent together.
     """
 
+    _sends = False
+
     def __init__(self, sock: Any, size: int = 0, coalesce: bool = False) -> None:
         super().__init__(sock)
         self._watch: Any = sock._watch if issubclass(type(sock), FiberSocket) else None

@@ -7,7 +7,7 @@ finds everything else that may be wrong with it.
 
 from struct import Struct
 
-__all__ = ["LONGEST", "HelloError", "HelloReader", "UnreadableName"]
+__all__ = ["LONGEST", "ChangedName", "HelloError", "HelloReader", "UnreadableName"]
 
 LONGEST = 8_192
 """Bytes of a ClientHello, with the headers of its records. Real ones have some hundred to a few
@@ -27,7 +27,7 @@ _MESSAGE_HEADER = 4
 _HEADERS = Struct(">BxxHBBH")  # of a record, and of a message in it
 _NOTHING = bytearray()  # shared by all readers that are done
 
-_DECODE_ERROR, _UNRECOGNIZED_NAME = 50, 112
+_ILLEGAL_PARAMETER, _DECODE_ERROR, _UNRECOGNIZED_NAME = 47, 50, 112
 
 
 class HelloError(ValueError):
@@ -42,12 +42,19 @@ class UnreadableName(HelloError):
     alert = _UNRECOGNIZED_NAME
 
 
+class ChangedName(HelloError):
+    """The second ClientHello asks for another host name than the first (RFC 8446, section 4.1.2)."""
+
+    alert = _ILLEGAL_PARAMETER
+
+
 class HelloReader:
     """Holds input back until the ClientHello is complete, or turns out not to be one (RFC 8446, 4.1.2).
 
     A message may be spread over records, and these over any number of reads. `name` is then the host
     name that is asked for, in lower case; None without one. After a HelloRetryRequest the client sends
-    a second ClientHello, by whose name OpenSSL selects the certificate: so that one is read too.
+    a second ClientHello, which must ask for the same name: releases of OpenSSL differ in which of two
+    names selects the certificate.
 
     `done`: the first one was read, or none comes.
     """
@@ -167,10 +174,13 @@ class HelloReader:
         self.done = True
         self._over = self._hellos == 2
         try:
-            name = server_name(hello).decode("ascii")
+            text = server_name(hello).decode("ascii")
         except UnicodeDecodeError:
             raise UnreadableName("the client asks for a host name that is not ASCII") from None
-        self.name = name.rstrip(".").lower() or None
+        name = text.rstrip(".").lower() or None
+        if self._over and name != self.name:
+            raise ChangedName("the client asks for another host name after a HelloRetryRequest")
+        self.name = name
 
 
 def _is_whole_hello(data: bytes) -> bool:

@@ -36,7 +36,6 @@ def select_by_name(context: ssl.SSLContext, others: Mapping[str, ssl.SSLContext]
     def choose(tls: ssl.SSLObject, name: str | None, default: ssl.SSLContext) -> None:
         name = "" if name is None else name.rstrip(".").lower()
         found = others.get(name) or others.get("*." + name.partition(".")[2]) or default
-        # Also back: a second ClientHello, after a HelloRetryRequest, may ask for another name.
         if found is not tls.context:
             tls.context = found
 
