@@ -14,6 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
+    "wire/_lengths",
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
     *(

@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Any
 
-from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
+from everserve.errors import FrameError, HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import Datagram
 from everserve.sockets.hangup import is_hung_up
 from everserve.sockets.tls import TLSSocket
@@ -31,7 +31,7 @@ def peer_is_gone(
     The same exceptions may come from another connection that the handler uses, such as a database. As
     long as the peer's own socket is alive, they are the handler's fault.
     """
-    if isinstance(error, NoReplyAddressError | LineTooLong | HandshakeError):
+    if isinstance(error, NoReplyAddressError | LineTooLong | FrameError | HandshakeError):
         return True
     if tls is not None and tls.broken and isinstance(error, ssl.SSLError | ConnectionError):
         return True

@@ -1,0 +1,1 @@
+"""Message handlers: a method for each message, connections that wait for nothing, and channels."""
