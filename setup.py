@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "wire/_lengths",
+    *(f"messages/_{module}" for module in ("replies", "outbox", "session")),
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
     *(

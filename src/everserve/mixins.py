@@ -43,6 +43,7 @@ class _StrategyMixIn(Served):
 class _ThreadHookMixIn(_StrategyMixIn):
     """The hook ``process_request_thread``."""
 
+    @default_hook
     def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """Run in the thread, or fiber: ``finish_request``, ``shutdown_request``.
 

@@ -6,12 +6,21 @@ import os
 import threading
 from typing import Any, ClassVar
 
-from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
+from everserve.concurrency.parking import ThreadParking
+from everserve.concurrency.strategy import (
+    MovableDeadline,
+    RunningLoop,
+    Strategy,
+    StrategyParts,
+)
 from everserve.concurrency.workers import WorkerPool
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
 
 __all__ = ["PoolStrategy"]
+
+_PARKED = object()
+"""In place of an address: the task is a session that was parked."""
 
 
 class PoolStrategy(Strategy):
@@ -28,6 +37,7 @@ class PoolStrategy(Strategy):
         super().__init__(parts)
         self._progress = parts.progress
         self._pool: WorkerPool | None = None
+        self.parking: ThreadParking = ThreadParking(self._resume)
         self._process = 0
         self._made_for: Settings | None = None
 
@@ -42,11 +52,33 @@ class PoolStrategy(Strategy):
         """True if no place is free."""
         return not self._workers().has_room
 
+    def attach(self, loop: RunningLoop) -> None:
+        """Note the loop; a run begins with connections that may be parked."""
+        super().attach(loop)
+        if self.parking.closed:
+            self.parking = ThreadParking(self._resume)
+        self.parking.draining = False
+
+    def drain(self) -> None:
+        """Have the connections that wait between messages end."""
+        self.parking.drain()
+
+    def _resume(self, session: Any) -> None:
+        """Pass a session to a worker; where the system has no thread at all, go on in this one."""
+        try:
+            if self._pool is not None:
+                self._pool.run(_resume, session, _PARKED, wait=False)
+        except RuntimeError:
+            session.resume()
+
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut the connections down, and close those that still wait for a worker."""
         super().cut(hooks, connections)
         if self._pool is not None:
-            for request, _ in self._pool.drop_waiting():
+            for request, address in self._pool.drop_waiting():
+                if address is _PARKED:  # a session: it ends by itself
+                    self._resume(request)
+                    continue
                 self._progress.refused(self._connections.find(request), "stopped")
                 hooks.shutdown_request(request)
 
@@ -58,6 +90,7 @@ class PoolStrategy(Strategy):
         pool, settings = self._pool, self._settings
         if pool is None:
             return
+        self.parking.close()
         pool.close(wait=False)
         if wait and not (settings.read().daemon_threads and settings.is_set("daemon_threads")):
             own = threading.current_thread()
@@ -97,3 +130,7 @@ class PoolStrategy(Strategy):
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)
         return pool
+
+
+def _resume(session: Any, _mark: object) -> None:
+    session.resume()

@@ -28,8 +28,10 @@ __all__ = [
     "Condition",
     "MovableDeadline",
     "Order",
+    "Parking",
     "RequestHooks",
     "RunningLoop",
+    "Session",
     "StopTimes",
     "Strategy",
     "StrategyParts",
@@ -83,6 +85,38 @@ class StrategyParts:
     progress: Progress
 
 
+class Session(Protocol):
+    """A message handler and its connection, as what parks and ends it sees them."""
+
+    handler: Any
+    connection: Connection
+    parking: Any
+    request: Any
+    context: Any
+    parked: bool
+    fresh: bool
+
+    @property
+    def client_address(self) -> Any: ...
+    def resume(self) -> None:
+        """Go on. It ends, or is parked again, before this returns."""
+
+    def finish(self) -> None:
+        """End the handler."""
+
+
+class Parking(Protocol):
+    """Where connections wait between messages. ``draining``: those that have had one end instead."""
+
+    draining: bool
+
+    def takes(self, request: Any) -> bool:
+        """True if a connection with this socket may wait here."""
+
+    def park(self, session: Any) -> None:
+        """Have a thread or a fiber call ``session.resume()`` when something has come."""
+
+
 Condition: TypeAlias = Callable[[], bool]
 MovableDeadline: TypeAlias = Callable[[], float | None]
 
@@ -106,7 +140,8 @@ class Strategy:
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
-    ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
+    ``in_threads``: a waiting request holds a thread; ``parking``: where a connection waits between
+    messages, if it needs none. ``finish(hooks, request,
     client_address)`` calls ``finish_request``, after what has to come before it; the flow replaces it.
     """
 
@@ -117,6 +152,7 @@ class Strategy:
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True
     in_threads: bool = True
+    parking: Parking | None = None
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings
@@ -219,6 +255,9 @@ class Strategy:
     def is_draining(self) -> bool:
         """True if another process has begun to drain the server."""
         return False
+
+    def drain(self) -> None:
+        """A stop has begun: end the connections that wait between messages."""
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut down those connections, so that their handlers come to an end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -79,6 +79,7 @@ class Connection(_Admitted):
         "place",
         "reference",
         "runner",
+        "session",
         "started",
         "state",
     )
@@ -95,6 +96,7 @@ class Connection(_Admitted):
         self.runner: int | None = None  # the thread or fiber of its handler
         self.failed = False  # its end has been reported
         self.gone = False  # its peer has reset it
+        self.session: Any = None  # that of a message handler
 
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
@@ -140,6 +142,14 @@ class Connection(_Admitted):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
             return sock is not None
 
+    def push(self, message: Any) -> bool:
+        """Send ``message`` to the peer, from anywhere, as ``push`` of its message handler does.
+
+        False if it was dropped, as the connection has ended, or its ``outbox`` is full.
+        """
+        session = self.session
+        return session is not None and bool(session.handler.push(message))
+
     def traffic(self) -> Traffic | None:
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
@@ -151,6 +161,7 @@ class Connection(_Admitted):
         """Record its end, and drop the objects of the request."""
         self.state = ConnectionState.CLOSED
         self.reference = _nothing
+        self.session = None
         if self.duplicate is not None:
             self.duplicate.close()
 
@@ -203,10 +214,22 @@ def _nothing() -> None:
 
 
 class Connections(Collection[Connection]):
-    """A live, read-only view of the connections in progress."""
+    """A live, read-only view of the connections in progress.
 
-    def __init__(self, items: dict[int, Connection]) -> None:
+    ``connections[key]`` and ``connections.get(key)`` find the one whose message handler has set
+    ``self.key = key``.
+    """
+
+    def __init__(self, items: dict[int, Connection], keys: Mapping[Any, Connection] = {}) -> None:  # never changed here
         self._items = items
+        self._keys = keys
+
+    def __getitem__(self, key: Any) -> Connection:
+        return self._keys[key]
+
+    def get(self, key: Any) -> Connection | None:
+        """The connection with that key; ``None`` if there is none now."""
+        return self._keys.get(key)
 
     def __len__(self) -> int:
         return len(self._items)

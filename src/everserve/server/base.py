@@ -151,6 +151,7 @@ class BaseServer(Served):
 
     # -- the flow: where the request runs ------------------------------------------------------
 
+    @default_hook
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         self._everserve.flow.finish(self, request, client_address)

@@ -10,7 +10,7 @@ import socket
 import sys
 from contextvars import copy_context
 from time import monotonic
-from typing import Any
+from typing import Any, TypeGuard
 
 from everserve.admission.context import Refusal, RequestContext
 from everserve.admission.control import (
@@ -22,7 +22,7 @@ from everserve.admission.control import (
 from everserve.admission.deadlines import TimeLimits
 from everserve.admission.steps import secure
 from everserve.admission.watchdog import Watchdog
-from everserve.concurrency.strategy import Strategy
+from everserve.concurrency.strategy import Parking, Session, Strategy
 from everserve.errors import HandshakeError
 from everserve.events import Failed
 from everserve.fibers import threadwaits
@@ -34,7 +34,7 @@ from everserve.lifecycle.faults import peer_is_gone
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.lifecycle.sweep import Sweep
-from everserve.server.hooks import Hooks
+from everserve.server.hooks import Hooks, is_default
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
 from everserve.sockets.datagrams import Datagram
@@ -292,14 +292,68 @@ class Flow:
                 self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
-                hooks.shutdown_request(request)
+                if not _is_parked(connection):
+                    hooks.shutdown_request(request)
         except Exception as error:
             if began_in_signal_handler(error):
                 raise
             hooks.handle_error(request, client_address)
         finally:
             if connection is not None and connection.state is not _CLOSED:
-                self._end(hooks, connection)
+                if _is_parked(connection):
+                    connection.session.request = request
+                    self.park(connection.session)
+                else:
+                    self._end(hooks, connection)
+
+    # -- between messages ----------------------------------------------------------------------
+
+    def parking_of(
+        self, hooks: Hooks, connection: Connection | None, request: Any
+    ) -> Parking | None:
+        """Where a message handler may leave its connection; ``None``: it waits where it runs.
+
+        So it is where a program overrides a hook that is left before the connection has ended.
+        """
+        parking = self._strategy.parking
+        if parking is None or connection is None or not parking.takes(request):
+            return None
+        thread_hook = getattr(hooks, "process_request_thread", None)
+        is_plain = is_default(thread_hook) and is_default(hooks.finish_request)
+        return parking if is_plain else None
+
+    def resume(self, session: Session) -> None:
+        """Note that a session runs here, after it was parked."""
+        session.connection.runner = self._strategy.here()
+        if self._strategy.in_threads:
+            threadwaits.serve(session.request)
+
+    def park(self, session: Session) -> None:
+        """Leave a session until something comes; then a thread or a fiber calls its ``resume``."""
+        session.connection.runner = None
+        try:
+            session.parking.park(session)
+        except OSError as error:  # the kernel has no memory to watch it
+            session.finish()
+            self.end_session(session.handler.server, session, error)
+
+    def end_session(self, hooks: Hooks, session: Session, error: BaseException | None) -> None:
+        """Do what ``run`` and ``finish`` do at the end of a request that was never parked."""
+        connection, request, address = session.connection, session.request, session.client_address
+        try:
+            try:
+                if error is not None and not isinstance(error, FiberExit):
+                    self._progress.failed(connection, request, error)
+                if isinstance(error, Exception):
+                    hooks.handle_error(request, address)
+            finally:
+                if session.context is not None:
+                    session.context.leave()
+                hooks.shutdown_request(request)
+        except Exception:
+            hooks.handle_error(request, address)
+        finally:
+            self._end(hooks, connection)
 
     def finish_by_hook(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """``finish_request``; before it the handshake, where no step of admission would do it.
@@ -360,7 +414,10 @@ class Flow:
             raise
         finally:
             if context is not None:
-                context.leave()
+                if _is_parked(connection):
+                    connection.session.context = context
+                else:
+                    context.leave()
 
     def _is_swept(
         self, settings: Settings, connection: Connection | None, client_address: Any
@@ -477,3 +534,8 @@ class Flow:
             self._life.keeps_listener = False
             listener_of(hooks).close()
             self._life.notifier.notify()
+
+
+def _is_parked(connection: Connection | None) -> TypeGuard[Connection]:
+    """True if the handler has returned, and its connection waits for the next message."""
+    return connection is not None and connection.session is not None and connection.session.parked
