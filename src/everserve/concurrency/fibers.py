@@ -200,6 +200,7 @@ class FiberStrategy(Strategy):
 
     def drain(self) -> None:
         """Resume the connections that wait between messages: they find nothing, and end."""
+        super().drain()
         self._parked.draining = True
         for run in tuple(self._runs.values()):
             run.hub.call_from_thread(self._resume_parked)

@@ -98,10 +98,10 @@ class ThreadParking:
 
     def _begin(self) -> None:
         """Start the thread, once. Raises ``OSError`` if the system has none left."""
-        if self._thread is not None:
+        if self._is_running():
             return
         with self._lock:
-            if self._thread is not None:
+            if self._is_running():
                 return
             self._epoll, self._wakeup = select.epoll(), Wakeup()
             self._epoll.register(self._wakeup.fileno(), select.EPOLLIN)
@@ -112,6 +112,9 @@ class ThreadParking:
                 self._epoll.close()
                 raise OSError(str(error)) from error
             self._thread = thread
+
+    def _is_running(self) -> bool:
+        return self._thread is not None
 
     def _loop(self) -> None:
         assert self._wakeup is not None

@@ -61,6 +61,7 @@ class PoolStrategy(Strategy):
 
     def drain(self) -> None:
         """Have the connections that wait between messages end."""
+        super().drain()
         self.parking.drain()
 
     def _resume(self, session: Any) -> None:

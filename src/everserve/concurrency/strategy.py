@@ -98,6 +98,10 @@ class Session(Protocol):
 
     @property
     def client_address(self) -> Any: ...
+    @property
+    def is_between_messages(self) -> bool:
+        """True unless the first part of a message has come, and not yet all of it."""
+
     def resume(self) -> None:
         """Go on. It ends, or is parked again, before this returns."""
 
@@ -257,7 +261,14 @@ class Strategy:
         return False
 
     def drain(self) -> None:
-        """A stop has begun: end the connections that wait between messages."""
+        """A stop has begun: end the connections that wait between messages.
+
+        Here those whose message handler waits where it runs, unless half of a message has come.
+        """
+        for connection in self._connections.view:
+            session = connection.session
+            if session is not None and session.parking is None and session.is_between_messages:
+                connection.end_reading()
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut down those connections, so that their handlers come to an end."""

@@ -142,6 +142,13 @@ class Connection(_Admitted):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
             return sock is not None
 
+    def end_reading(self) -> None:
+        """Let the handler find what has come, and then the end of the stream."""
+        with self._reach() as sock:
+            if sock is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RD)
+
     def push(self, message: Any) -> bool:
         """Send ``message`` to the peer, from anywhere, as ``push`` of its message handler does.
 
@@ -220,9 +227,11 @@ class Connections(Collection[Connection]):
     ``self.key = key``.
     """
 
-    def __init__(self, items: dict[int, Connection], keys: Mapping[Any, Connection] = {}) -> None:  # never changed here
+    def __init__(
+        self, items: dict[int, Connection], keys: Mapping[Any, Connection] | None = None
+    ) -> None:
         self._items = items
-        self._keys = keys
+        self._keys = {} if keys is None else keys
 
     def __getitem__(self, key: Any) -> Connection:
         return self._keys[key]

@@ -130,7 +130,7 @@ class ConnectionTable:
         return True
 
     def give_key(self, connection: Connection, key: Any) -> None:
-        """Have ``view[key]`` be this connection, also where another has the key: it is the older one."""
+        """Have ``view[key]`` be this connection, also where an older one has the key."""
         self.forget_key(connection)
         connection.session.key = key
         if key is not None:

@@ -25,8 +25,8 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     """Handles one connection, a message at a time: a subclass defines ``codec`` and ``handle_message``.
 
     The hooks, in call order: ``setup()``, ``on_connect()``, ``handle_message(message)`` for each
-    message, or ``on_bad_message(error)``, ``on_disconnect()``, ``finish()``. Those of one connection run
-    one after the other, though not always in the same thread. The object lives as long as its
+    message, or ``on_bad_message(error)``, ``on_disconnect()``, ``finish()``. Those of one connection
+    run one after the other, though not always in the same thread. The object lives as long as its
     connection: its attributes are the session. A datagram is a message; each has its own object, and
     neither ``on_connect`` nor ``on_disconnect``.
 

@@ -84,6 +84,11 @@ class Session:
         """The peer's address, as the handler has it."""
         return self.handler.client_address
 
+    @property
+    def is_between_messages(self) -> bool:
+        """True unless the first part of a message has come, and not yet all of it."""
+        return self.rest is None
+
     # -- in --------------------------------------------------------------------------------------
 
     def begin(self) -> None:
