@@ -157,6 +157,12 @@ class Connection(_Admitted):
         session = self.session
         return session is not None and bool(session.handler.push(message))
 
+    def disconnect(self) -> None:
+        """End the connection of a message handler after what has been sent, from anywhere."""
+        session = self.session
+        if session is not None:
+            session.disconnect()
+
     def traffic(self) -> Traffic | None:
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:

@@ -22,6 +22,7 @@ cdef class Replies(Buffered):
     cdef Fiber holder            # the fiber that sends them when it waits
     cdef bint is_eager
     cdef double began
+    cdef public bint stopped     # no more messages are handled
 
     def __init__(self, codec, send):
         self.codec = codec
@@ -43,6 +44,8 @@ cdef class Replies(Buffered):
                     self.add(reply)
                 if self.is_eager and monotonic() - self.began > LONGEST_HOLD:
                     self.flush()
+                if self.stopped:
+                    break
         finally:
             self.flush()
 

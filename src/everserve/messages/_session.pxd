@@ -7,6 +7,7 @@ cdef class Session:
     cdef readonly object sock
     cdef readonly object hub
     cdef readonly object outbox
+    cdef object replies
     cdef list rest
     cdef Py_ssize_t needed
     cdef public bint parked
@@ -17,6 +18,7 @@ cdef class Session:
     cdef public object context
 
     cpdef bint serve(self) except -1
+    cdef bint serve_by(self, codec, replies) except -1
     cdef object receive(self)
     cdef bint take(self, bytes data, codec, replies, handle) except -1
     cdef object refuse(self, error, replies)

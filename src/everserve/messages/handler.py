@@ -96,6 +96,14 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         sent: bool = session.push(self.codec.encode(message))
         return sent
 
+    def disconnect(self) -> None:
+        """End the connection, from anywhere. No further message is handled; what was pushed, and the
+        reply of the message in progress, is still sent. A datagram has no connection.
+        """
+        session = self._everserve.session
+        if session is not None:
+            session.disconnect()
+
     @property
     def key(self) -> Any:
         """The key by which ``server.connections[key]`` finds this connection; ``None``: no key.

@@ -23,7 +23,16 @@ class Replies(Buffered):
     each message of an iterator at once, as it cannot know how long the next one takes.
     """
 
-    __slots__ = ("_began", "_codec", "_error", "_holder", "_is_eager", "_send", "_waiting")
+    __slots__ = (
+        "_began",
+        "_codec",
+        "_error",
+        "_holder",
+        "_is_eager",
+        "_send",
+        "_waiting",
+        "stopped",
+    )
 
     def __init__(self, codec: Any, send: Callable[[list[Any]], object]) -> None:
         self._codec = codec
@@ -33,6 +42,7 @@ class Replies(Buffered):
         self._holder: Fiber | None = None  # the fiber that sends them when it waits
         self._is_eager = engines.current() is None
         self._began = 0.0
+        self.stopped = False  # no more messages are handled
 
     def answer(self, messages: Sequence[Any], handle: Callable[[Any], Any]) -> None:
         """Handle `messages`, one after the other, and send the replies, also those before an error."""
@@ -47,6 +57,8 @@ class Replies(Buffered):
                     self.add(reply)
                 if self._is_eager and monotonic() - self._began > LONGEST_HOLD:
                     self.flush()
+                if self.stopped:
+                    break
         finally:
             self.flush()
 

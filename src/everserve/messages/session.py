@@ -39,8 +39,8 @@ class Session:
     its first message.
 
     ``key``: that of the connection; ``channels``: those that it has joined; ``rest``: the parts of a
-    message that is not whole, of which ``needed`` bytes are missing. ``request`` and ``context`` are
-    kept for the flow while it is parked.
+    message that is not whole, of which ``needed`` bytes are missing; ``replies``: those of the messages
+    in progress. ``request`` and ``context`` are kept for the flow while it is parked.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class Session:
         "outbox",
         "parked",
         "parking",
+        "replies",
         "request",
         "rest",
         "sock",
@@ -76,6 +77,7 @@ class Session:
         self.fresh = parking is not None and bool(parking.draining)
         self.key: Any = None
         self.channels: list[Any] | None = None
+        self.replies: Any = None
         self.request: Any = None
         self.context: Any = None
 
@@ -117,6 +119,16 @@ class Session:
             else:
                 self.host.session_ended(self, None)
 
+    def disconnect(self) -> None:
+        """End the stream after what has been sent: no more messages are handled. From anywhere."""
+        replies = self.replies
+        if replies is not None:
+            replies.stopped = True
+        if self.connection is not None:
+            self.connection.end_reading()
+        else:
+            self.sock.shutdown(socket.SHUT_RD)
+
     def leave(self) -> None:
         """The stream is over, or has failed: send what is left, and take nothing more."""
         for channel in self.channels or ():
@@ -144,7 +156,14 @@ class Session:
     def serve(self) -> bool:
         """Handle what comes. False at the end of the stream; true if nothing is there now."""
         codec = self.handler.codec
-        replies = Replies(codec, self.send)
+        self.replies = replies = Replies(codec, self.send)
+        try:
+            return self.serve_by(codec, replies)
+        finally:
+            self.replies = None
+
+    def serve_by(self, codec: Any, replies: Any) -> bool:
+        """As ``serve``, with what it has made."""
         handle = self.call_of(self.handler)
         served = False
         while True:
@@ -201,6 +220,8 @@ class Session:
                 return True
             start = end
             replies.answer(messages, handle)
+            if replies.stopped:
+                return False
         return True
 
     def refuse(self, error: FrameError, replies: Any) -> int | None:
