@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
-    "wire/_lengths",
+    *(f"wire/_{module}" for module in ("lengths", "lines")),
     *(f"messages/_{module}" for module in ("replies", "outbox", "session")),
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),

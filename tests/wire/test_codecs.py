@@ -225,6 +225,8 @@ def test_json_is_one_line() -> None:
 def test_a_line_with_its_ending_inside_is_not_sent() -> None:
     with pytest.raises(ValueError, match="ending"):
         Lines().encode(b"a\nb")
+    with pytest.raises(ValueError, match="ending"):
+        Lines(ending=b"aa").encode(b"a")
 
 
 def test_a_frame_that_its_length_cannot_say(engine: str) -> None:

@@ -38,14 +38,6 @@ class Host:
         """Where the connection may wait between messages; ``None``: where its handler runs."""
         raise NotImplementedError
 
-    def session_resumed(self, session: Any) -> None:
-        """Note that the session runs here, after it was parked."""
-        raise NotImplementedError
-
-    def session_parked(self, session: Any) -> None:
-        """Park the session: it is resumed when something comes."""
-        raise NotImplementedError
-
     def session_ended(self, session: Any, error: BaseException | None) -> None:
         """End the connection of a session that was parked before, as the flow ends any other."""
         raise NotImplementedError

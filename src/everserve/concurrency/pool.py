@@ -14,6 +14,7 @@ from everserve.concurrency.strategy import (
     StrategyParts,
 )
 from everserve.concurrency.workers import WorkerPool
+from everserve.fibers import threadwaits
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
 
@@ -134,4 +135,5 @@ class PoolStrategy(Strategy):
 
 
 def _resume(session: Any, _mark: object) -> None:
+    threadwaits.serve(session.request)
     session.resume()

@@ -105,8 +105,8 @@ class Session(Protocol):
     def resume(self) -> None:
         """Go on. It ends, or is parked again, before this returns."""
 
-    def finish(self) -> None:
-        """End the handler."""
+    def park(self) -> None:
+        """Wait for the next message, where nothing runs it."""
 
 
 class Parking(Protocol):

@@ -36,7 +36,8 @@ cdef class Replies(Buffered):
             self.began = monotonic()
         try:
             for message in messages:
-                self.hold()
+                if self.holder is None and not self.is_eager:
+                    self.hold()
                 reply = handle(message)
                 if type(reply) is bytes:
                     self.waiting.append(reply)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import socket
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 from everserve.errors import FrameError
@@ -100,7 +101,7 @@ class Session:
     def resume(self) -> None:
         """Go on after it was parked: something has come, or the server drains."""
         self.parked = False
-        self.host.session_resumed(self)
+        self.connection.runner = get_ident() if self.hub is None else id(current())
         waits = False
         try:
             try:
@@ -114,10 +115,19 @@ class Session:
                 raise
         else:
             if waits:
-                self.parked = True
-                self.host.session_parked(self)  # from here on another thread may run it
+                self.park()
             else:
                 self.host.session_ended(self, None)
+
+    def park(self) -> None:
+        """Leave it until something comes: from here on another fiber or thread may run it."""
+        self.parked = True
+        self.connection.runner = None
+        try:
+            self.parking.park(self)
+        except OSError as error:  # the kernel has no memory to watch it
+            self.finish()
+            self.host.session_ended(self, error)
 
     def disconnect(self) -> None:
         """End the stream after what has been sent: no more messages are handled. From anywhere."""

@@ -302,7 +302,7 @@ class Flow:
             if connection is not None and connection.state is not _CLOSED:
                 if _is_parked(connection):
                     connection.session.request = request
-                    self.park(connection.session)
+                    connection.session.park()
                 else:
                     self._end(hooks, connection)
 
@@ -321,21 +321,6 @@ class Flow:
         thread_hook = getattr(hooks, "process_request_thread", None)
         is_plain = is_default(thread_hook) and is_default(hooks.finish_request)
         return parking if is_plain else None
-
-    def resume(self, session: Session) -> None:
-        """Note that a session runs here, after it was parked."""
-        session.connection.runner = self._strategy.here()
-        if self._strategy.in_threads:
-            threadwaits.serve(session.request)
-
-    def park(self, session: Session) -> None:
-        """Leave a session until something comes; then a thread or a fiber calls its ``resume``."""
-        session.connection.runner = None
-        try:
-            session.parking.park(session)
-        except OSError as error:  # the kernel has no memory to watch it
-            session.finish()
-            self.end_session(session.handler.server, session, error)
 
     def end_session(self, hooks: Hooks, session: Session, error: BaseException | None) -> None:
         """Do what ``run`` and ``finish`` do at the end of a request that was never parked."""

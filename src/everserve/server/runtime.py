@@ -101,12 +101,6 @@ class Runtime(Host):
     def parking_of(self, server: Any, connection: Any, request: Any) -> Any:
         return self.flow.parking_of(server, connection, request)
 
-    def session_resumed(self, session: Any) -> None:
-        self.flow.resume(session)
-
-    def session_parked(self, session: Any) -> None:
-        self.flow.park(session)
-
     def session_ended(self, session: Any, error: BaseException | None) -> None:
         self.flow.end_session(session.handler.server, session, error)
 

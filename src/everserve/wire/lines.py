@@ -1,11 +1,14 @@
-"""Lines: each message ends with the same bytes, such as a newline."""
+# cython: binding=False, annotation_typing=False
+"""Lines: each message ends with the same bytes, such as a newline.
+
+One source for both engines: `_lines` is this file, compiled, with the types of `_lines.pxd`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from everserve.errors import FrameError, OptionError
-from everserve.wire.codec import Codec
 
 __all__ = ["MAX_LINE", "Lines"]
 
@@ -13,7 +16,7 @@ MAX_LINE = 65_536
 """Bytes of a line, by default: 64 KiB."""
 
 
-class Lines(Codec):
+class Lines:
     """Messages that end with ``ending``, which is no part of them: ``bytes`` without a newline.
 
     ``max_length`` (bytes, default 64 KiB) bounds a message without its ending. A longer one raises
@@ -69,6 +72,9 @@ class Lines(Codec):
     def encode_many(self, messages: Sequence[bytes], /) -> bytes:
         """The lines, each with its ending."""
         encoded = self.ending.join([*messages, b""])
-        if encoded.count(self.ending) != len(messages):
+        is_found = encoded.count(self.ending) == len(messages)
+        if is_found and len(self.ending) > 1:  # its first bytes may be the last ones of a message
+            is_found = encoded.split(self.ending)[:-1] == [*messages]
+        if not is_found:
             raise ValueError(f"a line must not contain its ending, {self.ending!r}")
         return encoded
