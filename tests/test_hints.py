@@ -36,7 +36,8 @@ def methods(owner: type) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, property):
             value = value.fget
         value = inspect.unwrap(getattr(value, "__func__", value))
-        if inspect.isfunction(value):
+        # The __new__ of a named tuple knows no builtins, and the hints are those of the class.
+        if inspect.isfunction(value) and not value.__module__.startswith("namedtuple_"):
             yield name, value
 
 

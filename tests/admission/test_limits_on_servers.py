@@ -158,7 +158,7 @@ def test_connections_of_one_64(serve: Any, recorder: EventRecorder, concurrency:
     with connect(server.server_address) as first:
         first.sendall(b"line\n")
         assert first.recv(100) == b"LINE\n"
-        with connect(server.server_address) as second:
+        with suppress(ConnectionResetError), connect(server.server_address) as second:
             assert second.recv(100) == b""
         first.shutdown(socket.SHUT_RDWR)  # a forked child may hold a copy of it
     recorder.wait_for(Finished)

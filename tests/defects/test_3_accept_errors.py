@@ -118,8 +118,6 @@ try:
         filling.append(os.dup(0))
 except OSError:
     pass
-for _ in range(2):
-    os.close(filling.pop())  # for the wake-up of the accept loop
 thread.start()
 span = server.span.wait(0.4)
 for descriptor in filling:
