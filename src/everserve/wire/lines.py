@@ -74,7 +74,7 @@ class Lines:
         encoded = self.ending.join([*messages, b""])
         is_found = encoded.count(self.ending) == len(messages)
         if is_found and len(self.ending) > 1:  # its first bytes may be the last ones of a message
-            is_found = encoded.split(self.ending)[:-1] == [*messages]
+            is_found = encoded.split(self.ending) == [*messages, b""]
         if not is_found:
             raise ValueError(f"a line must not contain its ending, {self.ending!r}")
         return encoded
