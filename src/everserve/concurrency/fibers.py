@@ -245,8 +245,8 @@ class _HubParking:
     def park(self, session: Any) -> None:
         """Have a fiber resume the session when something comes; at once if something may be there."""
         is_over = self.draining and not session.fresh
-        if is_over or not session.request._park(session.resume):
-            session.request._resume_soon(session.resume)
+        if is_over or not session.request._park(session):
+            session.request._resume_soon(session)
 
 
 class _Run:

@@ -139,6 +139,10 @@ class Session:
         else:
             self.sock.shutdown(socket.SHUT_RD)
 
+    def __call__(self) -> None:
+        """Resume: what is parked is the session itself, as a bound method takes 0.1 KB more."""
+        self.resume()
+
     def leave(self) -> None:
         """The stream is over, or has failed: send what is left, and take nothing more."""
         for channel in self.channels or ():
