@@ -10,6 +10,8 @@ cdef class Outbox:
     cdef object _pending
     cdef object _room
 
+    cpdef send(self, bytes data)
+    cdef int _send_all(self, data) except -1
     cdef bint _claim(self) except -1
     cdef int _add(self, bytes data, Py_ssize_t most) except -1
     cdef object _next(self)

@@ -18,6 +18,10 @@ cdef class Session:
     cdef public object context
 
     cpdef bint serve(self) except -1
+    cpdef resume(self)
+    cpdef park(self)
+    cpdef call_of(self, handler)
+    cpdef send(self, messages)
     cdef bint serve_by(self, codec, replies) except -1
     cdef object receive(self)
     cdef bint take(self, bytes data, codec, replies, handle) except -1
