@@ -114,3 +114,17 @@ def test_a_closed_socket_runs_at_once(
     session.request.close()
     parking.park(session)
     assert run.get_nowait() is session
+
+
+def test_a_thread_that_no_one_needs_lingers(session: Session) -> None:
+    needed = [False]
+    parking = ThreadParking(lambda session: None, lambda: needed[0])
+    session.peer.send(b"x")
+    assert parking.linger(session.request)
+    needed[0] = True
+    assert not parking.linger(session.request)
+    needed[0] = False
+    session.request.recv(1)
+    assert not parking.linger(session.request)
+    parking.close()
+    assert not parking.linger(session.request)

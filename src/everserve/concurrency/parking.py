@@ -16,6 +16,9 @@ from everserve.sockets.wakeup import Wakeup
 
 __all__ = ["ThreadParking"]
 
+_MOMENT = 10
+"""Milliseconds for which a thread that no one needs waits with a connection."""
+
 _BATCH = 256
 """Connections that one wait finds: as many as the event loop of the fibers."""
 
@@ -23,13 +26,18 @@ _BATCH = 256
 class ThreadParking:
     """Watches parked connections with epoll. ``run(session)`` passes one on; it must not wait.
 
+    ``is_needed()``: true if a task waits for a thread, so that none should ``linger``.
+
     The thread starts with the first connection, and ends with ``close()``. ``draining``: see
     ``Parking``. All methods may be called from any thread. Without epoll it takes no connection.
     """
 
-    def __init__(self, run: Callable[[Any], object]) -> None:
+    def __init__(
+        self, run: Callable[[Any], object], is_needed: Callable[[], bool] = lambda: True
+    ) -> None:
         self.draining = False
         self._run = run
+        self._is_needed = is_needed
         self._sessions: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -49,6 +57,17 @@ class ThreadParking:
     def takes(self, request: Any) -> bool:
         """True for a plain socket; TLS, and what counts bytes, keep their thread."""
         return type(request) is RealSocket and hasattr(select, "epoll") and not self._closed
+
+    def linger(self, request: Any) -> bool:
+        """Wait a moment in this thread, unless another connection needs it; true if something came.
+
+        A peer that answers at once is served without a change of threads, which costs more than that.
+        """
+        if self.draining or self._closed or self._is_needed():
+            return False
+        poller = select.poll()
+        poller.register(request.fileno(), select.POLLIN)
+        return bool(poller.poll(_MOMENT))
 
     def park(self, session: Any) -> None:
         """Have the session run when something comes. Raises ``OSError`` if it cannot be watched."""

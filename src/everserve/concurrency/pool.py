@@ -38,7 +38,7 @@ class PoolStrategy(Strategy):
         super().__init__(parts)
         self._progress = parts.progress
         self._pool: WorkerPool | None = None
-        self.parking: ThreadParking = ThreadParking(self._resume)
+        self.parking: ThreadParking = ThreadParking(self._resume, self._is_short)
         self._process = 0
         self._made_for: Settings | None = None
 
@@ -57,13 +57,16 @@ class PoolStrategy(Strategy):
         """Note the loop; a run begins with connections that may be parked."""
         super().attach(loop)
         if self.parking.closed:
-            self.parking = ThreadParking(self._resume)
+            self.parking = ThreadParking(self._resume, self._is_short)
         self.parking.draining = False
 
     def drain(self) -> None:
         """Have the connections that wait between messages end."""
         super().drain()
         self.parking.drain()
+
+    def _is_short(self) -> bool:
+        return self._pool is None or self._pool.is_short
 
     def _resume(self, session: Any) -> None:
         """Pass a session to a worker; where the system has no thread at all, go on in this one."""

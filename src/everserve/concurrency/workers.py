@@ -57,6 +57,11 @@ class WorkerPool:
         """True if another task would be accepted at once."""
         return self._busy < self.limit
 
+    @property
+    def is_short(self) -> bool:
+        """True if a task waits for a thread."""
+        return self._busy > self.size
+
     def __len__(self) -> int:
         """The number of threads."""
         return len(self._workers)

@@ -204,7 +204,7 @@ class Session:
             try:
                 data = self.sock.recv(size, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                data = None
+                data = self.sock.recv(size) if self.parking.linger(self.sock) else None
         return data
 
     def take(self, data: bytes, codec: Any, replies: Any, handle: Callable[[Any], Any]) -> bool:
