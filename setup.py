@@ -15,6 +15,8 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "sockets/_datagrams",
+    *(f"wire/_{module}" for module in ("lengths", "lines")),
+    *(f"messages/_{module}" for module in ("replies", "outbox", "session")),
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
     *(

@@ -37,6 +37,11 @@ def _everserve(name: str, title: str, *arguments: str, udp: bool = True) -> Peer
     return Peer(name, title, "everserve_server.py", arguments, modes, "everserve")
 
 
+def _messages(name: str, title: str, concurrency: str) -> Peer:
+    arguments = ("--concurrency", concurrency)
+    return Peer(name, title, "everserve_server.py", arguments, {"lines": "messages"}, "everserve")
+
+
 def _set(**options: object) -> list[str]:
     return [f"--set={name}={value}" for name, value in options.items()]
 
@@ -82,6 +87,16 @@ _ALL = (
         udp=False,
     ),
     _everserve("everserve-pool", "everserve, thread pool", "--concurrency", "pool", udp=False),
+    _messages("everserve-messages", "everserve, message handler in fibers", "fibers"),
+    _messages("everserve-messages-pool", "everserve, message handler in a pool", "pool"),
+    Peer(
+        "everserve-messages-sleep",
+        "everserve, message handler that blocks 10 ms, in a pool",
+        "everserve_server.py",
+        ("--concurrency", "pool"),
+        {"lines": "sleep"},
+        "everserve",
+    ),
     _everserve("everserve-serial", "everserve, serial", "--concurrency", "serial"),
     _everserve("everserve-armed", "everserve, fibers, all limits and deadlines", *_ARMED),
     _everserve("everserve-patient", "everserve, fibers, deadlines of the internet", *_PATIENT),

@@ -3,29 +3,24 @@
 import everserve
 
 
-class Store(everserve.StreamRequestHandler):
-    values: dict[str, str] = {}
+class Store(everserve.LineRequestHandler):
+    values: dict[bytes, bytes] = {}
 
-    def handle(self) -> None:
-        for line in self.rfile:
-            match line.decode(errors="replace").split(maxsplit=2):
-                case ["SET", key, value]:
-                    self.values[key] = value.rstrip("\r\n")
-                    self.reply("OK")
-                case ["GET", key]:
-                    self.reply(self.values.get(key, "(none)"))
-                case ["DEL", key]:
-                    self.reply("OK" if self.values.pop(key, None) is not None else "(none)")
-                case ["KEYS"]:
-                    self.reply(" ".join(sorted(self.values)))
-                case ["QUIT"]:
-                    return self.reply("BYE")
-                case _:
-                    self.reply("ERROR: SET key value, GET key, DEL key, KEYS, QUIT")
-        return None
-
-    def reply(self, text: str) -> None:
-        self.wfile.write(f"{text}\n".encode())
+    def handle_message(self, line: bytes) -> bytes:
+        match line.split(maxsplit=2):
+            case [b"SET", key, value]:
+                self.values[key] = value
+                return b"OK"
+            case [b"GET", key]:
+                return self.values.get(key, b"(none)")
+            case [b"DEL", key]:
+                return b"OK" if self.values.pop(key, None) is not None else b"(none)"
+            case [b"KEYS"]:
+                return b" ".join(sorted(self.values))
+            case [b"QUIT"]:
+                self.disconnect()
+                return b"BYE"
+        return b"ERROR: SET key value, GET key, DEL key, KEYS, QUIT"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The handlers are ordinary handlers for ``socketserver``; only the public API is 
 
 import argparse
 import os
+import time
 
 from command_line import BACKLOG, HOST, READ_BYTES, announce, parser
 
@@ -22,7 +23,7 @@ DATAGRAM_SERVERS = {
 
 
 def read_options() -> argparse.Namespace:
-    options = parser(modes=("echo", "lines", "udp"))
+    options = parser(modes=("echo", "lines", "messages", "sleep", "udp"))
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
@@ -65,6 +66,19 @@ class Lines(everserve.StreamRequestHandler):
             self.wfile.write(line)
 
 
+class Messages(everserve.LineRequestHandler):
+    def handle_message(self, line: bytes) -> bytes:
+        return line
+
+
+class Sleep(everserve.LineRequestHandler):
+    """As a library that blocks its thread: a database, say."""
+
+    def handle_message(self, line: bytes) -> bytes:
+        time.sleep(0.01)
+        return line
+
+
 class Datagrams(everserve.BaseRequestHandler):
     def handle(self) -> None:
         data, sock = self.request
@@ -89,7 +103,13 @@ def server_class() -> type[everserve.BaseServer]:
 
 def main() -> None:
     echo = EchoTLS if OPTIONS.tls else Echo
-    handler = {"echo": echo, "lines": Lines, "udp": Datagrams}[OPTIONS.mode]
+    handler = {
+        "echo": echo,
+        "lines": Lines,
+        "messages": Messages,
+        "sleep": Sleep,
+        "udp": Datagrams,
+    }[OPTIONS.mode]
     if OPTIONS.coalesce:
         handler.coalesce_writes = True
     with server_class()((HOST, OPTIONS.port), handler) as server:

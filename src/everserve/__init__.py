@@ -27,6 +27,7 @@ from time import monotonic as time  # noqa: F401
 from everserve import admission as _admission
 from everserve import combos as _combos
 from everserve import handlers as _handlers
+from everserve import messages as _messages
 from everserve import mixins as _mixins
 from everserve import server as _server
 from everserve.admission import *
@@ -34,6 +35,7 @@ from everserve.combos import *
 from everserve.fibers.engines import engine as engine
 from everserve.handlers import *
 from everserve.lifecycle.connection import Connection as Connection
+from everserve.messages import *
 from everserve.mixins import *
 from everserve.server import *
 from everserve.serving import make_group as make_group
@@ -47,6 +49,7 @@ __all__ = [
     *_admission.__all__,
     *_combos.__all__,
     *_handlers.__all__,
+    *_messages.__all__,
     *_mixins.__all__,
     *_server.__all__,
 ]

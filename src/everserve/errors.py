@@ -10,6 +10,7 @@ __all__ = [
     "EngineUnavailableError",
     "EverserveError",
     "FiberTimeout",
+    "FrameError",
     "HandlerError",
     "HandshakeError",
     "HubError",
@@ -89,6 +90,18 @@ class EngineUnavailableError(EverserveError, ImportError):
 
 class LineTooLong(EverserveError, ValueError):
     """The peer sent more bytes without a newline than ``max_line`` allows. The fault is the peer's."""
+
+
+class FrameError(EverserveError, ValueError):
+    """The peer sent bytes that are no message, or a message that is too long. The fault is the peer's.
+
+    ``resumes_at``: the place in the bytes where the next message begins; ``None`` where the codec
+    cannot know, so that nothing more can be read.
+    """
+
+    def __init__(self, text: str, *, resumes_at: int | None = None) -> None:
+        super().__init__(text)
+        self.resumes_at = resumes_at
 
 
 class MistakeWarning(UserWarning):

@@ -25,7 +25,9 @@ _BASES = (
     "everserve.handlers.stream",
     "everserve.handlers.datagram",
     "everserve.handlers.session",
+    "everserve.messages.handler",
 )
+_MESSAGES = _BASES[-1]
 """The modules of the handlers' base classes. Servers do not import those of everserve."""
 
 DEFINE_IT = "has no handle(): define it"
@@ -92,6 +94,8 @@ def _fault_of_class(handler: type) -> str | None:
         kind = _kind_of(handle)
         if kind is not None:
             return f"{name}.handle {kind}"
+        if getattr(handle, "__module__", None) == _MESSAGES:
+            return _fault_of_message_handler(handler)
         return _fault_without_handle(handler)
     if _is_own(handle) and not _may_call_handle(handler):
         return (
@@ -170,6 +174,19 @@ def _fault_without_handle(handler: type) -> str | None:
     near = next((name for name in own if intended(name, ["handle"])), None)
     hint = f", did you mean it by {near}()?" if near else ""
     return f"{handler.__name__} {DEFINE_IT}{hint}"
+
+
+def _fault_of_message_handler(handler: Any) -> str | None:
+    name = handler.__name__
+    method = getattr(handler, "handle_message", None)
+    if not _is_own(method):
+        return f"{name} has no handle_message(): define it"
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        return f"{name}.handle_message {_kind_of(method)}"
+    codec = getattr(handler, "codec", None)
+    if not all(callable(getattr(codec, method, None)) for method in ("decode", "encode")):
+        return f"{name}.codec = {codec!r}: give a codec, such as everserve.Lines()"
+    return None
 
 
 def transport_fault(handler: Any, *, datagrams: bool) -> str | None:

@@ -11,12 +11,11 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clients import LIMIT
 
 import everserve
 
@@ -203,29 +202,57 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize("concurrency", ["threads", "pool", "fibers"])
-def test_chat(concurrency: Any) -> None:
-    chat: Any = runpy.run_path(str(EXAMPLES / "chat.py"), run_name="example")["Chat"]
-    sent = threading.Semaphore(0)
-
-    class Noted(chat):  # type: ignore[misc]
-        def send_to_others(self, text: str) -> None:
-            super().send_to_others(text)
-            sent.release()
-
-    server = everserve.make_server(Noted, "tcp://127.0.0.1:0", concurrency=concurrency)
-    with server.running() as address:
+def test_chat(concurrency: str) -> None:
+    with served("chat.py", "Chat", "tcp://127.0.0.1:0", concurrency=concurrency) as address:
         with socket.create_connection(address) as anna, anna.makefile("rw") as a:
-            assert a.read(11) == "your name? "
+            assert a.readline() == "your name?\n"
             print("Anna", file=a, flush=True)
-            assert sent.acquire(timeout=LIMIT)  # else she may come after him
+            assert a.readline() == "* hello, Anna\n"
             with socket.create_connection(address) as bert, bert.makefile("rw") as b:
-                assert b.read(11) == "your name? "
+                assert b.readline() == "your name?\n"
                 print("Bert", file=b, flush=True)
                 assert b.readline() == "* hello, Bert\n"
-                assert a.readline() == "* Bert is here\n"
+                print("hi", file=b, flush=True)
+                assert [a.readline(), a.readline()] == ["* Bert is here\n", "Bert: hi\n"]
                 print("hello", file=a, flush=True)
                 assert b.readline() == "Anna: hello\n"
             assert a.readline() == "* Bert has left\n"
+
+
+@contextmanager
+def gateway(concurrency: str) -> Iterator[tuple[Any, Any]]:
+    namespace = runpy.run_path(str(EXAMPLES / "gateway.py"), run_name="example")
+    server, control = (
+        everserve.make_server(namespace[name], "tcp://127.0.0.1:0", concurrency=concurrency)
+        for name in ("Device", "Operator")
+    )
+    namespace["Operator"].gateway = server
+    with server.running() as devices, control.running() as operators:
+        yield devices, operators
+
+
+@pytest.mark.parametrize("concurrency", ["pool", "fibers"])
+def test_gateway_with_500_devices(concurrency: str) -> None:
+    with gateway(concurrency) as (devices, operators), ExitStack() as stack:
+        operator = stack.enter_context(socket.create_connection(operators, 20))
+        lines = stack.enter_context(operator.makefile("rb"))
+
+        def ask(command: bytes) -> bytes:
+            operator.sendall(command + b"\n")
+            return lines.readline()
+
+        clients = [stack.enter_context(socket.create_connection(devices, 20)) for _ in range(500)]
+        for number, client in enumerate(clients):
+            client.sendall(b"device-%d\nready\n" % number)
+        reports = sorted(lines.readline() for _ in clients)
+        assert reports == sorted(b"device-%d: ready\n" % n for n in range(500))
+        assert ask(b"list") == b"500 devices\n"
+        assert ask(b"device-17 open the valve") == b"sent\n"
+        assert clients[17].recv(100) == b"open the valve\n"
+        assert ask(b"all stop") == b"sent to 500 devices\n"
+        assert {client.recv(100) for client in clients} == {b"stop\n"}
+        assert ask(b"device-500 stop") == b"no device device-500\n"
+        assert threading.active_count() < 100
 
 
 def test_keyvalue() -> None:

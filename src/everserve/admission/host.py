@@ -34,6 +34,22 @@ class Host:
         """Do a TLS handshake on ``request``. Returns the socket to use from then on."""
         raise NotImplementedError
 
+    def parking_of(self, server: Any, connection: Any, request: Any) -> Any:
+        """Where the connection may wait between messages; ``None``: where its handler runs."""
+        raise NotImplementedError
+
+    def session_ended(self, session: Any, error: BaseException | None) -> None:
+        """End the connection of a session that was parked before, as the flow ends any other."""
+        raise NotImplementedError
+
+    def give_key(self, connection: Any, key: Any) -> None:
+        """Have ``server.connections[key]`` find the connection."""
+        raise NotImplementedError
+
+    def forget_key(self, connection: Any) -> None:
+        """Undo ``give_key``."""
+        raise NotImplementedError
+
 
 def host_of_server(server: Any) -> Host | None:
     """The ``Host`` of ``server``; ``None`` if it has neither a class nor a mix-in of everserve."""

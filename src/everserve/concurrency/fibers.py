@@ -19,6 +19,7 @@ from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.strategy import (
     Condition,
     MovableDeadline,
+    Parking,
     StopTimes,
     Strategy,
     StrategyParts,
@@ -68,6 +69,7 @@ class FiberStrategy(Strategy):
         # By thread: one run still lingers in its thread when the next begins in another.
         self._runs: dict[int, _Run] = {}
         self._handler: Any = None
+        self._parked = _HubParking()
         self._stopper: Fiber | None = None
 
     # -- where a request runs ------------------------------------------------------------------
@@ -125,6 +127,11 @@ class FiberStrategy(Strategy):
             self._connections.replace(connection, adopted, self._progress.ended)
         return adopted
 
+    @property
+    def parking(self) -> Parking | None:  # type: ignore[override]
+        """The event loop, while it runs."""
+        return None if self._hub is None else self._parked
+
     def wrap_tls(self, tls: TLS, sock: socket.socket) -> TLSSocket:
         """TLS whose lock parks the waiting writer: a lock for threads would stop the loop."""
         return tls.wrap(sock, write_lock=Semaphore(1), records=Records, kind=FiberTLSSocket)
@@ -151,6 +158,7 @@ class FiberStrategy(Strategy):
 
     def _begin(self, hub: Hub, *, owns_hub: bool) -> None:
         self._hub = hub
+        self._parked.draining = False
         self._runs[threading.get_ident()] = _Run(hub, owns_hub)
 
     def linger(self) -> None:
@@ -225,6 +233,19 @@ class FiberStrategy(Strategy):
         """Note a stop; a fiber that conducts it is the last to end."""
         self._stopper = self._stopper or current()
 
+    def drain(self) -> None:
+        """Resume the connections that wait between messages: they find nothing, and end."""
+        super().drain()
+        self._parked.draining = True
+        for run in tuple(self._runs.values()):
+            run.hub.call_from_thread(self._resume_parked)
+
+    def _resume_parked(self) -> None:
+        for connection in self._connections.view:
+            session = connection.session
+            if session is not None and session.parked:
+                session.request._resume_parked()
+
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """Wait until the serving thread has ended its fibers, or make it end them now."""
         if threading.get_ident() in self._runs:
@@ -241,9 +262,26 @@ class FiberStrategy(Strategy):
         threshold = self._settings.read().stall_threshold
         if threshold is not None:
             name = fiber.name
-            if name.endswith(("process_request_thread", "_handle_datagrams")):
+            if name.endswith(("process_request_thread", "_handle_datagrams", "resume_parked")):
                 name = getattr(self._handler, "__name__", repr(self._handler))
             self._emitter.log(Stalled(name, threshold, stack))
+
+
+class _HubParking:
+    """Leaves connections to the event loop: one that is readable gets a fiber."""
+
+    def __init__(self) -> None:
+        self.draining = False
+
+    def takes(self, request: Any) -> bool:
+        """True for a socket of the event loop itself; TLS and what counts bytes keep their fiber."""
+        return type(request) is FiberSocket
+
+    def park(self, session: Any) -> None:
+        """Have a fiber resume the session when something comes; at once if something may be there."""
+        is_over = self.draining and not session.fresh
+        if is_over or not session.request._park(session):
+            session.request._resume_soon(session)
 
 
 class _Run:

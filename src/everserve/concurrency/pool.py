@@ -9,9 +9,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 from everserve.concurrency.earlysteps import Candidate, EarlyThread
-from everserve.concurrency.strategy import MovableDeadline, Strategy, StrategyParts
+from everserve.concurrency.parking import ThreadParking
+from everserve.concurrency.strategy import (
+    MovableDeadline,
+    RunningLoop,
+    Strategy,
+    StrategyParts,
+)
 from everserve.concurrency.turns import Turns
 from everserve.concurrency.workers import WorkerPool
+from everserve.fibers import threadwaits
 from everserve.fibers.log import logger
 from everserve.lifecycle.connection import Connection
 from everserve.settings import Settings
@@ -22,6 +29,9 @@ __all__ = ["PoolStrategy"]
 
 MOST_EARLY = 1_000
 """How many connections may be in their first steps at once: as many handshakes as ``serve`` allows."""
+
+_PARKED = object()
+"""In place of an address: the task is a session that was parked."""
 
 
 class PoolStrategy(Strategy):
@@ -46,6 +56,7 @@ class PoolStrategy(Strategy):
         self._pool: WorkerPool | None = None
         self._turns = Turns()
         self._early = EarlyThread(self._start_after_steps)
+        self.parking: ThreadParking = ThreadParking(self._resume, self._is_short)
         self._process = 0
         self._made_for: Settings | None = None
 
@@ -134,6 +145,29 @@ class PoolStrategy(Strategy):
         self._drop(hooks, request, "max_connections")
         return True
 
+    def attach(self, loop: RunningLoop) -> None:
+        """Note the loop; a run begins with connections that may be parked."""
+        super().attach(loop)
+        if self.parking.closed:
+            self.parking = ThreadParking(self._resume, self._is_short)
+        self.parking.draining = False
+
+    def drain(self) -> None:
+        """Have the connections that wait between messages end."""
+        super().drain()
+        self.parking.drain()
+
+    def _is_short(self) -> bool:
+        return self._pool is None or self._pool.is_short
+
+    def _resume(self, session: Any) -> None:
+        """Pass a session to a worker; where the system has no thread at all, go on in this one."""
+        try:
+            if self._pool is not None:
+                self._pool.run(_resume, session, _PARKED, wait=False)
+        except RuntimeError:
+            session.resume()
+
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut the connections down, and close those that still wait for a worker."""
         super().cut(hooks, connections)
@@ -142,8 +176,11 @@ class PoolStrategy(Strategy):
         for candidate in self._early.drop():
             self._give_up(candidate, "stopped")
         if self._pool is not None:
-            for request, client_address in self._pool.drop_waiting():
-                self._turns.forget(client_address)
+            for request, address in self._pool.drop_waiting():
+                if address is _PARKED:  # a session: it ends by itself
+                    self._resume(request)
+                    continue
+                self._turns.forget(address)
                 self._drop(hooks, request, "stopped")
 
     def _drop(self, hooks: Any, request: Any, reason: str) -> None:
@@ -162,6 +199,7 @@ class PoolStrategy(Strategy):
         if wait:  # what is in its first steps is to have a worker
             self.wait_until(lambda: not self._early, deadline)
         self._early.close()
+        self.parking.close()
         pool.close(wait=False)
         if wait:
             own = threading.current_thread()
@@ -203,3 +241,8 @@ class PoolStrategy(Strategy):
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)
         return pool
+
+
+def _resume(session: Any, _mark: object) -> None:
+    threadwaits.serve(session.request)
+    session.resume()

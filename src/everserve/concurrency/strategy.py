@@ -30,8 +30,10 @@ __all__ = [
     "EarlySteps",
     "MovableDeadline",
     "Order",
+    "Parking",
     "RequestHooks",
     "RunningLoop",
+    "Session",
     "StopTimes",
     "Strategy",
     "StrategyParts",
@@ -85,6 +87,42 @@ class StrategyParts:
     progress: Progress
 
 
+class Session(Protocol):
+    """A message handler and its connection, as what parks and ends it sees them."""
+
+    handler: Any
+    connection: Connection
+    parking: Any
+    request: Any
+    context: Any
+    parked: bool
+    fresh: bool
+
+    @property
+    def client_address(self) -> Any: ...
+    @property
+    def is_between_messages(self) -> bool:
+        """True unless the first part of a message has come, and not yet all of it."""
+
+    def resume(self) -> None:
+        """Go on. It ends, or is parked again, before this returns."""
+
+    def park(self) -> None:
+        """Wait for the next message, where nothing runs it."""
+
+
+class Parking(Protocol):
+    """Where connections wait between messages. ``draining``: those that have had one end instead."""
+
+    draining: bool
+
+    def takes(self, request: Any) -> bool:
+        """True if a connection with this socket may wait here."""
+
+    def park(self, session: Any) -> None:
+        """Have a thread or a fiber call ``session.resume()`` when something has come."""
+
+
 Condition: TypeAlias = Callable[[], bool]
 MovableDeadline: TypeAlias = Callable[[], float | None]
 
@@ -126,10 +164,11 @@ class Strategy:
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
     ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
-    ``follow`` tells when. ``in_threads``: a waiting request holds a thread. ``finish(hooks, request,
-    client_address)`` calls ``finish_request``, after what has to come before it; ``begin_early`` of the
-    same arguments returns the steps that a strategy may take before it runs the request, with their
-    context, if there are any. The flow replaces both.
+    ``follow`` tells when. ``in_threads``: a waiting request holds a thread; ``parking``: where a
+    connection waits between messages, if it needs none. ``finish(hooks, request, client_address)``
+    calls ``finish_request``, after what has to come before it; ``begin_early`` of the same arguments
+    returns the steps that a strategy may take before it runs the request, with their context, if there
+    are any. The flow replaces both.
     """
 
     name: ClassVar[str] = "serial"
@@ -143,6 +182,7 @@ class Strategy:
     runs_at_once: ClassVar[bool] = True
     takes_turns: bool = False
     in_threads: bool = True
+    parking: Parking | None = None
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings
@@ -268,6 +308,16 @@ class Strategy:
     def is_draining(self) -> bool:
         """True if another process has begun to drain the server."""
         return False
+
+    def drain(self) -> None:
+        """A stop has begun: end the connections that wait between messages.
+
+        Here those whose message handler waits where it runs, unless half of a message has come.
+        """
+        for connection in self._connections.view:
+            session = connection.session
+            if session is not None and session.parking is None and session.is_between_messages:
+                connection.end_reading()
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut down those connections, so that their handlers come to an end."""

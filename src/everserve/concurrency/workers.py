@@ -62,6 +62,11 @@ class WorkerPool:
         """How many more tasks would be accepted at once."""
         return max(0, self.limit - self._busy)
 
+    @property
+    def is_short(self) -> bool:
+        """True if a task waits for a thread."""
+        return self._busy > self.size
+
     def __len__(self) -> int:
         """The number of threads."""
         return len(self._workers)

@@ -303,14 +303,25 @@ cdef class Hub(Scheduler):
         cdef int called = 0
         if self.loop.on_active is not None:
             self.loop.report_active()
-        self.loop.wait(0.0 if self.loop.waiting or self.calls else limit)
+        self.loop.wait(0.0 if self.loop.waiting or self.calls or self.loop.awakened else limit)
         if self.calls:
             self.run_calls()
+        if self.loop.awakened and not self.closing:
+            self.spawn(self.resume_parked)
         if self.loop.fired:
             called = 1
             self.run_callbacks()
         self.run_ready()
         return called
+
+    def resume_parked(self):
+        """Run what was parked, one after the other: a fiber serves many as long as none waits.
+
+        Where one waits, the next turn gives the rest to another fiber.
+        """
+        awakened = self.loop.awakened
+        while awakened:
+            PyContext_CopyCurrent().run(awakened.popleft())
 
     cdef int run_calls(self) except -1:
         cdef Py_ssize_t left = len(self.calls)

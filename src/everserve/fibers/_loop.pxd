@@ -31,6 +31,7 @@ cdef class Watch:
     cdef Task reader
     cdef Task writer
     cdef list others             # further tasks that wait for the same descriptor
+    cdef object parked           # a function to be run by a fiber when it is readable
     cdef list elsewhere          # watches of the same descriptor in the loops of other hubs
     cdef double timeout          # seconds for each call; negative: for ever
     cdef int fd
@@ -68,12 +69,14 @@ cdef class Loop:
     cdef Py_ssize_t timers
     cdef Py_ssize_t heap_capacity
     cdef list fired              # callbacks of the readers that are readable now
+    cdef object awakened         # what was parked, for fibers to run: a deque
     cdef bint idle               # inside epoll_wait
     cdef object on_active        # called once when a wait ends; set by the stall watch
     cdef list postponed          # readers that could not be registered yet
 
     cdef int push(self, Task task) except -1
     cdef Task pop(self)
+    cdef int awaken(self, Watch watch) except -1
     cdef int register(self, Watch watch) except -1
     cdef int ask_again(self, Watch watch, bint writing) except -1
     cdef int forget(self, Watch watch) except -1

@@ -4,6 +4,7 @@
 It stands below the hub, which runs what the loop finds ready; `loop.py` is its reference.
 """
 import os
+from collections import deque
 
 from cpython.ref cimport Py_INCREF, Py_DECREF, Py_XDECREF, PyObject
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -123,6 +124,8 @@ cdef class Watch:
             if self.reader is not None:
                 task, self.reader = self.reader, None
                 loop.push(task)
+            if self.parked is not None:
+                loop.awaken(self)
         if events & (EPOLLOUT | EPOLLHUP | EPOLLERR):
             self.writable = True
             if self.writer is not None:
@@ -170,6 +173,9 @@ cdef class Watch:
         """
         cdef Watch second
         if self.loop is not None:
+            if self.parked is not None:
+                self.loop.awaken(self)
+                self.loop.notify()
             self.loop.forget(self)
         self.fd = -1
         self.readable = self.writable = True
@@ -195,6 +201,7 @@ cdef class Loop:
     def __init__(self):
         cdef epoll_event event
         self.fired = []
+        self.awakened = deque()
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             PyErr_SetFromErrno(OSError)
@@ -264,6 +271,12 @@ cdef class Loop:
         self.waiting -= 1
         return task
 
+    cdef int awaken(self, Watch watch) except -1:
+        """Queue what is parked at `watch`. From any thread, which then wakes the loop."""
+        function, watch.parked = watch.parked, None
+        self.awakened.append(function)
+        return 0
+
     # --- descriptors -----------------------------------------------------------------------
 
     cdef int register(self, Watch watch) except -1:
@@ -288,6 +301,8 @@ cdef class Loop:
             return 0
         if self.watches[fd] is not NULL:
             replaced = <Watch>self.watches[fd]
+            if replaced.parked is not None:
+                self.awaken(replaced)
             if replaced.is_awaited():
                 replaced.wake_all()
             replaced.loop = None

@@ -23,6 +23,7 @@ cdef class Scheduler(Host):
     cdef int park_quietly(self, Fiber me, double limit) noexcept
     cdef int park_raw(self, double limit) except -1
     cdef int await_io(self, Watch watch, bint writing, double limit) except -1
+    cdef bint park_watch(self, Watch watch, function) except -1
     cdef int take_watch(self, Watch watch) except -1
     cdef int await_elsewhere(self, Watch watch, bint writing, double limit) except -1
     cdef int give_way(self) except -1

@@ -244,6 +244,22 @@ cdef class Scheduler(Host):
             leave_watch(watch, me)
         return woken if woken >= 0 else me.raise_pending()
 
+    cdef bint park_watch(self, Watch watch, function) except -1:
+        """Have a fiber run `function()` when the descriptor is readable; until then none is needed.
+
+        False if it may be so already.
+        """
+        if watch.fd < 0 or watch.readable:
+            return False
+        if watch.loop is not self.loop:
+            if watch.loop is not None:
+                self.take_watch(watch)
+            self.loop.register(watch)
+        elif watch.refused:
+            self.loop.ask_again(watch, False)
+        watch.parked = function
+        return True
+
     cdef int take_watch(self, Watch watch) except -1:
         """Take a watch away from the loop of another hub."""
         cdef bint former = watch.duplicated

@@ -215,6 +215,44 @@ def wait(self, bint writing, limit):
     check_open(watch)
 
 
+def receive_now(self, Py_ssize_t bufsize):
+    """Receive what is there, at most `bufsize` bytes; None if nothing is."""
+    cdef Watch watch = watch_of(self)
+    cdef Scheduler hub = running_hub()
+    cdef PyObject *found = NULL
+    check_open(watch)
+    if hub is not None:
+        hub.checkpoint()
+        if not watch.readable:
+            return None
+    if try_receive_bytes(hub, watch, &found, bufsize, 0) < 0:
+        return None
+    data = <object>found
+    Py_DECREF(data)
+    return data
+
+
+def park(self, function):
+    """Have a fiber of this hub run `function()` when there is something to receive.
+
+    Until then no fiber waits. False if there may be something now. Only a fiber may call it.
+    """
+    cdef Scheduler hub = running_hub()
+    return hub is not None and hub.park_watch(watch_of(self), function)
+
+
+def resume_soon(self, function):
+    """Have a fiber of this hub run `function()` soon. Only a fiber may call it."""
+    running_hub().loop.awakened.append(function)
+
+
+def resume_parked(self):
+    """Have what is parked run now. In the thread of the hub."""
+    cdef Watch watch = watch_of(self)
+    if watch.parked is not None and watch.loop is not None:
+        watch.loop.awaken(watch)
+
+
 def checkpoint(self):
     """Count an operation, so that a fiber that never waits gives way to the others."""
     cdef Scheduler hub = running_hub()
@@ -303,6 +341,10 @@ class FiberSocket(reference.FiberSocket):
     _wait = wait
     _flush_buffered = flush_buffered
     _checkpoint = checkpoint
+    _receive_now = receive_now
+    _park = park
+    _resume_parked = resume_parked
+    _resume_soon = resume_soon
     _release = release
     _set_timeout = set_timeout
     _mark_duplicated = mark_duplicated

@@ -4,6 +4,7 @@ It stands above the scheduler, and has the methods that servers and fibers call;
 same, compiled. The hub itself runs in the greenlet of the thread that calls `turn()` or `run()`.
 """
 
+import contextvars
 import sys
 import threading
 import time
@@ -286,14 +287,26 @@ class Hub(Scheduler):
         """Wait, unless there is something to do, and run what became ready; True if readers did."""
         if self.loop.on_active is not None:
             self.loop.report_active()
-        self.loop.wait(0.0 if self.loop.ready or self._calls else limit)
+        busy = self.loop.ready or self._calls or self.loop.awakened
+        self.loop.wait(0.0 if busy else limit)
         if self._calls:
             self._run_calls()
+        if self.loop.awakened and not self._closing:
+            self.spawn(self.resume_parked)
         called = bool(self.loop.fired)
         if called:
             self._run_callbacks()
         self._run_ready()
         return called
+
+    def resume_parked(self) -> None:
+        """Run what was parked, one after the other: a fiber serves many as long as none waits.
+
+        Where one waits, the next turn gives the rest to another fiber.
+        """
+        awakened = self.loop.awakened
+        while awakened:
+            contextvars.copy_context().run(awakened.popleft())
 
     def _run_calls(self) -> None:
         for _call in range(len(self._calls)):

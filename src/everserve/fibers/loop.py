@@ -63,6 +63,7 @@ class Watch:
         "is_stream",
         "loop",
         "others",
+        "parked",
         "readable",
         "reader",
         "refused",
@@ -80,6 +81,7 @@ class Watch:
         self.reader: Task | None = None
         self.writer: Task | None = None
         self.others: list[Task] | None = None  # further tasks that wait for the same descriptor
+        self.parked: Callback | None = None  # to be run by a fiber when it is readable
         self.elsewhere: list[Watch] = []  # of the same descriptor in the loops of other hubs
         self.timeout: float | None = None  # seconds for each call
         self.readable = self.writable = True
@@ -103,6 +105,8 @@ class Watch:
             if self.reader is not None:
                 task, self.reader = self.reader, None
                 task.wake()
+            if self.parked is not None and self.loop is not None:
+                self.loop.awaken(self)
         if events & (OUT | HUNG_UP):
             self.writable = True
             if self.writer is not None:
@@ -139,8 +143,12 @@ class Watch:
 
         From any thread: the tasks may belong to another one, and to several hubs.
         """
-        if self.loop is not None:
-            self.loop.forget(self)
+        loop = self.loop
+        if loop is not None:
+            if self.parked is not None:
+                loop.awaken(self)
+                loop.wake()
+            loop.forget(self)
         self.fd = -1  # before the tasks are looked for: see `Scheduler.await_io`
         self.wake(IN | OUT)
         elsewhere, self.elsewhere = self.elsewhere, []
@@ -254,7 +262,7 @@ class _SelectorPoller:
     def rearm(self, watch: Watch, _direction: int) -> None:
         """Watch the directions that tasks wait for."""
         events = 0
-        if watch.reader is not None or watch.others:
+        if watch.reader is not None or watch.others or watch.parked is not None:
             events |= selectors.EVENT_READ
         if watch.writer is not None or watch.others:
             events |= selectors.EVENT_WRITE
@@ -275,6 +283,7 @@ class Loop:
         self.ready: deque[Any] = deque()
         self.watches: dict[int, Watch] = {}
         self.fired: list[Callback] = []  # callbacks of the readers that are readable now
+        self.awakened: deque[Callback] = deque()  # what was parked, for fibers to run
         self.idle = False  # inside the wait
         self.on_active: Callback | None = None  # set by the stall watch
         self.closed = False
@@ -325,6 +334,12 @@ class Loop:
         if task.state == PARKED:
             task.state = READY
             self.ready.append(task)
+
+    def awaken(self, watch: Watch) -> None:
+        """Queue what is parked at `watch`. From any thread, which then wakes the loop."""
+        function, watch.parked = watch.parked, None
+        if function is not None:
+            self.awakened.append(function)
 
     # --- descriptors -----------------------------------------------------------------------------
 

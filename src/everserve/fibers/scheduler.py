@@ -5,6 +5,7 @@ It stands between the loop and the hub, its subclass; `_scheduler.pyx` is the sa
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import greenlet
@@ -187,6 +188,21 @@ class Scheduler:
             if not woken or watch.reader is me or watch.writer is me or watch.others is not None:
                 watch.leave(me)
         return woken
+
+    def park_watch(self, watch: Watch, function: Callable[[], object]) -> bool:
+        """Have a fiber run `function()` when the descriptor is readable; until then none is needed.
+
+        False if it may be so already.
+        """
+        if watch.fd < 0 or watch.readable:
+            return False
+        if watch.loop is not self.loop:
+            if watch.loop is not None:
+                self._take_watch(watch)
+            self.loop.register(watch)
+        watch.parked = function
+        self.loop.poller.rearm(watch, IN)
+        return True
 
     def _take_watch(self, watch: Watch) -> None:
         """Take a watch away from the loop of another hub."""

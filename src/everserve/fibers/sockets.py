@@ -229,6 +229,41 @@ class FiberSocket(RealSocket):
                     return found
             self._await_io(hub, False, limit)
 
+    def _receive_now(self, bufsize: int) -> bytes | None:
+        """Receive what is there, at most `bufsize` bytes; None if nothing is."""
+        watch = self._watch
+        if running_hub() is not None:
+            self._checkpoint()
+            if not watch.readable and watch.fd >= 0:
+                return None
+        try:
+            found = _c_recv(self, bufsize, _AT_ONCE)
+        except BlockingIOError:
+            self._note_refusal(writing=False)
+            return None
+        if len(found) < bufsize and watch.infers and not watch.hung_up:
+            watch.readable = False
+        return found
+
+    def _park(self, function: Callable[[], object]) -> bool:
+        """Have a fiber of this hub run `function()` when there is something to receive.
+
+        Until then no fiber waits. False if there may be something now. Only a fiber may call it.
+        """
+        hub = running_hub()
+        return hub is not None and hub.park_watch(self._watch, function)
+
+    def _resume_soon(self, function: Callable[[], object]) -> None:
+        """Have a fiber of this hub run `function()` soon. Only a fiber may call it."""
+        hub = running_hub()
+        assert hub is not None
+        hub.loop.awakened.append(function)
+
+    def _resume_parked(self) -> None:
+        """Have what is parked run now. In the thread of the hub."""
+        if self._watch.parked is not None and self._watch.loop is not None:
+            self._watch.loop.awaken(self._watch)
+
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._flush_buffered()
         return self._retry(True, flags, _c_send, data, flags | _AT_ONCE)

@@ -5,6 +5,7 @@ It is the handler's one private attribute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self, overload
 
 from everserve.admission.cancellation import CancelReason, reason_to_stop
@@ -16,13 +17,19 @@ __all__ = ["ContextSlot", "HandlerContext"]
 
 
 class HandlerContext:
-    """The server's side of one request. Empty under a server of another library."""
+    """The server's side of one request. Empty under a server of another library.
+
+    ``session`` is that of a message handler.
+    """
+
+    __slots__ = ("_connection", "_host", "_peer", "_request", "session")
 
     def __init__(self, host: Host | None, request: Any) -> None:
         self._host = host
         self._request = request
         self._connection = None if host is None else host.connection_of(request)
         self._peer: Peer | None = None
+        self.session: Any = None
 
     def peer(self, address: Any) -> Peer:
         """The peer; looked up once."""
@@ -47,6 +54,15 @@ class HandlerContext:
     def max_line(self) -> int | None:
         """The server's bound for a line; ``None`` for none."""
         return None if self._host is None else self._host.max_line()
+
+    def open_session(self, server: Any, make: Callable[[Host | None, Any, Any], Any]) -> Any:
+        """Make the session of a message handler: ``make(host, connection, parking)``."""
+        host, connection = self._host, self._connection
+        parking = None if host is None else host.parking_of(server, connection, self._request)
+        self.session = make(host, connection, parking)
+        if connection is not None:
+            connection.session = self.session
+        return self.session
 
     def start_tls(self, server: Any, client_address: Any) -> Any:
         """Do a TLS handshake. Returns the socket to use from then on; this is its context now."""

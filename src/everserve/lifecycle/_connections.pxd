@@ -16,6 +16,7 @@ cdef class ConnectionTable:
     cdef object _numbers
     cdef public object accepted
     cdef readonly set runs
+    cdef readonly dict _by_key
     cdef readonly object view
 
     @cython.locals(connection=Entry)

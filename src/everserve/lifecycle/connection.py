@@ -72,6 +72,7 @@ class Connection:
         "proxy",
         "reference",
         "runner",
+        "session",
         "started",
         "state",
         "table",
@@ -115,6 +116,7 @@ class Connection:
         )
         self.worker: int | None = None  # the process that has it, where this is a copy for another
         self.counter: Counter | None = None  # set where the kernel does not count
+        self.session: Any = None  # that of a message handler
 
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
@@ -166,6 +168,27 @@ class Connection:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
             return sock is not None
 
+    def end_reading(self) -> None:
+        """Let the handler find what has come, and then the end of the stream."""
+        with self._reach() as sock:
+            if sock is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RD)
+
+    def push(self, message: Any) -> bool:
+        """Send ``message`` to the peer, from anywhere, as ``push`` of its message handler does.
+
+        False if it was dropped, as the connection has ended, or its ``outbox`` is full.
+        """
+        session = self.session
+        return session is not None and bool(session.handler.push(message))
+
+    def disconnect(self) -> None:
+        """End the connection of a message handler after what has been sent, from anywhere."""
+        session = self.session
+        if session is not None:
+            session.disconnect()
+
     def traffic(self) -> Traffic | None:
         """The bytes that have moved over it; ``None`` if that is not known."""
         if self.counter is not None:
@@ -182,6 +205,7 @@ class Connection:
         self.reference = _nothing
         if self.context is not None:
             self.context = None  # which refers to this
+        self.session = None
         if self.duplicate is not None:
             self.duplicate.close()
 

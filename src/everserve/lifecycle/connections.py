@@ -68,7 +68,8 @@ class ConnectionTable:
         self._numbers = itertools.count(1)
         self.accepted = 0
         self.runs: set[RunInProgress] = set()
-        self.view = Connections(self.by_request, self.settle)
+        self._by_key: dict[Any, Connection] = {}
+        self.view = Connections(self.by_request, self.settle, self._by_key)
 
     def __len__(self) -> int:
         """How many are in progress; a batch that waits counts as one."""
@@ -192,8 +193,23 @@ class ConnectionTable:
             self._by_descriptor.pop(key, None)
         if self._shed:
             self._shed.discard(connection.id)
+        if connection.session is not None:
+            self.forget_key(connection)
         connection.close()
         return True
+
+    def give_key(self, connection: Connection, key: Any) -> None:
+        """Have ``view[key]`` be this connection, also where an older one has the key."""
+        self.forget_key(connection)
+        connection.session.key = key
+        if key is not None:
+            self._by_key[key] = connection
+
+    def forget_key(self, connection: Connection) -> None:
+        """Have the key of this connection find nothing, unless a later one has taken it over."""
+        key = None if connection.session is None else connection.session.key
+        if key is not None and self._by_key.get(key) is connection:
+            self._by_key.pop(key, None)
 
     def hold(self, request: Any, process: int) -> None:
         """Keep the entry although this process closes its copy: ``process`` has the connection."""

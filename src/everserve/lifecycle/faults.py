@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Any
 
-from everserve.errors import HandshakeError, LineTooLong, NoReplyAddressError
+from everserve.errors import FrameError, HandshakeError, LineTooLong, NoReplyAddressError
 from everserve.sockets.datagrams import is_datagram
 from everserve.sockets.genuine import is_socket
 from everserve.sockets.hangup import is_hung_up
@@ -40,7 +40,7 @@ def peer_is_gone(
 
 
 def _is_of_peer(error: BaseException, request: Any, peer: Any, tls: TLSSocket | None) -> bool:
-    if isinstance(error, NoReplyAddressError | LineTooLong | HandshakeError):
+    if isinstance(error, NoReplyAddressError | LineTooLong | FrameError | HandshakeError):
         return True
     if tls is not None and tls.broken and isinstance(error, ssl.SSLError | ConnectionError):
         return True

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
 
 __all__ = ["ConnectionState", "Connections"]
 
@@ -24,13 +24,28 @@ ConnectionT = TypeVar("ConnectionT")
 
 
 class Connections(Collection[ConnectionT]):
-    """A live, read-only view of the connections in progress."""
+    """A live, read-only view of the connections in progress.
+
+    ``connections[key]`` and ``connections.get(key)`` find the one whose message handler has set
+    ``self.key = key``.
+    """
 
     def __init__(
-        self, items: dict[int, ConnectionT], settle: Callable[[], object] = lambda: None
+        self,
+        items: dict[int, ConnectionT],
+        settle: Callable[[], object] = lambda: None,
+        keys: Mapping[Any, ConnectionT] | None = None,
     ) -> None:
         self._items = items
+        self._keys = {} if keys is None else keys
         self._settle = settle  # has those enter that had no need of it until someone looks
+
+    def __getitem__(self, key: Any) -> ConnectionT:
+        return self._keys[key]
+
+    def get(self, key: Any) -> ConnectionT | None:
+        """The connection with that key; ``None`` if there is none now."""
+        return self._keys.get(key)
 
     def __len__(self) -> int:
         self._settle()

@@ -12,7 +12,7 @@ import sys
 from contextvars import copy_context
 from itertools import takewhile
 from time import monotonic
-from typing import Any
+from typing import Any, TypeGuard
 
 from everserve.admission.context import Refusal, RequestContext, Step
 from everserve.admission.control import (
@@ -24,7 +24,7 @@ from everserve.admission.control import (
 from everserve.admission.deadlines import TimeLimits
 from everserve.admission.steps import WAITING, handshake_with, secure
 from everserve.admission.watchdog import Watchdog
-from everserve.concurrency.strategy import Strategy
+from everserve.concurrency.strategy import Parking, Session, Strategy
 from everserve.errors import HandshakeError
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
@@ -345,14 +345,53 @@ class Flow:
                 self._progress.failed(connection, request, error)
                 hooks.handle_error(request, client_address)
             finally:
-                hooks.shutdown_request(request)
+                if not _is_parked(connection):
+                    hooks.shutdown_request(request)
         except Exception as error:
             if began_in_signal_handler(error):
                 raise
             hooks.handle_error(request, client_address)
         finally:
             if connection is not None and connection.state is not _CLOSED:
-                self._end(hooks, connection)
+                if _is_parked(connection):
+                    connection.session.request = request
+                    connection.session.park()
+                else:
+                    self._end(hooks, connection)
+
+    # -- between messages ----------------------------------------------------------------------
+
+    def parking_of(
+        self, hooks: Hooks, connection: Connection | None, request: Any
+    ) -> Parking | None:
+        """Where a message handler may leave its connection; ``None``: it waits where it runs.
+
+        So it is where a program overrides a hook that is left before the connection has ended.
+        """
+        parking = self._strategy.parking
+        if parking is None or connection is None or not parking.takes(request):
+            return None
+        thread_hook = getattr(hooks, "process_request_thread", None)
+        is_plain = is_default(thread_hook) and is_default(hooks.finish_request)
+        return parking if is_plain else None
+
+    def end_session(self, hooks: Hooks, session: Session, error: BaseException | None) -> None:
+        """Do what ``run`` and ``finish`` do at the end of a request that was never parked."""
+        connection, request, address = session.connection, session.request, session.client_address
+        try:
+            try:
+                if error is not None and not isinstance(error, FiberExit):
+                    self._progress.failed(connection, request, error)
+                if isinstance(error, Exception):
+                    hooks.handle_error(request, address)
+            finally:
+                if session.context is not None:
+                    session.context.leave()
+                hooks.shutdown_request(request)
+        except Exception:
+            hooks.handle_error(request, address)
+        finally:
+            self._end(hooks, connection)
 
     def begin_early(
         self, hooks: Hooks, request: Any, client_address: Any
@@ -447,7 +486,10 @@ class Flow:
             raise
         finally:
             if context is not None:
-                context.leave()
+                if _is_parked(connection):
+                    connection.session.context = context
+                else:
+                    context.leave()
 
     def _is_swept(
         self, settings: Settings, connection: Connection | None, client_address: Any
@@ -559,3 +601,8 @@ class Flow:
             self._life.keeps_listener = False
             listener_of(hooks).close()
             self._life.notifier.notify()
+
+
+def _is_parked(connection: Connection | None) -> TypeGuard[Connection]:
+    """True if the handler has returned, and its connection waits for the next message."""
+    return connection is not None and connection.session is not None and connection.session.parked

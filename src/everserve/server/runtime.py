@@ -153,6 +153,18 @@ class Runtime(Host):
     def start_tls(self, server: Any, request: Any, client_address: Any) -> Any:
         return self.flow.start_tls(server, request, client_address)
 
+    def parking_of(self, server: Any, connection: Any, request: Any) -> Any:
+        return self.flow.parking_of(server, connection, request)
+
+    def session_ended(self, session: Any, error: BaseException | None) -> None:
+        self.flow.end_session(session.handler.server, session, error)
+
+    def give_key(self, connection: Any, key: Any) -> None:
+        self.connections.give_key(connection, key)
+
+    def forget_key(self, connection: Any) -> None:
+        self.connections.forget_key(connection)
+
 
 class RuntimeSlot:
     """The one private attribute of a server class: it makes the ``Runtime`` when it is first asked for.

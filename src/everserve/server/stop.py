@@ -123,6 +123,7 @@ class Stop:
         self._life.move(ServerState.DRAINING)
         self._emitter.emit(Draining(self._grace))
         self._own = self._requests_here()
+        self._strategy.drain()
 
     def conduct(self, hooks: Hooks) -> StopReport:
         """Wait for the drain and the requests, cut what is left, close.

@@ -1,0 +1,98 @@
+# cython: binding=False
+"""The compiled replies to messages that came together; `replies.py` is its reference."""
+from everserve.fibers._fiber cimport Buffered, Fiber
+from everserve.fibers._loop cimport monotonic
+from everserve.fibers._scheduler cimport Scheduler, running_hub
+
+from everserve.wire.codec import is_several
+
+cdef double LONGEST_HOLD = 0.001   # seconds for which a thread holds a reply back
+
+
+cdef class Replies(Buffered):
+    """Replies, in order. `send(messages)` sends them; an error of it in a wait is raised at the next.
+
+    In a fiber they are sent before it waits for anything. A thread sends them after a millisecond, and
+    each message of an iterator at once, as it cannot know how long the next one takes.
+    """
+    cdef object codec
+    cdef object send
+    cdef object error
+    cdef list waiting
+    cdef Fiber holder            # the fiber that sends them when it waits
+    cdef bint is_eager
+    cdef double began
+    cdef public bint stopped     # no more messages are handled
+
+    def __init__(self, codec, send):
+        self.codec = codec
+        self.send = send
+        self.waiting = []
+        self.is_eager = running_hub() is None
+
+    def answer(self, list messages, handle):
+        """Handle `messages`, one after the other, and send the replies, also those before an error."""
+        if self.is_eager:
+            self.began = monotonic()
+        try:
+            for message in messages:
+                if self.holder is None and not self.is_eager:
+                    self.hold()
+                reply = handle(message)
+                if type(reply) is bytes:
+                    self.waiting.append(reply)
+                elif reply is not None:
+                    self.add(reply)
+                if self.is_eager and monotonic() - self.began > LONGEST_HOLD:
+                    self.flush()
+                if self.stopped:
+                    break
+        finally:
+            self.flush()
+
+    def add(self, reply):
+        """Add a reply that is no `bytes`: an object of the codec, or several messages."""
+        cdef bint at_once
+        if not is_several(self.codec, reply):
+            if reply is not None:
+                self.waiting.append(reply)
+            return
+        at_once = self.is_eager and hasattr(reply, "__next__")
+        for message in reply:
+            self.hold()
+            self.waiting.append(message)
+            if at_once:
+                self.flush()
+
+    cdef int hold(self) except -1:
+        """Have them sent when this fiber waits."""
+        cdef Scheduler hub = running_hub()
+        if hub is not None and hub.current is not self.holder:
+            self.holder = hub.current
+            self.holder.add_buffered(self)
+        return 0
+
+    def flush(self):
+        """Send them, and wait for that. Raises the error of an earlier send too."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            self.waiting = []
+            raise error
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
+            self.send(waiting)
+
+    cdef int flush_quietly(self) except -1:
+        """Send them before the fiber waits; 1 if that waited itself."""
+        cdef Scheduler hub = running_hub()
+        cdef unsigned long long before = 0
+        self.holder = None
+        if not self.waiting:
+            return 0
+        if hub is not None:
+            before = hub.switches
+        try:
+            self.flush()
+        except OSError as error:
+            self.error = error
+        return hub is not None and hub.switches != before

@@ -1,0 +1,186 @@
+"""``MessageRequestHandler``: one method for each message, on streams and on datagrams."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from everserve.errors import FrameError, NoReplyAddressError
+from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
+from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
+from everserve.messages.engine import Session
+from everserve.wire.codec import is_several
+
+__all__ = [
+    "FrameRequestHandler",
+    "JSONRequestHandler",
+    "LineRequestHandler",
+    "MessageRequestHandler",
+]
+
+OutboxPolicy: TypeAlias = Literal["wait", "drop-oldest", "drop-newest", "disconnect"]
+
+
+class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
+    """Handles one connection, a message at a time: a subclass defines ``codec`` and ``handle_message``.
+
+    The hooks, in call order: ``setup()``, ``on_connect()``, ``handle_message(message)`` for each
+    message, or ``on_bad_message(error)``, ``on_disconnect()``, ``finish()``. Those of one connection
+    run one after the other, though not always in the same thread. The object lives as long as its
+    connection: its attributes are the session. A datagram is a message; each has its own object, and
+    neither ``on_connect`` nor ``on_disconnect``.
+
+    Between messages, a connection in a fiber has no fiber, and one in a pool no thread. Class
+    attributes:
+
+    - ``codec``: a ``Codec``, such as ``Lines()``
+    - ``pipeline_depth`` (messages, default 64): so many that have come are taken at a time; their
+      replies are sent before the next are taken
+    - ``outbox`` (messages, default 256): so many may wait until the peer reads; ``outbox_policy``
+      is for one that is pushed above that: ``"wait"`` (default), ``"drop-oldest"``,
+      ``"drop-newest"``, or ``"disconnect"``
+    """
+
+    codec: ClassVar[Any]
+    pipeline_depth: int = 64
+    outbox: int = 256
+    outbox_policy: OutboxPolicy = "wait"
+
+    def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
+        self.request = request
+        self.client_address = client_address
+        self.server = server
+        self.setup()
+        try:
+            self.handle()
+        finally:
+            session = self._everserve.session
+            if session is None or not session.parked:
+                self.finish()
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def on_connect(self) -> None:
+        """A connection has come; called before its first message."""
+
+    def handle_message(self, message: Any) -> Any:
+        """Handle a message. Returns the reply; ``None`` for none; an iterator for several.
+
+        Where messages are bytes, a list or a tuple is several replies too.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
+
+    def on_bad_message(self, error: FrameError) -> Any:
+        """Bytes came that are no message, or one that is too long. By default ``error`` is raised.
+
+        That ends the connection, and is reported as the peer's fault. Where this returns, its result
+        is sent as a reply; then the connection goes on if ``error.resumes_at`` is set, else it ends.
+        """
+        raise error
+
+    def on_disconnect(self) -> None:
+        """The connection has ended, or has failed; called once if ``on_connect`` was."""
+
+    # -- for the program -----------------------------------------------------------------------
+
+    def push(self, message: Any) -> bool:
+        """Send ``message`` to the peer, from anywhere: another handler, thread or fiber.
+
+        What is pushed leaves in order. False if it was dropped: the connection has ended, or its
+        ``outbox`` is full and the policy is not ``"wait"``. To a datagram, this is one more reply.
+        """
+        session = self._everserve.session
+        if session is None:
+            _reply_to_datagram(self, message)
+            return True
+        sent: bool = session.push(self.codec.encode(message))
+        return sent
+
+    def disconnect(self) -> None:
+        """End the connection, from anywhere. No further message is handled; what was pushed, and the
+        reply of the message in progress, is still sent. A datagram has no connection.
+        """
+        session = self._everserve.session
+        if session is not None:
+            session.disconnect()
+
+    @property
+    def key(self) -> Any:
+        """The key by which ``server.connections[key]`` finds this connection; ``None``: no key.
+
+        Where another connection has the key, as of a peer that has come again, the later one is found.
+        """
+        session = self._everserve.session
+        return None if session is None else session.key
+
+    @key.setter
+    def key(self, key: Any) -> None:
+        session = self._everserve.session
+        if session is None or session.host is None or session.connection is None:
+            raise TypeError("only a connection of an everserve server has a key")
+        session.host.give_key(session.connection, key)
+
+    # -- the flow ------------------------------------------------------------------------------
+
+    def handle(self) -> None:
+        """Handle the messages of the connection until it ends, or waits for the next; or a datagram."""
+        if not issubclass(type(self.request), socket.socket):
+            _answer_datagram(self)
+            return
+        session = self._everserve.open_session(
+            self.server, lambda host, entry, parking: Session(self, host, entry, parking)
+        )
+        try:
+            self.on_connect()
+            session.begin()
+        finally:
+            if not session.parked:
+                session.leave()
+
+
+class LineRequestHandler(MessageRequestHandler[RequestT, ServerT]):
+    """A message is a line, without its newline: ``bytes``, at most 64 KiB."""
+
+    codec = Lines()
+
+
+class FrameRequestHandler(MessageRequestHandler[RequestT, ServerT]):
+    """A message comes after its length, four bytes in network order: ``bytes``, at most 16 MiB."""
+
+    codec = Lengths(4)
+
+
+class JSONRequestHandler(MessageRequestHandler[RequestT, ServerT]):
+    """A message is a JSON value on a line of at most 64 KiB, and so is a reply."""
+
+    codec = JSONLines()
+
+
+def _answer_datagram(handler: MessageRequestHandler[Any, Any]) -> None:
+    try:
+        message = _message_of(handler.codec, handler.request[0])
+    except FrameError as error:
+        reply = handler.on_bad_message(error)
+    else:
+        reply = handler.handle_message(message)
+    if reply is not None:
+        for one in reply if is_several(handler.codec, reply) else (reply,):
+            _reply_to_datagram(handler, one)
+
+
+def _message_of(codec: Codec, data: bytes) -> Any:
+    """The one message of a datagram, which may lack the ending."""
+    ending = getattr(codec, "ending", b"")
+    if not data.endswith(ending):
+        data += ending
+    found = codec.decode(data, 0)
+    if found is None or found[1] != len(data):
+        raise FrameError("a datagram is not exactly one message")
+    return found[0]
+
+
+def _reply_to_datagram(handler: MessageRequestHandler[Any, Any], message: Any) -> None:
+    address = getattr(handler.request, "reply_to", None) or handler.client_address
+    if not address:
+        raise NoReplyAddressError("the sender has no address: it must bind its socket for a reply")
+    handler.request[1].sendto(handler.codec.encode(message), address)

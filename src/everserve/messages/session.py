@@ -1,0 +1,267 @@
+# cython: binding=False, annotation_typing=False
+"""The session of a message handler: it reads, decodes, calls the handler and sends.
+
+A handler makes one for its connection. Where the strategy can, it is parked while nothing comes, and a
+fiber or a thread resumes it. ``call_of`` says where ``handle_message`` runs.
+One source for both engines: `_session` is this file, compiled, with the types of `_session.pxd`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections.abc import Callable, Sequence
+from threading import get_ident
+from typing import Any
+
+from everserve.errors import FrameError
+from everserve.fibers.engines import FiberSocket, current
+from everserve.wire.codec import decode_many, encode_many, missing
+
+__all__ = ["Session"]
+
+COMPILED = __name__ == "everserve.messages._session"
+
+_ROOM = "everserve.messages._" if COMPILED else "everserve.messages."
+Replies: Any = importlib.import_module(f"{_ROOM}replies").Replies
+Outbox: Any = importlib.import_module(f"{_ROOM}outbox").Outbox
+
+READ_BYTES = 65536
+"""Bytes that one read may find."""
+
+LONGEST_READ = 1 << 20
+"""Bytes of a read of a long message, of which so many are missing at least."""
+
+
+class Session:
+    """What a message handler and its connection share.
+
+    ``parked``: nothing runs it now; ``fresh``: it began while the server drains, and may still wait for
+    its first message.
+
+    ``key``: that of the connection; ``channels``: those that it has joined; ``rest``: the parts of a
+    message that is not whole, of which ``needed`` bytes are missing; ``replies``: those of the messages
+    in progress. ``request`` and ``context`` are kept for the flow while it is parked.
+    """
+
+    __slots__ = (
+        "channels",
+        "connection",
+        "context",
+        "fresh",
+        "handler",
+        "host",
+        "hub",
+        "key",
+        "needed",
+        "outbox",
+        "parked",
+        "parking",
+        "replies",
+        "request",
+        "rest",
+        "sock",
+    )
+
+    def __init__(self, handler: Any, host: Any, connection: Any, parking: Any) -> None:
+        self.handler = handler
+        self.host = host
+        self.connection = connection
+        self.parking = parking  # None: a thread or fiber waits with it
+        self.sock = handler.request
+        fiber = current() if type(self.sock) is FiberSocket else None
+        self.hub = None if fiber is None else fiber.hub
+        self.rest: list[bytes] | None = None
+        self.needed = 0
+        self.outbox = Outbox(self.sock, self.hub)
+        self.parked = False
+        self.fresh = parking is not None and bool(parking.draining)
+        self.key: Any = None
+        self.channels: list[Any] | None = None
+        self.replies: Any = None
+        self.request: Any = None
+        self.context: Any = None
+
+    @property
+    def client_address(self) -> Any:
+        """The peer's address, as the handler has it."""
+        return self.handler.client_address
+
+    @property
+    def is_between_messages(self) -> bool:
+        """True unless the first part of a message has come, and not yet all of it."""
+        return self.rest is None
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Handle messages until the end; or until nothing is there, and it can be ``parked``."""
+        self.parked = self.serve()
+
+    def resume(self) -> None:
+        """Go on after it was parked: something has come, or the server drains."""
+        self.parked = False
+        self.connection.runner = get_ident() if self.hub is None else id(current())
+        waits = False
+        try:
+            try:
+                waits = self.serve()
+            finally:
+                if not waits:
+                    self.finish()
+        except BaseException as error:
+            self.host.session_ended(self, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if waits:
+                self.park()
+            else:
+                self.host.session_ended(self, None)
+
+    def park(self) -> None:
+        """Leave it until something comes: from here on another fiber or thread may run it."""
+        self.parked = True
+        self.connection.runner = None
+        try:
+            self.parking.park(self)
+        except OSError as error:  # the kernel has no memory to watch it
+            self.finish()
+            self.host.session_ended(self, error)
+
+    def disconnect(self) -> None:
+        """End the stream after what has been sent: no more messages are handled. From anywhere."""
+        replies = self.replies
+        if replies is not None:
+            replies.stopped = True
+        if self.connection is not None:
+            self.connection.end_reading()
+        else:
+            self.sock.shutdown(socket.SHUT_RD)
+
+    def __call__(self) -> None:
+        """Resume: what is parked is the session itself, as a bound method takes 0.1 KB more."""
+        self.resume()
+
+    def leave(self) -> None:
+        """The stream is over, or has failed: send what is left, and take nothing more."""
+        for channel in self.channels or ():
+            channel.remove(self)
+        self.channels = None
+        if self.key is not None:
+            self.host.forget_key(self.connection)
+        try:
+            self.handler.on_disconnect()
+        finally:
+            self.outbox.close()
+
+    def finish(self) -> None:
+        """End the handler, as its constructor does where it was never parked."""
+        try:
+            self.leave()
+        finally:
+            self.handler.finish()
+
+    def call_of(self, handler: Any) -> Callable[[Any], Any]:
+        """What is called with each message, and returns the reply: here ``handle_message`` runs."""
+        call: Callable[[Any], Any] = handler.handle_message
+        return call
+
+    def serve(self) -> bool:
+        """Handle what comes. False at the end of the stream; true if nothing is there now."""
+        codec = self.handler.codec
+        self.replies = replies = Replies(codec, self.send)
+        try:
+            return self.serve_by(codec, replies)
+        finally:
+            self.replies = None
+
+    def serve_by(self, codec: Any, replies: Any) -> bool:
+        """As ``serve``, with what it has made."""
+        handle = self.call_of(self.handler)
+        served = False
+        while True:
+            data = self.receive()
+            if data is None:
+                return not self.parking.draining or (self.fresh and not served)
+            if not data:
+                if self.rest is not None:
+                    self.refuse(FrameError("the stream ended inside a message"), replies)
+                return False
+            if not self.take(data, codec, replies, handle):
+                return False
+            served = True
+
+    def receive(self) -> bytes | None:
+        """What has come, ``b""`` at the end; ``None`` if it can be parked, and nothing is there."""
+        size = READ_BYTES if self.needed < READ_BYTES else min(self.needed, LONGEST_READ)
+        data: bytes | None
+        if self.parking is None:
+            data = self.sock.recv(size)
+        elif self.hub is not None:
+            data = self.sock._receive_now(size)
+        else:
+            try:
+                data = self.sock.recv(size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                data = self.sock.recv(size) if self.parking.linger(self.sock) else None
+        return data
+
+    def take(self, data: bytes, codec: Any, replies: Any, handle: Callable[[Any], Any]) -> bool:
+        """Handle the messages that are whole. False if the rest of the stream cannot be read."""
+        if self.rest is not None:
+            self.rest.append(data)
+            self.needed -= len(data)
+            if self.needed > 0:
+                return True
+            data = b"".join(self.rest)
+            self.rest = None
+            self.needed = 0
+        start = 0
+        depth = self.handler.pipeline_depth
+        while start < len(data):
+            try:
+                messages, end = decode_many(codec, data, start, depth)
+            except FrameError as error:
+                resumes_at = self.refuse(error, replies)
+                if resumes_at is None:
+                    return False
+                start = resumes_at
+                continue
+            if not messages:
+                self.rest = [data[start:] if start else data]
+                self.needed = missing(codec, data, start)
+                return True
+            start = end
+            replies.answer(messages, handle)
+            if replies.stopped:
+                return False
+        return True
+
+    def refuse(self, error: FrameError, replies: Any) -> int | None:
+        """Have the handler decide about bytes that are no message."""
+        replies.add(self.handler.on_bad_message(error))
+        replies.flush()
+        return error.resumes_at
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def send(self, messages: Sequence[Any]) -> None:
+        """Send replies, after what was pushed before them, and wait until they are sent."""
+        self.outbox.send(encode_many(self.handler.codec, messages))
+
+    def push(self, data: bytes) -> bool:
+        """Send encoded bytes soon, or as the policy of the handler says. False if they are not sent."""
+        handler = self.handler
+        if self.outbox.push(data, handler.outbox, handler.outbox_policy):
+            return True
+        if handler.outbox_policy == "disconnect" and not self.outbox.is_closed:
+            self.cut()
+        return False
+
+    def cut(self) -> None:
+        """Disconnect: the session sees the end of its stream."""
+        if self.connection is not None:
+            self.connection.cut()
+        else:
+            self.sock.shutdown(socket.SHUT_RDWR)
