@@ -25,6 +25,7 @@ from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Accepted, Finished, Refused, Stopped, Truncated
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.lifecycle.state import ServerState
+from everserve.lifecycle.tally import Tally
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 from everserve.serving import make_server
@@ -99,7 +100,8 @@ def test_truncated_datagrams_are_reported_once_a_second(
     client: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("everserve.lifecycle.progress.monotonic", lambda: clock[0])
+    add = Tally.add
+    monkeypatch.setattr(Tally, "add", lambda tally, now: add(tally, clock[0]))
     server, recorder = UDPServer(LOOPBACK, Echo), EventRecorder()
     server.max_packet_size = 3
     server.subscribe(recorder)
