@@ -64,7 +64,8 @@ def _live_names(name: str, made: Any) -> set[str]:
         if name.endswith("Handler"):
             return _names_of_handler(made, Path(path))
         if name.endswith("MixIn"):
-            made = type(made.__name__, (made, socketserver.TCPServer), {})
+            kind = everserve.ThreadingUDPServer if "Session" in name else socketserver.TCPServer
+            made = type(made.__name__, (made, kind), {})
         if name == "BaseServer":
             return _names(made(None, _Upper))
         return _names_of_server(made, Path(path))

@@ -69,6 +69,7 @@ TYPED = {
     "overload",
     "overload_message",
     "multicast_interface",
+    "peer_queue_drops",
 }
 """The options whose type is known here."""
 
@@ -130,4 +131,6 @@ def is_an_options(name: str, value: Any) -> bool:
         return kind is getattr(everserve, OBJECTS[name], None)
     if name == "overload":
         return kind is str and value in POLICIES
+    if name == "peer_queue_drops":
+        return kind is str and value in ("newest", "oldest")
     return kind is {"admission_steps": tuple, "overload_message": bytes}.get(name)

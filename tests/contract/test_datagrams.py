@@ -20,6 +20,7 @@ from tests.scenes import EventRecorder
 from everserve import fibers
 from everserve.combos import FiberUDPServer, ThreadPoolUDPServer, UDPServer
 from everserve.events import Dropped, Failed
+from everserve.fibers.engines import part
 from everserve.handlers.base import BaseRequestHandler
 from everserve.handlers.datagram import DatagramRequestHandler
 from everserve.serving import make_server
@@ -373,7 +374,7 @@ def test_the_rest_of_a_batch_goes_on_while_a_fiber_waits() -> None:
 
 
 def test_a_flood_makes_a_bounded_number_of_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("everserve.server.flow.MOST_DATAGRAMS", 10)
+    monkeypatch.setattr(part("flow", "server"), "MOST_DATAGRAMS", 10)
     released, most = fibers.Event(), 0
     filled = threading.Event()
     running = 0

@@ -285,7 +285,7 @@ def use_a_server() -> None:
         reveal_type(server)  # expect: Counting
         reveal_type(server.state)  # expect: ServerState
         reveal_type(server.draining)  # expect: bool
-        reveal_type(server.connections)  # expect: Connections
+        reveal_type(server.connections)  # expect: Connections[Connection]
         for connection in server.connections:
             reveal_type(connection)  # expect: Connection
             reveal_type(connection.peer)  # expect: Any

@@ -142,7 +142,10 @@ class JSONFormatter(logging.Formatter):
         event = getattr(record, "event", None)
         if isinstance(event, ServerEvent):
             line["event"] = type(event).__name__
-            line |= {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
+            names = [field.name for field in dataclasses.fields(event)]
+            if event.worker is None:
+                names.remove("worker")
+            line |= {name: _plain(getattr(event, name)) for name in names}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         if record.stack_info:

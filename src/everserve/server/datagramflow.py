@@ -17,7 +17,7 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.sessions import SessionTable
 from everserve.server.flow import Flow
-from everserve.server.hooks import Hooks, is_default
+from everserve.server.hooks import Hooks, is_default, thread_hook
 from everserve.settings import Settings, SettingsReader
 from everserve.sockets.datagrams import BATCH, LARGEST, Datagram, Exchange, report
 
@@ -87,7 +87,7 @@ class DatagramFlow:
             and is_default(hooks.finish_request)
             and is_default(hooks.shutdown_request)
             and is_default(hooks.close_request)
-            and is_default(getattr(hooks, "process_request_thread", hooks.process_request))
+            and is_default(thread_hook(hooks) or hooks.process_request)
         )
 
     def _handle(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:

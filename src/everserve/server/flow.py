@@ -36,7 +36,7 @@ from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.stages import ConnectionState
 from everserve.lifecycle.state import LifeCycle
 from everserve.lifecycle.sweep import Sweep
-from everserve.server.hooks import Hooks, is_default
+from everserve.server.hooks import Hooks, is_default, thread_hook
 from everserve.server.listener import listener_of
 from everserve.settings import Settings, SettingsReader
 from everserve.sockets.datagrams import Datagram, is_datagram
@@ -371,8 +371,7 @@ class Flow:
         parking = self._strategy.parking
         if parking is None or connection is None or not parking.takes(request):
             return None
-        thread_hook = getattr(hooks, "process_request_thread", None)
-        is_plain = is_default(thread_hook) and is_default(hooks.finish_request)
+        is_plain = is_default(thread_hook(hooks)) and is_default(hooks.finish_request)
         return parking if is_plain else None
 
     def end_session(self, hooks: Hooks, session: Session, error: BaseException | None) -> None:
@@ -407,7 +406,7 @@ class Flow:
             not steps
             or connection is None
             or type(request) is not socket.socket
-            or not is_default(getattr(hooks, "process_request_thread", None))
+            or not is_default(thread_hook(hooks))
         ):
             return None
         connection.context = self._context(hooks, connection, request, client_address)

@@ -48,6 +48,14 @@ def is_default(hook: Any) -> bool:
     return getattr(hook, "__func__", None) in _DEFAULTS
 
 
+def thread_hook(hooks: Any) -> Any:
+    """The hook ``process_request_thread``, ``None`` where the class has none.
+
+    The class is asked first: a ``__getattr__`` of the program may not stand the question.
+    """
+    return hooks.process_request_thread if hasattr(type(hooks), "process_request_thread") else None
+
+
 class _OfServer:
     """A method or reading that only an instance of a server class has; see ``of_server``."""
 

@@ -568,12 +568,10 @@ cdef class Exchange:
             self.places[i].local = 0
             if header.msg_controllen:
                 self.read_control(&self.places[i], header)
-            request = (data, sock)
+            request = Datagram((data, sock))
             if header.msg_flags & MSG_TRUNC:
-                request = Datagram(request)
                 request.truncated = self.cut = True
             if self.credentials is not None:
-                request = request if type(request) is Datagram else Datagram(request)
                 request.credentials, self.credentials = self.credentials, None
             received.append((request, self.address_of(&self.places[i], header.msg_namelen)))
         return received

@@ -168,9 +168,8 @@ class Exchange:
 
     def _receive_one(self, sock: socket.socket, size: int) -> tuple[Any, Any]:
         data, control, flags, address = sock.recvmsg(size, self._room, _MSG_DONTWAIT)
-        request: Any = (data, sock)
+        request = Datagram((data, sock))
         if flags & _MSG_TRUNC:
-            request = Datagram(request)
             request.truncated = self.cut = True
         for level, kind, value in control:
             if (level, kind) == (socket.SOL_SOCKET, _SO_RXQ_OVFL):
@@ -178,7 +177,6 @@ class Exchange:
                 self.drops += (drops - self._last_drops) & 0xFFFF_FFFF
                 self._last_drops = drops
             elif (level, kind) == (socket.SOL_SOCKET, _SCM_CREDENTIALS):
-                request = request if type(request) is Datagram else Datagram(request)
                 request.credentials = value
             elif self._knows_local:
                 address = _with_local(address, level, kind, value, sock)
