@@ -14,7 +14,7 @@ from tools.environments import ROOT, Environment
 from tools.programs import command as programs_command
 from tools.steps import Crew, Step, interruptible
 
-AT_A_TIME = 3  # steps; one of them nearly always waits, so this keeps two cores busy
+AT_A_TIME = 2  # steps, each of tests in two processes: some of them wait, and two cores stay busy
 
 
 def test(arguments: Sequence[str]) -> int:
@@ -41,7 +41,9 @@ def cover(_: Sequence[str]) -> int:
 
 
 def pytest(arguments: Sequence[str]) -> int:
-    return replaced_by(ready(default()).python, "-m", "pytest", *arguments)
+    """All tests in a few processes, or those that are named in one."""
+    chosen = arguments or ["-q", "-n", str(1 + (os.cpu_count() or 1)), "--dist", "loadfile"]
+    return replaced_by(ready(default()).python, "-m", "pytest", *chosen)
 
 
 def format(_: Sequence[str]) -> int:

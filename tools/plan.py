@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from tools.environments import ROOT, Environment
@@ -46,20 +47,26 @@ def lint(python: Environment) -> list[Step]:
     ]
 
 
-HEAVY = ("tests/chaos", "tests/hostile", "tests/proxy")
-"""Tests that run on the newest Python only: they take half as long as all others together."""
-
-NO_ENGINE = (
-    *HEAVY,
+HEAVY = (
     "tests/benchmarks",
-    "tests/compat",
+    "tests/chaos",
+    "tests/cli",
     "tests/docs",
+    "tests/examples",
+    "tests/hostile",
+    "tests/process",
     "tests/programs",
+    "tests/proxy",
     "tests/typing",
-    "tests/wire",
 )
+"""Tests that run on the newest Python only: they start many processes, or are of no one Python."""
+
+NO_ENGINE = (*HEAVY, "tests/compat", "tests/wire")
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
+
+WORKERS = 2
+"""The processes that share the tests of one Python: many tests wait, and the others fill that time."""
 
 PART = (
     "tests/compat",
@@ -90,7 +97,8 @@ def suite(
         [python.python, "-m", "coverage", "erase"],
         [python.python, "-m", "coverage", "run", *pytest],
     ]
-    plain = [[python.python, "-X", "dev", *pytest]]
+    workers = f"{WORKERS}*popen//python={shlex.quote(python.python)} -X dev"
+    plain = [[python.python, "-X", "dev", *pytest, "--dist", "loadfile", "--tx", workers]]
     needs = f"environment {python.name}"
     return Step(name, measured if covered else plain, needs=needs, xml=xml)
 
