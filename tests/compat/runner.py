@@ -88,12 +88,15 @@ def adopt_name(module: types.ModuleType) -> None:
     """
     functions = {name for name, value in vars(module).items() if inspect.isfunction(value)}
     own = functions | {"Connection"}  # `sqlite3` and `multiprocessing` have one too
-    for name, value in vars(module).items():
+    for name, value in list(vars(module).items()):
         if name in own:
             continue
         home = getattr(value, "__module__", None)
         if not name.startswith("_") and home and home.split(".")[0] == module.__name__:
-            value.__module__ = "socketserver"
+            try:
+                value.__module__ = "socketserver"
+            except TypeError:  # a compiled class: one that inherits it can have the name
+                setattr(module, name, type(name, (value,), {"__module__": "socketserver"}))
 
 
 def with_mixin(module: types.ModuleType, mixin: type) -> types.ModuleType:
