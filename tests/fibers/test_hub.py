@@ -209,20 +209,17 @@ def test_a_signal_handler_may_wake_the_hub(hub: Any) -> None:
 def test_a_wake_up_during_the_receipt_of_another_is_not_lost(hub: Any, parts: Any) -> None:
     if parts.name == "native":
         pytest.skip("no other thread runs while the compiled loop receives a wake-up")
-    wakeup = hub.loop._wakeup
+    notified = hub.loop._notified
 
-    class Cleared:
-        def clear(self) -> None:
+    class Notified:
+        def recv(self, size: int) -> bytes:
             hub.wake()  # as another thread may do at this moment
-            wakeup.clear()
+            return notified.recv(size)  # type: ignore[no-any-return]
 
-        def wake(self) -> None:
-            wakeup.wake()
-
-    hub.loop._wakeup = Cleared()
+    hub.loop._notified = Notified()
     hub.wake()
     hub.turn(0)
-    hub.loop._wakeup = wakeup
+    hub.loop._notified = notified
     assert not hub.loop._notifying  # else nothing could wake the hub any more
     hub.wake()
     hub.turn(30)  # less than the time limit of a test

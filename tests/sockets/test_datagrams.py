@@ -111,7 +111,7 @@ def test_a_batch_is_no_larger_than_asked(batches: Any, peer: socket.socket) -> N
     own = peer.getsockname()
     first = exchange.receive(batches, LARGEST, 3)
     assert first == [((b"%d" % n, batches), own) for n in range(3)]
-    assert [type(request) for request, _ in first] == [tuple] * 3
+    assert [type(request) for request, _ in first] == [Datagram] * 3
     assert len(exchange.receive(batches, LARGEST, 64)) == 2
     assert exchange.receive(batches, LARGEST, 64) == []
     assert not exchange.cut
