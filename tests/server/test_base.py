@@ -271,7 +271,7 @@ def test_a_get_request_that_fails_is_reported_by_name_and_backs_off(
     server.get_request = fail  # type: ignore[method-assign]
     server._writer.send(b"x")
     server.handle_request()
-    assert server._everserve.acceptor.back_off.remaining() > 0
+    assert server._everserve.acceptor.back_off.delay > 0
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[1] is not None

@@ -63,7 +63,7 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     def on_connect(self) -> None:
         """A connection has come; called before its first message."""
 
-    def handle_message(self, message: Any) -> Any:
+    def handle_message(self, message: Any, /) -> Any:
         """Handle a message. Returns the reply; ``None`` for none; an iterator for several.
 
         Where messages are bytes, a list or a tuple is several replies too.
