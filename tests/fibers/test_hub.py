@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import greenlet
 import pytest
 
 from everserve.errors import HubError
@@ -224,6 +226,21 @@ def test_a_wake_up_during_the_receipt_of_another_is_not_lost(hub: Any, parts: An
     hub.wake()
     hub.turn(30)  # less than the time limit of a test
     assert hub.loop.notified
+
+
+def test_a_closed_hub_keeps_no_greenlet_of_its_thread(parts: Any) -> None:
+    """The collector of another thread would free it after that thread has ended, and crash."""
+    hub = parts.Hub()
+    hub.spawn(int)
+    hub.turn(0)
+    assert has_greenlet(hub)
+    hub.close()
+    assert not has_greenlet(hub)
+
+
+def has_greenlet(hub: Any) -> bool:
+    kept = [*gc.get_referents(hub), *getattr(hub, "__dict__", {}).values()]
+    return any(isinstance(thing, greenlet.greenlet) for thing in kept)
 
 
 def test_other_threads_spawn_wake_and_kill(hub: Any) -> None:

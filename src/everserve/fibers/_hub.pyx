@@ -189,6 +189,7 @@ cdef class Hub(Scheduler):
             self.turn_on(0, errors)
         self.dismiss_spare()
         self.run_calls()                 # such as those of a thread that joins a fiber
+        self.main = None                 # freed in another thread, after its own has ended, it crashes
         self.loop.close()
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)

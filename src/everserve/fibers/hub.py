@@ -161,6 +161,7 @@ class Hub(Scheduler):
             self._turn_on(0, errors)
         self._dismiss_spare()
         self._run_calls()  # such as those of a thread that joins a fiber
+        self._main = None  # freed in another thread, after its own has ended, it crashes
         self.loop.close()
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)
