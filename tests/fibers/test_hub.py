@@ -211,17 +211,20 @@ def test_a_signal_handler_may_wake_the_hub(hub: Any) -> None:
 def test_a_wake_up_during_the_receipt_of_another_is_not_lost(hub: Any, parts: Any) -> None:
     if parts.name == "native":
         pytest.skip("no other thread runs while the compiled loop receives a wake-up")
-    notified = hub.loop._notified
+    wakeup = hub.loop._wakeup
 
-    class Notified:
-        def recv(self, size: int) -> bytes:
+    class Cleared:
+        def clear(self) -> None:
             hub.wake()  # as another thread may do at this moment
-            return notified.recv(size)  # type: ignore[no-any-return]
+            wakeup.clear()
 
-    hub.loop._notified = Notified()
+        def wake(self) -> None:
+            wakeup.wake()
+
+    hub.loop._wakeup = Cleared()
     hub.wake()
     hub.turn(0)
-    hub.loop._notified = notified
+    hub.loop._wakeup = wakeup
     assert not hub.loop._notifying  # else nothing could wake the hub any more
     hub.wake()
     hub.turn(30)  # less than the time limit of a test

@@ -3,20 +3,17 @@
 It stands below the hub, which runs what the loop finds ready; `_loop.pyx` is the same, compiled.
 """
 
-import _socket
 import heapq
 import itertools
 import select
 import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
-
-_socketpair: Callable[[], Any] = getattr(_socket, "socketpair", socket.socketpair)
+from everserve.sockets.wakeup import Wakeup
 
 __all__ = ["FOREVER", "Loop", "Task", "Watch"]
 
@@ -296,11 +293,8 @@ class Loop:
         self._order = itertools.count()
         self._stale = 0
         self._postponed: list[Watch] = []  # readers that could not be registered yet
-        # By no name that a test replaces; and closed with the loop, not by a destructor in Python.
-        self._notifier, self._notified = _socketpair()
-        self._notifier.setblocking(False)
-        self._notified.setblocking(False)
-        self._notified_fd = self._notified.fileno()
+        self._wakeup = Wakeup()
+        self._notified_fd = self._wakeup.fileno()
         self.poller.add(self._notified_fd, level=True)
 
     def close(self) -> None:
@@ -309,8 +303,6 @@ class Loop:
             return
         self.closed = True
         self.poller.close()
-        self._notifier.close()
-        self._notified.close()
         for watch in self.watches.values():
             watch.loop = None
         self.watches.clear()
@@ -501,11 +493,7 @@ class Loop:
         return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
 
     def _drain(self) -> None:
-        try:
-            while len(self._notified.recv(4096)) == 4096:
-                pass
-        except OSError:
-            pass
+        self._wakeup.clear()
         self._notifying = False  # not earlier: the byte of a wake-up in between would be lost
         self.notified = True
 
@@ -514,7 +502,4 @@ class Loop:
         if self._notifying or self.closed:
             return
         self._notifying = True
-        try:
-            self._notifier.send(b"\0")
-        except OSError:
-            pass
+        self._wakeup.wake()
