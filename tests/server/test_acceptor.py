@@ -24,7 +24,7 @@ class NotedFlow:
         self.full = False
         self.most = BATCH
 
-    def begin(self) -> None:
+    def begin(self, **of_run: Any) -> None:
         """A run begins."""
 
     def has_room(self) -> bool:

@@ -98,22 +98,14 @@ class Connection:
         self.in_crowd = False  # it may have to make room for others
         self.in_handshake = False  # it is counted as a handshake in progress
         self.counted: Any = None  # the peer for which it is counted
-        self.origin: Any = (
-            None  # the address that the kernel knows, where a PROXY header gives another
-        )
-        self.held_by: int | None = (
-            None  # the process that holds it after the parent closed its copy
-        )
-        self.duplicate: socket.socket | None = (
-            None  # of the socket, while a process holds the request
-        )
+        self.origin: Any = None  # the address of the proxy, where its header gives another
+        self.held_by: int | None = None  # the process that has it, its copy here being closed
+        self.duplicate: socket.socket | None = None  # of the socket, while a process has it
         self.missed: str | None = None  # the deadline it missed
         self.deadlines: ConnectionDeadlines | None = None
         self.proxy: ProxyHeader | None = None  # the header that the proxy sent
         self.tls: TLSSocket | None = None  # the TLS session
-        self.context: Any = (
-            None  # of its first steps, where these were taken before its request runs
-        )
+        self.context: Any = None  # of its first steps, if they come before its request runs
         self.worker: int | None = None  # the process that has it, where this is a copy for another
         self.counter: Counter | None = None  # set where the kernel does not count
         self.session: Any = None  # that of a message handler

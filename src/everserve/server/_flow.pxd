@@ -24,8 +24,8 @@ cdef class Flow:
     cdef bint _has_checks, _counts_alone, _waits, _limits_handshakes
     cdef bint _is_entered, _takes_steps, _deadlines_alone
     cdef Py_ssize_t _most
-    cdef public bint bounds_datagrams
-    cdef public object most_sessions
+    cdef bint _bounds_datagrams
+    cdef object _most_sessions
 
     cdef _note(self, settings)
 

@@ -61,11 +61,12 @@ class Acceptor:
         """Note the listener of a run."""
         self.listener = listener
         self.is_alone = False
-        self._flow.begin()
         # While sessions are open the loop must go on: what comes may be for one of them.
         has_sessions = listener.has_datagrams and self._datagrams.sessions is not None
-        self._flow.bounds_datagrams = listener.has_datagrams and not has_sessions
-        self._flow.most_sessions = MOST_SESSIONS if has_sessions else None
+        self._flow.begin(
+            bounds_datagrams=listener.has_datagrams and not has_sessions,
+            most_sessions=MOST_SESSIONS if has_sessions else None,
+        )
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def can_accept(self) -> bool:

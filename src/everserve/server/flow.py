@@ -57,11 +57,7 @@ OF_CLIENTS = frozenset({"access", "max_connections_per_peer", "accept_rate_per_p
 
 
 class Flow:
-    """What happens to a request. Given the parts of one server; the hooks come with each call.
-
-    ``bounds_datagrams``: the requests are datagrams, of which not too many may be in progress;
-    ``most_sessions``: they are sessions, of which there may be so many without ``max_connections``.
-    """
+    """What happens to a request. Given the parts of one server; the hooks come with each call."""
 
     def __init__(
         self,
@@ -84,8 +80,8 @@ class Flow:
         self._life = life
         self._sweep: Sweep | None = None
         self._swept_for: Settings | None = None
-        self.bounds_datagrams = False
-        self.most_sessions: int | None = None
+        self._bounds_datagrams = False
+        self._most_sessions: int | None = None
         self._note(settings.values)
 
     def _note(self, settings: Settings) -> None:
@@ -94,7 +90,8 @@ class Flow:
         self._has_checks = settings.has_limits or settings.overload != "wait"
         self._counts_alone = settings.counts_alone
         self._waits = settings.overload == "wait"
-        self._most = sys.maxsize if settings.max_connections is None else settings.max_connections
+        most = self._most_sessions if settings.max_connections is None else settings.max_connections
+        self._most = sys.maxsize if most is None else most
         self._limits_handshakes = settings.max_handshakes is not None
         self._is_entered = settings.is_entered
         self._takes_steps = settings.takes_steps
@@ -102,15 +99,21 @@ class Flow:
 
     # -- before accept -------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Note that a run begins; in a forked child the deadlines of the parent are not watched."""
+    def begin(self, *, bounds_datagrams: bool = False, most_sessions: int | None = None) -> None:
+        """Note what a run takes; in a forked child the deadlines of the parent are not watched.
+
+        ``bounds_datagrams``: datagrams, of which not too many may be in progress; ``most_sessions``:
+        sessions, of which there may be so many without ``max_connections``.
+        """
         self._sweep = self._swept_for = None
+        self._bounds_datagrams, self._most_sessions = bounds_datagrams, most_sessions
+        self._note(self._settings.values)
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
         reader = self._settings
         settings = reader.read() if reader.changed else reader.values
-        if self.bounds_datagrams and not self._datagrams_left(settings):
+        if self._bounds_datagrams and not self._datagrams_left(settings):
             return False
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
@@ -121,7 +124,7 @@ class Flow:
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
         settings = self._settings.values
-        if self.bounds_datagrams and not self._strategy.runs_at_once:
+        if self._bounds_datagrams and not self._strategy.runs_at_once:
             most = self._strategy.room(most)
             most = max(1, min(most, self._datagrams_left(settings)))
         if not settings.may_wait:
@@ -141,7 +144,7 @@ class Flow:
 
     def _load(self) -> int:
         """How many requests are in progress; of those in batches none gets an entry for that."""
-        if self.bounds_datagrams:
+        if self._bounds_datagrams:
             return self._connections.load()
         return len(self._connections.by_request)
 
@@ -158,7 +161,7 @@ class Flow:
         """True if no more requests may be in progress: what ``overload`` is about."""
         limit = self._settings.values.max_connections
         if limit is None:
-            limit = self.most_sessions
+            limit = self._most_sessions
         # The strategy first: it takes a limit that was raised, also for requests that wait in it.
         return self._strategy.is_full() or (limit is not None and self._load() >= limit)
 
@@ -167,9 +170,6 @@ class Flow:
         if self._waits:
             return True
         if len(self._filed) >= self._most:
-            return False
-        sessions = self.most_sessions if self._most == sys.maxsize else None
-        if sessions is not None and len(self._filed) >= sessions:
             return False
         if self._limits_handshakes:
             handshakes = self._settings.values.max_handshakes
