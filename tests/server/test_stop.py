@@ -405,6 +405,23 @@ def test_alone_it_drains_waits_and_closes() -> None:
     assert lone.parts.recorder.events == [Draining(5.0), Stopped(report)]
 
 
+def test_alone_another_caller_waits_until_its_end_was_emitted() -> None:
+    lone = LoneStop()
+    stop = lone.stop()
+    stop.begin()
+    waits: list[Condition] = []
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.setattr(lone.strategy, "here", lambda: -1)
+        elsewhere.setattr(lone.strategy, "wait_until", lambda met, _: waits.append(met))
+        assert not stop.join().complete
+    (met,) = waits
+    seen: list[bool] = []
+    lone.parts.emitter.subscribe(lambda event: seen.append(met()))
+    stop.conduct(lone.hooks)
+    assert seen == [False]  # a subscriber is being told
+    assert met()
+
+
 def test_alone_the_strategy_knows_of_it_before_the_accept_loop_can_end() -> None:
     lone = LoneStop()
     states: list[ServerState] = []

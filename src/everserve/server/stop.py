@@ -92,6 +92,7 @@ class Stop:
         self._reported: float | None = None
         self.deadline = self._began + grace
         self.report: StopReport | None = None
+        self._is_emitted = False  # its end has been emitted: whoever has called it too may go on
         self.is_closing = False  # the server is being closed by this stop
 
     @property
@@ -150,7 +151,7 @@ class Stop:
         own = self._requests_here()
         if self._conductor != self._strategy.here() and not own and not self._life.serving_here():
             self._strategy.wait_until(
-                lambda: self.report is not None, lambda: self.deadline + 2 * LAST_WAIT + PATIENCE
+                lambda: self._is_emitted, lambda: self.deadline + 2 * LAST_WAIT + PATIENCE
             )
         return self.report or self._so_far(tuple(self._connections.view))
 
@@ -203,5 +204,6 @@ class Stop:
             self.is_closing = False
             self._life.close()
             self._emitter.emit(Stopped(self.report))
+            self._is_emitted = True
             self._life.notifier.notify()
         return self.report
