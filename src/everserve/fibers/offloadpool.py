@@ -4,6 +4,7 @@ Not a `ThreadPoolExecutor`, which takes no call once the main thread has ended, 
 in another thread goes on; and which runs a call later whose thread could not be started.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -34,12 +35,18 @@ class OffloadPool(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a thread call the function. Raises `RuntimeError` if no thread can be had."""
+        """Have a thread call the function. Raises `RuntimeError` if no thread can be had.
+
+        Where Python starts none any more, it is called here, and holds the loop.
+        """
         future: Future[T] = Future()
+        task: Task = (future, lambda: function(*args, **kwargs))
+        if not self._threads and not _may_start():
+            _run(*task)
+            return future
         with self._changed:
             if self._closed:
                 raise RuntimeError("the hub is closed: it offloads no further calls")
-            task = (future, lambda: function(*args, **kwargs))
             self._tasks.append(task)
             if self._idle >= len(self._tasks):
                 self._changed.notify()
@@ -85,6 +92,11 @@ class OffloadPool(Executor):
                     self._threads -= 1
                     return None
             return self._tasks.popleft()
+
+
+def _may_start() -> bool:
+    """False in Python 3.12 once the main thread has ended: it starts no thread from then on."""
+    return sys.version_info[:2] != (3, 12) or threading.main_thread().is_alive()
 
 
 def _run(future: "Future[Any]", call: Callable[[], Any]) -> None:
