@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ class Background(threading.Thread):
 
     def __init__(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> None:
         super().__init__(daemon=True)
-        self._call = lambda: function(*args, **keywords)
+        self._call: Callable[[], Any] = functools.partial(function, *args, **keywords)
         self._value: Any = None
         self._error: BaseException | None = None
         self.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from tests.scenes import EventRecorder
 
@@ -15,7 +15,7 @@ from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.hooks import default_hook
-from everserve.settings import Settings
+from everserve.settings import Settings, SettingsReader
 
 __all__ = ["FixedSettings", "NotedHooks", "Parts"]
 
@@ -115,7 +115,7 @@ class Parts:
         self.progress = Progress(self.connections, self.control, self.emitter, self.life)
         self.strategy = strategy(
             StrategyParts(
-                settings=self.settings,
+                settings=cast(SettingsReader, self.settings),
                 life=self.life,
                 connections=self.connections,
                 control=self.control,

@@ -595,7 +595,7 @@ def test_serve_tells_where_it_serves_and_how_it_ended(caplog: pytest.LogCaptureF
         )
     first, second = (f"127.0.0.1:{address[1]}" for address in addresses)
     names = [f"Upper on tcp://{first}", f"UpperDatagram on udp://{second}"]
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "INFO"]
     assert lines == [*(f"serving {name}" for name in names), f"ended: {report}"]
     assert {e.server for e in events if isinstance(e, Stopped)} == set(names)
 
