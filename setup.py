@@ -1,17 +1,28 @@
 """Builds the compiled engine where it can be built; everything else is in pyproject.toml.
 
 EVERSERVE_NATIVE sets the effect of a failure: "auto" (the default) warns and builds the pure package,
-"yes" fails. "no" does not try to compile.
+"yes" fails. "no" does not try to compile. EVERSERVE_C is a folder for the C files, which several
+interpreters share: Cython, a third of the work, then runs for the first only. The sources must be the
+same for all.
 """
 
 import importlib.util
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+try:
+    import fcntl
+
+    from Cython.Build import cythonize
+except ImportError:  # `missing` says it
+    cythonize = None
 
 MODULES = (
     "sockets/_datagrams",
@@ -35,6 +46,8 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 CHOICES = ("auto", "yes", "no")
+CFLAGS = os.environ.get("CFLAGS", "").split()
+"""Those of the person who builds: they come last, so that they win over ours."""
 
 
 def choose() -> str:
@@ -69,11 +82,20 @@ def missing() -> str:
         return f"it needs Linux's epoll, and this is {sys.platform}"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "it needs the GIL, and this Python is a free-threaded one"
-    if importlib.util.find_spec("Cython") is None:
+    if cythonize is None:
         return "it needs Cython to build"
     if not headers():
         return "it needs greenlet to build"
     return ""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """One build at a time writes into that folder; the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 class BuildNative(build_ext):
@@ -85,9 +107,29 @@ class BuildNative(build_ext):
             self.do_without(reason)
             return
         try:
+            self.translate()
             super().run()
         except (Exception, SystemExit) as error:
             self.do_without(str(error) or type(error).__name__)
+
+    def translate(self) -> None:
+        """Have C instead of Cython, made here or, with ``EVERSERVE_C``, by the first of some builds."""
+        with locked(Path(os.environ.get("EVERSERVE_C") or self.build_temp)) as folder:
+            complete = folder / "complete"
+            if self.force or not (complete.exists() and "EVERSERVE_C" in os.environ):
+                self.cythonize(folder)
+                complete.touch()
+        for module in self.extensions:
+            module.sources = [str(folder / Path(path).with_suffix(".c")) for path in module.sources]
+
+    def cythonize(self, folder: Path) -> None:
+        cythonize(
+            [Extension(module.name, list(module.sources)) for module in self.extensions],
+            include_path=[*headers(), "src", "src/everserve/fibers"],
+            compiler_directives=DIRECTIVES,
+            build_dir=str(folder),
+            force=bool(self.force),
+        )
 
     def do_without(self, reason: str) -> None:
         if NATIVE == "yes":
@@ -106,19 +148,15 @@ def source(name: str) -> str:
 
 
 def extension(name: str) -> Extension:
-    module = Extension(
+    return Extension(
         f"everserve.{name.replace('/', '.')}",
         [source(name)],
         include_dirs=[*headers(), "src/everserve/fibers", *relocated_headers()],
-        extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused"],
+        extra_compile_args=["-O2", "-fno-strict-aliasing", "-Wno-unused", *CFLAGS],
         depends=[
             str(path) for kind in ("pxd", "h") for path in Path("src/everserve").rglob(f"*.{kind}")
         ],
     )
-    module.cython_directives = DIRECTIVES
-    module.cython_include_dirs = ["src"]
-    module.cython_c_in_temp = True
-    return module
 
 
 setup(

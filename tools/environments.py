@@ -116,11 +116,24 @@ class Environment:
     def pip(self, *arguments: str) -> None:
         # Debug information does not change the code, and takes a third of the compiler's time.
         extra = {"CFLAGS": f"-g0 {os.environ.get('CFLAGS', '')}".strip()}
+        extra["EVERSERVE_C"] = str(translated())
         if self.native:
             extra["EVERSERVE_NATIVE"] = self.native
         if self.native == "no":
             extra["CC"] = "false"  # a build that calls a compiler fails
         call(self.python, "-m", "pip", "install", "--quiet", *arguments, **extra)
+
+
+def translated() -> Path:
+    """The folder of the C files that Cython makes of the present sources, for all interpreters."""
+    made_from = hashlib.sha256(json.dumps(build_needs()).encode())
+    for path in source_files():
+        made_from.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    folder = ROOT / ".cache/c" / made_from.hexdigest()
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 class sources(tempfile.TemporaryDirectory[str]):
