@@ -30,8 +30,11 @@ class HubSelector(selectors.BaseSelector):
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         key = selectors.SelectorKey(fileobj, descriptor, events, data)
         self._keys[fileobj] = key
-        self.hub.add_reader(descriptor, partial(self._ready.append, (key, events)))
+        self.hub.add_reader(descriptor, partial(self._note_ready, key, events))
         return key
+
+    def _note_ready(self, key: selectors.SelectorKey, events: int) -> None:
+        self._ready.append((key, events))
 
     def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         """Wait for ``fileobj`` no more."""
@@ -44,6 +47,18 @@ class HubSelector(selectors.BaseSelector):
         self._ready.clear()
         self.hub.run(timeout)
         return self._ready
+
+    def turn(self, timeout: float) -> None:
+        """Run the fibers that become ready, for ``timeout`` seconds at most, or until woken."""
+        self.hub.turn(timeout)
+
+    def wake(self) -> None:
+        """End the wait of ``turn``. For any thread."""
+        self.hub.wake()
+
+    def close_hub(self) -> None:
+        """Kill the fibers that are left, and close the hub."""
+        self.hub.close()
 
     def close(self) -> None:
         """Wait for nothing any more. The hub is the caller's."""
