@@ -20,6 +20,7 @@ STRATEGIES = {
     "pool": "ThreadPoolMixIn",
     "forks": "ForkingMixIn",
     "fibers": "FiberMixIn",
+    "asyncio": "AsyncMixIn",
 }
 OF_SESSIONS = ("threads", "pool", "fibers")
 TRANSPORTS = {
@@ -116,4 +117,4 @@ print(*CONCURRENCY)
 
 def test_where_there_is_no_fork_and_no_unix_socket() -> None:
     child = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True)
-    assert (child.stdout, child.stderr) == ("fibers serial threads pool\n", "")
+    assert (child.stdout, child.stderr) == ("fibers serial threads pool asyncio\n", "")

@@ -51,7 +51,9 @@ def test_streams_are_bounded(concurrency: Any, scheme: str, tmp_path: Path) -> N
     with make_server(Lines, address, concurrency=concurrency) as server:
         assert {name: getattr(server, name) for name in STREAMS} == dict(STREAMS)
         assert server.max_connections == (None if concurrency == "pool" else 800)
-        assert server.overload == ("reset" if concurrency in ("fibers", "threads") else "wait")
+        assert server.overload == (
+            "wait" if concurrency in ("serial", "pool", "forks") else "reset"
+        )
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCY)

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock, Mock, create_autospec
 import pytest
 
 import everserve
-from everserve.errors import MistakeWarning
+from everserve.errors import HandlerError, MistakeWarning
 from everserve.mistakes import TAKE_THREE, handler_fault, intended, transport_fault
 from everserve.options import OPTIONS
 
@@ -346,3 +346,63 @@ def test_an_option_is_no_misspelling(name: str) -> None:
 )
 def test_one_slip(name: str, meant: str | None) -> None:
     assert intended(name, ["max_workers", "posix"]) == meant
+
+
+# -- coroutines ------------------------------------------------------------------------------------
+
+
+class Awaiting(everserve.AsyncStreamRequestHandler[Any, Any]):
+    async def handle(self) -> None: ...
+
+
+class PlainAmongAsync(everserve.AsyncStreamRequestHandler[Any, Any]):
+    def handle(self) -> None:
+        self.wfile.write(b"")
+
+
+class AsyncOnPlainFiles(everserve.StreamRequestHandler[Any, Any]):
+    async def handle(self) -> None: ...
+
+
+class AsyncSetup(everserve.StreamRequestHandler[Any, Any]):
+    async def setup(self) -> None: ...
+
+    def handle(self) -> None:
+        self.wfile.write(b"")
+
+
+class AsyncDatagrams(everserve.DatagramRequestHandler[Any, Any]):
+    async def handle(self) -> None: ...
+
+
+class AsyncOfTheStandardLibrary(socketserver.BaseRequestHandler):
+    async def handle(self) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize("handler", [Awaiting, AsyncDatagrams])
+def test_a_coroutine_is_right_where_it_is_awaited(handler: type) -> None:
+    assert handler_fault(handler, awaits=True) is None
+    assert handler_fault(handler, awaits=None) is None
+
+
+@pytest.mark.parametrize(
+    ("handler", "awaits", "words"),
+    [
+        (Awaiting, False, "is 'async def', and nothing awaits it"),
+        (AsyncDatagrams, False, "is 'async def', and nothing awaits it"),
+        (AsyncSetup, False, "AsyncSetup.setup is 'async def', and nothing awaits it"),
+        (PlainAmongAsync, False, "use concurrency='asyncio'"),
+        (PlainAmongAsync, True, "handle is 'def', and its files want 'await'"),
+        (AsyncOnPlainFiles, True, "inherit AsyncStreamRequestHandler"),
+        (AsyncOfTheStandardLibrary, True, "is 'async def', and nothing awaits it"),
+    ],
+)
+def test_a_coroutine_is_wrong_elsewhere(handler: type, awaits: bool, words: str) -> None:
+    assert words in (handler_fault(handler, awaits=awaits) or "")
+
+
+def test_make_server_refuses_it() -> None:
+    with pytest.raises(HandlerError, match="'async def'"):
+        everserve.make_server(Awaiting, "tcp://127.0.0.1:0", concurrency="threads")
+    with pytest.raises(HandlerError, match="want 'await'"):
+        everserve.make_server(PlainAmongAsync, "tcp://127.0.0.1:0", concurrency="asyncio")

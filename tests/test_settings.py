@@ -20,7 +20,7 @@ from everserve.mixins import ThreadPoolMixIn
 from everserve.options import OPTIONS
 from everserve.server.base import BaseServer
 from everserve.server.tcp import TCPServer
-from everserve.settings import NAMES, TYPES, Settings, SettingsReader
+from everserve.settings import NAMES, TYPES, LoopFactory, Settings, SettingsReader
 from everserve.sockets.tls import TLS
 
 TLS_VALUE = TLS.of(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
@@ -69,6 +69,7 @@ GOOD: dict[str, list[Any]] = {
     "peer_queue": [1, 7],
     "peer_queue_drops": ["newest", "oldest"],
     "shutdown_grace": [0, 0.0, 7, 0.5],
+    "loop_factory": [None, LoopFactory(list)],
     "overload": [*POLICIES, POLICY],
     "overload_message": [b"", b"busy"],
     "access": [AccessRules(), AccessRules(deny="::/0")],
@@ -342,6 +343,7 @@ def test_derived_fields(settings: dict[str, Any], steps: bool, first: bool) -> N
 # -- the classes and the tables agree ------------------------------------------------------------
 
 OWN_DEFAULTS = {
+    ("AsyncMixIn", "coalesce_writes"): True,
     ("FiberMixIn", "coalesce_writes"): True,
     ("ThreadPoolMixIn", "daemon_threads"): True,
     ("DatagramSessionMixIn", "idle_timeout"): 60.0,
@@ -379,7 +381,7 @@ def test_each_option_of_admission_is_on_the_base_of_all_servers() -> None:
     of_strategies = {
         "max_workers", "worker_idle_timeout", "max_children", "stall_threshold", "shutdown_grace",
         "daemon_threads", "block_on_close", "ordered_peers", "peer_queue", "peer_queue_drops",
-        "reply_budget",
+        "reply_budget", "loop_factory",
     }  # fmt: skip
     assert {name for name in NAMES if not hasattr(BaseServer, name)} == of_strategies
 

@@ -7,11 +7,19 @@ import socket
 import sys
 
 from everserve.errors import AddressError, OptionError
-from everserve.mixins import DatagramSessionMixIn, FiberMixIn, ThreadingMixIn, ThreadPoolMixIn
+from everserve.mixins import (
+    AsyncMixIn,
+    DatagramSessionMixIn,
+    FiberMixIn,
+    ThreadingMixIn,
+    ThreadPoolMixIn,
+)
 from everserve.server.tcp import TCPServer
 from everserve.server.udp import UDPServer
 
 __all__ = [
+    "AsyncTCPServer",
+    "AsyncUDPServer",
     "FiberSessionUDPServer",
     "FiberTCPServer",
     "FiberUDPServer",
@@ -24,6 +32,14 @@ __all__ = [
 ]
 
 _HAS_FORK = hasattr(os, "fork")
+
+
+class AsyncTCPServer(AsyncMixIn, TCPServer):
+    """A ``TCPServer`` with a task of asyncio for each connection."""
+
+
+class AsyncUDPServer(AsyncMixIn, UDPServer):
+    """A ``UDPServer`` with a task of asyncio for each datagram."""
 
 
 class FiberTCPServer(FiberMixIn, TCPServer):
@@ -76,6 +92,12 @@ if _HAS_FORK:
 if hasattr(socket, "AF_UNIX"):
     from everserve.server.unix import UnixDatagramServer, UnixStreamServer
 
+    class AsyncUnixStreamServer(AsyncMixIn, UnixStreamServer):
+        """A ``UnixStreamServer`` with a task of asyncio for each connection."""
+
+    class AsyncUnixDatagramServer(AsyncMixIn, UnixDatagramServer):
+        """A ``UnixDatagramServer`` with a task of asyncio for each datagram."""
+
     class FiberUnixStreamServer(FiberMixIn, UnixStreamServer):
         """A ``UnixStreamServer`` with a fiber for each connection."""
 
@@ -108,6 +130,8 @@ if hasattr(socket, "AF_UNIX"):
         """A ``UnixDatagramServer`` with one of a bounded number of threads for each peer."""
 
     __all__ += [
+        "AsyncUnixDatagramServer",
+        "AsyncUnixStreamServer",
         "FiberSessionUnixDatagramServer",
         "FiberUnixDatagramServer",
         "FiberUnixStreamServer",
@@ -136,11 +160,13 @@ def _classes() -> dict[str, dict[str, type[TCPServer]]]:
         "serial": {"tcp": TCPServer, "udp": UDPServer},
         "threads": {"tcp": ThreadingTCPServer, "udp": ThreadingUDPServer},
         "pool": {"tcp": ThreadPoolTCPServer, "udp": ThreadPoolUDPServer},
+        "asyncio": {"tcp": AsyncTCPServer, "udp": AsyncUDPServer},
     }
     if _HAS_FORK:
         classes["forks"] = {"tcp": ForkingTCPServer, "udp": ForkingUDPServer}
     if hasattr(socket, "AF_UNIX"):
         classes["fibers"] |= {"unix": FiberUnixStreamServer, "unixgram": FiberUnixDatagramServer}
+        classes["asyncio"] |= {"unix": AsyncUnixStreamServer, "unixgram": AsyncUnixDatagramServer}
         classes["serial"] |= {"unix": UnixStreamServer, "unixgram": UnixDatagramServer}
         classes["threads"] |= {
             "unix": ThreadingUnixStreamServer,

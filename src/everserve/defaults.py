@@ -48,7 +48,7 @@ STREAMS: Mapping[str, Any] = MappingProxyType(
 _OWN = 32
 """Descriptors that the process needs beside its connections: standard ones, listeners, event loop."""
 
-_BY_COUNT = ("fibers", "threads")
+_BY_COUNT = ("fibers", "asyncio", "threads")
 _LIMITS_THAT_WAIT = ("max_connections", "max_handshakes", "accept_rate")
 
 

@@ -25,6 +25,7 @@ _BASES = (
     "everserve.handlers.stream",
     "everserve.handlers.datagram",
     "everserve.handlers.session",
+    "everserve.handlers.aio",
     "everserve.messages.handler",
 )
 _MESSAGES = _BASES[-1]
@@ -51,8 +52,8 @@ def warn(text: str) -> None:
 # -- handlers --------------------------------------------------------------------------------------
 
 
-def handler_fault(handler: Any) -> str | None:
-    """Why ``handler`` can handle no request."""
+def handler_fault(handler: Any, *, awaits: bool | None = False) -> str | None:
+    """Why ``handler`` can handle no request; ``awaits``: the server runs coroutines (``None``: may)."""
     handler = typing.get_origin(handler) or handler
     if isinstance(handler, str):
         return _fault_of_text(handler)
@@ -60,7 +61,11 @@ def handler_fault(handler: Any) -> str | None:
         return f"{handler.__name__} is a module: give one of its classes"
     if not callable(handler):
         return f"{handler!r} is no request handler: give {_WANTED}"
-    return _fault_of_class(handler) if inspect.isclass(handler) else _fault_of_function(handler)
+    return (
+        _fault_of_class(handler, awaits)
+        if inspect.isclass(handler)
+        else _fault_of_function(handler)
+    )
 
 
 def _fault_of_text(text: str) -> str:
@@ -83,7 +88,7 @@ def _fault_of_function(handler: Callable[..., Any]) -> str | None:
     return None
 
 
-def _fault_of_class(handler: type) -> str | None:
+def _fault_of_class(handler: type, awaits: bool | None) -> str | None:
     name = handler.__name__
     if callable(getattr(handler, "serve_forever", None)):
         return f"{name} is a server class: give a request handler, {_WANTED}"
@@ -91,12 +96,10 @@ def _fault_of_class(handler: type) -> str | None:
     if not _takes_three(handler) or (not callable(handle) and _init_of(handler) is object.__init__):
         return f"{name} is no request handler: inherit StreamRequestHandler, and define handle()"
     if _runs_handle(handler):
-        kind = _kind_of(handle)
-        if kind is not None:
-            return f"{name}.handle {kind}"
-        if getattr(handle, "__module__", None) == _MESSAGES:
+        fault = _fault_of_hooks(handler, awaits)
+        if fault is None and getattr(handle, "__module__", None) == _MESSAGES:
             return _fault_of_message_handler(handler)
-        return _fault_without_handle(handler)
+        return fault or _fault_without_handle(handler)
     if _is_own(handle) and not _may_call_handle(handler):
         return (
             f"{name}.__init__ never calls handle(): call"
@@ -109,12 +112,58 @@ def _init_of(handler: type) -> Any:
     return handler.__init__  # type: ignore[misc]
 
 
+def _fault_of_hooks(handler: type, awaits: bool | None) -> str | None:
+    """The fault of a hook that is a coroutine where no one awaits it, or is none where it must be."""
+    name = handler.__name__
+    owner = _owner_of_setup(handler)
+    for hook in ("setup", "handle", "finish"):
+        function = getattr(handler, hook, None)
+        is_coroutine = inspect.iscoroutinefunction(function)
+        if not (is_coroutine and awaits is not False and _is_awaited(handler)):
+            kind = _kind_of(function)
+            if kind is not None:
+                return f"{name}.{hook} {kind}"
+        elif hook == "handle" and owner == "StreamRequestHandler":
+            return f"{name}.handle is 'async def': inherit AsyncStreamRequestHandler"
+    if owner == "AsyncStreamRequestHandler":
+        return _fault_of_async(handler, awaits)
+    return None
+
+
+def _is_awaited(handler: type) -> bool:
+    """True if a constructor of everserve's runs, which runs coroutines."""
+    return any(cls.__module__ == "everserve.handlers.base" for cls in handler.__mro__)
+
+
+def _fault_of_async(handler: type, awaits: bool | None) -> str | None:
+    handle = getattr(handler, "handle", None)
+    if awaits is False:
+        return (
+            f"{handler.__name__} needs a loop of asyncio: use concurrency='asyncio', or AsyncMixIn"
+        )
+    if _is_own(handle) and inspect.isfunction(handle) and not inspect.iscoroutinefunction(handle):
+        return (
+            f"{handler.__name__}.handle is 'def', and its files want 'await': write 'async def', or"
+            " inherit StreamRequestHandler, whose handlers run in fibers"
+        )
+    return None
+
+
+def _owner_of_setup(handler: type) -> str | None:
+    """The base class of streams or datagrams whose ``setup`` a handler has; none for its own."""
+    setup = getattr(handler, "setup", None)
+    if getattr(setup, "__module__", None) not in _BASES:
+        return None
+    return getattr(setup, "__qualname__", "").partition(".")[0]
+
+
 def _kind_of(function: Any) -> str | None:
     """What is wrong with the kind of a function that is called once, and whose result is dropped."""
     if inspect.iscoroutinefunction(function):
         return (
             "is 'async def', and nothing awaits it: write 'def' and blocking calls"
-            " (in fibers they block no one else)"
+            " (in fibers they block no one else), or use concurrency='asyncio' and"
+            " AsyncStreamRequestHandler"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return "has a 'yield', so that a call of it does nothing: take the yield out"
@@ -191,11 +240,10 @@ def _fault_of_message_handler(handler: Any) -> str | None:
 
 def transport_fault(handler: Any, *, datagrams: bool) -> str | None:
     """Why ``handler``, a class for streams or for datagrams, cannot handle the other kind."""
-    setup = getattr(handler, "setup", None)
-    if not inspect.isclass(handler) or getattr(setup, "__module__", None) not in _BASES:
+    if not inspect.isclass(handler):
         return None
-    owner = getattr(setup, "__qualname__", "").partition(".")[0]
-    if datagrams and owner == "StreamRequestHandler":
+    owner = _owner_of_setup(handler)
+    if datagrams and owner in ("StreamRequestHandler", "AsyncStreamRequestHandler"):
         return f"{handler.__name__} is for streams: for datagrams inherit DatagramRequestHandler"
     if not datagrams and owner in ("DatagramRequestHandler", "DatagramSessionHandler"):
         return f"{handler.__name__} is for datagrams: for streams inherit StreamRequestHandler"

@@ -11,6 +11,7 @@ from errno import EAGAIN
 from typing import Any
 
 from everserve.admission.control import Overload
+from everserve.concurrency.aio import AsyncStrategy
 from everserve.concurrency.fibers import FiberStrategy
 from everserve.concurrency.forks import ForkStrategy
 from everserve.concurrency.pool import PoolStrategy
@@ -21,9 +22,17 @@ from everserve.reading import InstanceReading, Reading, attribute_of
 from everserve.server.hooks import default_hook
 from everserve.server.runtime import RuntimeSlot
 from everserve.server.served import Served
-from everserve.settings import brings_defaults
+from everserve.server.stop import StopReport
+from everserve.settings import LoopFactory, brings_defaults
 
-__all__ = ["DatagramSessionMixIn", "FiberMixIn", "ThreadPoolMixIn", "ThreadingMixIn"]
+__all__ = [
+    "AsyncMixIn",
+    "DatagramSessionMixIn",
+    "FiberMixIn",
+    "LoopFactory",
+    "ThreadPoolMixIn",
+    "ThreadingMixIn",
+]
 
 
 class _StrategyMixIn(Served):
@@ -126,6 +135,42 @@ class FiberMixIn(_ThreadHookMixIn):
     shutdown_grace: float = 5.0
     coalesce_writes: bool = True
     daemon_threads: bool = False
+
+
+class AsyncMixIn(_ThreadHookMixIn):
+    """Handle each request in a task of asyncio: ``async def handle(self)``.
+
+    For streams inherit ``AsyncStreamRequestHandler``; for datagrams ``DatagramRequestHandler``, with an
+    ``async def handle``. A handler with a plain ``def handle`` runs in a fiber on the same loop, as
+    under ``FiberMixIn``: its waits on its connection block no one else, any other blocking call does.
+
+    ``serve_forever()`` has a loop of its own, ``await server.serve()`` uses the one that runs. Class
+    attributes, besides those of ``FiberMixIn``:
+
+    - ``loop_factory`` (default ``None``: uvloop if it is installed, or else asyncio's): a
+      ``LoopFactory``, which makes the loop for ``serve_forever()``
+    - ``stall_threshold``, ``shutdown_grace``, ``coalesce_writes``, ``block_on_close``,
+      ``daemon_threads``: as in ``FiberMixIn``; a stall is reported for handlers with a plain ``handle``
+    """
+
+    _everserve = RuntimeSlot(AsyncStrategy)
+    loop_factory: LoopFactory | None = None
+    stall_threshold: float | None = 0.1
+    shutdown_grace: float = 5.0
+    coalesce_writes: bool = True
+    daemon_threads: bool = False
+
+    async def serve(self: Any, poll_interval: float = 0.5) -> StopReport | None:
+        """Handle requests on the running loop until ``stop()`` or ``shutdown()``.
+
+        As ``serve_forever``, but other tasks run meanwhile. Returns the report of the stop, ``None``
+        after a ``shutdown()``. Cancelled, it cuts the requests in progress, and raises
+        ``CancelledError``. In a task of this loop, ``stop()`` returns at once, and this completes it.
+        """
+        runtime = self._everserve
+        await runtime.strategy.host(lambda: self.serve_forever(poll_interval))
+        stop = runtime.life.stop
+        return None if stop is None else stop.report
 
 
 _BATCH = 100

@@ -17,7 +17,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.errors import EverserveError, OptionError
 from everserve.mistakes import intended
-from everserve.settings import PEER_QUEUE_DROPS, TYPES, Settings
+from everserve.settings import PEER_QUEUE_DROPS, TYPES, LoopFactory, Settings
 from everserve.sockets.datagrams import LARGEST
 from everserve.sockets.tls import TLS
 
@@ -223,6 +223,14 @@ def _steps(value: Any) -> tuple[Any, ...]:
     return steps
 
 
+def _factory(value: Any) -> LoopFactory | None:
+    if value is None or isinstance(value, LoopFactory):
+        return value
+    if not callable(value):
+        raise TypeError
+    return LoopFactory(value)
+
+
 def _option(name: str, read: Callable[[Any], Any], wanted: str, text: str, **more: bool) -> Option:
     return Option(name, read, wanted, text, is_flag=read is _flag, **more)
 
@@ -290,6 +298,13 @@ OPTIONS: Mapping[str, Option] = {
             _grace,
             "seconds, from 0 up",
             "fibers: seconds that requests in progress have after shutdown()",
+        ),
+        _option(
+            "loop_factory",
+            _factory,
+            "a callable such as uvloop.new_event_loop",
+            "asyncio: makes the loop of serve_forever(); default uvloop if installed, or asyncio",
+            is_text=False,
         ),
         _stream_option(
             "coalesce_writes",

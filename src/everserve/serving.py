@@ -24,6 +24,7 @@ from everserve.fibers.log import logger
 from everserve.handlers.session import DatagramSessionHandler
 from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
+from everserve.mixins import AsyncMixIn
 from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.process.supervisor import Supervisor
@@ -33,6 +34,7 @@ from everserve.server.naming import name_of
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer, set_connection_options
 from everserve.server.udp import UDPServer
+from everserve.settings import LoopFactory
 from everserve.sockets.activation import passed
 from everserve.sockets.bindable import check_bindable
 from everserve.sockets.genuine import is_patched
@@ -54,7 +56,7 @@ __all__ = [
     "serve",
 ]
 
-Concurrency: TypeAlias = Literal["fibers", "serial", "threads", "pool", "forks"]
+Concurrency: TypeAlias = Literal["fibers", "asyncio", "serial", "threads", "pool", "forks"]
 Handler: TypeAlias = Callable[..., Any]
 
 DEFAULT_CONCURRENCY: Concurrency = "fibers"
@@ -73,6 +75,7 @@ class ServerOptions(TypedDict, total=False):
     max_children: int
     stall_threshold: float | None
     shutdown_grace: float
+    loop_factory: LoopFactory | Callable[[], Any] | None
     coalesce_writes: bool
     daemon_threads: bool
     block_on_close: bool
@@ -162,8 +165,8 @@ def serve(
     ``unixgram:/path``, ``fd://3`` or ``systemd:name``, which is every socket that the service manager
     has passed under that name. ``tls://...`` is TCP with TLS, and needs the option ``tls``. In place of
     both, ``{address: handler, ...}`` gives each address its own handler. ``concurrency`` is one of
-    ``fibers``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal, requests in
-    progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
+    ``fibers``, ``asyncio``, ``serial``, ``threads``, ``pool`` and ``forks``. After the first signal,
+    requests in progress have ``grace`` seconds to end; a second signal cuts them. One thread serves all
     addresses, with one accept loop.
 
     ``on_ready(servers)`` is called, in this thread, when all servers accept; what it raises stops them,
@@ -272,7 +275,9 @@ def bind_group(
 ) -> ServerGroup[TCPServer]:
     """As ``make_group``, over those listeners that ``find(address)`` has already. It owns them."""
     places = [
-        (place, own) for address, own in _places(handler, addresses) for place in located(address)
+        (place, own)
+        for address, own in _places(handler, addresses, concurrency)
+        for place in located(address)
     ]
     count = len(places)
     servers: list[TCPServer] = []
@@ -298,9 +303,9 @@ def check_group(
     Not for an address in use: a server that is to be replaced may listen there. Of sockets that another
     process opens (``fd://``, ``systemd:``) only the handler is checked.
     """
-    places = _places(handler, addresses)
+    places = _places(handler, addresses, concurrency)
     for (place, own), chosen in zip(places, _own_options(places, options), strict=True):
-        _check_handler(own)
+        _check_handler(own, awaits=concurrency == "asyncio")
         if place.scheme not in ("fd", "systemd"):
             _configured(own, place, concurrency, chosen, len(places), joins=False)
             _check_transport(own, place)
@@ -323,7 +328,9 @@ def _own_options(
 
 
 def _places(
-    handler: Handler | Mapping[str, Handler], addresses: tuple[str | Address, ...]
+    handler: Handler | Mapping[str, Handler],
+    addresses: tuple[str | Address, ...],
+    concurrency: str,
 ) -> list[tuple[Address, Handler]]:
     if isinstance(handler, Mapping):
         if addresses:
@@ -332,7 +339,7 @@ def _places(
             )
         places = [(Address.parse(address), own) for address, own in handler.items()]
     else:
-        _check_handler(handler)
+        _check_handler(handler, awaits=concurrency == "asyncio")
         places = [(Address.parse(address), handler) for address in addresses]
     if not places:
         raise AddressError("no address to serve on: give one such as 'tcp://127.0.0.1:9999'")
@@ -370,7 +377,7 @@ def _make(
 
     ``found``: its listener, bound by another process with the same options.
     """
-    _check_handler(handler)
+    _check_handler(handler, awaits=concurrency == "asyncio")
     where, *others = located(Address.parse(address))
     if others:
         raise AddressError(
@@ -462,14 +469,14 @@ def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) ->
     Raises ``HandlerError`` for one that cannot be served there.
     """
     for server, handler in zip(group.servers, handlers, strict=True):
-        _check_handler(handler)
+        _check_handler(handler, awaits=isinstance(server, AsyncMixIn))
         _check_transport(handler, Address.of(server.socket))
         server.RequestHandlerClass = handler
 
 
-def _check_handler(handler: Any) -> None:
-    """Raise ``HandlerError`` for what can handle no request."""
-    fault = handler_fault(handler)
+def _check_handler(handler: Any, *, awaits: bool) -> None:
+    """Raise ``HandlerError`` for what can handle no request; ``awaits``: coroutines can."""
+    fault = handler_fault(handler, awaits=awaits)
     if fault is not None:
         raise HandlerError(fault)
 

@@ -26,6 +26,7 @@ __all__ = [
     "NAMES",
     "PEER_QUEUE_DROPS",
     "TYPES",
+    "LoopFactory",
     "Settings",
     "SettingsReader",
     "brings_defaults",
@@ -35,6 +36,16 @@ _NO_NETWORKS = Networks()
 
 PEER_QUEUE_DROPS = ("newest", "oldest")
 """The values of ``peer_queue_drops``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFactory:
+    """Makes the loop of an ``Async...Server``: ``LoopFactory(uvloop.new_event_loop)``.
+
+    ``new()`` returns an ``asyncio.AbstractEventLoop``, which the server closes at the end.
+    """
+
+    new: Callable[[], Any]
 
 
 @dataclass(slots=True)
@@ -82,6 +93,7 @@ class Settings:
     peer_queue_drops: str = "newest"
     reply_budget: float | None = None
     ordered_peers: bool = True
+    loop_factory: LoopFactory | None = None
     daemon_threads: bool = False
     block_on_close: bool = True
     is_entered: bool = field(init=False, default=False)
@@ -190,6 +202,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "reply_budget": _is_optional_number,
     "stall_threshold": _is_optional_number,
     "shutdown_grace": _is_grace,
+    "loop_factory": lambda value: value is None or isinstance(value, LoopFactory),
 }
 """Checks for the exact type and range of each option, except the standard library's attributes."""
 

@@ -32,7 +32,7 @@ STANDARD, EVERSERVE, MIXED = "standard", "everserve", "mixed"
 """Whose server it is; mixed: everserve's mix-in on the standard library's server."""
 
 STRATEGIES = {"serial": "", "threads": "Threading", "pool": "ThreadPool", "fibers": "Fiber"}
-STRATEGIES["forks"] = "Forking"
+STRATEGIES |= {"forks": "Forking", "asyncio": "Async"}
 
 TWO_TRANSPORTS = ("tcp", "unixgram")
 """One of streams and one of datagrams, for what does not depend on the address."""
@@ -85,7 +85,7 @@ class Kind:
     @property
     def standard_class(self) -> Any:
         """The standard library's class that a program written for it would have inherited."""
-        strategy = "threads" if self.strategy in ("pool", "fibers") else self.strategy
+        strategy = "threads" if self.strategy in ("pool", "fibers", "asyncio") else self.strategy
         return Kind(STANDARD, strategy, self.transport).server_class
 
     @property
@@ -153,7 +153,7 @@ def reply_error(server: Any, request: Any, client_address: Any) -> None:
 HOMES = {
     STANDARD: ("serial", "threads", "forks"),
     EVERSERVE: tuple(STRATEGIES),
-    MIXED: ("threads", "pool", "fibers", "forks"),
+    MIXED: ("threads", "pool", "fibers", "forks", "asyncio"),
 }
 
 

@@ -98,9 +98,17 @@ def _names_of_handler(made: Any, folder: Path) -> set[str]:
             super().finish()
             names.update(_names(self))
 
+    class Awaiting(Looking):
+        async def handle(self) -> None:
+            self.wfile.write((await self.rfile.read1()).upper())
+            for public in ("peer", "deadline", "cancelled", "truncated"):
+                getattr(self, public)
+
+    awaits = made is everserve.AsyncStreamRequestHandler
     datagrams = made.__name__.startswith("Datagram")
     serial = everserve.UDPServer if datagrams else everserve.TCPServer
-    with serial(_address(serial, folder), Looking) as server:
+    kind = everserve.AsyncTCPServer if awaits else serial
+    with kind(_address(kind, folder), Awaiting if awaits else Looking) as server:
         for _ in _stages(server, folder):
             pass
     return names

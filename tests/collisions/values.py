@@ -55,7 +55,12 @@ NUMBERS = {
     "worker_idle_timeout",
     "write_timeout",
 }
-OBJECTS = {"access": "AccessRules", "tls": "TLS", "trusted_proxies": "Networks"}
+OBJECTS = {
+    "access": "AccessRules",
+    "loop_factory": "LoopFactory",
+    "tls": "TLS",
+    "trusted_proxies": "Networks",
+}
 """By the name of their class in everserve."""
 
 POLICIES = {"wait", "refuse", "reset", "shed-idle"}

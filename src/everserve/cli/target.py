@@ -47,7 +47,7 @@ def find_handler(target: str) -> Any:
         if not hasattr(found, part):
             raise HandlerError(f"there is no {name!r} in {place!r}{_handlers_in(found)}")
         found = getattr(found, part)
-    fault = handler_fault(found)
+    fault = handler_fault(found, awaits=None)
     if fault is not None:
         raise HandlerError(f"{target!r} is not a request handler: {fault}")
     return found
@@ -58,7 +58,7 @@ def _handlers_in(found: Any) -> str:
         name
         for name, value in vars(found).items()
         if inspect.isclass(value) and value.__module__ == getattr(found, "__name__", None)
-        if handler_fault(value) is None
+        if handler_fault(value, awaits=None) is None
     ]
     return f"; it has {', '.join(names)}" if names else ""
 

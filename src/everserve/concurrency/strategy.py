@@ -162,6 +162,7 @@ class Strategy:
     ``name`` is the value of ``concurrency``. ``accept_many(descriptor, limit)``, if it is not ``None``,
     accepts a batch of connections as sockets of the strategy's kind. ``attends``: ``attend`` is not
     empty; ``is_bounded``: ``is_full`` may be true; ``is_here``: requests run in this process.
+    ``is_carried``: ``carry`` is more than a call; ``awaits``: handlers may be coroutines.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
     ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
     ``follow`` tells when. ``in_threads``: a waiting request holds a thread; ``parking``: where a
@@ -178,6 +179,8 @@ class Strategy:
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True
+    is_carried: ClassVar[bool] = False
+    awaits: ClassVar[bool] = False
     handles_batches: ClassVar[bool] = True
     runs_at_once: ClassVar[bool] = True
     takes_turns: bool = False
@@ -238,6 +241,10 @@ class Strategy:
         return CountedSocket(sock)
 
     # -- the accept loop -----------------------------------------------------------------------
+
+    def carry(self, serve: Callable[[], object]) -> None:
+        """Call ``serve``, a whole run, on what the run needs below it."""
+        serve()
 
     def open_selector(
         self, selector: selectors.BaseSelector | None

@@ -11,6 +11,7 @@ cdef class Hub(Scheduler):
     cdef public object on_error
     cdef public object pool
     cdef public object watcher
+    cdef public object host      # what turns it by another loop, if that is so
 
     cdef int wait_and_run(self, double limit) except -1
     cdef int kill_all(self) except -1

@@ -111,6 +111,23 @@ cdef class Hub(Scheduler):
         finally:
             set_turning(outer)
 
+    def fileno(self):
+        """A descriptor that is readable when a turn finds something: for a host with its own loop."""
+        return self.loop.epoll_fd
+
+    def turn_hosted(self):
+        """Run what is ready, for a host that waits for `fileno()`; when it is to turn the hub again.
+
+        A moment of `time.monotonic()`: 0.0: soon, infinity: only when the descriptor is readable.
+        """
+        cdef double due = 0.0
+        self.loop.idle = False
+        self.turn(0)
+        if not self.loop.waiting and not self.calls:
+            due = self.loop.next_due()
+        self.loop.idle = due > 0.0
+        return due
+
     def spawn(self, function, *arguments):
         """Have `function(*arguments)` run as a fiber, soon. From any thread."""
         cdef Fiber fiber

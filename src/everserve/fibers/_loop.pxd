@@ -83,6 +83,7 @@ cdef class Loop:
     cdef int arm(self, Task task, double due) except -1
     cdef int disarm(self, Task task) except -1
     cdef int expire(self) except -1
+    cdef double next_due(self)
     cdef double remaining(self, double limit)
     cdef int wait(self, double limit) except -1
     cdef int notify(self) noexcept

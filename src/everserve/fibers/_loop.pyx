@@ -498,6 +498,11 @@ cdef class Loop:
 
     # --- the wait --------------------------------------------------------------------------
 
+    cdef double next_due(self):
+        """When there is something to do though no descriptor is ready; infinity: never."""
+        cdef double due = (<Task>self.heap[0]).due if self.timers else NEVER
+        return due if self.postponed is None else min(due, monotonic() + PAUSE)
+
     cdef double remaining(self, double limit):
         """Seconds until `limit` or the first timer; infinite when there is neither."""
         if self.timers and (<Task>self.heap[0]).due < limit:

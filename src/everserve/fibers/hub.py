@@ -42,6 +42,7 @@ class Hub(Scheduler):
         self.thread_id = 0  # the thread that turns the hub; 0 before the first turn
         self.pool: Any = None  # what `offload` keeps here
         self.watcher: Any = None  # the stall watch, if one looks at this hub
+        self.host: Any = None  # what turns it by another loop, if that is so
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         remember(self)
 
@@ -96,6 +97,24 @@ class Hub(Scheduler):
                     break
         finally:
             turning.hub = outer
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when a turn finds something: for a host with its own loop.
+
+        Raises `HubError` where the system waits without one.
+        """
+        return self.loop.fileno()
+
+    def turn_hosted(self) -> float:
+        """Run what is ready, for a host that waits for `fileno()`; when it is to turn the hub again.
+
+        A moment of `time.monotonic()`: 0.0: soon, infinity: only when the descriptor is readable.
+        """
+        self.loop.idle = False
+        self.turn(0)
+        due = 0.0 if self.loop.ready or self._calls else self.loop.next_due()
+        self.loop.idle = due > 0.0
+        return due
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> Fiber:
         """Have `function(*arguments)` run as a fiber, soon. From any thread."""

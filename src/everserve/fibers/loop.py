@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from everserve.errors import HubError
 from everserve.fibers.exhaustion import EXHAUSTED, PAUSE, log_exhaustion
 from everserve.sockets.wakeup import Wakeup
 
@@ -178,6 +179,7 @@ class _EpollPoller:
         self._epoll = select.epoll()
         self.poll = self._epoll.poll
         self.close = self._epoll.close
+        self.fileno = self._epoll.fileno
 
     def add(self, fd: int, level: bool) -> None:
         mask = select.EPOLLIN if level else self._EDGES
@@ -228,6 +230,14 @@ class _SelectorPoller:
         self._selector = selectors.DefaultSelector()
         self._level: set[int] = set()
         self.close = self._selector.close
+
+    def fileno(self) -> int:
+        own: Callable[[], int] | None = getattr(self._selector, "fileno", None)
+        if own is None:
+            raise HubError(
+                "this system has neither epoll nor kqueue: no other loop can wait for it"
+            )
+        return own()
 
     def add(self, fd: int, level: bool) -> None:
         if level:
@@ -483,6 +493,15 @@ class Loop:
         if limit > 0.0:
             left = self._remaining(limit)
             time.sleep(PAUSE if left < 0.0 else min(PAUSE, left))
+
+    def fileno(self) -> int:
+        """The descriptor of the poller, which another loop may wait for."""
+        return self.poller.fileno()
+
+    def next_due(self) -> float:
+        """When there is something to do though no descriptor is ready; infinity: never."""
+        due: float = self._heap[0][0] if self._heap else FOREVER
+        return min(due, time.monotonic() + PAUSE) if self._postponed else due
 
     def _remaining(self, limit: float) -> float:
         """Seconds until `limit` or the first timer; -1 when there is neither."""

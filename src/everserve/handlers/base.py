@@ -65,19 +65,23 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
         self.request = request
         self.client_address = client_address
         self.server = server
-        self.setup()
+        # What a hook returns is dropped, as in the standard library; but a coroutine wants to be run.
+        if (result := self.setup()) is not None:
+            self._everserve.run_coroutine(result, "setup")
         try:
-            self.handle()
+            if (result := self.handle()) is not None:
+                self._everserve.run_coroutine(result, "handle")
         finally:
-            self.finish()
+            if (result := self.finish()) is not None:
+                self._everserve.run_coroutine(result, "finish")
 
-    def setup(self) -> None:
+    def setup(self) -> Any:
         """Prepare; called before ``handle``."""
 
-    def handle(self) -> None:
+    def handle(self) -> Any:
         """Handle the request: a subclass defines it."""
 
-    def finish(self) -> None:
+    def finish(self) -> Any:
         """Clean up; called after ``handle``."""
 
     @Reading

@@ -5,13 +5,15 @@ It is the handler's one private attribute.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Self, overload
 
 from everserve.admission.cancellation import CancelReason, reason_to_stop
 from everserve.admission.host import Host, host_of_server
 from everserve.admission.peer import Peer
-from everserve.errors import TLSConfigError
+from everserve.errors import HandlerError, HubError, TLSConfigError
+from everserve.fibers.carrying import Carrier
 
 __all__ = ["ContextSlot", "HandlerContext"]
 
@@ -22,7 +24,7 @@ class HandlerContext:
     ``session`` is that of a message handler.
     """
 
-    __slots__ = ("_connection", "_host", "_peer", "_request", "session")
+    __slots__ = ("_carrier", "_connection", "_host", "_peer", "_request", "session")
 
     def __init__(self, host: Host | None, request: Any) -> None:
         self._host = host
@@ -30,6 +32,7 @@ class HandlerContext:
         self._connection = None if host is None else host.connection_of(request)
         self._peer: Peer | None = None
         self.session: Any = None
+        self._carrier: Carrier | None = None
 
     def peer(self, address: Any) -> Peer:
         """The peer; looked up once."""
@@ -63,6 +66,27 @@ class HandlerContext:
         if connection is not None:
             connection.session = self.session
         return self.session
+
+    @property
+    def carrier(self) -> Carrier:
+        """The fiber that carries the tasks of the handler. Raises ``HubError`` where none can."""
+        if self._carrier is None:
+            self._carrier = Carrier()
+        return self._carrier
+
+    def run_coroutine(self, result: Any, hook: str) -> None:
+        """Run what the hook of a handler returned, if that is a coroutine, to its end."""
+        if not inspect.iscoroutine(result):
+            return
+        try:
+            carrier = self.carrier
+        except HubError as error:
+            result.close()
+            raise HandlerError(
+                f"{hook}() is 'async def', and nothing awaits it:"
+                " use concurrency='asyncio', or AsyncMixIn"
+            ) from error
+        carrier.run(result)
 
     def start_tls(self, server: Any, client_address: Any) -> Any:
         """Do a TLS handshake. Returns the socket to use from then on; this is its context now."""

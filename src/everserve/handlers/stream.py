@@ -11,7 +11,7 @@ from everserve.reading import DefaultInt, attribute_of
 from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
 
-__all__ = ["StreamRequestHandler"]
+__all__ = ["StreamRequestHandler", "max_line_of"]
 
 _EACH_WRITE = DefaultInt(0)
 _makefile = RealSocket.makefile
@@ -85,7 +85,7 @@ def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
             connection,
             wbufsize=handler.wbufsize,
             coalesce=_coalesces(handler),
-            max_line=_max_line(handler),
+            max_line=max_line_of(handler, StreamRequestHandler),
         )
         return
     # Reading ahead is off, or the object makes its files itself.
@@ -103,15 +103,16 @@ def _has_plain_files(connection: Any) -> bool:
     return getattr(connection.makefile, "__func__", None) is _makefile
 
 
-def _max_line(handler: StreamRequestHandler[Any, Any]) -> int | None:
-    """The handler's bound, or else the server's; a class may also set ``None`` for any number."""
+def max_line_of(handler: Any, base: type) -> int | None:
+    """The handler's bound, or else the server's; a subclass of ``base`` may set ``None``."""
     own = attribute_of(handler, "max_line")
     if type(own) is int:
         return own
     if "max_line" in vars(handler):
         return None
     setter = next(cls for cls in type(handler).__mro__ if "max_line" in vars(cls))
-    return handler._everserve.max_line() if setter is StreamRequestHandler else None
+    most: int | None = handler._everserve.max_line() if setter is base else None
+    return most
 
 
 def _coalesces(handler: StreamRequestHandler[Any, Any]) -> bool:

@@ -190,7 +190,7 @@ def _warn_of_handler(server: BaseServer) -> None:
     handler = server.RequestHandlerClass
     if handler is None or type(server).finish_request is not BaseServer.finish_request:
         return
-    fault = handler_fault(handler)
+    fault = handler_fault(handler, awaits=server._everserve.strategy.awaits)
     if fault is None:
         is_datagram = getattr(server, "socket_type", None) == socket.SOCK_DGRAM
         fault = transport_fault(handler, datagrams=is_datagram)

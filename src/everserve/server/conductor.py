@@ -304,6 +304,19 @@ def _shut_down_event(hooks: Any) -> Any:
 def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
     refuse_while_loading("serve_forever()")
+    # One loop carries all: what another strategy has is served there too.
+    strategies = sorted((c.strategy for c, _ in members), key=_is_not_carried)
+    if strategies and strategies[0].is_carried:
+        strategies[0].carry(lambda: _serve(members, poll_interval))
+    else:
+        _serve(members, poll_interval)
+
+
+def _is_not_carried(strategy: Strategy) -> bool:
+    return not strategy.is_carried
+
+
+def _serve(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     begun: list[tuple[Conductor, Hooks]] = []
     try:
         for conductor, hooks in members:
@@ -322,7 +335,7 @@ def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: fl
 
 def _run(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     selector: selectors.BaseSelector | None = None
-    for conductor, _ in members:
+    for conductor, _ in sorted(members, key=lambda member: _is_not_carried(member[0].strategy)):
         selector = conductor.strategy.open_selector(selector)
     if selector is None:
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()

@@ -9,6 +9,7 @@ cdef class Reader(Half):
     cdef Py_ssize_t end
     cdef Py_ssize_t capacity
     cdef Py_ssize_t longest      # max_line; negative: any
+    cdef Py_ssize_t seen         # bytes of the buffer in which `take_line` found no newline
     cdef int reads
     cdef bint timed_out
     cdef bint busy               # a thread waits in the kernel with the buffer

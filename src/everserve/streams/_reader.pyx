@@ -362,8 +362,46 @@ cdef class Reader(Half):
         cdef Py_ssize_t start = self.start
         if size == 0:
             return b""
+        self.seen = 0
         self.start += size
         return PyBytes_FromStringAndSize(self.buffer + start, size)
+
+    # --- without a wait, for tasks ---------------------------------------------------------------
+
+    @property
+    def buffered(self):
+        """How many bytes are there without a wait."""
+        return self.end - self.start
+
+    def receive(self):
+        """Read once more into the buffer: how many bytes; 0 at the end of the stream."""
+        cdef Py_ssize_t count = self.fill()
+        self.shrink()                # many may receive before the first of their tasks runs
+        return max(0, count)
+
+    def take(self, Py_ssize_t size=-1):
+        """What is in the buffer, at most `size` bytes (negative: all)."""
+        cdef Py_ssize_t count = self.end - self.start
+        self.check_open()
+        return self.cut(count if size < 0 or size > count else size)
+
+    def take_line(self):
+        """The next line if the buffer has it whole, else None; raises as `readline`."""
+        cdef Py_ssize_t count = self.end - self.start
+        cdef char *begin = self.buffer + self.start
+        cdef char *newline
+        self.check_open()
+        if count > self.seen:
+            newline = <char *>memchr(begin + self.seen, c"\n", count - self.seen)
+            if newline is not NULL:
+                count = newline - begin + 1
+                if self.longest >= 0 and count > self.longest:
+                    self.refuse_line()
+                return self.cut(count)
+            self.seen = count
+        if self.longest >= 0 and count >= self.longest:
+            self.refuse_line()
+        return None
 
     def readlines(self, hint=None):
         """Read lines until the end, or until they have more than `hint` bytes together."""

@@ -4,7 +4,7 @@ It stands between a socket and the `rfile` of a handler; `_reader.pyx` is the sa
 """
 
 import socket
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from everserve.errors import LineTooLong
 from everserve.fibers import engines
@@ -43,6 +43,7 @@ class Reader(Half):
         self._busy = False
         self._buffer = b""
         self._start = 0
+        self._seen = 0  # bytes of the buffer in which `take_line` found no newline
         self._reads = 0
         self._timed_out = False
         self._writer: Writer | None = None  # flushed before this half waits
@@ -123,6 +124,7 @@ class Reader(Half):
 
     def _cut(self, end: int) -> bytes:
         start = self._start
+        self._seen = 0
         found = self._buffer[start:end]
         if end >= len(self._buffer):
             self._buffer, self._start = b"", 0
@@ -172,13 +174,46 @@ class Reader(Half):
             seen = end - start
             if 0 <= most <= seen:
                 if bounded:
-                    raise LineTooLong(
-                        f"a line of more than {most} bytes came: raise max_line "
-                        "if such lines are meant, or end the connection"
-                    )
+                    self._refuse_line(most)
                 return self._cut(end)
             if not self._fill():
                 return self._cut(len(self._buffer))
+
+    def _refuse_line(self, most: int) -> NoReturn:
+        raise LineTooLong(
+            f"a line of more than {most} bytes came: raise max_line "
+            "if such lines are meant, or end the connection"
+        )
+
+    # --- without a wait, for tasks -------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes are there without a wait."""
+        return len(self._buffer) - self._start
+
+    def receive(self) -> int:
+        """Read once more into the buffer: how many bytes; 0 at the end of the stream."""
+        return self._fill() or 0
+
+    def take(self, size: int = -1) -> bytes:
+        """What is in the buffer, at most `size` bytes (negative: all)."""
+        self._check_open()
+        there = self.buffered
+        return self._cut(self._start + (there if size < 0 else min(size, there)))
+
+    def take_line(self) -> bytes | None:
+        """The next line if the buffer has it whole, else None; raises as `readline`."""
+        self._check_open()
+        newline = self._buffer.find(b"\n", self._start + self._seen)
+        size = self.buffered if newline < 0 else newline + 1 - self._start
+        most = self.max_line
+        if most is not None and (size > most or (newline < 0 and size == most)):
+            self._refuse_line(most)
+        if newline < 0:
+            self._seen = size
+            return None
+        return self._cut(newline + 1)
 
     # --- bytes ---------------------------------------------------------------------------------
 
