@@ -16,6 +16,7 @@ from tests.contract.kinds import (
     Record,
     Strategy,
     Transport,
+    make_handler,
     make_server_class,
 )
 from tests.orders import OrderCheck
@@ -27,7 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = metafunc.fixturenames
     if "strategy" in names:
         strategies = [s for s in STRATEGIES if s.concurrent or "concurrent" not in names]
-        params = [pytest.param(s, id=s.name, marks=s.marks) for s in strategies]
+        strategies = [s for s in strategies if not s.awaits or "plain" not in names]
+        params = [pytest.param(s, id=s.title or s.name, marks=s.marks) for s in strategies]
         metafunc.parametrize("strategy", params, indirect=True)
     if "transport" in names:
         transports = [t for t in TRANSPORTS if t.is_stream or "stream" not in names]
@@ -58,6 +60,12 @@ def concurrent(strategy: Strategy) -> Strategy:
 
 
 @pytest.fixture
+def plain(strategy: Strategy) -> Strategy:
+    """The strategy, only with handlers that are no coroutines."""
+    return strategy
+
+
+@pytest.fixture
 def make_server(
     strategy: Strategy, transport: Transport, tmp_path: Path
 ) -> Iterator[Callable[..., Any]]:
@@ -65,8 +73,8 @@ def make_server(
     servers: list[Any] = []
     checks: list[OrderCheck] = []
 
-    def make(handle: Callable[[Any], None], **attributes: Any) -> Any:
-        handler = type("Handler", (transport.handler,), {"handle": handle})
+    def make(handle: Callable[[Any], object], **attributes: Any) -> Any:
+        handler = make_handler(strategy, transport, handle)
         server = make_server_class(strategy, transport, **attributes)(
             transport.address(tmp_path), handler
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, reset
+from tests.contract import tasks
 
 from everserve.combos import server_class
 from everserve.fibers import offload
@@ -35,14 +36,17 @@ class Strategy:
 
     ``concurrent``: it runs several requests at a time. ``in_processes``: changes by a handler stay in
     its process. ``wait``: how a handler calls a blocking function without blocking the others.
-    ``thread_hook``: ``process_request_thread`` is called.
+    ``thread_hook``: ``process_request_thread`` is called. ``awaits``: the handlers are coroutines.
+    ``title``: the name in the results, of a strategy that is there twice.
     """
 
     name: str
+    title: str = ""
     concurrent: bool = True
     in_processes: bool = False
     thread_hook: bool = False
     wait: Callable[..., Any] = call
+    awaits: bool = False
     marks: tuple[Any, ...] = ()
 
 
@@ -51,6 +55,8 @@ STRATEGIES = [
     Strategy("threads", thread_hook=True),
     Strategy("pool", thread_hook=True),
     Strategy("fibers", thread_hook=True, wait=offload),
+    Strategy("asyncio", title="asyncio-fibers", thread_hook=True, wait=offload),
+    Strategy("asyncio", thread_hook=True, wait=tasks.offload, awaits=True),
     Strategy("forks", in_processes=True, marks=(pytest.mark.filterwarnings(FORKS_AMONG_THREADS),)),
 ]
 
@@ -80,6 +86,15 @@ TRANSPORTS = [
     Transport("unix", "unix", None, True),
     Transport("unixgram", "unixgram", None, False),
 ]
+
+
+def make_handler(strategy: Strategy, transport: Transport, handle: Callable[[Any], object]) -> type:
+    """A handler class for both, whose instances call ``handle(handler)``."""
+    if strategy.awaits and transport.is_stream:
+        return tasks.stream_handler(handle)
+    if strategy.awaits:
+        return tasks.datagram_handler(handle)
+    return type("Handler", (transport.handler,), {"handle": handle})
 
 
 def make_server_class(strategy: Strategy, transport: Transport, **attributes: Any) -> Any:

@@ -207,7 +207,7 @@ def test_a_stop_ends_what_waits_between_messages(
 
 # -- pushes ----------------------------------------------------------------------------------------
 
-PARKING = ("pool", "fibers")
+PARKING = ("fibers", "pool", "asyncio")
 
 
 class Device(LineRequestHandler[Any, Any]):

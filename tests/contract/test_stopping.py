@@ -134,6 +134,7 @@ def test_a_handler_that_does_not_end_is_given_up(
 
 
 def test_from_inside_a_handler(
+    strategy: Strategy,
     make_server: MakeServer,
     make_client: MakeClient,
     recorder: EventRecorder,
@@ -151,7 +152,8 @@ def test_from_inside_a_handler(
     recorder.wait_for(Stopped)
     thread.result()
     assert server.state is ServerState.STOPPED
-    assert client.receive() == b"1 unfinished\n"
+    # A task of the loop cannot wait for it: there the end of the run completes the stop.
+    assert client.receive() == (b"0 unfinished\n" if strategy.awaits else b"1 unfinished\n")
     server._everserve.life.notifier.wait_until(lambda: server.fileno() == -1)
     with pytest.raises(ServerClosedError):
         server.serve_forever()

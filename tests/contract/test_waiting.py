@@ -1,14 +1,17 @@
-"""The contract: what `everserve.fibers` offers works in the handlers of every strategy."""
+"""The contract: what `everserve.fibers` offers works in the plain handlers of every strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from tests.clients import LIMIT
 from tests.contract.kinds import Client, Transport
 
 from everserve import fibers
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 MakeServer = Callable[..., Any]
 MakeClient = Callable[[Any], Client]

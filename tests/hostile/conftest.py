@@ -56,6 +56,7 @@ STRATEGIES = [
         (pytest.mark.filterwarnings(FORKS_AMONG_THREADS),),
     ),
     Strategy("fibers", 200, {}),
+    Strategy("asyncio", 200, {}),
 ]
 
 
@@ -70,6 +71,20 @@ class Upper(everserve.StreamRequestHandler[Any, Any]):
             else:
                 self.wfile.write(line.upper())
                 self.wfile.flush()
+
+
+class AsyncUpper(everserve.AsyncStreamRequestHandler[Any, Any]):
+    """The same as a coroutine."""
+
+    async def handle(self) -> None:
+        async for line in self.rfile:
+            if line == b"flood\n":
+                for _ in range(16):
+                    self.wfile.write(FLOOD)
+                    await self.wfile.drain()
+            else:
+                self.wfile.write(line.upper())
+                await self.wfile.flush()
 
 
 class Attacker:
@@ -222,6 +237,8 @@ def besiege(
     sieges: list[tuple[Any, Siege]] = []
 
     def make(handler: Any = Upper, scheme: str = "tcp", tls: Any = None, **settings: Any) -> Siege:
+        if handler is Upper and strategy.name == "asyncio":
+            handler = AsyncUpper
         address = f"unix:{tmp_path}/server" if scheme == "unix" else "tcp://127.0.0.1:0"
         settings = strategy.room | settings | ({} if tls is None else {"tls": tls})
         server = make_server(handler, address, concurrency=strategy.name, **settings)
