@@ -98,6 +98,12 @@ _ALL = (
         "everserve",
     ),
     _everserve("everserve-serial", "everserve, serial", "--concurrency", "serial"),
+    _everserve(
+        "everserve-asyncio",
+        "everserve, asyncio (uvloop)",
+        *("--concurrency", "asyncio"),
+        udp=False,
+    ),
     _everserve("everserve-armed", "everserve, fibers, all limits and deadlines", *_ARMED),
     _everserve("everserve-patient", "everserve, fibers, deadlines of the internet", *_PATIENT),
     _everserve("everserve-full", "everserve, fibers, full", *_FULL),

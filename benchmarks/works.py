@@ -17,6 +17,7 @@ TLS = ("--tls", CIPHER)
 
 STREAM_PEERS = (
     "everserve",
+    "everserve-asyncio",
     "c",
     "uvloop-protocol",
     "uvloop-streams",
@@ -106,7 +107,7 @@ def _faster(*ratios: tuple[float, str], peer: str = "everserve") -> tuple[Target
 _ECHO_TARGETS = _faster(
     (1.05, "uvloop-protocol"), (1.6, "uvloop-streams"), (2, "gevent"), (0.88, "c")
 )
-_LARGE_PEERS = STREAM_PEERS[:8]
+_LARGE_PEERS = STREAM_PEERS[:9]
 
 
 def _refused(name: str, title: str, *arguments: str) -> Work:
@@ -179,7 +180,7 @@ _ALL = (
         measure=measure.steady,
         arguments=SMALL,
         peers=STREAM_PEERS,
-        targets=_ECHO_TARGETS,
+        targets=(*_ECHO_TARGETS, *_faster((1.1, "uvloop-streams"), peer="everserve-asyncio")),
     ),
     Work(
         "pipelined",
@@ -190,7 +191,8 @@ _ALL = (
         peers=(*STREAM_PEERS, "uvloop-bulk"),
         targets=_faster(
             (35, "uvloop-streams"), (35, "gevent"), (35, "std-threading"), (2, "uvloop-protocol")
-        ),
+        )
+        + _faster((8, "uvloop-streams"), peer="everserve-asyncio"),
         figure="lines_per_second",
         unit="lines/s",
     ),

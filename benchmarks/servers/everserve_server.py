@@ -10,6 +10,7 @@ import time
 from command_line import BACKLOG, HOST, READ_BYTES, announce, parser
 
 STREAM_SERVERS = {
+    "asyncio": "AsyncTCPServer",
     "fibers": "FiberTCPServer",
     "threads": "ThreadingTCPServer",
     "pool": "ThreadPoolTCPServer",
@@ -79,6 +80,24 @@ class Sleep(everserve.LineRequestHandler):
         return line
 
 
+class AsyncEcho(everserve.AsyncStreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    async def handle(self) -> None:
+        while data := await self.rfile.read1():
+            self.wfile.write(data)
+            await self.wfile.drain()
+
+
+class AsyncLines(everserve.AsyncStreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    async def handle(self) -> None:
+        async for line in self.rfile:
+            self.wfile.write(line)
+            await self.wfile.drain()
+
+
 class Datagrams(everserve.BaseRequestHandler):
     def handle(self) -> None:
         data, sock = self.request
@@ -103,13 +122,16 @@ def server_class() -> type[everserve.BaseServer]:
 
 def main() -> None:
     echo = EchoTLS if OPTIONS.tls else Echo
-    handler = {
+    handlers = {
         "echo": echo,
         "lines": Lines,
         "messages": Messages,
         "sleep": Sleep,
         "udp": Datagrams,
-    }[OPTIONS.mode]
+    }
+    if OPTIONS.concurrency == "asyncio":
+        handlers |= {"echo": AsyncEcho, "lines": AsyncLines}
+    handler = handlers[OPTIONS.mode]
     if OPTIONS.coalesce:
         handler.coalesce_writes = True
     with server_class()((HOST, OPTIONS.port), handler) as server:
