@@ -156,13 +156,21 @@ def test_a_module_may_serve_in_a_thread_of_its_own(tmp_path: Path) -> None:
     assert find_handler(f"{file}:H").__name__ == "H"
 
 
-def test_a_coroutine_is_no_handler(tmp_path: Path) -> None:
+def test_a_coroutine_that_nothing_awaits_is_no_handler(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(
+        "import everserve\nclass H(everserve.StreamRequestHandler):\n    async def handle(self): pass\n"
+    )
+    with pytest.raises(HandlerError, match=r"is not a request handler: H\.handle is 'async def'"):
+        find_handler(f"{file}:H")
+
+
+def test_a_coroutine_is_a_handler_for_asyncio(tmp_path: Path) -> None:
     file = tmp_path / "app.py"
     file.write_text(
         "import everserve\nclass H(everserve.BaseRequestHandler):\n    async def handle(self): pass\n"
     )
-    with pytest.raises(HandlerError, match=r"is not a request handler: H\.handle is 'async def'"):
-        find_handler(f"{file}:H")
+    assert find_handler(f"{file}:H").__name__ == "H"
 
 
 @pytest.mark.parametrize(
