@@ -116,19 +116,21 @@ class BuildNative(build_ext):
         """Have C instead of Cython, made here or, with ``EVERSERVE_C``, by the first of some builds."""
         with locked(Path(os.environ.get("EVERSERVE_C") or self.build_temp)) as folder:
             complete = folder / "complete"
-            if self.force or not (complete.exists() and "EVERSERVE_C" in os.environ):
-                self.cythonize(folder)
+            if not (complete.exists() and "EVERSERVE_C" in os.environ):
+                # Cython does not see that a module depends on the .pxd of another Python source.
+                changed = complete.exists() and complete.stat().st_mtime < newest_declaration()
+                self.cythonize(folder, anew=bool(self.force) or changed)
                 complete.touch()
         for module in self.extensions:
             module.sources = [str(folder / Path(path).with_suffix(".c")) for path in module.sources]
 
-    def cythonize(self, folder: Path) -> None:
+    def cythonize(self, folder: Path, *, anew: bool) -> None:
         cythonize(
             [Extension(module.name, list(module.sources)) for module in self.extensions],
             include_path=[*headers(), "src", "src/everserve/fibers"],
             compiler_directives=DIRECTIVES,
             build_dir=str(folder),
-            force=bool(self.force),
+            force=anew,
         )
 
     def do_without(self, reason: str) -> None:
@@ -147,15 +149,21 @@ def source(name: str) -> str:
     return str(path if path.exists() else path.with_name(f"{path.stem[1:]}.py"))
 
 
+def declarations() -> list[Path]:
+    return [path for kind in ("pxd", "h") for path in Path("src/everserve").rglob(f"*.{kind}")]
+
+
+def newest_declaration() -> float:
+    return max(path.stat().st_mtime for path in declarations())
+
+
 def extension(name: str) -> Extension:
     return Extension(
         f"everserve.{name.replace('/', '.')}",
         [source(name)],
         include_dirs=[*headers(), "src/everserve/fibers", *relocated_headers()],
         extra_compile_args=["-O2", "-fno-strict-aliasing", "-Wno-unused", *CFLAGS],
-        depends=[
-            str(path) for kind in ("pxd", "h") for path in Path("src/everserve").rglob(f"*.{kind}")
-        ],
+        depends=[str(path) for path in declarations()],
     )
 
 
