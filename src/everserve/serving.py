@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from everserve.addresses import Address
@@ -496,8 +497,8 @@ def _configured(
     servers: int,
     *,
     joins: bool = True,
-) -> type[TCPServer]:
-    """The ready-made class, with the modern defaults and the options as class attributes.
+) -> Callable[..., TCPServer]:
+    """What makes a server of the ready-made class, with the modern defaults and the options.
 
     ``joins``: it becomes a member of a multicast group; a socket that is inherited may be one already.
     """
@@ -516,7 +517,20 @@ def _configured(
         concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers, sessions=sessions
     )
     _check_together(where, chosen)
-    return type(base.__name__, (base,), defaults | chosen)
+    return partial(_with_options, base, defaults | chosen)
+
+
+def _with_options(
+    kind: type[TCPServer], options: Mapping[str, Any], *arguments: Any, **keywords: Any
+) -> TCPServer:
+    """Make a server that has its options as attributes before its constructor reads them.
+
+    Not as those of a class for it alone: only the collector could free that, and a ``tls`` with it.
+    """
+    server = kind.__new__(kind)
+    vars(server).update(options)
+    kind.__init__(server, *arguments, **keywords)
+    return server
 
 
 def _wants_session(handler: Handler) -> bool:

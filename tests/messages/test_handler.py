@@ -40,8 +40,23 @@ def test_on_a_socket_alone() -> None:
         handler = Upper(ours, "peer", None)
         assert peer.recv(100) == b"A\nB\n"
         assert not handler.push(b"late")
-        with pytest.raises(TypeError):
-            handler.key = b"a"
+        handler.disconnect()
+        handler.key = b"a"
+        assert handler.key is None
+
+
+def test_only_a_connection_of_our_servers_has_a_key() -> None:
+    class Keyed(Upper):
+        def on_connect(self) -> None:
+            with pytest.raises(TypeError):
+                self.key = b"a"
+
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        peer.sendall(b"a\n")
+        peer.shutdown(socket.SHUT_WR)
+        Keyed(ours, "peer", None)
+        assert peer.recv(100) == b"A\n"
 
 
 def test_one_request_without_a_loop() -> None:

@@ -52,6 +52,9 @@ class NotedAcceptor:
     def begin(self, hooks: Any, listener: Any) -> None:
         self.listener = listener
 
+    def end(self) -> None:
+        self.listener = None
+
     def can_accept(self) -> bool:
         return True
 

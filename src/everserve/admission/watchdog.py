@@ -47,7 +47,9 @@ class Watchdog:
         self._heap: list[tuple[float, int]] = []
         self._watched: dict[Deadline, tuple[float, int]] = {}
         self._numbered: dict[int, Deadline] = {}  # of the heap's entries, without those forgotten
-        self._lock = threading.Lock()  # the lock of the condition: taking it directly is faster
+        # The lock of the condition: taking it directly is faster. Re-entrant, as the collector may
+        # call ``close`` in the thread that has it.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._next = float("inf")

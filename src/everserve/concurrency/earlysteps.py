@@ -46,7 +46,7 @@ class EarlyThread:
 
     def __init__(self, on_done: Callable[[Candidate], object]) -> None:
         self._on_done = on_done
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may close it, in the thread that has it
         self._present: dict[Candidate, None] = {}  # in the order of their coming
         self._new: deque[Candidate] = deque()
         self._wakeup: Wakeup | None = None
@@ -79,14 +79,14 @@ class EarlyThread:
             candidate.context.leave()
         return dropped
 
-    def close(self) -> None:
-        """Have the thread end when there is no candidate left; wait for that if there is none."""
+    def close(self, *, wait: bool = True) -> None:
+        """Have the thread end when there is no candidate left; ``wait`` for that if there is none."""
         with self._lock:
             self._closed = True
             if self._wakeup is not None:
                 self._wakeup.wake()
             thread = None if self._present else self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _start(self) -> bool:

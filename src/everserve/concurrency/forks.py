@@ -309,6 +309,17 @@ class ForkStrategy(Strategy):
             self.collect()
         self.collect(blocking=wait and deadline() is None)
 
+    def abandon(self) -> None:
+        """Close what belongs to the children that run: they go on without the server."""
+        super().abandon()
+        self._watched.clear()
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        for note, _ in self._notes.values():
+            note.close()
+        self._notes.clear()
+
     def _signal_children(self, number: signal.Signals) -> None:
         self._last_signal = number  # set first, for a child that is being started
         for pid in tuple(self.children or ()):

@@ -39,7 +39,7 @@ class ThreadParking:
         self._run = run
         self._is_needed = is_needed
         self._sessions: dict[int, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may close it, in the thread that has it
         self._thread: threading.Thread | None = None
         self._epoll: Any = None
         self._wakeup: Wakeup | None = None

@@ -209,6 +209,17 @@ class PoolStrategy(Strategy):
                 if worker not in pool.workers:
                     worker.join()
 
+    def abandon(self) -> None:
+        """End the workers, and the threads that wait for connections: there is none any more."""
+        super().abandon()
+        early, parking, pool = self._early, self.parking, self._pool
+        self._early, self.parking = EarlyThread(_nothing), ThreadParking(_nothing)
+        self._pool = None
+        if pool is not None and self._process == os.getpid():  # threads do not fork
+            early.close(wait=False)
+            parking.close()
+            pool.close(wait=False)
+
     def threads(self) -> tuple[threading.Thread, ...]:
         """The workers."""
         return () if self._pool is None else self._pool.workers
@@ -241,6 +252,10 @@ class PoolStrategy(Strategy):
         elif pool.size != size or pool.limit != limit:
             pool.resize(size, limit)
         return pool
+
+
+def _nothing(argument: object) -> None:
+    """No connection waits any more."""
 
 
 def _resume(session: Any, _mark: object) -> None:

@@ -334,6 +334,13 @@ class Strategy:
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """End, as the server is closed; with ``wait``, wait for requests until ``deadline()``."""
 
+    def abandon(self) -> None:
+        """The server was dropped: end the threads that wait for work, and refer to the flow no more.
+
+        The last reference calls it, or the collector, in any thread: it waits for nothing.
+        """
+        self.finish, self.begin_early = _finish_by_hook, _begin_none_early
+
     def threads(self) -> tuple[threading.Thread, ...]:
         """The threads that run requests, other than the thread of the loop."""
         return ()

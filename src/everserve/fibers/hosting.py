@@ -64,6 +64,7 @@ class Host:
         self._disarm()
         self._scheduled = True  # for ever
         self.hub.close()
+        self.hub.host = None  # the two would keep each other alive
 
     def schedule(self) -> None:
         """Turn the hub soon: a task has made something ready. For the thread of the loop alone."""
@@ -160,6 +161,7 @@ class Guest:
         except BaseException as error:
             self._error = error
         self.host.guest = None
+        del self._greenlet.guest  # the two would keep each other alive
         if not self.done.done():
             self.done.set_result(None)
 

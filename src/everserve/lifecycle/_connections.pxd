@@ -17,7 +17,6 @@ cdef class ConnectionTable:
     cdef public object accepted
     cdef readonly set runs
     cdef readonly dict _by_key
-    cdef readonly object view
 
     @cython.locals(connection=Entry)
     cpdef Entry add(self, request, peer, lost=*)

@@ -197,7 +197,7 @@ class Connection:
         self.reference = _nothing
         if self.context is not None:
             self.context = None  # which refers to this
-        self.session = None
+        self.session = self.deadlines = None  # these refer to this too
         if self.duplicate is not None:
             self.duplicate.close()
 

@@ -69,7 +69,11 @@ class ConnectionTable:
         self.accepted = 0
         self.runs: set[RunInProgress] = set()
         self._by_key: dict[Any, Connection] = {}
-        self.view = Connections(self.by_request, self.settle, self._by_key)
+
+    @property
+    def view(self) -> Connections[Connection]:
+        """What is in progress, to look at: the table itself holds none, which would hold the table."""
+        return Connections(self.by_request, self.settle, self._by_key)
 
     def __len__(self) -> int:
         """How many are in progress; a batch that waits counts as one."""
@@ -252,6 +256,12 @@ class ConnectionTable:
         oldest = itertools.islice(there, LOOKED_AT)
         looks = [(traffic.quiet, -c.id, c) for c in oldest if (traffic := c.traffic())]
         return max(looks)[2] if looks else None
+
+    def forget_all(self) -> None:
+        """Drop all: the server was dropped, and what is left is in processes that go on without it."""
+        self.by_request.clear()
+        self._by_descriptor.clear()
+        self._by_key.clear()
 
     def forget_closed(self) -> None:
         """Drop the connections whose socket was closed without the server's hooks."""

@@ -42,7 +42,6 @@ class SessionTable:
         self._lock = threading.Lock()
         self._by_peer: dict[Any, Session] = {}
         self._withheld = Tally()
-        life.on_end = self.finish_all
 
     def __len__(self) -> int:
         return len(self._by_peer)

@@ -51,7 +51,6 @@ class LifeCycle:
         self.suspended = False
         self.gated = False
         self.keeps_listener = False  # a stop leaves it open for requests that reply through it
-        self.on_end: Callable[[], object] | None = None  # called when a run has ended
         self._stops: dict[str, Any] = {}
         self._wakeup: Wakeup | None = None
 
@@ -134,8 +133,6 @@ class LifeCycle:
         self.session = self._serving = None
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
             self.state = ServerState.READY
-        if self.on_end is not None:
-            self.on_end()
         self.notifier.notify()
 
     def announce(self) -> None:

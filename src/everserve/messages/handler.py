@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from everserve.errors import FrameError, NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
+from everserve.messages.ended import ENDED
 from everserve.messages.engine import Session
 from everserve.wire.codec import is_several
 
@@ -55,8 +56,10 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             self.handle()
         finally:
             session = self._everserve.session
-            if session is None or not session.parked:
+            if session is None:
                 self.finish()
+            elif not session.parked:
+                session.finish_handler()
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -116,6 +119,8 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     @key.setter
     def key(self, key: Any) -> None:
         session = self._everserve.session
+        if session is ENDED:
+            return  # no one can find it any more
         if session is None or session.host is None or session.connection is None:
             raise TypeError("only a connection of an everserve server has a key")
         session.host.give_key(session.connection, key)

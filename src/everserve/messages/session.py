@@ -16,6 +16,7 @@ from typing import Any
 
 from everserve.errors import FrameError
 from everserve.fibers.engines import FiberSocket, current
+from everserve.messages.ended import ENDED
 from everserve.wire.codec import decode_many, encode_many, missing
 
 __all__ = ["Session"]
@@ -160,7 +161,14 @@ class Session:
         try:
             self.leave()
         finally:
+            self.finish_handler()
+
+    def finish_handler(self) -> None:
+        """Call the last hook; the handler refers to this no more."""
+        try:
             self.handler.finish()
+        finally:
+            self.handler._everserve.session = ENDED
 
     def call_of(self, handler: Any) -> Callable[[Any], Any]:
         """What is called with each message, and returns the reply: here ``handle_message`` runs."""

@@ -69,6 +69,12 @@ class Acceptor:
         )
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
+    def end(self) -> None:
+        """The run has ended: forget its listener, and let the sessions end with what they have."""
+        self.listener = None
+        if self._datagrams.sessions is not None:
+            self._datagrams.sessions.finish_all()
+
     def can_accept(self) -> bool:
         """False where the next request is to wait in the kernel's queue."""
         self._life.gated = True  # before it looks, so that room made meanwhile is not missed

@@ -248,11 +248,11 @@ class Conductor:
         if self._certificates is not None:
             self._watchdog.forget(self._certificates)
             self._certificates = None
-        self._acceptor.listener = None
         event = _shut_down_event(hooks)
         if event is not None:
             event.set()
         self.life.end()
+        self._acceptor.end()
         stop = self.life.stop
         if stop is not None and stop.is_left_to(self.strategy.here()):
             stop.complete(hooks)

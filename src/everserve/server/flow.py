@@ -105,9 +105,13 @@ class Flow:
         ``bounds_datagrams``: datagrams, of which not too many may be in progress; ``most_sessions``:
         sessions, of which there may be so many without ``max_connections``.
         """
-        self._sweep = self._swept_for = None
+        self.forget_sweep()
         self._bounds_datagrams, self._most_sessions = bounds_datagrams, most_sessions
         self._note(self._settings.values)
+
+    def forget_sweep(self) -> None:
+        """Share the deadlines of no connection that has begun with those to come."""
+        self._sweep = self._swept_for = None
 
     def has_room(self) -> bool:
         """False to leave the next request in the kernel's queue until the accept loop is woken."""
@@ -522,7 +526,7 @@ class Flow:
 
     def _end_sweep(self, sweep: Sweep) -> None:
         if self._sweep is sweep:
-            self._sweep = self._swept_for = None
+            self.forget_sweep()
 
     def _context(
         self, hooks: Hooks, connection: Connection | None, request: Any, client_address: Any

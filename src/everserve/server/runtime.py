@@ -65,6 +65,18 @@ class Runtime(Host):
         self.conductor = self._make_conductor()
         self.elsewhere: Elsewhere | None = None  # where workers serve
 
+    def __del__(self) -> None:
+        """The server was dropped: end its threads, and undo what keeps the parts alive.
+
+        None of the parts refers to this: so they go with the server, without the collector.
+        """
+        if hasattr(self, "elsewhere"):  # else it was not made
+            self.strategy.abandon()
+            self.watchdog.close()
+            self.flow.forget_sweep()
+            self.life.forget_stop()
+            self.connections.forget_all()
+
     def _make(self, strategy: type[Strategy]) -> Strategy:
         return strategy(
             StrategyParts(
@@ -136,7 +148,8 @@ class Runtime(Host):
     def share(self, balance: Balance) -> None:
         """Accept from a listener from which other processes accept too."""
         self.acceptor.balance = balance
-        self.progress.on_ended = lambda: balance.note(len(self.connections))
+        connections = self.connections  # not ``self``, which the server alone keeps alive
+        self.progress.on_ended = lambda: balance.note(len(connections))
 
     def suspend(self, suspended: bool) -> None:
         if self.elsewhere is None:
