@@ -27,7 +27,7 @@ except ImportError:  # `missing` says it
 MODULES = (
     "sockets/_datagrams",
     *(f"wire/_{module}" for module in ("lengths", "lines")),
-    *(f"messages/_{module}" for module in ("replies", "outbox", "session")),
+    *(f"messages/_{module}" for module in ("replies", "outbox", "conversation")),
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
     *(

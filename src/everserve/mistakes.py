@@ -6,30 +6,28 @@ Each function returns one line that says what is wrong and what to do, or ``None
 
 from __future__ import annotations
 
+import enum
 import inspect
 import os
 import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar
 
 from everserve.errors import MistakeWarning
 
-__all__ = ["DEFINE_IT", "TAKE_THREE", "handler_fault", "intended", "transport_fault", "warn"]
-
-_BASES = (
-    "socketserver",
-    "everserve.handlers.base",
-    "everserve.handlers.stream",
-    "everserve.handlers.datagram",
-    "everserve.handlers.session",
-    "everserve.handlers.aio",
-    "everserve.messages.handler",
-)
-_MESSAGES = _BASES[-1]
-"""The modules of the handlers' base classes. Servers do not import those of everserve."""
+__all__ = [
+    "DEFINE_IT",
+    "TAKE_THREE",
+    "HandlerKind",
+    "handler_base",
+    "handler_fault",
+    "intended",
+    "transport_fault",
+    "warn",
+]
 
 DEFINE_IT = "has no handle(): define it"
 """The fault of a handler that does nothing. The standard library's classes accept it."""
@@ -47,6 +45,57 @@ def warn(text: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, MistakeWarning, stacklevel=level)
+
+
+# -- base classes of handlers ----------------------------------------------------------------------
+
+
+class HandlerKind(enum.Enum):
+    """What a base class of handlers is for."""
+
+    ANY = "any request"
+    STREAM = "streams"
+    ASYNC_STREAM = "streams, with await"
+    DATAGRAM = "datagrams"
+    MESSAGE = "messages"
+
+
+ClassT = TypeVar("ClassT", bound=type)
+
+_BASES: set[type] = set()
+_HOOKS: dict[FunctionType, HandlerKind] = {}
+"""Those of the base classes of everserve, which ``handler_base`` marks: servers do not import them."""
+
+_STANDARD = {
+    "BaseRequestHandler": HandlerKind.ANY,
+    "StreamRequestHandler": HandlerKind.STREAM,
+    "DatagramRequestHandler": HandlerKind.DATAGRAM,
+}
+"""Those of ``socketserver``, which everserve does not import, by their names there."""
+
+
+def handler_base(kind: HandlerKind) -> Callable[[ClassT], ClassT]:
+    """Mark a base class: what it defines is a placeholder, and not a program's own."""
+
+    def mark(base: ClassT) -> ClassT:
+        _BASES.add(base)
+        _HOOKS.update((f, kind) for f in vars(base).values() if isinstance(f, FunctionType))
+        return base
+
+    return mark
+
+
+def _is_base(handler: type) -> bool:
+    return handler in _BASES or handler.__module__ == "socketserver"
+
+
+def _kind_of_base(function: Any) -> HandlerKind | None:
+    """The kind of the base class that defines a method; ``None`` for a method of the program."""
+    if not isinstance(function, FunctionType):
+        return None
+    if function.__module__ == "socketserver":
+        return _STANDARD.get(function.__qualname__.partition(".")[0])
+    return _HOOKS.get(function)
 
 
 # -- handlers --------------------------------------------------------------------------------------
@@ -97,7 +146,7 @@ def _fault_of_class(handler: type, awaits: bool | None) -> str | None:
         return f"{name} is no request handler: inherit StreamRequestHandler, and define handle()"
     if _runs_handle(handler):
         fault = _fault_of_hooks(handler, awaits)
-        if fault is None and getattr(handle, "__module__", None) == _MESSAGES:
+        if fault is None and _kind_of_base(handle) is HandlerKind.MESSAGE:
             return _fault_of_message_handler(handler)
         return fault or _fault_without_handle(handler)
     if _is_own(handle) and not _may_call_handle(handler):
@@ -115,7 +164,7 @@ def _init_of(handler: type) -> Any:
 def _fault_of_hooks(handler: type, awaits: bool | None) -> str | None:
     """The fault of a hook that is a coroutine where no one awaits it, or is none where it must be."""
     name = handler.__name__
-    owner = _owner_of_setup(handler)
+    base = _kind_of_base(getattr(handler, "setup", None))
     for hook in ("setup", "handle", "finish"):
         function = getattr(handler, hook, None)
         is_coroutine = inspect.iscoroutinefunction(function)
@@ -123,16 +172,16 @@ def _fault_of_hooks(handler: type, awaits: bool | None) -> str | None:
             kind = _kind_of(function)
             if kind is not None:
                 return f"{name}.{hook} {kind}"
-        elif hook == "handle" and owner == "StreamRequestHandler":
+        elif hook == "handle" and base is HandlerKind.STREAM:
             return f"{name}.handle is 'async def': inherit AsyncStreamRequestHandler"
-    if owner == "AsyncStreamRequestHandler":
+    if base is HandlerKind.ASYNC_STREAM:
         return _fault_of_async(handler, awaits)
     return None
 
 
 def _is_awaited(handler: type) -> bool:
     """True if a constructor of everserve's runs, which runs coroutines."""
-    return any(cls.__module__ == "everserve.handlers.base" for cls in handler.__mro__)
+    return not _BASES.isdisjoint(handler.__mro__)
 
 
 def _fault_of_async(handler: type, awaits: bool | None) -> str | None:
@@ -147,14 +196,6 @@ def _fault_of_async(handler: type, awaits: bool | None) -> str | None:
             " inherit StreamRequestHandler, whose handlers run in fibers"
         )
     return None
-
-
-def _owner_of_setup(handler: type) -> str | None:
-    """The base class of streams or datagrams whose ``setup`` a handler has; none for its own."""
-    setup = getattr(handler, "setup", None)
-    if getattr(setup, "__module__", None) not in _BASES:
-        return None
-    return getattr(setup, "__qualname__", "").partition(".")[0]
 
 
 def _kind_of(function: Any) -> str | None:
@@ -185,7 +226,7 @@ def _takes_three(handler: Callable[..., Any]) -> bool:
 
 def _is_own(function: Any) -> bool:
     """True for a method of the program, or of another library; false for one of a base class."""
-    return callable(function) and getattr(function, "__module__", None) not in _BASES
+    return callable(function) and _kind_of_base(function) is None
 
 
 def _runs_handle(handler: type) -> bool:
@@ -217,9 +258,9 @@ def _names_in(code: CodeType | None) -> Iterator[str]:
 def _fault_without_handle(handler: type) -> str | None:
     """The fault of a subclass that defines none of the hooks; the base classes are placeholders."""
     names = ("__init__", "setup", "handle", "finish")
-    if handler.__module__ in _BASES or any(_is_own(getattr(handler, name, None)) for name in names):
+    if _is_base(handler) or any(_is_own(getattr(handler, name, None)) for name in names):
         return None
-    own = [name for cls in handler.__mro__ if cls.__module__ not in _BASES for name in vars(cls)]
+    own = [name for cls in handler.__mro__ if not _is_base(cls) for name in vars(cls)]
     near = next((name for name in own if intended(name, ["handle"])), None)
     hint = f", did you mean it by {near}()?" if near else ""
     return f"{handler.__name__} {DEFINE_IT}{hint}"
@@ -242,10 +283,10 @@ def transport_fault(handler: Any, *, datagrams: bool) -> str | None:
     """Why ``handler``, a class for streams or for datagrams, cannot handle the other kind."""
     if not inspect.isclass(handler):
         return None
-    owner = _owner_of_setup(handler)
-    if datagrams and owner in ("StreamRequestHandler", "AsyncStreamRequestHandler"):
+    base = _kind_of_base(getattr(handler, "setup", None))
+    if datagrams and base in (HandlerKind.STREAM, HandlerKind.ASYNC_STREAM):
         return f"{handler.__name__} is for streams: for datagrams inherit DatagramRequestHandler"
-    if not datagrams and owner in ("DatagramRequestHandler", "DatagramSessionHandler"):
+    if not datagrams and base is HandlerKind.DATAGRAM:
         return f"{handler.__name__} is for datagrams: for streams inherit StreamRequestHandler"
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -189,3 +190,42 @@ def assert_leaves_nothing(life: Callable[[Make, Talk], Any], make: Make, talk: T
 
 def is_ours(found: object) -> bool:
     return type(found).__module__.startswith("everserve") or isinstance(found, socket.socket)
+
+
+def serve_in_a_cycle(concurrency: Any, end: str) -> None:
+    class Mine(everserve.LineRequestHandler):
+        def handle_message(self, message: bytes) -> bytes:
+            return name_of(server)
+
+    server = everserve.make_server(Mine, "tcp://127.0.0.1:0", concurrency=concurrency)
+    thread = Background(server.serve_forever)
+    with socket.create_connection(server.server_address, LIMIT) as client:
+        client.sendall(b"ping\n")
+        assert client.recv(100) == name_of(server) + b"\n"
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""
+    server.shutdown()
+    thread.result()
+    getattr(server, end)()
+
+
+def name_of(server: TCPServer) -> bytes:
+    return type(server).__name__.encode()
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+def test_it_may_be_in_a_cycle_of_the_program(
+    concurrency: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector finalises all objects of a cycle in any order, wake-ups first perhaps."""
+    failures: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", failures.append)
+    gc.collect()
+    threads, before = set(threading.enumerate()), descriptors()
+    for end in ("server_close", "shutdown"):
+        serve_in_a_cycle(concurrency, end)
+    gc.collect()
+    assert join_others(threads) == []
+    gc.collect()
+    assert descriptors() == before
+    assert failures == []

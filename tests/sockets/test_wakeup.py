@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import selectors
 import signal
 import socket
 from collections.abc import Iterator
@@ -146,3 +147,14 @@ def test_it_belongs_to_the_process_that_made_it(
 def test_they_are_not_inherited(wakeup: Wakeup) -> None:
     for descriptor in {wakeup._reader, wakeup._writer}:
         assert not os.get_inheritable(descriptor)
+
+
+def test_one_that_the_collector_has_finalised_wakes_no_one() -> None:
+    """Its descriptors may belong to others by now."""
+    wakeup = Wakeup()
+    wakeup.__del__()
+    other = Wakeup()
+    with selectors.DefaultSelector() as selector:
+        selector.register(other, selectors.EVENT_READ)
+        wakeup.wake()
+        assert selector.select(0) == []

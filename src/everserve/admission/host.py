@@ -38,8 +38,8 @@ class Host:
         """Where the connection may wait between messages; ``None``: where its handler runs."""
         raise NotImplementedError
 
-    def session_ended(self, session: Any, error: BaseException | None) -> None:
-        """End the connection of a session that was parked before, as the flow ends any other."""
+    def conversation_ended(self, conversation: Any, error: BaseException | None) -> None:
+        """End the connection of a conversation that was parked before, as the flow ends any other."""
         raise NotImplementedError
 
     def give_key(self, connection: Any, key: Any) -> None:

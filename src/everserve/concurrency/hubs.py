@@ -247,9 +247,9 @@ class HubStrategy(Strategy):
 
     def _resume_parked(self) -> None:
         for connection in self._connections.view:
-            session = connection.session
-            if session is not None and session.parked:
-                session.request._resume_parked()
+            conversation = connection.conversation
+            if conversation is not None and conversation.parked:
+                conversation.request._resume_parked()
 
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """Wait until the serving thread has ended its fibers, or make it end them now."""
@@ -282,11 +282,11 @@ class _HubParking:
         """True for a socket of the event loop itself; TLS and what counts bytes keep their fiber."""
         return type(request) is FiberSocket
 
-    def park(self, session: Any) -> None:
-        """Have a fiber resume the session when something comes; at once if something may be there."""
-        is_over = self.draining and not session.fresh
-        if is_over or not session.request._park(session):
-            session.request._resume_soon(session)
+    def park(self, conversation: Any) -> None:
+        """Have a fiber resume it when something comes; at once if something may be there."""
+        is_over = self.draining and not conversation.fresh
+        if is_over or not conversation.request._park(conversation):
+            conversation.request._resume_soon(conversation)
 
 
 class _Run:

@@ -24,7 +24,7 @@ _BATCH = 256
 
 
 class ThreadParking:
-    """Watches parked connections with epoll. ``run(session)`` passes one on; it must not wait.
+    """Watches parked connections with epoll. ``run(conversation)`` passes one on; it must not wait.
 
     ``is_needed()``: true if a task waits for a thread, so that none should ``linger``.
 
@@ -38,7 +38,7 @@ class ThreadParking:
         self.draining = False
         self._run = run
         self._is_needed = is_needed
-        self._sessions: dict[int, Any] = {}
+        self._conversations: dict[int, Any] = {}
         self._lock = threading.RLock()  # the collector may close it, in the thread that has it
         self._thread: threading.Thread | None = None
         self._epoll: Any = None
@@ -47,7 +47,7 @@ class ThreadParking:
 
     def __len__(self) -> int:
         """How many connections are parked."""
-        return len(self._sessions)
+        return len(self._conversations)
 
     @property
     def closed(self) -> bool:
@@ -69,30 +69,30 @@ class ThreadParking:
         poller.register(request.fileno(), select.POLLIN)
         return bool(poller.poll(_MOMENT))
 
-    def park(self, session: Any) -> None:
-        """Have the session run when something comes. Raises ``OSError`` if it cannot be watched."""
-        descriptor = session.request.fileno()
+    def park(self, conversation: Any) -> None:
+        """Have it run when something comes. Raises ``OSError`` if it cannot be watched."""
+        descriptor = conversation.request.fileno()
         if descriptor < 0:  # the program has closed it
-            self._run(session)
+            self._run(conversation)
             return
         self._begin()
-        self._sessions[descriptor] = session  # first: it may be readable at once
+        self._conversations[descriptor] = conversation  # first: it may be readable at once
         try:
             self._watch(descriptor)
         except ValueError:  # closed meanwhile
             self._resume(descriptor)
         except BaseException:
-            if self._sessions.pop(descriptor, None) is not None:
+            if self._conversations.pop(descriptor, None) is not None:
                 raise
         if self._closed or (
-            self.draining and not session.fresh
+            self.draining and not conversation.fresh
         ):  # ``drain`` may have looked before
             self._resume(descriptor)
 
     def drain(self) -> None:
         """Have all of them run now: they find nothing, and end."""
         self.draining = True
-        for descriptor in tuple(self._sessions):
+        for descriptor in tuple(self._conversations):
             self._resume(descriptor)
 
     def close(self) -> None:
@@ -111,9 +111,9 @@ class ThreadParking:
             self._epoll.register(descriptor, mask)
 
     def _resume(self, descriptor: int) -> None:
-        session = self._sessions.pop(descriptor, None)
-        if session is not None:
-            self._run(session)
+        conversation = self._conversations.pop(descriptor, None)
+        if conversation is not None:
+            self._run(conversation)
 
     def _begin(self) -> None:
         """Start the thread, once. Raises ``OSError`` if the system has none left."""

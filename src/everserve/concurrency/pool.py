@@ -31,7 +31,7 @@ MOST_EARLY = 1_000
 """How many connections may be in their first steps at once: as many handshakes as ``serve`` allows."""
 
 _PARKED = object()
-"""In place of an address: the task is a session that was parked."""
+"""In place of an address: the task is a conversation that was parked."""
 
 
 class PoolStrategy(Strategy):
@@ -160,13 +160,13 @@ class PoolStrategy(Strategy):
     def _is_short(self) -> bool:
         return self._pool is None or self._pool.is_short
 
-    def _resume(self, session: Any) -> None:
-        """Pass a session to a worker; where the system has no thread at all, go on in this one."""
+    def _resume(self, conversation: Any) -> None:
+        """Pass a conversation to a worker; where the system has no thread at all, go on in this one."""
         try:
             if self._pool is not None:
-                self._pool.run(_resume, session, _PARKED, wait=False)
+                self._pool.run(_resume, conversation, _PARKED, wait=False)
         except RuntimeError:
-            session.resume()
+            conversation.resume()
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:
         """Shut the connections down, and close those that still wait for a worker."""
@@ -177,7 +177,7 @@ class PoolStrategy(Strategy):
             self._give_up(candidate, "stopped")
         if self._pool is not None:
             for request, address in self._pool.drop_waiting():
-                if address is _PARKED:  # a session: it ends by itself
+                if address is _PARKED:  # a conversation: it ends by itself
                     self._resume(request)
                     continue
                 self._turns.forget(address)
@@ -258,6 +258,6 @@ def _nothing(argument: object) -> None:
     """No connection waits any more."""
 
 
-def _resume(session: Any, _mark: object) -> None:
-    threadwaits.serve(session.request)
-    session.resume()
+def _resume(conversation: Any, _mark: object) -> None:
+    threadwaits.serve(conversation.request)
+    conversation.resume()

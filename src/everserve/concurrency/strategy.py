@@ -27,13 +27,13 @@ from everserve.sockets.tls import TLS, TLSSocket
 
 __all__ = [
     "Condition",
+    "Conversation",
     "EarlySteps",
     "MovableDeadline",
     "Order",
     "Parking",
     "RequestHooks",
     "RunningLoop",
-    "Session",
     "StopTimes",
     "Strategy",
     "StrategyParts",
@@ -87,7 +87,7 @@ class StrategyParts:
     progress: Progress
 
 
-class Session(Protocol):
+class Conversation(Protocol):
     """A message handler and its connection, as what parks and ends it sees them."""
 
     handler: Any
@@ -119,8 +119,8 @@ class Parking(Protocol):
     def takes(self, request: Any) -> bool:
         """True if a connection with this socket may wait here."""
 
-    def park(self, session: Any) -> None:
-        """Have a thread or a fiber call ``session.resume()`` when something has come."""
+    def park(self, conversation: Any) -> None:
+        """Have a thread or a fiber call ``conversation.resume()`` when something has come."""
 
 
 Condition: TypeAlias = Callable[[], bool]
@@ -322,8 +322,12 @@ class Strategy:
         Here those whose message handler waits where it runs, unless half of a message has come.
         """
         for connection in self._connections.view:
-            session = connection.session
-            if session is not None and session.parking is None and session.is_between_messages:
+            conversation = connection.conversation
+            if (
+                conversation is not None
+                and conversation.parking is None
+                and conversation.is_between_messages
+            ):
                 connection.end_reading()
 
     def cut(self, hooks: Any, connections: tuple[Connection, ...]) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.handlers.stream import max_line_of
+from everserve.mistakes import HandlerKind, handler_base
 from everserve.streams.aio import AsyncReader, AsyncWriter
 
 __all__ = ["AsyncStreamRequestHandler"]
 
 
+@handler_base(HandlerKind.ASYNC_STREAM)
 class AsyncStreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     """A ``StreamRequestHandler`` with ``async def handle(self)``, for servers with ``AsyncMixIn``.
 

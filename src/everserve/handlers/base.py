@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from everserve.admission.cancellation import CancelReason
 from everserve.admission.peer import Peer
 from everserve.handlers.context import ContextSlot
+from everserve.mistakes import HandlerKind, handler_base
 from everserve.reading import Reading
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ else:
 __all__ = ["BaseRequestHandler", "RequestT", "ServerT"]
 
 
+@handler_base(HandlerKind.ANY)
 class BaseRequestHandler(_Base[RequestT, ServerT]):
     """Handles one request: a subclass defines ``handle()``.
 

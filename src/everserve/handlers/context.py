@@ -21,17 +21,17 @@ __all__ = ["ContextSlot", "HandlerContext"]
 class HandlerContext:
     """The server's side of one request. Empty under a server of another library.
 
-    ``session`` is that of a message handler.
+    ``conversation`` is that of a message handler.
     """
 
-    __slots__ = ("_carrier", "_connection", "_host", "_peer", "_request", "session")
+    __slots__ = ("_carrier", "_connection", "_host", "_peer", "_request", "conversation")
 
     def __init__(self, host: Host | None, request: Any) -> None:
         self._host = host
         self._request = request
         self._connection = None if host is None else host.connection_of(request)
         self._peer: Peer | None = None
-        self.session: Any = None
+        self.conversation: Any = None
         self._carrier: Carrier | None = None
 
     def peer(self, address: Any) -> Peer:
@@ -58,14 +58,14 @@ class HandlerContext:
         """The server's bound for a line; ``None`` for none."""
         return None if self._host is None else self._host.max_line()
 
-    def open_session(self, server: Any, make: Callable[[Host | None, Any, Any], Any]) -> Any:
-        """Make the session of a message handler: ``make(host, connection, parking)``."""
+    def open_conversation(self, server: Any, make: Callable[[Host | None, Any, Any], Any]) -> Any:
+        """Make the conversation of a message handler: ``make(host, connection, parking)``."""
         host, connection = self._host, self._connection
         parking = None if host is None else host.parking_of(server, connection, self._request)
-        self.session = make(host, connection, parking)
+        self.conversation = make(host, connection, parking)
         if connection is not None:
-            connection.session = self.session
-        return self.session
+            connection.conversation = self.conversation
+        return self.conversation
 
     @property
     def carrier(self) -> Carrier:

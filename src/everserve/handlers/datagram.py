@@ -7,10 +7,12 @@ from typing import Any
 
 from everserve.errors import NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
+from everserve.mistakes import HandlerKind, handler_base
 
 __all__ = ["DatagramRequestHandler"]
 
 
+@handler_base(HandlerKind.DATAGRAM)
 class DatagramRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     """A handler with the datagram in ``self.rfile``; the bytes written to ``self.wfile`` are the reply.
 

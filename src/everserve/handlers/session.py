@@ -8,11 +8,13 @@ from typing import Any
 from everserve.errors import HandlerError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.lifecycle.session import Session
+from everserve.mistakes import HandlerKind, handler_base
 from everserve.reading import Reading
 
 __all__ = ["DatagramSessionHandler"]
 
 
+@handler_base(HandlerKind.DATAGRAM)
 class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
     """A handler for one peer: ``for datagram in self.datagrams: self.send(answer)``.
 

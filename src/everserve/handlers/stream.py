@@ -7,6 +7,7 @@ from io import BufferedIOBase
 from typing import Any
 
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
+from everserve.mistakes import HandlerKind, handler_base
 from everserve.reading import DefaultInt, attribute_of
 from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
@@ -17,6 +18,7 @@ _EACH_WRITE = DefaultInt(0)
 _makefile = RealSocket.makefile
 
 
+@handler_base(HandlerKind.STREAM)
 class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     """A handler with ``self.rfile`` to read from and ``self.wfile`` to write to, both binary.
 

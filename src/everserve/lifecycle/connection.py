@@ -52,6 +52,7 @@ class Connection:
     __slots__ = (
         "__dict__",
         "context",
+        "conversation",
         "counted",
         "counter",
         "deadlines",
@@ -72,7 +73,6 @@ class Connection:
         "proxy",
         "reference",
         "runner",
-        "session",
         "started",
         "state",
         "table",
@@ -108,7 +108,7 @@ class Connection:
         self.context: Any = None  # of its first steps, if they come before its request runs
         self.worker: int | None = None  # the process that has it, where this is a copy for another
         self.counter: Counter | None = None  # set where the kernel does not count
-        self.session: Any = None  # that of a message handler
+        self.conversation: Any = None  # that of a message handler
 
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
@@ -172,14 +172,14 @@ class Connection:
 
         False if it was dropped, as the connection has ended, or its ``outbox`` is full.
         """
-        session = self.session
-        return session is not None and bool(session.handler.push(message))
+        conversation = self.conversation
+        return conversation is not None and bool(conversation.handler.push(message))
 
     def disconnect(self) -> None:
         """End the connection of a message handler after what has been sent, from anywhere."""
-        session = self.session
-        if session is not None:
-            session.disconnect()
+        conversation = self.conversation
+        if conversation is not None:
+            conversation.disconnect()
 
     def traffic(self) -> Traffic | None:
         """The bytes that have moved over it; ``None`` if that is not known."""
@@ -197,7 +197,7 @@ class Connection:
         self.reference = _nothing
         if self.context is not None:
             self.context = None  # which refers to this
-        self.session = self.deadlines = None  # these refer to this too
+        self.conversation = self.deadlines = None  # these refer to this too
         if self.duplicate is not None:
             self.duplicate.close()
 

@@ -197,7 +197,7 @@ class ConnectionTable:
             self._by_descriptor.pop(key, None)
         if self._shed:
             self._shed.discard(connection.id)
-        if connection.session is not None:
+        if connection.conversation is not None:
             self.forget_key(connection)
         connection.close()
         return True
@@ -205,13 +205,13 @@ class ConnectionTable:
     def give_key(self, connection: Connection, key: Any) -> None:
         """Have ``view[key]`` be this connection, also where an older one has the key."""
         self.forget_key(connection)
-        connection.session.key = key
+        connection.conversation.key = key
         if key is not None:
             self._by_key[key] = connection
 
     def forget_key(self, connection: Connection) -> None:
         """Have the key of this connection find nothing, unless a later one has taken it over."""
-        key = None if connection.session is None else connection.session.key
+        key = None if connection.conversation is None else connection.conversation.key
         if key is not None and self._by_key.get(key) is connection:
             self._by_key.pop(key, None)
 

@@ -1,6 +1,6 @@
-"""What a message handler has in place of its session once that has ended.
+"""What a message handler has in place of its conversation once that has ended.
 
-The session has its handler, and the handler this: so neither keeps the other alive, nor the server.
+The conversation refers to its handler, and the handler to this: neither keeps the other alive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class _Outbox:
     is_closed: Final = True
 
 
-class _EndedSession:
+class _EndedConversation:
     """It has no key, joins no channel, and sends nothing."""
 
     parked: Final = False
@@ -29,4 +29,4 @@ class _EndedSession:
         """Nothing is left to be disconnected."""
 
 
-ENDED: Any = _EndedSession()
+ENDED: Any = _EndedConversation()

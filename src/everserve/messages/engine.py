@@ -1,12 +1,12 @@
-"""The session of the engine that runs."""
+"""The conversation of the engine that runs."""
 
 from typing import TYPE_CHECKING
 
 from everserve.fibers.engines import engine
 
 if TYPE_CHECKING or engine == "python":
-    from everserve.messages.session import Session
+    from everserve.messages.conversation import Conversation
 else:
-    from everserve.messages._session import Session
+    from everserve.messages._conversation import Conversation
 
-__all__ = ["Session"]
+__all__ = ["Conversation"]

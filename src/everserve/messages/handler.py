@@ -9,7 +9,8 @@ from everserve.errors import FrameError, NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
 from everserve.messages.ended import ENDED
-from everserve.messages.engine import Session
+from everserve.messages.engine import Conversation
+from everserve.mistakes import HandlerKind, handler_base
 from everserve.wire.codec import is_several
 
 __all__ = [
@@ -22,13 +23,14 @@ __all__ = [
 OutboxPolicy: TypeAlias = Literal["wait", "drop-oldest", "drop-newest", "disconnect"]
 
 
+@handler_base(HandlerKind.MESSAGE)
 class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     """Handles one connection, a message at a time: a subclass defines ``codec`` and ``handle_message``.
 
     The hooks, in call order: ``setup()``, ``on_connect()``, ``handle_message(message)`` for each
     message, or ``on_bad_message(error)``, ``on_disconnect()``, ``finish()``. Those of one connection
     run one after the other, though not always in the same thread. The object lives as long as its
-    connection: its attributes are the session. A datagram is a message; each has its own object, and
+    connection: its attributes are its state. A datagram is a message; each has its own object, and
     neither ``on_connect`` nor ``on_disconnect``.
 
     Between messages, a connection in a fiber has no fiber, and one in a pool no thread. Class
@@ -55,11 +57,11 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         try:
             self.handle()
         finally:
-            session = self._everserve.session
-            if session is None:
+            conversation = self._everserve.conversation
+            if conversation is None:
                 self.finish()
-            elif not session.parked:
-                session.finish_handler()
+            elif not conversation.parked:
+                conversation.finish_handler()
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -92,20 +94,20 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         What is pushed leaves in order. False if it was dropped: the connection has ended, or its
         ``outbox`` is full and the policy is not ``"wait"``. To a datagram, this is one more reply.
         """
-        session = self._everserve.session
-        if session is None:
+        conversation = self._everserve.conversation
+        if conversation is None:
             _reply_to_datagram(self, message)
             return True
-        sent: bool = session.push(self.codec.encode(message))
+        sent: bool = conversation.push(self.codec.encode(message))
         return sent
 
     def disconnect(self) -> None:
         """End the connection, from anywhere. No further message is handled; what was pushed, and the
         reply of the message in progress, is still sent. A datagram has no connection.
         """
-        session = self._everserve.session
-        if session is not None:
-            session.disconnect()
+        conversation = self._everserve.conversation
+        if conversation is not None:
+            conversation.disconnect()
 
     @property
     def key(self) -> Any:
@@ -113,17 +115,17 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
         Where another connection has the key, as of a peer that has come again, the later one is found.
         """
-        session = self._everserve.session
-        return None if session is None else session.key
+        conversation = self._everserve.conversation
+        return None if conversation is None else conversation.key
 
     @key.setter
     def key(self, key: Any) -> None:
-        session = self._everserve.session
-        if session is ENDED:
+        conversation = self._everserve.conversation
+        if conversation is ENDED:
             return  # no one can find it any more
-        if session is None or session.host is None or session.connection is None:
+        if conversation is None or conversation.host is None or conversation.connection is None:
             raise TypeError("only a connection of an everserve server has a key")
-        session.host.give_key(session.connection, key)
+        conversation.host.give_key(conversation.connection, key)
 
     # -- the flow ------------------------------------------------------------------------------
 
@@ -132,15 +134,15 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         if not issubclass(type(self.request), socket.socket):
             _answer_datagram(self)
             return
-        session = self._everserve.open_session(
-            self.server, lambda host, entry, parking: Session(self, host, entry, parking)
+        conversation = self._everserve.open_conversation(
+            self.server, lambda host, entry, parking: Conversation(self, host, entry, parking)
         )
         try:
             self.on_connect()
-            session.begin()
+            conversation.begin()
         finally:
-            if not session.parked:
-                session.leave()
+            if not conversation.parked:
+                conversation.leave()
 
 
 class LineRequestHandler(MessageRequestHandler[RequestT, ServerT]):

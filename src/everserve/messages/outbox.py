@@ -42,7 +42,7 @@ class Outbox:
         self._pending: deque[bytes] | None = None
         self._room: Event | None = None  # set whenever there may be room, or nothing left to send
 
-    # -- for the session -----------------------------------------------------------------------
+    # -- for the conversation -----------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
         """Send a reply, after what was pushed before it, and wait until it is sent."""

@@ -1,6 +1,6 @@
 """The replies to messages that came together: sent together, or when their fiber waits. The reference.
 
-A session makes one while it handles messages; `_replies.pyx` is the same, compiled.
+A conversation makes one while it handles messages; `_replies.pyx` is the same, compiled.
 """
 
 from collections.abc import Callable, Iterable, Sequence

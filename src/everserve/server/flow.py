@@ -24,7 +24,7 @@ from everserve.admission.control import (
 from everserve.admission.deadlines import TimeLimits
 from everserve.admission.steps import WAITING, handshake_with, secure
 from everserve.admission.watchdog import Watchdog
-from everserve.concurrency.strategy import Parking, Session, Strategy
+from everserve.concurrency.strategy import Conversation, Parking, Strategy
 from everserve.errors import HandshakeError
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
@@ -205,22 +205,29 @@ class Flow:
                     self._refuse(hooks, connection, request, limit)
                     return
             if hooks.verify_request(request, client_address):
-                if isinstance(request, Datagram) and request.truncated:
-                    self._progress.truncated(request, client_address)
-                if connection is not None and self._is_entered:
-                    self._control.enter(settings, connection)
-                hooks.process_request(request, client_address)
+                self._start(hooks, connection, request, client_address, settings)
             else:
                 self._control.give_back(settings, client_address)
                 self._refuse(hooks, connection, request, "verify_request")
-        except Exception as error:
-            if began_in_signal_handler(error):
+        except BaseException as error:
+            if not isinstance(error, Exception) or began_in_signal_handler(error):
                 self._abandon(hooks, connection, request)
                 raise
             self._contain(hooks, connection, request, client_address, error)
-        except BaseException:
-            self._abandon(hooks, connection, request)
-            raise
+
+    def _start(
+        self,
+        hooks: Hooks,
+        connection: Connection | None,
+        request: Any,
+        client_address: Any,
+        settings: Settings,
+    ) -> None:
+        if isinstance(request, Datagram) and request.truncated:
+            self._progress.truncated(request, client_address)
+        if connection is not None and self._is_entered:
+            self._control.enter(settings, connection)
+        hooks.process_request(request, client_address)
 
     def drop(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Close a request that was accepted with others, one of which has ended the run."""
@@ -358,8 +365,8 @@ class Flow:
         finally:
             if connection is not None and connection.state is not _CLOSED:
                 if _is_parked(connection):
-                    connection.session.request = request
-                    connection.session.park()
+                    connection.conversation.request = request
+                    connection.conversation.park()
                 else:
                     self._end(hooks, connection)
 
@@ -378,9 +385,11 @@ class Flow:
         is_plain = is_default(thread_hook(hooks)) and is_default(hooks.finish_request)
         return parking if is_plain else None
 
-    def end_session(self, hooks: Hooks, session: Session, error: BaseException | None) -> None:
+    def end_conversation(
+        self, hooks: Hooks, ended: Conversation, error: BaseException | None
+    ) -> None:
         """Do what ``run`` and ``finish`` do at the end of a request that was never parked."""
-        connection, request, address = session.connection, session.request, session.client_address
+        connection, request, address = ended.connection, ended.request, ended.client_address
         try:
             try:
                 if error is not None and not isinstance(error, FiberExit):
@@ -388,8 +397,8 @@ class Flow:
                 if isinstance(error, Exception):
                     hooks.handle_error(request, address)
             finally:
-                if session.context is not None:
-                    session.context.leave()
+                if ended.context is not None:
+                    ended.context.leave()
                 hooks.shutdown_request(request)
         except Exception:
             hooks.handle_error(request, address)
@@ -455,11 +464,7 @@ class Flow:
             settings = self._settings.values if context is None else context.settings
             if settings is not self._noted:
                 self._note(settings)
-            if self._takes_steps and not (
-                self._deadlines_alone
-                and type(client_address) is tuple
-                and self._is_swept(settings, connection, client_address)
-            ):
+            if self._needs_steps(settings, connection, client_address):
                 context = context or self._context(hooks, connection, request, client_address)
                 context.take(settings.admission_steps)
                 request, client_address = context.request, context.client_address
@@ -472,27 +477,42 @@ class Flow:
                 threadwaits.serve(request)
             hooks.RequestHandlerClass(request, client_address, hooks)
         except Refusal as refusal:
-            self._progress.refused(connection, refusal.reason, refusal.__cause__)
-            if refusal.reason in OF_CLIENTS:
-                self._control.give_back(self._settings.values, None)
-                self._is_reset(connection, request, refusal.reason)
-                self._life.wake()  # the accept loop may wait for the token
-        except FiberExit:  # cut by a stop: that is no failure of the request
-            if not begun and connection is not None:
-                self._progress.refused(connection, "stopped")
-            raise
+            self._refuse_by_step(connection, request, refusal)
         except BaseException as error:
-            if begun or connection is None:
-                self._progress.failed(connection, request, error)
-            else:
-                self._progress.refused(connection, "error", error)
+            self._note_failure(connection, request, error, begun)
             raise
         finally:
             if context is not None:
-                if _is_parked(connection):
-                    connection.session.context = context
-                else:
-                    context.leave()
+                _leave(context, connection)
+
+    def _needs_steps(
+        self, settings: Settings, connection: Connection | None, client_address: Any
+    ) -> bool:
+        return self._takes_steps and not (
+            self._deadlines_alone
+            and type(client_address) is tuple
+            and self._is_swept(settings, connection, client_address)
+        )
+
+    def _refuse_by_step(
+        self, connection: Connection | None, request: Any, refusal: Refusal
+    ) -> None:
+        self._progress.refused(connection, refusal.reason, refusal.__cause__)
+        if refusal.reason in OF_CLIENTS:
+            self._control.give_back(self._settings.values, None)
+            self._is_reset(connection, request, refusal.reason)
+            self._life.wake()  # the accept loop may wait for the token
+
+    def _note_failure(
+        self, connection: Connection | None, request: Any, error: BaseException, begun: bool
+    ) -> None:
+        if isinstance(error, FiberExit):  # cut by a stop: that is no failure of the request
+            if not begun and connection is not None:
+                self._progress.refused(connection, "stopped")
+        elif begun or connection is None:
+            self._progress.failed(connection, request, error)
+        else:
+            self._progress.refused(connection, "error", error)
 
     def _is_swept(
         self, settings: Settings, connection: Connection | None, client_address: Any
@@ -606,6 +626,18 @@ class Flow:
             self._life.notifier.notify()
 
 
+def _leave(context: RequestContext, connection: Connection | None) -> None:
+    """End what the steps have begun, now or where the parked connection ends."""
+    if _is_parked(connection):
+        connection.conversation.context = context
+    else:
+        context.leave()
+
+
 def _is_parked(connection: Connection | None) -> TypeGuard[Connection]:
     """True if the handler has returned, and its connection waits for the next message."""
-    return connection is not None and connection.session is not None and connection.session.parked
+    return (
+        connection is not None
+        and connection.conversation is not None
+        and connection.conversation.parked
+    )

@@ -169,8 +169,8 @@ class Runtime(Host):
     def parking_of(self, server: Any, connection: Any, request: Any) -> Any:
         return self.flow.parking_of(server, connection, request)
 
-    def session_ended(self, session: Any, error: BaseException | None) -> None:
-        self.flow.end_session(session.handler.server, session, error)
+    def conversation_ended(self, conversation: Any, error: BaseException | None) -> None:
+        self.flow.end_conversation(conversation.handler.server, conversation, error)
 
     def give_key(self, connection: Any, key: Any) -> None:
         self.connections.give_key(connection, key)

@@ -47,8 +47,11 @@ class Wakeup:
 
     def wake(self) -> None:
         """Make the descriptor readable. Never blocks, never raises for being full."""
+        writer = self._writer
+        if writer < 0:  # the collector has finalised this before what calls it
+            return
         try:
-            write(self._writer, b"\0")
+            write(writer, b"\0")
         except BlockingIOError:
             pass  # full: the waiter is woken already
 
@@ -81,6 +84,7 @@ class Wakeup:
                 signal.set_wakeup_fd(-1)
 
     def __del__(self) -> None:
-        if self._reader >= 0:
-            close(self._reader)
-            close(self._writer)
+        reader, writer, self._reader, self._writer = self._reader, self._writer, -1, -1
+        if reader >= 0:
+            close(reader)
+            close(writer)

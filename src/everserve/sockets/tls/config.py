@@ -85,17 +85,8 @@ class TLS:
         password: Password | None = None,
     ) -> None:
         wanted = client_certificate or ("none" if client_ca is None else "required")
-        _check_choice("client_certificate", wanted, CLIENT_CERTIFICATE)
-        _check_choice("minimum", minimum, VERSIONS)
-        if wanted != "none" and client_ca is None:
-            raise TLSConfigError(f"client_certificate={wanted!r} needs client_ca=, their authority")
-        if session_tickets < 0:
-            raise TLSConfigError(f"session_tickets={session_tickets}: at least 0")
-        if session_tickets == 0 and minimum != "1.3":
-            raise TLSConfigError(
-                'session_tickets=0 needs minimum="1.3": '
-                "sessions of TLS 1.2 are resumed without tickets too"
-            )
+        _check_client_certificate(wanted, client_ca)
+        _check_versions(minimum, session_tickets)
         self._settings = Settings(
             pair=_pair((certfile, keyfile)),
             sni=_checked_names(sni or {}),
@@ -223,6 +214,23 @@ def _absolute(path: Path) -> str:
 def _check_choice(option: str, value: str, choices: Mapping[str, object]) -> None:
     if value not in choices:
         raise TLSConfigError(f"{option}={value!r}: one of {', '.join(map(repr, choices))}")
+
+
+def _check_client_certificate(wanted: str, client_ca: Path | None) -> None:
+    _check_choice("client_certificate", wanted, CLIENT_CERTIFICATE)
+    if wanted != "none" and client_ca is None:
+        raise TLSConfigError(f"client_certificate={wanted!r} needs client_ca=, their authority")
+
+
+def _check_versions(minimum: str, session_tickets: int) -> None:
+    _check_choice("minimum", minimum, VERSIONS)
+    if session_tickets < 0:
+        raise TLSConfigError(f"session_tickets={session_tickets}: at least 0")
+    if session_tickets == 0 and minimum != "1.3":
+        raise TLSConfigError(
+            'session_tickets=0 needs minimum="1.3": '
+            "sessions of TLS 1.2 are resumed without tickets too"
+        )
 
 
 def _checked_names(sni: Mapping[str, tuple[Path, Path | None]]) -> dict[str, KeyPair]:

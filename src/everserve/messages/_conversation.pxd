@@ -1,5 +1,5 @@
-# The types of `session.py` where it is compiled.
-cdef class Session:
+# The types of `conversation.py` where it is compiled.
+cdef class Conversation:
     cdef readonly object handler
     cdef readonly object host
     cdef readonly object connection

@@ -1,9 +1,10 @@
 # cython: binding=False, annotation_typing=False
-"""The session of a message handler: it reads, decodes, calls the handler and sends.
+"""The conversation of a message handler: it reads, decodes, calls the handler and sends.
 
 A handler makes one for its connection. Where the strategy can, it is parked while nothing comes, and a
 fiber or a thread resumes it. ``call_of`` says where ``handle_message`` runs.
-One source for both engines: `_session` is this file, compiled, with the types of `_session.pxd`.
+One source for both engines: `_conversation` is this file, compiled, with the types of
+`_conversation.pxd`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from everserve.fibers.engines import FiberSocket, current
 from everserve.messages.ended import ENDED
 from everserve.wire.codec import decode_many, encode_many, missing
 
-__all__ = ["Session"]
+__all__ = ["Conversation"]
 
-COMPILED = __name__ == "everserve.messages._session"
+COMPILED = __name__ == "everserve.messages._conversation"
 
 _ROOM = "everserve.messages._" if COMPILED else "everserve.messages."
 Replies: Any = importlib.import_module(f"{_ROOM}replies").Replies
@@ -34,7 +35,7 @@ LONGEST_READ = 1 << 20
 """Bytes of a read of a long message, of which so many are missing at least."""
 
 
-class Session:
+class Conversation:
     """What a message handler and its connection share.
 
     ``parked``: nothing runs it now; ``fresh``: it began while the server drains, and may still wait for
@@ -111,14 +112,14 @@ class Session:
                 if not waits:
                     self.finish()
         except BaseException as error:
-            self.host.session_ended(self, error)
+            self.host.conversation_ended(self, error)
             if not isinstance(error, Exception):
                 raise
         else:
             if waits:
                 self.park()
             else:
-                self.host.session_ended(self, None)
+                self.host.conversation_ended(self, None)
 
     def park(self) -> None:
         """Leave it until something comes: from here on another fiber or thread may run it."""
@@ -128,7 +129,7 @@ class Session:
             self.parking.park(self)
         except OSError as error:  # the kernel has no memory to watch it
             self.finish()
-            self.host.session_ended(self, error)
+            self.host.conversation_ended(self, error)
 
     def disconnect(self) -> None:
         """End the stream after what has been sent: no more messages are handled. From anywhere."""
@@ -141,7 +142,7 @@ class Session:
             self.sock.shutdown(socket.SHUT_RD)
 
     def __call__(self) -> None:
-        """Resume: what is parked is the session itself, as a bound method takes 0.1 KB more."""
+        """Resume: what is parked is the conversation itself, as a bound method takes 0.1 KB more."""
         self.resume()
 
     def leave(self) -> None:
@@ -168,7 +169,7 @@ class Session:
         try:
             self.handler.finish()
         finally:
-            self.handler._everserve.session = ENDED
+            self.handler._everserve.conversation = ENDED
 
     def call_of(self, handler: Any) -> Callable[[Any], Any]:
         """What is called with each message, and returns the reply: here ``handle_message`` runs."""
@@ -268,7 +269,7 @@ class Session:
         return False
 
     def cut(self) -> None:
-        """Disconnect: the session sees the end of its stream."""
+        """Disconnect: the conversation sees the end of its stream."""
         if self.connection is not None:
             self.connection.cut()
         else:
