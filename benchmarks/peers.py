@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 STREAMS = {"echo": "echo", "lines": "lines"}
-DATAGRAMS = {"udp": "udp"}
+DATAGRAMS = {"udp": "udp", "collect": "collect"}
+WITHOUT_SESSIONS = {**DATAGRAMS, "sessions": "udp"}
 SECURE = {**STREAMS, "tls": "echo"}
 
 
@@ -33,7 +34,7 @@ class Peer:
 
 
 def _everserve(name: str, title: str, *arguments: str, udp: bool = True) -> Peer:
-    modes = {**SECURE, **DATAGRAMS} if udp else SECURE
+    modes = {**SECURE, **DATAGRAMS, "sessions": "sessions"} if udp else SECURE
     return Peer(name, title, "everserve_server.py", arguments, modes, "everserve")
 
 
@@ -117,7 +118,7 @@ _ALL = (
         *("--concurrency", "threads", *_DENIED),
     ),
     _everserve("everserve-two-tickets", "everserve, fibers, two session tickets", "--tickets", "2"),
-    Peer("c", "C, epoll (the limit)", "c_epoll.c", modes={**STREAMS, **DATAGRAMS}),
+    Peer("c", "C, epoll (the limit)", "c_epoll.c", modes={**STREAMS, **WITHOUT_SESSIONS}),
     Peer(
         "uvloop-protocol",
         "uvloop Protocol",
@@ -152,14 +153,14 @@ _ALL = (
         "everserve, serial, all limits and a subscriber",
         *("--concurrency", "serial", "--subscribe", *_ARMED_DATAGRAMS),
     ),
-    Peer("go-datagram", "Go, ReadFrom and WriteTo", "go_datagram.go", modes=DATAGRAMS),
-    Peer("std-udp", "UDPServer (standard library)", "std_udp.py", modes=DATAGRAMS),
-    Peer("asyncio-datagram", "asyncio, datagrams", "asyncio_datagram.py", modes=DATAGRAMS),
+    Peer("go-datagram", "Go, ReadFrom and WriteTo", "go_datagram.go", modes=WITHOUT_SESSIONS),
+    Peer("std-udp", "UDPServer (standard library)", "std_udp.py", modes=WITHOUT_SESSIONS),
+    Peer("asyncio-datagram", "asyncio, datagrams", "asyncio_datagram.py", modes=WITHOUT_SESSIONS),
     Peer(
         "uvloop-datagram",
         "uvloop, datagrams",
         "uvloop_datagram.py",
-        modes=DATAGRAMS,
+        modes=WITHOUT_SESSIONS,
         package="uvloop",
     ),
 )

@@ -141,18 +141,29 @@ DATAGRAM_PEERS = (
 )
 
 
+SESSION_PEERS = ("everserve", *DATAGRAM_PEERS[3:])
+
+
 def _cheaper(peer: str, *ratios: tuple[float, str]) -> tuple[Target, ...]:
     return tuple(Target(peer, against, most=1 / ratio) for ratio, against in ratios)
 
 
-def _datagrams(name: str, title: str, *arguments: str, targets: tuple[Target, ...]) -> Work:
+def _datagrams(
+    name: str,
+    title: str,
+    *arguments: str,
+    targets: tuple[Target, ...],
+    mode: str = "udp",
+    load: str = "udp",
+    peers: tuple[str, ...] = DATAGRAM_PEERS,
+) -> Work:
     return Work(
         name,
-        f"{title}, echoed: processor time of the server for each",
-        mode="udp",
+        f"{title}: processor time of the server for each",
+        mode=mode,
         measure=measure.cost,
-        arguments=("udp", *arguments),
-        peers=DATAGRAM_PEERS,
+        arguments=(load, *arguments),
+        peers=peers,
         targets=targets,
         figure="cpu_us",
         unit="us",
@@ -366,7 +377,7 @@ _ALL = (
     ),
     _datagrams(
         "udp",
-        "Datagrams of 64 B, 8 sockets with 32 in flight",
+        "Datagrams of 64 B, 8 sockets with 32 in flight, echoed",
         *("--connections", "8", "--window", "32", "--bytes", "64"),
         targets=(
             *_cheaper("everserve-serial", (2.1, "std-udp"), (1.5, "uvloop-datagram")),
@@ -377,15 +388,40 @@ _ALL = (
     ),
     _datagrams(
         "udp-4k",
-        "Datagrams of 4 KiB, 8 sockets with 32 in flight",
+        "Datagrams of 4 KiB, 8 sockets with 32 in flight, echoed",
         *("--connections", "8", "--window", "32", "--bytes", "4096"),
         targets=_cheaper("everserve-serial", (1.3, "std-udp")),
     ),
-    _datagrams(
+    Work(
         "udp-one",
-        "Datagrams of 64 B, one in flight",
-        *("--connections", "1", "--window", "1", "--bytes", "64"),
-        targets=(),
+        "Datagrams of 64 B, one in flight, echoed: time from one to its reply, the median",
+        mode="udp",
+        measure=measure.cost,
+        arguments=("udp", "--connections", "1", "--window", "1", "--bytes", "64"),
+        peers=DATAGRAM_PEERS,
+        targets=(Target("everserve-serial", "std-udp", most=1.05),),
+        figure="p50_us",
+        unit="us",
+        digits=1,
+        less_is_better=True,
+        columns=(Column("cpu_us", "us of the server"), Column("p99_us", "p99, us", digits=1)),
+        group="packets",
+    ),
+    _datagrams(
+        "udp-collect",
+        "Datagrams of 64 B, 8 sockets with 32 in flight, counted, one of 32 answered",
+        *("--connections", "8", "--window", "32", "--bytes", "64"),
+        targets=_cheaper("everserve-serial", (3, "std-udp"), (1.2, "go-datagram")),
+        mode="collect",
+        load="collect",
+    ),
+    _datagrams(
+        "udp-sessions",
+        "Datagrams of 64 B, 1,000 sockets with 8 in flight, a session of fibers each, echoed",
+        *("--connections", "1000", "--window", "8", "--bytes", "64"),
+        targets=_cheaper("everserve", (1.5, "std-udp")),
+        mode="sessions",
+        peers=SESSION_PEERS,
     ),
     Work(
         "armed",

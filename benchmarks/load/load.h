@@ -102,6 +102,7 @@ void run_connect(void);         /* connect.c */
 void run_refused(void);
 void run_handshake(void);       /* handshake.c, where there is TLS */
 void run_udp(void);             /* udp.c */
+void run_collect(void);
 
 /* echo.c: the connections of the mode echo, for the mode drip as well */
 struct connection *open_echo(int epoll);

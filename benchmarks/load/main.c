@@ -15,6 +15,7 @@
  *   load refused  N at a time: connect; the server must close without sending a byte. With --idle M,
  *                 M connections are first opened, used once, and kept open: they fill the server.
  *   load udp      N sockets keep W datagrams of B bytes in flight each.
+ *   load collect  the same, but only the last of each W is answered, with how many have been counted.
  *
  * --tls CIPHER is required in the program for TLS, and only there: version 1.3, this cipher suite.
  */
@@ -108,7 +109,7 @@ int main(int count, char **arguments) {
         void (*run)(void);
     } modes[] = {{"echo", run_echo},       {"drip", run_drip},       {"hold", run_hold},
                  {"connect", run_connect}, {"refused", run_refused}, {"udp", run_udp},
-                 {"handshake", run_handshake}};
+                 {"collect", run_collect}, {"handshake", run_handshake}};
     read_options(count, arguments);
     allow_descriptors();
     signal(SIGPIPE, SIG_IGN);
@@ -120,6 +121,7 @@ int main(int count, char **arguments) {
             print_result();
             return 0;
         }
-    fprintf(stderr, "usage: load --port P [options] echo|drip|hold|connect|refused|udp|handshake\n");
+    fprintf(stderr, "usage: load --port P [options] echo|drip|hold|connect|refused|udp|collect|"
+                    "handshake\n");
     return 2;
 }

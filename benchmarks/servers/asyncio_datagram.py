@@ -15,11 +15,21 @@ class Echo(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
+class Collect(Echo):
+    count = 0
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.count += 1
+        if data[0] == 63:  # a question
+            self.transport.sendto(b"%d" % self.count, addr)
+
+
 async def serve() -> None:
-    options = parser(modes=("udp",)).parse_args()
+    options = parser(modes=("udp", "collect")).parse_args()
+    protocol = Collect if options.mode == "collect" else Echo
     warm_allocator()
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(Echo, (HOST, options.port))
+    transport, _ = await loop.create_datagram_endpoint(protocol, (HOST, options.port))
     announce(transport.get_extra_info("socket").getsockname()[1])
     await loop.create_future()  # until the process is ended
 

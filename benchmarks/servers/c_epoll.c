@@ -1,7 +1,7 @@
 /* The limit: an echo server in C on edge-triggered epoll, one thread, no framework.
  *
  * Modes: echo; lines (each line is found, then all that a read brought leave together); udp
- * (recvmmsg and sendmmsg). It is the upper bound for a Python server.
+ * (recvmmsg and sendmmsg); collect (recvmmsg; a question is answered with how many have come). It is the upper bound for a Python server.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -145,7 +145,8 @@ static void serve_streams(int listener) {
     }
 }
 
-static void serve_datagrams(int fd) {
+static void serve_datagrams(int fd, int collects) {
+    unsigned long count = 0;
     static struct mmsghdr messages[BATCH];
     static struct iovec vectors[BATCH];
     static struct sockaddr_in peers[BATCH];
@@ -159,6 +160,16 @@ static void serve_datagrams(int fd) {
                                                   .msg_iovlen = 1};
         }
         int n = recvmmsg(fd, messages, BATCH, MSG_WAITFORONE, NULL);
+        for (int i = 0; i < n && collects; i++) {
+            count++;
+            if (bytes[i][0] == '?') {
+                int size = sprintf(bytes[i], "%lu", count);
+                sendto(fd, bytes[i], (size_t)size, 0, (struct sockaddr *)&peers[i],
+                       sizeof peers[i]);
+            }
+        }
+        if (collects)
+            continue;
         for (int i = 0; i < n; i++)
             vectors[i].iov_len = messages[i].msg_len;
         for (int sent = 0; sent < n;) {
@@ -178,7 +189,8 @@ int main(int count, char **arguments) {
             mode = arguments[i + 1];
     }
     lines = !strcmp(mode, "lines");
-    int datagrams = !strcmp(mode, "udp");
+    int collects = !strcmp(mode, "collect");
+    int datagrams = collects || !strcmp(mode, "udp");
     int fd = datagrams ? socket(AF_INET, SOCK_DGRAM, 0) : socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -192,7 +204,7 @@ int main(int count, char **arguments) {
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
     if (datagrams)
-        serve_datagrams(fd);
+        serve_datagrams(fd, collects);
     else
         serve_streams(fd);
 }

@@ -23,8 +23,16 @@ DATAGRAM_SERVERS = {
 }
 
 
+SESSION_SERVERS = {
+    "fibers": "FiberSessionUDPServer",
+    "threads": "ThreadingSessionUDPServer",
+    "pool": "ThreadPoolSessionUDPServer",
+}
+SERVERS = {"udp": DATAGRAM_SERVERS, "collect": DATAGRAM_SERVERS, "sessions": SESSION_SERVERS}
+
+
 def read_options() -> argparse.Namespace:
-    options = parser(modes=("echo", "lines", "messages", "sleep", "udp"))
+    options = parser(modes=("echo", "lines", "messages", "sleep", *SERVERS))
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
@@ -104,9 +112,26 @@ class Datagrams(everserve.BaseRequestHandler):
         sock.sendto(data, self.client_address)
 
 
+COUNTS = {"all": 0}
+
+
+class Collect(everserve.BaseRequestHandler):
+    def handle(self) -> None:
+        COUNTS["all"] += 1
+        data, sock = self.request
+        if data[0] == 63:  # a question
+            sock.sendto(b"%d" % COUNTS["all"], self.client_address)
+
+
+class Sessions(everserve.DatagramSessionHandler):
+    def handle(self) -> None:
+        for datagram in self.datagrams:
+            self.send(datagram)
+
+
 def server_class() -> type[everserve.BaseServer]:
     """The chosen ready-made class, with the options of this benchmark."""
-    names = DATAGRAM_SERVERS if OPTIONS.mode == "udp" else STREAM_SERVERS
+    names = SERVERS.get(OPTIONS.mode, STREAM_SERVERS)
     knobs: dict[str, object] = {"request_queue_size": BACKLOG, "allow_reuse_address": True}
     if OPTIONS.concurrency == "threads":
         knobs["daemon_threads"] = True
@@ -128,6 +153,8 @@ def main() -> None:
         "messages": Messages,
         "sleep": Sleep,
         "udp": Datagrams,
+        "collect": Collect,
+        "sessions": Sessions,
     }
     if OPTIONS.concurrency == "asyncio":
         handlers |= {"echo": AsyncEcho, "lines": AsyncLines}

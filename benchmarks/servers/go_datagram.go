@@ -1,4 +1,5 @@
 // Go's net package: ReadFrom and WriteTo, one datagram after the other, on one core.
+// Modes: udp (each is echoed), collect (only a question is answered, with how many have come).
 package main
 
 import (
@@ -7,11 +8,12 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 )
 
 func main() {
 	port := flag.Int("port", 0, "")
-	flag.String("mode", "udp", "")
+	mode := flag.String("mode", "udp", "")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
 	socket, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", *port))
@@ -21,11 +23,17 @@ func main() {
 	}
 	fmt.Println(socket.LocalAddr().(*net.UDPAddr).Port)
 	buffer := make([]byte, 65535)
+	count := 0
 	for {
 		n, peer, err := socket.ReadFrom(buffer)
 		if err != nil {
 			return
 		}
-		socket.WriteTo(buffer[:n], peer)
+		count++
+		if *mode == "udp" {
+			socket.WriteTo(buffer[:n], peer)
+		} else if buffer[0] == '?' {
+			socket.WriteTo([]byte(strconv.Itoa(count)), peer)
+		}
 	}
 }

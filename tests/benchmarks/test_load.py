@@ -110,6 +110,32 @@ def test_notices_a_wrong_reply(answer: bytes, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "answer", "fault"),
+    [
+        ("udp", b"x" * 64, "something else came back than was sent"),
+        ("collect", b"x", "something else came back than a count"),
+        ("collect", b"9999999", "more were counted than sent"),
+    ],
+)
+def test_notices_a_wrong_datagram(mode: str, answer: bytes, fault: str) -> None:
+    def serve() -> None:
+        _, client = server.recvfrom(100)
+        server.sendto(answer, client)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = load(
+            mode,
+            *("--port", str(server.getsockname()[1]), "--connections", "1", "--bytes", "64"),
+            *("--window", "2", "--seconds", "0.1", "--warmup", "0"),
+        )
+        thread.join(10)
+    assert fault in json.loads(done.stdout)["first_error"]
+
+
+@pytest.mark.parametrize(
     ("mode", "arguments"),
     [
         ("echo", ("echo", *SMALL)),
@@ -118,6 +144,7 @@ def test_notices_a_wrong_reply(answer: bytes, fault: str) -> None:
         ("echo", ("connect", *SMALL)),
         ("lines", ("echo", *SMALL, "--lines", "64")),
         ("udp", ("udp", *SMALL, "--window", "8")),
+        ("collect", ("collect", *SMALL, "--window", "8")),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
