@@ -25,7 +25,7 @@ except ImportError:  # `missing` says it
     cythonize = None
 
 MODULES = (
-    "sockets/_datagrams",
+    *(f"sockets/_{module}" for module in ("outbox", "datagrams", "runs")),
     *(f"wire/_{module}" for module in ("lengths", "lines")),
     *(f"messages/_{module}" for module in ("replies", "outbox", "conversation")),
     "sockets/tls/_records",

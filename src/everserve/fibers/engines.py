@@ -60,7 +60,7 @@ def load(name: str) -> Any:
         accept_many=load_part("accepting").accept_many,
         Semaphore=load_part("semaphore").Semaphore,
         Records=load_part("records", "sockets.tls").Records,
-        DatagramRun=datagrams.Run,
+        DatagramRun=load_part("runs", "sockets").Run,
         DatagramSocket=datagrams.DatagramSocket,
     )
 
@@ -150,7 +150,7 @@ if TYPE_CHECKING:
     from everserve.fibers.sockets import FiberSocket
     from everserve.fibers.tlssockets import FiberTLSSocket
     from everserve.sockets.datagrams import DatagramSocket
-    from everserve.sockets.datagrams import Run as DatagramRun
+    from everserve.sockets.runs import Run as DatagramRun
     from everserve.sockets.tls.records import Records
 else:
     DatagramRun = _chosen.DatagramRun

@@ -9,6 +9,7 @@ from everserve.admission.peer import Peer
 from everserve.handlers.context import ContextSlot
 from everserve.mistakes import HandlerKind, handler_base
 from everserve.reading import Reading
+from everserve.sockets.runs import constructor, no_op
 
 if TYPE_CHECKING:
     from typing import Generic
@@ -63,6 +64,7 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
             further = getattr(super(), "__class_getitem__", None)
             return cls if further is None else further(parameters)
 
+    @constructor
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request
         self.client_address = client_address
@@ -77,12 +79,14 @@ class BaseRequestHandler(_Base[RequestT, ServerT]):
             if (result := self.finish()) is not None:
                 self._everserve.run_coroutine(result, "finish")
 
+    @no_op
     def setup(self) -> Any:
         """Prepare; called before ``handle``."""
 
     def handle(self) -> Any:
         """Handle the request: a subclass defines it."""
 
+    @no_op
     def finish(self) -> Any:
         """Clean up; called after ``handle``."""
 

@@ -12,7 +12,6 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from everserve.sockets.genuine import RealSocket
@@ -26,8 +25,8 @@ __all__ = [
     "Datagram",
     "DatagramSocket",
     "Exchange",
+    "OnError",
     "PeerAddress",
-    "Run",
     "drops_of",
     "is_datagram",
     "receive",
@@ -201,67 +200,6 @@ class Exchange:
 
     def end(self) -> None:
         """The socket closes."""
-
-
-class Run:
-    """Handles the datagrams of a batch, one after the other, with nothing around each.
-
-    ``handler(request, address, server)`` is called in a context of its own; ``on_error(request,
-    address, error)`` with what it raises. ``request`` and ``address`` are those of the handler that
-    runs. Whoever makes an entry for it sets ``noted``; then ``on_end(request)`` is called at its end.
-    ``runner`` is the thread or fiber.
-    """
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        received: list[tuple[Any, Any]],
-        handler: Callable[..., object],
-        server: Any,
-        on_error: OnError,
-        on_end: Callable[[Any], object],
-    ) -> None:
-        self._parts = handler, server, on_error, on_end
-        self._exchange = exchange
-        self._received = received[::-1]
-        self._counted = 0
-        self.request: Any = None
-        self.address: Any = None
-        self.runner: int | None = None
-        self.noted = False
-
-    def successor(self) -> Run:
-        """Another run, for what is left of the same batch: this one may wait in a handler."""
-        run = Run(self._exchange, [], *self._parts)
-        run._received = self._received
-        return run
-
-    @property
-    def left(self) -> int:
-        """How many datagrams no handler has begun with."""
-        return len(self._received)
-
-    def count(self) -> int:
-        """How many handlers this run has begun with since the last call."""
-        counted, self._counted = self._counted, 0
-        return counted
-
-    def handle(self) -> None:
-        """Handle what is left."""
-        handler, server, on_error, on_end = self._parts
-        while self._received:
-            request, address = self._received.pop()
-            self._counted += 1
-            self.request, self.address = request, address
-            try:
-                copy_context().run(handler, request, address, server)
-            except Exception as error:
-                on_error(request, address, error)
-            finally:
-                self.request = self.address = None
-                if self.noted:
-                    self.noted = False
-                    on_end(request)
 
 
 def is_datagram(request: Any) -> bool:

@@ -1,0 +1,32 @@
+# The run of a batch: what `_runs.pyx` gives to other modules.
+from everserve.sockets._datagrams cimport Exchange
+
+
+cdef class Batch:
+    cdef list received
+    cdef Py_ssize_t taken
+
+
+cdef class Calling:
+    cdef object handler
+    cdef unsigned int version    # of the class; 0: unknown
+    cdef bint is_usual, has_setup, has_finish
+
+    cdef int look(self) except -1
+    cdef int call(self, request, address, server) except -1
+    cdef int take(self, handling, result, str hook) except -1
+
+
+cdef class Run:
+    cdef Exchange exchange
+    cdef Batch batch
+    cdef Calling calling
+    cdef object server, on_error, on_end
+    cdef object context          # of the handlers, until one of them sets a variable
+    cdef size_t variables        # what the context had at first
+    cdef readonly object request, address
+    cdef public object runner
+    cdef public bint noted
+    cdef Py_ssize_t counted
+
+    cdef int handle_one(self, request, address) except -1
