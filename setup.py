@@ -35,8 +35,12 @@ MODULES = (
         for module in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
     ),
     *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream")),
-    *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
-    "server/_flow",
+    *(
+        f"lifecycle/_{module}"
+        for module in ("connection", "connections", "progress", "making", "emitter")
+    ),
+    "admission/_limits",
+    *(f"server/_{module}" for module in ("flow", "datagramaccount")),
 )
 DIRECTIVES = {
     "language_level": 3,

@@ -40,7 +40,7 @@ def handle_all(request: pytest.FixtureRequest) -> Iterator[HandleAll]:
                 handler,
                 "server",
                 lambda *error: errors.append(error),
-                lambda request: None,
+                lambda entry, request: True,
             )
             run.handle()
             assert run.left == 0

@@ -13,13 +13,23 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.crowd import Crowd
-from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
 from everserve.admission.proxies import is_trusted_proxy
+from everserve.fibers import engines
 from everserve.sockets.genuine import is_socket
+
+if TYPE_CHECKING:
+    from everserve.admission.limits import PeerCounter, PeerRates, TokenBucket
+else:
+    _limits = engines.part("limits", "admission")
+    PeerCounter, PeerRates, TokenBucket = (
+        _limits.PeerCounter,
+        _limits.PeerRates,
+        _limits.TokenBucket,
+    )
 
 __all__ = [
     "POLICIES",
@@ -135,8 +145,13 @@ class AdmissionControl:
 
     def takes_token(self, limits: AdmissionLimits) -> bool:
         """True if ``accept_rate`` admits the connection; asked last: a refused one costs no token."""
+        bucket = self.bucket(limits)
+        return bucket is None or bucket.take()
+
+    def bucket(self, limits: AdmissionLimits) -> TokenBucket | None:
+        """What admits connections at ``accept_rate``; ``None``: there is no such limit."""
         rate = limits.accept_rate
-        return rate is None or self._rate(rate, limits.accept_burst).take()
+        return None if rate is None else self._rate(rate, limits.accept_burst)
 
     def takes_peer_token(self, limits: AdmissionLimits, address: Any) -> bool:
         """True if ``accept_rate_per_peer`` admits the connection."""

@@ -1,4 +1,8 @@
-"""How many connections, and how fast: the counters that the accept loop checks."""
+# cython: binding=False, annotation_typing=False
+"""How many connections, and how fast: the counters that the accept loop checks.
+
+One source for both engines: ``_limits`` is this file, compiled, with the types of ``_limits.pxd``.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,11 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+    def available(self) -> int:
+        """How many items may pass now."""
+        self.wait()
+        return int(self._tokens + 1e-6)  # as ``wait`` rounds
 
     def give_back(self) -> None:
         """Undo a ``take``: the item did not pass after all."""

@@ -108,14 +108,16 @@ class HubStrategy(Strategy):
         else:
             self._hub.spawn(function)
 
-    def _handle_datagrams(self, run: DatagramRun) -> None:
+    def _handle_datagrams(self, run: DatagramRun, before: DatagramRun | None = None) -> None:
         try:
             run.runner = self.here()
+            if before is not None and before.account is not None:
+                self._connections.enter(before)  # it waits in a handler: the limits count it
             hub = self._hub
             if run.left and hub is not None:
                 successor = run.successor()
                 self._connections.begin(successor)
-                hub.spawn(self._handle_datagrams, successor)
+                hub.spawn(self._handle_datagrams, successor, run)
             run.handle()  # also with nothing left: the replies of one that waits leave now
         finally:
             self._connections.end(run)
@@ -193,7 +195,7 @@ class HubStrategy(Strategy):
         """Close the requests whose fibers have not begun."""
         run = self._runs.get(threading.get_ident())
         if run is not None:
-            for (batch,) in run.selector.hub.drop_waiting(self._handle_datagrams):
+            for batch, *_ in run.selector.hub.drop_waiting(self._handle_datagrams):
                 self._connections.end(batch)
             for request, _ in run.selector.hub.drop_waiting(hooks.process_request_thread):
                 self._progress.refused(self._connections.find(request), "stopped")

@@ -26,4 +26,5 @@ cdef class ConnectionTable:
     cpdef Entry find(self, request)
     @cython.locals(connection=Entry)
     cpdef Entry unfile(self, request)
+    cpdef object next_number(self)
     cpdef bint remove(self, Entry connection) except -1

@@ -37,7 +37,10 @@ LOOKED_AT = 64
 class RunInProgress(Protocol):
     """A batch of datagrams that is being handled: a ``Run`` of ``sockets.datagrams``."""
 
-    noted: bool
+    number: int | None
+    entry: Any
+    account: Any
+    emitting: bool
 
     @property
     def request(self) -> Any: ...
@@ -48,6 +51,7 @@ class RunInProgress(Protocol):
     @property
     def left(self) -> int: ...
     def count(self) -> int: ...
+    def take_entry(self) -> Any: ...
 
 
 class ConnectionTable:
@@ -87,7 +91,7 @@ class ConnectionTable:
         """How many requests were taken and have not ended, those of batches included."""
         load = len(self.by_request)
         for run in tuple(self.runs):
-            if not run.noted:  # else its entry has been counted
+            if run.entry is None:  # else its entry has been counted
                 load += run.left if run.request is None else 1
         return load
 
@@ -107,17 +111,37 @@ class ConnectionTable:
         """
         for run in tuple(self.runs):
             self.accepted += run.count()
-            request, address = run.request, run.address
-            if request is None or run.noted or id(request) in self.by_request:
-                continue
-            connection = Connection(next(self._numbers), id(request), address)
-            connection.reference = partial(_same, request)
-            connection.runner = run.runner
-            connection.state = ConnectionState.HANDLING
-            self.by_request[connection.place] = connection
-            run.noted = True
-            if run.request is not request:
-                self.remove(connection)
+            self.enter(run)
+
+    def enter(self, run: RunInProgress) -> Connection | None:
+        """Give an entry to the datagram that a run handles; ``None`` if it handles none."""
+        request, address = run.request, run.address
+        if request is None:
+            return None
+        if run.entry is not None or id(request) in self.by_request:
+            return self.by_request.get(id(request))
+        number = next(self._numbers) if run.number is None else run.number
+        connection = Connection(number, id(request), address)
+        connection.reference = partial(_same, request)
+        connection.runner = run.runner
+        connection.state = ConnectionState.HANDLING
+        if run.account is not None:
+            run.account.entered(run, connection)
+        self.by_request[connection.place] = connection
+        run.entry = connection
+        if run.request is not request and run.take_entry() is connection:
+            self.discard(connection, run.account)
+            return None
+        return connection
+
+    def discard(self, connection: Connection, account: Any) -> None:
+        """Drop an entry that came too late: its handler has ended meanwhile."""
+        if self.remove(connection) and account is not None:
+            account.left(connection)
+
+    def next_number(self) -> int:
+        """The number of the next connection."""
+        return next(self._numbers)
 
     def add(
         self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None

@@ -1,7 +1,9 @@
+# cython: binding=False, annotation_typing=False
 """Passes events to the subscribers of a server, and to the log.
 
 Every part of a server emits through the one emitter of that server; what concerns a connection, through
-the order of that connection.
+the order of that connection. One source for both engines: ``_emitter`` is this file, compiled, with the
+types of ``_emitter.pxd``.
 """
 
 from __future__ import annotations
@@ -47,6 +49,10 @@ class Emitter:
     def emit(self, event: ServerEvent) -> None:
         """Pass ``event`` to all subscribers. An error of a subscriber is logged and not raised."""
         self._name(event)
+        self.announce(event)
+
+    def announce(self, event: ServerEvent) -> None:
+        """Emit an event that has the name of the server already."""
         for subscriber in self.subscribers:
             try:
                 subscriber(event)

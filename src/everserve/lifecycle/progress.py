@@ -95,6 +95,10 @@ class Progress:
         caller = object()
         return vars(connection).setdefault("beginner", caller) is caller  # one step, without a lock
 
+    def note_begun(self, connection: Connection) -> None:
+        """Note that the event of its beginning was emitted elsewhere."""
+        self._begins(connection)
+
     def _emit(self, connection: Connection, event: ServerEvent) -> None:
         if self._emitter.subscribers:
             connection.order().emit(self._emitter, event)

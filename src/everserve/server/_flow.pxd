@@ -40,7 +40,7 @@ cdef class Flow:
     cpdef shut_down(self, hooks, request, bint is_stream=*)
     @cython.locals(connection=Entry)
     cpdef close(self, hooks, request, bint is_stream=*)
-    cdef _end(self, hooks, Entry connection)
+    cpdef end(self, hooks, Entry connection)
     cdef bint _has_place(self) except -1
     cdef _start(self, hooks, Entry connection, request, client_address, settings)
     cdef bint _needs_steps(self, settings, Entry connection, client_address) except -1

@@ -67,6 +67,8 @@ class Acceptor:
             bounds_datagrams=listener.has_datagrams and not has_sessions,
             most_sessions=MOST_SESSIONS if has_sessions else None,
         )
+        if listener.has_datagrams:
+            self._datagrams.begin()
         self._is_overridden = not is_default(hooks._handle_request_noblock)
 
     def end(self) -> None:

@@ -1,13 +1,13 @@
 """The flow of a batch of datagrams, from the socket to their handlers.
 
-The acceptor calls it for the socket of a datagram server. Where nothing is to be done for each datagram
-(no limit, no step, no subscriber, no hook of the program's own), the strategy handles the whole batch;
-else each datagram takes the ``Flow``.
+The acceptor calls it for the socket of a datagram server. Where a datagram takes no step and no hook of
+the program's own, the strategy handles the whole batch, with a ``DatagramAccount`` where there are
+limits, or someone subscribes; else each datagram takes the ``Flow``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from everserve.concurrency.strategy import Strategy
 from everserve.fibers.engines import DatagramRun
@@ -16,10 +16,14 @@ from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.progress import Progress
 from everserve.lifecycle.sessions import SessionTable
+from everserve.server.datagramaccount import can_keep_account, needs_account
 from everserve.server.flow import Flow
 from everserve.server.hooks import Hooks, is_default, thread_hook
 from everserve.settings import Settings, SettingsReader
 from everserve.sockets.datagrams import BATCH, LARGEST, Datagram, Exchange, report
+
+if TYPE_CHECKING:
+    from everserve.server.datagramaccount import DatagramAccount
 
 __all__ = ["DatagramFlow"]
 
@@ -30,6 +34,7 @@ class DatagramFlow:
     def __init__(
         self,
         flow: Flow,
+        account: DatagramAccount,
         *,
         settings: SettingsReader,
         progress: Progress,
@@ -38,6 +43,7 @@ class DatagramFlow:
         emitter: Emitter,
     ) -> None:
         self._flow = flow
+        self._account = account
         self._settings = settings
         self._progress = progress
         self._connections = connections
@@ -45,7 +51,11 @@ class DatagramFlow:
         self._emitter = emitter
         self.sessions: SessionTable | None = None
         self._looked_at: tuple[Settings, int, int] | None = None
-        self._needs_nothing = False
+        self._needs_nothing = self._takes_batches = False
+
+    def begin(self) -> None:
+        """A run of the server begins."""
+        self._account.restart()
 
     def receive(self, hooks: Any, exchange: Exchange) -> list[tuple[Any, Any]]:
         """Receive a batch: pairs of request and address; empty if none waits. Raises ``OSError``."""
@@ -61,7 +71,10 @@ class DatagramFlow:
         if self.sessions is not None:
             self._route(hooks, exchange, received, self.sessions)
         elif self._is_quick(hooks):
-            self._handle(hooks, exchange, received)
+            self._handle(hooks, exchange, received, None)
+        elif self._takes_batches:
+            self._account.begin(self._settings.values)
+            self._handle(hooks, exchange, received, self._account)
         else:
             self._admit_each(hooks, exchange, received)
 
@@ -71,13 +84,12 @@ class DatagramFlow:
         A hook of the class that is replaced meanwhile counts as late as an option of the class.
         """
         settings = self._settings.read()
-        if self._emitter.subscribers:
-            return False
         state = settings, self._settings.readings, len(vars(hooks))
         if state != self._looked_at:
             self._looked_at = state
-            self._needs_nothing = not _asks_for_more(settings) and self._has_no_hooks(hooks)
-        return self._needs_nothing
+            self._takes_batches = can_keep_account(settings) and self._has_no_hooks(hooks)
+            self._needs_nothing = self._takes_batches and not needs_account(settings)
+        return self._needs_nothing and not self._emitter.subscribers
 
     def _has_no_hooks(self, hooks: Hooks) -> bool:
         return (
@@ -90,8 +102,14 @@ class DatagramFlow:
             and is_default(thread_hook(hooks) or hooks.process_request)
         )
 
-    def _handle(self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]) -> None:
-        if exchange.cut:
+    def _handle(
+        self,
+        hooks: Hooks,
+        exchange: Exchange,
+        received: list[tuple[Any, Any]],
+        account: DatagramAccount | None,
+    ) -> None:
+        if exchange.cut and account is None:
             for request, client_address in received:
                 if type(request) is Datagram:
                     self._progress.truncated(request, client_address)
@@ -102,11 +120,21 @@ class DatagramFlow:
             self._progress.failed(self._connections.find(request), request, error)
             hooks.handle_error(request, client_address)
 
-        run = DatagramRun(exchange, received, hooks.RequestHandlerClass, hooks, failed, self._ended)
-        self._strategy.handle_batch(run)
+        def ended(entry: Any, request: Any) -> bool:
+            if entry.request is not request:  # it came too late for another
+                self._connections.discard(entry, account)
+                return False
+            self._flow.end(hooks, entry)
+            return True
 
-    def _ended(self, request: Any) -> None:
-        self._progress.ended(self._connections.find(request))
+        handler = hooks.RequestHandlerClass
+        run = DatagramRun(exchange, received, handler, hooks, failed, ended, account)
+        try:
+            self._strategy.handle_batch(run)
+        except BaseException:  # ends the run: the others of the batch go with it
+            for request, client_address in run.take_rest():
+                self._flow.drop(hooks, request, client_address)
+            raise
 
     def _admit_each(
         self, hooks: Hooks, exchange: Exchange, received: list[tuple[Any, Any]]
@@ -162,13 +190,3 @@ class DatagramFlow:
         finally:
             if collects:
                 self._strategy.follow(lambda: self._release(hooks, exchange))
-
-
-def _asks_for_more(settings: Settings) -> bool:
-    """True unless there is at most a bound of how many are in progress, above which all wait."""
-    return (
-        (settings.has_limits and not settings.counts_alone)
-        or settings.takes_steps
-        or settings.overload != "wait"
-        or settings.listener_tls is not None
-    )

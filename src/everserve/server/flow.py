@@ -134,7 +134,8 @@ class Flow:
         if not settings.may_wait:
             return most
         if settings.accept_rate is not None:
-            return 1
+            bucket = self._control.bucket(settings) if self._bounds_datagrams else None
+            return 1 if bucket is None else max(1, min(most, bucket.available()))
         room = self._control.handshakes_left(settings)
         if settings.max_connections is not None:
             room = min(room, settings.max_connections - self._load())
@@ -318,7 +319,7 @@ class Flow:
             except Exception:
                 logger.exception("closing the request from %r failed", client_address)
             finally:
-                self._end(hooks, connection)
+                self.end(hooks, connection)
 
     def _run_here(self, connection: Connection | None) -> None:
         if connection is not None and connection.runner is None:
@@ -332,7 +333,7 @@ class Flow:
         self._run_here(connection)
         copy_context().run(hooks.finish_request, request, client_address)
         hooks.shutdown_request(request)
-        self._end(hooks, connection)
+        self.end(hooks, connection)
 
     def run(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """All that a thread, or a fiber, does with a request: finish, report an error, shut down.
@@ -368,7 +369,7 @@ class Flow:
                     connection.conversation.request = request
                     connection.conversation.park()
                 else:
-                    self._end(hooks, connection)
+                    self.end(hooks, connection)
 
     # -- between messages ----------------------------------------------------------------------
 
@@ -403,7 +404,7 @@ class Flow:
         except Exception:
             hooks.handle_error(request, address)
         finally:
-            self._end(hooks, connection)
+            self.end(hooks, connection)
 
     def begin_early(
         self, hooks: Hooks, request: Any, client_address: Any
@@ -599,7 +600,7 @@ class Flow:
             hooks.close_request(request)
         finally:
             if connection is not None and connection.state is not _CLOSED:
-                self._end(hooks, connection)
+                self.end(hooks, connection)
 
     def close(self, hooks: Hooks, request: Any, is_stream: bool = False) -> None:
         """Free what the request holds; its connection has ended."""
@@ -611,7 +612,7 @@ class Flow:
             if self._life.keeps_listener:
                 self._close_late(hooks)
 
-    def _end(self, hooks: Hooks, connection: Connection | None) -> None:
+    def end(self, hooks: Hooks, connection: Connection | None) -> None:
         """End a request that no hook has ended, those of the program being its own."""
         if connection is not None and connection.state is not _CLOSED:
             self._progress.ended(connection)

@@ -13,7 +13,6 @@ from everserve.admission.host import Host
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy, StrategyParts
 from everserve.fibers import engines
-from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.sessions import SessionTable
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
@@ -27,11 +26,15 @@ from everserve.sockets.datagrams import DatagramSocket, drops_of
 
 if TYPE_CHECKING:
     from everserve.lifecycle.connections import ConnectionTable
+    from everserve.lifecycle.emitter import Emitter
     from everserve.lifecycle.progress import Progress
+    from everserve.server.datagramaccount import DatagramAccount
     from everserve.server.flow import Flow
 else:
     ConnectionTable = engines.part("connections", "lifecycle").ConnectionTable
     Progress = engines.part("progress", "lifecycle").Progress
+    DatagramAccount = engines.part("datagramaccount", "server").DatagramAccount
+    Emitter = engines.part("emitter", "lifecycle").Emitter
     Flow = engines.part("flow", "server").Flow
 
 __all__ = ["Runtime", "RuntimeSlot"]
@@ -101,8 +104,18 @@ class Runtime(Host):
         )
 
     def _make_datagram_flow(self) -> DatagramFlow:
+        account = DatagramAccount(
+            self.flow,
+            settings=self.settings,
+            control=self.control,
+            progress=self.progress,
+            connections=self.connections,
+            emitter=self.emitter,
+            watchdog=self.watchdog,
+        )
         return DatagramFlow(
             self.flow,
+            account,
             settings=self.settings,
             progress=self.progress,
             connections=self.connections,

@@ -87,7 +87,7 @@ class Stop:
         self._grace = grace
         self._began = monotonic()
         self._conductor = strategy.here()
-        self._requests = len(connections) - connections.accepted
+        self._requests = len(connections.view) - connections.accepted  # what waits is not accepted
         self._own: tuple[Connection, ...] = ()
         self._reported: float | None = None
         self.deadline = self._began + grace

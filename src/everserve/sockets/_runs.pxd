@@ -21,12 +21,17 @@ cdef class Run:
     cdef Exchange exchange
     cdef Batch batch
     cdef Calling calling
-    cdef object server, on_error, on_end
+    cdef readonly object server, account
+    cdef object on_error, on_end
     cdef object context          # of the handlers, until one of them sets a variable
     cdef size_t variables        # what the context had at first
-    cdef readonly object request, address
-    cdef public object runner
-    cdef public bint noted
+    cdef public object request, address
+    cdef public object runner, entry, number
+    cdef public double began
+    cdef public bint opened, emitting, cut
     cdef Py_ssize_t counted
 
     cdef int handle_one(self, request, address) except -1
+    cdef int run_handler(self, request, address) except -1
+    cdef int end_one(self, request, address) except -1
+    cpdef take_entry(self)

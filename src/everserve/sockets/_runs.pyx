@@ -110,16 +110,24 @@ cdef class Run:
 
     `handler(request, address, server)` is called in a context of its own; `on_error(request, address,
     error)` with what it raises. `request` and `address` are those of the handler that runs. Whoever
-    makes an entry for it sets `noted`; then `on_end(request)` is called at its end. `runner` is the
-    thread or fiber.
+    makes an entry for it sets `entry`; then `on_end(entry, request)` is called at its end, and says
+    whether it was that of the request. `runner` is the thread or fiber.
+
+    `account`, if there is one, admits each, and is told of its beginning and its end. For it are
+    `number`, that of the connection; `began`, when it was received (monotonic); `opened`: its handler
+    has begun; `emitting`: an event is being emitted; `cut`: some were truncated.
     """
 
-    def __init__(self, Exchange exchange, received, handler, server, on_error, on_end):
+    def __init__(
+        self, Exchange exchange, received, handler, server, on_error, on_end, account=None
+    ):
         self.exchange = exchange
         self.batch = Batch(received)
         self.calling = Calling(handler)
         self.server = server
         self.on_error, self.on_end = on_error, on_end
+        self.account = account
+        self.cut = exchange.cut
 
     def successor(self):
         """Another run, for what is left of the same batch: this one may wait in a handler."""
@@ -127,6 +135,7 @@ cdef class Run:
         run.exchange, run.batch = self.exchange, self.batch
         run.calling, run.server = self.calling, self.server
         run.on_error, run.on_end = self.on_error, self.on_end
+        run.account, run.cut = self.account, self.cut
         return run
 
     @property
@@ -134,11 +143,23 @@ cdef class Run:
         """How many datagrams no handler has begun with."""
         return len(self.batch.received) - self.batch.taken
 
+    def take_rest(self):
+        """Those that no handler has begun with; they are another's now."""
+        rest = self.batch.received[self.batch.taken:]
+        self.batch.taken = len(self.batch.received)
+        return rest
+
     def count(self):
         """How many handlers this run has begun with since the last call."""
         cdef Py_ssize_t counted = self.counted
         self.counted = 0
         return counted
+
+    cpdef take_entry(self):
+        """The entry of the datagram that is handled, for one caller alone; `None` if it has none."""
+        entry = self.entry
+        self.entry = None
+        return entry
 
     def handle(self):
         """Handle what is left."""
@@ -151,7 +172,6 @@ cdef class Run:
                 pair = <tuple>batch.received[batch.taken]
                 batch.received[batch.taken] = None     # a handler that waits keeps no others alive
                 batch.taken += 1
-                self.counted += 1
                 self.handle_one(pair[0], pair[1])
         finally:
             self.context = None
@@ -159,24 +179,46 @@ cdef class Run:
                 report(self.on_error, request, address, error)
 
     cdef int handle_one(self, request, address) except -1:
-        self.request, self.address = request, address
         self.exchange.request, self.exchange.address = <PyObject *>request, <PyObject *>address
+        if self.account is None:
+            self.request, self.address = request, address
+        elif not self.account.admit(self, request, address):
+            return 0
+        self.counted += 1
+        try:
+            self.run_handler(request, address)
+        except BaseException as error:
+            if self.account is not None:
+                self.account.fail(self, error)
+            if not isinstance(error, Exception):
+                raise
+            self.on_error(request, address, error)
+        finally:
+            self.end_one(request, address)
+        return 0
+
+    cdef int run_handler(self, request, address) except -1:
+        """In a context that has what it had before the batch: a new one, if a handler has set a variable."""
         if self.context is None:
             self.context = PyContext_CopyCurrent()
             self.variables = referents(self.context)
+        PyContext_Enter(self.context)
         try:
-            PyContext_Enter(self.context)
-            try:
-                self.calling.call(request, address, self.server)
-            finally:
-                PyContext_Exit(self.context)
-                if self.variables == 0 or referents(self.context) != self.variables:
-                    self.context = None        # the handler has set a variable: the next gets a new one
-        except Exception as error:
-            self.on_error(request, address, error)
+            if self.account is not None:
+                self.account.open(self)
+            self.calling.call(request, address, self.server)
         finally:
-            self.request = self.address = None
-            if self.noted:
-                self.noted = False
-                self.on_end(request)
+            PyContext_Exit(self.context)
+            if self.variables == 0 or referents(self.context) != self.variables:
+                self.context = None
+        return 0
+
+    cdef int end_one(self, request, address) except -1:
+        self.request = self.address = None
+        if self.entry is not None:
+            entry = self.take_entry()
+            if self.on_end(entry, request):
+                return 0
+        if self.account is not None:
+            self.account.close(self, address)
         return 0
