@@ -27,6 +27,7 @@ from everserve.events import (
     Stalled,
     Stopped,
     Truncated,
+    WorkerLost,
 )
 
 PEER = ("127.0.0.1", 9)
@@ -84,6 +85,11 @@ LOGGED: list[tuple[ServerEvent, int, str]] = [
         logging.WARNING,
         "fiber 3 has held the loop for 0.1 s:\n  here",
     ),
+    (
+        WorkerLost("processes:4", OSError("killed"), True),
+        logging.WARNING,
+        "processes:4: OSError('killed'): its message runs again",
+    ),
     (Draining(2.5), logging.INFO, "draining, at most 2.5 s"),
     (Stopped("1 finished"), logging.INFO, "stopped: 1 finished"),
 ]
@@ -123,6 +129,7 @@ def test_the_server_itself_logs_the_events_for_operators() -> None:
         Stalled,
         SessionOverflowed,
         RepliesWithheld,
+        WorkerLost,
     }
     assert all(kind.level >= logging.WARNING for kind in logged)
     assert ServerEvent.logged is False

@@ -76,6 +76,7 @@ GOOD: dict[str, list[Any]] = {
     "admission_steps": [(), STEPS, (arm_deadlines,)],
     "trusted_proxies": [Networks(), Networks(["::1"])],
     "tls": [TLS_VALUE],
+    "executor": [None, "threads:8", "processes:4", "interpreters:2", "dask://here:8786"],
 }
 
 
@@ -381,7 +382,7 @@ def test_each_option_of_admission_is_on_the_base_of_all_servers() -> None:
     of_strategies = {
         "max_workers", "worker_idle_timeout", "max_children", "stall_threshold", "shutdown_grace",
         "daemon_threads", "block_on_close", "ordered_peers", "peer_queue", "peer_queue_drops",
-        "reply_budget", "loop_factory",
+        "reply_budget", "loop_factory", "executor",
     }  # fmt: skip
     assert {name for name in NAMES if not hasattr(BaseServer, name)} == of_strategies
 

@@ -15,6 +15,7 @@ __all__ = [
     "HandshakeError",
     "HubError",
     "LineTooLong",
+    "LostWorkerError",
     "MistakeWarning",
     "NoReplyAddressError",
     "OptionError",
@@ -72,6 +73,13 @@ class TLSConfigError(EverserveError, ValueError):
 
 class WorkerError(EverserveError, RuntimeError):
     """No worker process can start, so that there is no server: the message says why."""
+
+
+class LostWorkerError(EverserveError, RuntimeError):
+    """The worker of an ``executor`` was lost with a message of this connection, which so ends.
+
+    ``idempotent = True`` in the class of the handler has such a message run again.
+    """
 
 
 class FiberTimeout(EverserveError, TimeoutError):

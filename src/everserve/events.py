@@ -33,6 +33,7 @@ __all__ = [
     "Stopped",
     "Subscriber",
     "Truncated",
+    "WorkerLost",
 ]
 
 
@@ -272,6 +273,25 @@ class Stalled(ServerEvent):
 
     def __str__(self) -> str:
         return f"{self.fiber} has held the loop for {self.threshold:g} s:\n{self.stack}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost(ServerEvent):
+    """A worker of ``executor`` was lost, or could not be had, and ``error`` says how.
+
+    Emitted for each message that was lost with it. ``again``: the message runs again; else its
+    connection ends, with a ``LostWorkerError``.
+    """
+
+    executor: str
+    error: BaseException
+    again: bool
+    level: ClassVar[int] = logging.WARNING
+    logged: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        then = "its message runs again" if self.again else "the message is lost"
+        return f"{self.executor}: {describe(self.error)}: {then}"
 
 
 @dataclass(frozen=True, slots=True)

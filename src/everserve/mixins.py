@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import Executor
 from errno import EAGAIN
 from typing import Any
 
@@ -99,12 +100,15 @@ class ThreadPoolMixIn(_ThreadHookMixIn):
     - ``worker_idle_timeout`` (seconds, default 10): a worker without work ends after that
     - ``ordered_peers`` (default ``True``): datagrams of one peer are handled one after the other, as
       they came
+    - ``executor`` (default ``None``): a ``concurrent.futures.Executor``, or a text such as
+      ``"processes:4"``, where the messages of message handlers are handled; read when a run begins
     - ``daemon_threads`` (default ``True``): a worker does not keep the interpreter alive; where a
       program sets it to true itself, ``server_close`` does not wait for the requests in progress
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the requests in progress
     """
 
     _everserve = RuntimeSlot(PoolStrategy)
+    executor: Executor | str | None = None
     max_workers: int = 64
     max_connections: int | None = None
     worker_idle_timeout: float = 10.0
@@ -124,6 +128,8 @@ class FiberMixIn(_ThreadHookMixIn):
       handler that holds the loop for longer, with its stack, once a minute for one place in the code
     - ``coalesce_writes`` (default ``True``): all that a handler writes to ``wfile`` is sent together
       when it next waits
+    - ``executor`` (default ``None``): a ``concurrent.futures.Executor``, or a text such as
+      ``"processes:4"``, where the messages of message handlers are handled; read when a run begins
     - ``shutdown_grace`` (seconds, default 5): the fibers run on the thread of ``serve_forever``; after
       ``shutdown()`` it runs those in progress for this time, then cuts them
     - ``block_on_close`` (default ``True``): ``server_close`` waits for the fibers to end;
@@ -131,6 +137,7 @@ class FiberMixIn(_ThreadHookMixIn):
     """
 
     _everserve = RuntimeSlot(FiberStrategy)
+    executor: Executor | str | None = None
     stall_threshold: float | None = 0.1
     shutdown_grace: float = 5.0
     coalesce_writes: bool = True
@@ -149,11 +156,12 @@ class AsyncMixIn(_ThreadHookMixIn):
 
     - ``loop_factory`` (default ``None``: uvloop if it is installed, or else asyncio's): a
       ``LoopFactory``, which makes the loop for ``serve_forever()``
-    - ``stall_threshold``, ``shutdown_grace``, ``coalesce_writes``, ``block_on_close``,
+    - ``executor``, ``stall_threshold``, ``shutdown_grace``, ``coalesce_writes``, ``block_on_close``,
       ``daemon_threads``: as in ``FiberMixIn``; a stall is reported for handlers with a plain ``handle``
     """
 
     _everserve = RuntimeSlot(AsyncStrategy)
+    executor: Executor | str | None = None
     loop_factory: LoopFactory | None = None
     stall_threshold: float | None = 0.1
     shutdown_grace: float = 5.0

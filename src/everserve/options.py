@@ -16,6 +16,7 @@ from typing import Any
 from everserve.admission.access import AccessRules, Networks
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.errors import EverserveError, OptionError
+from everserve.executors.plan import WANTED, check_executor
 from everserve.mistakes import intended
 from everserve.settings import PEER_QUEUE_DROPS, TYPES, LoopFactory, Settings
 from everserve.sockets.datagrams import LARGEST
@@ -41,6 +42,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Requests": (
         "max_workers",
         "worker_idle_timeout",
+        "executor",
         "ordered_peers",
         "peer_queue",
         "peer_queue_drops",
@@ -239,7 +241,15 @@ def _stream_option(name: str, read: Callable[[Any], Any], wanted: str, text: str
     return _option(name, read, wanted, text, of_streams=True)
 
 
-_OF_TEXTS = (_interface, _message, _mode, _policy, AccessRules.parse, Networks.of)
+_OF_TEXTS = (
+    _interface,
+    _message,
+    _mode,
+    _policy,
+    AccessRules.parse,
+    Networks.of,
+    check_executor,
+)
 """The checks of the options that have a form as text."""
 
 _YES_NO = "True or False"
@@ -261,6 +271,12 @@ OPTIONS: Mapping[str, Option] = {
             _seconds,
             _SECONDS,
             "pool: seconds after which a thread without work ends",
+        ),
+        _option(
+            "executor",
+            check_executor,
+            WANTED,
+            "where messages are handled, such as processes:4; not for threads, forks and serial",
         ),
         _option(
             "ordered_peers",
@@ -473,7 +489,8 @@ def check(options: Mapping[str, Any], server_class: type) -> dict[str, Any]:
         if option is None:
             raise OptionError(f"there is no option {name!r}{_suggest(name)}")
         if not hasattr(server_class, name) or _is_of_others(option, server_class):
-            raise OptionError(f"{name} has no meaning for a {server_class.__name__}")
+            other = ": it needs fibers, a pool or asyncio" if option.read is check_executor else ""
+            raise OptionError(f"{name} has no meaning for a {server_class.__name__}{other}")
         if isinstance(value, str) and not option.reads_text:
             raise OptionError(f"{name} = {value!r}: expected {option.wanted}, not a text")
         checked[name] = None if value is None and option.may_be_none else option.check(value)
@@ -493,7 +510,7 @@ def attribute_fault(name: str, value: Any) -> str | None:
         return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
     if (
         not isinstance(value, str)
-        or option.read in (_interface, _message, _policy)
+        or option.read in (_interface, _message, _policy, check_executor)
         or isinstance(option.default, str)
     ):
         return None

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
@@ -20,6 +21,7 @@ from everserve.combos import CONCURRENCY, server_class
 from everserve.defaults import bounds, explain_shortage
 from everserve.errors import AddressError, HandlerError, OptionError
 from everserve.events import Subscriber
+from everserve.executors.checking import handler_fault_with
 from everserve.fibers.engines import DatagramSocket, explain_slow_engine
 from everserve.fibers.log import logger
 from everserve.handlers.session import DatagramSessionHandler
@@ -69,6 +71,7 @@ class ServerOptions(TypedDict, total=False):
     max_workers: int
     max_connections: int | None
     worker_idle_timeout: float
+    executor: Executor | str | None
     ordered_peers: bool
     peer_queue: int
     peer_queue_drops: Literal["newest", "oldest"]
@@ -192,6 +195,11 @@ def serve(
     refuse_while_loading("serve()")
     grace = check_grace(grace)
     workforce = make_workforce(workers, worker_timeout, max_requests, max_memory)
+    if workforce is not None and isinstance(options.get("executor"), Executor):
+        raise OptionError(
+            "executor: an object is of one process, and workers are others: give a text, such as"
+            " 'processes:4', which each of them makes for itself"
+        )
     _check_callable("on_ready", on_ready)
     if subscribe is not None:
         _check_callable("subscribe", subscribe)
@@ -472,6 +480,7 @@ def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) ->
     for server, handler in zip(group.servers, handlers, strict=True):
         _check_handler(handler, awaits=isinstance(server, AsyncMixIn))
         _check_transport(handler, Address.of(server.socket))
+        _check_executor(handler, getattr(server, "executor", None))
         server.RequestHandlerClass = handler
 
 
@@ -517,6 +526,7 @@ def _configured(
         concurrency, datagrams=has_datagrams, chosen=chosen, servers=servers, sessions=sessions
     )
     _check_together(where, chosen)
+    _check_executor(handler, chosen.get("executor"))
     return partial(_with_options, base, defaults | chosen)
 
 
@@ -531,6 +541,13 @@ def _with_options(
     vars(server).update(options)
     kind.__init__(server, *arguments, **keywords)
     return server
+
+
+def _check_executor(handler: Handler, executor: Any) -> None:
+    """Raise ``OptionError`` for a handler whose messages cannot be handled there."""
+    fault = None if executor is None else handler_fault_with(executor, handler)
+    if fault is not None:
+        raise OptionError(fault)
 
 
 def _wants_session(handler: Handler) -> bool:

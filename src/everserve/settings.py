@@ -18,6 +18,7 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import POLICIES, Overload, OverloadPolicy
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS, read_proxy_header
+from everserve.executors.plan import is_executor
 from everserve.reading import attribute_of
 from everserve.sockets.tls import TLS
 
@@ -94,6 +95,7 @@ class Settings:
     reply_budget: float | None = None
     ordered_peers: bool = True
     loop_factory: LoopFactory | None = None
+    executor: Any = None
     daemon_threads: bool = False
     block_on_close: bool = True
     is_entered: bool = field(init=False, default=False)
@@ -199,6 +201,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
     "peer_queue": _is_count,
     "peer_queue_drops": lambda value: type(value) is str and value in PEER_QUEUE_DROPS,
     "ordered_peers": _is_flag,
+    "executor": lambda value: value is None or is_executor(value),
     "reply_budget": _is_optional_number,
     "stall_threshold": _is_optional_number,
     "shutdown_grace": _is_grace,

@@ -71,6 +71,7 @@ TYPED = {
     *NUMBERS,
     *OBJECTS,
     "admission_steps",
+    "executor",
     "overload",
     "overload_message",
     "multicast_interface",

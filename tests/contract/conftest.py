@@ -29,10 +29,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "strategy" in names:
         strategies = [s for s in STRATEGIES if s.concurrent or "concurrent" not in names]
         strategies = [s for s in strategies if not s.awaits or "plain" not in names]
+        if "executed" in names:
+            strategies = [s for s in strategies if s.takes_executor]
         params = [pytest.param(s, id=s.title or s.name, marks=s.marks) for s in strategies]
         metafunc.parametrize("strategy", params, indirect=True)
     if "transport" in names:
         transports = [t for t in TRANSPORTS if t.is_stream or "stream" not in names]
+        if "executed" in names:
+            transports = [t for t in transports if t.name in ("tcp4", "udp4")]
         params = [pytest.param(t, id=t.name) for t in transports]
         metafunc.parametrize("transport", params, indirect=True)
 
@@ -62,6 +66,12 @@ def concurrent(strategy: Strategy) -> Strategy:
 @pytest.fixture
 def plain(strategy: Strategy) -> Strategy:
     """The strategy, only with handlers that are no coroutines."""
+    return strategy
+
+
+@pytest.fixture
+def executed(strategy: Strategy) -> Strategy:
+    """The strategy, only those whose messages an executor may handle."""
     return strategy
 
 

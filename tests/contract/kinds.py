@@ -37,7 +37,8 @@ class Strategy:
     ``concurrent``: it runs several requests at a time. ``in_processes``: changes by a handler stay in
     its process. ``wait``: how a handler calls a blocking function without blocking the others.
     ``thread_hook``: ``process_request_thread`` is called. ``awaits``: the handlers are coroutines.
-    ``title``: the name in the results, of a strategy that is there twice.
+    ``title``: the name in the results, of a strategy that is there twice. ``takes_executor``: it has
+    the option ``executor``.
     """
 
     name: str
@@ -48,14 +49,17 @@ class Strategy:
     wait: Callable[..., Any] = call
     awaits: bool = False
     marks: tuple[Any, ...] = ()
+    takes_executor: bool = False
 
 
 STRATEGIES = [
     Strategy("serial", concurrent=False),
     Strategy("threads", thread_hook=True),
-    Strategy("pool", thread_hook=True),
-    Strategy("fibers", thread_hook=True, wait=offload),
-    Strategy("asyncio", title="asyncio-fibers", thread_hook=True, wait=offload),
+    Strategy("pool", thread_hook=True, takes_executor=True),
+    Strategy("fibers", thread_hook=True, wait=offload, takes_executor=True),
+    Strategy(
+        "asyncio", title="asyncio-fibers", thread_hook=True, wait=offload, takes_executor=True
+    ),
     Strategy("asyncio", thread_hook=True, wait=tasks.offload, awaits=True),
     Strategy("forks", in_processes=True, marks=(pytest.mark.filterwarnings(FORKS_AMONG_THREADS),)),
 ]

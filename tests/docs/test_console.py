@@ -121,7 +121,7 @@ def test_a_file_of_options_would_do(block: Block, folder: Path) -> None:
 
 def test_other_commands_are_known() -> None:
     """They are not run."""
-    assert {step.words[0] for step in STEPS} <= {"everserve", "make", "pip"}
+    assert {step.words[0] for step in STEPS} <= {"dask", "everserve", "make", "pip"}
 
 
 def test_make_has_the_targets() -> None:

@@ -14,6 +14,11 @@ __all__ = ["Host", "host_of_server"]
 class Host:
     """The server's side of a request. The runtime of a server implements it."""
 
+    @property
+    def execution(self) -> Any:
+        """The ``Execution`` that runs messages; ``None``: they run where their connection does."""
+        raise NotImplementedError
+
     def connection_of(self, request: Any) -> Any:
         """The entry among ``connections`` that ``request`` belongs to, or ``None``."""
         raise NotImplementedError

@@ -57,6 +57,7 @@ class HubStrategy(Strategy):
     """
 
     runs_at_once: ClassVar[bool] = False
+    takes_executor: ClassVar[bool] = True
     accept_many = staticmethod(accept_many)
     here = staticmethod(here)
 

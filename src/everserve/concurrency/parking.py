@@ -89,6 +89,10 @@ class ThreadParking:
         ):  # ``drain`` may have looked before
             self._resume(descriptor)
 
+    def resume(self, session: Any) -> None:
+        """Have a session run that waits for something else than its peer."""
+        self._run(session)
+
     def drain(self) -> None:
         """Have all of them run now: they find nothing, and end."""
         self.draining = True

@@ -48,6 +48,7 @@ class PoolStrategy(Strategy):
     name: ClassVar[str] = "pool"
     handles_batches: ClassVar[bool] = False
     runs_at_once: ClassVar[bool] = False
+    takes_executor: ClassVar[bool] = True
     is_bounded: ClassVar[bool] = True
 
     def __init__(self, parts: StrategyParts) -> None:

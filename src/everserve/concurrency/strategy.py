@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 from everserve.admission.control import AdmissionControl
+from everserve.executors.execution import Execution
 from everserve.fibers import threadwaits
 from everserve.fibers.engines import DatagramRun, Records
 from everserve.lifecycle.connection import Connection
@@ -110,6 +111,9 @@ class Conversation(Protocol):
     def park(self) -> None:
         """Wait for the next message, where nothing runs it."""
 
+    def abandon(self) -> None:
+        """End a wait for the executor: the connection was cut."""
+
 
 class Parking(Protocol):
     """Where connections wait between messages. ``draining``: those that have had one end instead."""
@@ -166,10 +170,12 @@ class Strategy:
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
     ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
     ``follow`` tells when. ``in_threads``: a waiting request holds a thread; ``parking``: where a
-    connection waits between messages, if it needs none. ``finish(hooks, request, client_address)``
-    calls ``finish_request``, after what has to come before it; ``begin_early`` of the same arguments
-    returns the steps that a strategy may take before it runs the request, with their context, if there
-    are any. The flow replaces both.
+    connection waits between messages, if it needs none. ``takes_executor``: messages may be handled
+    elsewhere meanwhile; ``execution``: there, once a run has begun.
+
+    ``finish(hooks, request, client_address)`` calls ``finish_request``, after what has to come
+    before it; ``begin_early`` of the same arguments returns the steps that a strategy may take before
+    it runs the request, with their context, if there are any. The flow replaces both.
     """
 
     name: ClassVar[str] = "serial"
@@ -186,6 +192,8 @@ class Strategy:
     takes_turns: bool = False
     in_threads: bool = True
     parking: Parking | None = None
+    takes_executor: ClassVar[bool] = False
+    execution: Execution | None = None
 
     def __init__(self, parts: StrategyParts) -> None:
         self._settings = parts.settings

@@ -158,6 +158,9 @@ class Connection:
                 with suppress(OSError):
                     # The plain method: SSLSocket's would drop the session while its thread uses it.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            conversation = self.conversation
+            if conversation is not None:
+                conversation.abandon()
             return sock is not None
 
     def end_reading(self) -> None:

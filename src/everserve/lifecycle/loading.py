@@ -1,10 +1,12 @@
-"""Whether this thread loads a module for the command line, which serves it afterwards.
+"""Whether a module is loaded for another reason than to serve: it must not serve by itself then.
 
-A module that serves by itself while it is loaded would never let the command go on.
+The command line loads one in this thread, and serves it afterwards: it would never go on. A process of
+an executor loads the program, for its ``handle_message``.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,5 +33,11 @@ def refuse_while_loading(call: str) -> None:
     if getattr(_here, "loading", False):
         raise HandlerError(
             f"it calls {call} while it is loaded, and everserve run serves by itself:"
+            " put the call under if __name__ == '__main__':"
+        )
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and getattr(processes.current_process(), "_inheriting", False):
+        raise HandlerError(
+            f"a process of an executor loads this program, which calls {call}:"
             " put the call under if __name__ == '__main__':"
         )

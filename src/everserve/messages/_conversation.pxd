@@ -7,8 +7,8 @@ cdef class Conversation:
     cdef readonly object sock
     cdef readonly object hub
     cdef readonly object outbox
-    cdef object replies
-    cdef list rest
+    cdef public object replies
+    cdef readonly list rest
     cdef Py_ssize_t needed
     cdef public bint parked
     cdef readonly bint fresh
@@ -22,7 +22,7 @@ cdef class Conversation:
     cpdef park(self)
     cpdef call_of(self, handler)
     cpdef send(self, messages)
-    cdef bint serve_by(self, codec, replies) except -1
+    cpdef bint serve_by(self, codec, replies) except -1
     cdef object receive(self)
-    cdef bint take(self, bytes data, codec, replies, handle) except -1
+    cpdef bint take(self, bytes data, codec, replies, handle) except -1
     cdef object refuse(self, error, replies)

@@ -141,6 +141,9 @@ class Conversation:
         else:
             self.sock.shutdown(socket.SHUT_RD)
 
+    def abandon(self) -> None:
+        """The connection was cut: wait for nothing but the peer, which has gone. From anywhere."""
+
     def __call__(self) -> None:
         """Resume: what is parked is the conversation itself, as a bound method takes 0.1 KB more."""
         self.resume()
@@ -244,6 +247,7 @@ class Conversation:
             start = end
             replies.answer(messages, handle)
             if replies.stopped:
+                self.rest = [data[start:]]  # where it goes on later, this is next
                 return False
         return True
 

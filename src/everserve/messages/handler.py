@@ -9,7 +9,7 @@ from everserve.errors import FrameError, NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
 from everserve.messages.ended import ENDED
-from everserve.messages.engine import Conversation
+from everserve.messages.executed import answer_of, conversation_of
 from everserve.mistakes import HandlerKind, handler_base
 from everserve.wire.codec import is_several
 
@@ -42,12 +42,18 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     - ``outbox`` (messages, default 256): so many may wait until the peer reads; ``outbox_policy``
       is for one that is pushed above that: ``"wait"`` (default), ``"drop-oldest"``,
       ``"drop-newest"``, or ``"disconnect"``
+    - ``idempotent`` (default ``False``): a message may be handled twice, so that it is when the worker
+      of an ``executor`` has died with it; else that ends the connection
+
+    With the server's ``executor``, ``handle_message`` runs there, and nothing else does. Out of process
+    it is a static method, which gets the message alone.
     """
 
     codec: ClassVar[Any]
     pipeline_depth: int = 64
     outbox: int = 256
     outbox_policy: OutboxPolicy = "wait"
+    idempotent: bool = False
 
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request
@@ -135,7 +141,7 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             _answer_datagram(self)
             return
         conversation = self._everserve.open_conversation(
-            self.server, lambda host, entry, parking: Conversation(self, host, entry, parking)
+            self.server, lambda host, entry, parking: conversation_of(self, host, entry, parking)
         )
         try:
             self.on_connect()
@@ -169,7 +175,7 @@ def _answer_datagram(handler: MessageRequestHandler[Any, Any]) -> None:
     except FrameError as error:
         reply = handler.on_bad_message(error)
     else:
-        reply = handler.handle_message(message)
+        reply = answer_of(handler, message)
     if reply is not None:
         for one in reply if is_several(handler.codec, reply) else (reply,):
             _reply_to_datagram(handler, one)

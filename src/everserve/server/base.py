@@ -16,7 +16,11 @@ from everserve.admission.access import AccessRules, Networks
 from everserve.admission.context import Step
 from everserve.admission.control import Overload
 from everserve.admission.steps import HANDSHAKE_TIMEOUT, PROXY_TIMEOUT, STEPS
+from everserve.errors import OptionError
+from everserve.executors.checking import handler_fault_with, handles_messages
+from everserve.executors.plan import check_executor, is_executor
 from everserve.mistakes import DEFINE_IT, TAKE_THREE, handler_fault, transport_fault, warn
+from everserve.reading import attribute_of
 from everserve.server.hooks import default_hook
 from everserve.server.served import Served
 from everserve.sockets.tls import TLS
@@ -108,6 +112,7 @@ class BaseServer(Served):
         self.__is_shut_down = threading.Event()
         self._everserve.life.prepare()
         _warn_of_handler(self)
+        _check_executor(self)
 
     def __enter__(self) -> Self:
         return self
@@ -179,6 +184,21 @@ class BaseServer(Served):
     def server_close(self) -> None:
         """Free what the server holds. A ``serve_forever`` that still runs ends."""
         self._everserve.conductor.close()
+
+
+def _check_executor(server: BaseServer) -> None:
+    """Raise ``OptionError`` for messages that cannot be handled by the server's ``executor``.
+
+    The attribute may be the program's own, but not where there is a message handler.
+    """
+    executor = attribute_of(server, "executor", None)
+    if is_executor(executor) and handles_messages(server.RequestHandlerClass):
+        check_executor(executor)
+        fault = handler_fault_with(
+            executor, server.RequestHandlerClass, strategy=server._everserve.strategy
+        )
+        if fault is not None:
+            raise OptionError(fault)
 
 
 def _warn_of_handler(server: BaseServer) -> None:

@@ -16,6 +16,8 @@ from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy
 from everserve.errors import OptionError, ServerClosedError
 from everserve.events import Serving
+from everserve.executors.checking import handler_fault_with, handles_messages
+from everserve.executors.execution import Execution
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.loading import refuse_while_loading
@@ -106,6 +108,7 @@ class Conductor:
         deadline = monotonic() + min(limits) if limits else None
         selector = selectors.DefaultSelector() if _POLL is None else _POLL()
         self._note_tls_of(listener)
+        self._open_execution(hooks)
         with listener.accepting(), AcceptLoop([self._port(hooks)], selector).open() as loop:
             if not loop.turn(deadline):
                 hooks.handle_timeout()
@@ -168,6 +171,7 @@ class Conductor:
             self.strategy.close(wait=wait)
         else:
             self.strategy.close(wait=wait and not stop.gave_up, deadline=lambda: stop.last)
+        self._close_execution(kill=stop is not None)
         self._watchdog.close()  # again: the requests that were in progress have ended
 
     # -- one run -------------------------------------------------------------------------------
@@ -180,6 +184,7 @@ class Conductor:
             self._must_be_open(hooks)
             self._note_tls_of(listener_of(hooks))
             self._must_take_steps()
+            self._open_execution(hooks)
         except BaseException as error:
             self.life.end()
             if isinstance(error, ServerClosedError):
@@ -277,6 +282,27 @@ class Conductor:
                     f"{name} has no effect on a server of the standard library: use one of everserve's"
                     " servers"
                 )
+
+    def _open_execution(self, hooks: Hooks) -> None:
+        """Open the executor, for a message handler; what another handler's server has is no option."""
+        strategy, handler = self.strategy, hooks.RequestHandlerClass
+        given = self._settings.read().executor
+        if given is None or not handles_messages(handler):
+            return
+        fault = handler_fault_with(given, handler, strategy=strategy)
+        if fault is not None:
+            raise OptionError(fault)
+        execution = strategy.execution
+        if execution is None or execution.given is not given or execution.closed:
+            self._close_execution(kill=False)
+            once = getattr(handler, "idempotent", False) is not True
+            execution = strategy.execution = Execution(given, self._emitter.log, once=once)
+        execution.open()
+
+    def _close_execution(self, *, kill: bool) -> None:
+        execution = self.strategy.execution
+        if execution is not None:
+            execution.close(kill=kill)
 
     def _obey(self, hooks: Hooks, order: Any) -> None:
         if order.grace is None:

@@ -152,6 +152,10 @@ class Runtime(Host):
         if isinstance(sock, DatagramSocket) and (total := drops_of(sock)) is not None:
             self.progress.dropped(total, last=last)
 
+    @property
+    def execution(self) -> Any:
+        return self.strategy.execution
+
     def connection_of(self, request: Any) -> Any:
         return self.connections.find(request)
 
