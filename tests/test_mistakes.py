@@ -279,6 +279,13 @@ def test_a_program_with_its_own_finish_request_is_not_warned() -> None:
         (everserve.TCPServer, "max_connections", "10", "has no effect: a text is read in serve()"),
         (everserve.TCPServer, "idle_timeout", "2.5", "alone; give 2.5"),
         (everserve.UnixStreamServer, "socket_mode", "660", "give 0o660"),
+        (
+            everserve.TCPServer,
+            "trusted_proxies",
+            ["10.0.0.1"],
+            "a list is read in serve() alone; give",
+        ),
+        (everserve.TCPServer, "trusted_proxies", "10.0.0.1", "give an everserve.Networks"),
         (everserve.TCPServer, "access", "deny 10.0.0.0/8", "give an everserve.AccessRules"),
     ],
 )

@@ -509,9 +509,10 @@ def attribute_fault(name: str, value: Any) -> str | None:
         meant = intended(name, OPTIONS)
         return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
     if (
-        not isinstance(value, str)
+        not isinstance(value, str | list | tuple)
         or option.read in (_interface, _message, _policy, check_executor)
         or isinstance(option.default, str)
+        or (name in TYPES and TYPES[name](value))
     ):
         return None
     try:
@@ -523,7 +524,8 @@ def attribute_fault(name: str, value: Any) -> str | None:
     else:
         is_number = isinstance(wanted, int | float)
         meant = repr(wanted) if is_number else f"an everserve.{type(wanted).__name__}"
-    return f"{name} = {value!r} has no effect: a text is read in serve() alone; give {meant}"
+    kind = "text" if isinstance(value, str) else "list"
+    return f"{name} = {value!r} has no effect: a {kind} is read in serve() alone; give {meant}"
 
 
 def _is_of_others(option: Option, server_class: type) -> bool:

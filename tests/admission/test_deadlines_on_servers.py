@@ -94,8 +94,28 @@ def detached_in_setup(server_type: type, context: ssl.SSLContext) -> tuple[type,
     return server_type, Wraps
 
 
+class Wrapper:
+    """No socket, but around one, as pyOpenSSL's connection is."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def wrapper_of_get_request(server_type: Any, context: ssl.SSLContext) -> tuple[type, type]:
+    class Own(server_type):  # type: ignore[misc]
+        def get_request(self) -> Any:
+            request, address = self.socket.accept()
+            request.setblocking(True)
+            return Wrapper(request), address
+
+    return Own, Reads
+
+
 KINDS = [plain, own_get_request, listener_with_timeout]
-WRAPS = [tls_in_get_request, tls_in_setup, detached_in_setup]
+WRAPS = [tls_in_get_request, tls_in_setup, detached_in_setup, wrapper_of_get_request]
 WAYS = [(word, kind) for word in CONCURRENCY for kind in KINDS] + [
     (word, kind) for word in CONCURRENCY if word != "fibers" for kind in WRAPS
 ]

@@ -331,6 +331,11 @@ def test_bad_usage_of_options_for_the_internet(arguments: list[str], words: str)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["tcp://[::1]:80"],
+            f"is an address, where a handler is expected: write {UPPER}=tcp://[::1]:80,",
+        ),
+        (["127.0.0.1:8000"], "or --bind 127.0.0.1:8000"),
         (["--bind", "0.0.0.0:8000"], "did you mean 'tcp://0.0.0.0:8000'?"),
         (["--bind", "udp://127.0.0.1:0"], "Upper is for streams: for datagrams inherit"),
         (["--grace", "soon"], "--grace"),

@@ -11,6 +11,7 @@ import pytest
 from tests.clients import Background
 
 import everserve
+from everserve.combos import server_class
 
 
 class Custom(Exception):
@@ -64,5 +65,74 @@ def test_it_ends_a_serial_server(handler: Any, kind: type[BaseException]) -> Non
                 with pytest.raises(kind):
                     server.serve_forever()
                 assert not client.recv(1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+class Answers(everserve.LineRequestHandler):
+    """A message handler that is busy when the signal comes: its connection was parked before."""
+
+    def handle_message(self, message: bytes) -> bytes:
+        if message == b"signal":
+            signal.raise_signal(signal.SIGUSR1)
+        return message
+
+
+class InCompiledCode(everserve.JSONRequestHandler):
+    """A message, the number of a signal, raises that where the innermost code may be compiled."""
+
+    handle_message = staticmethod(signal.raise_signal)  # type: ignore[assignment]
+
+
+def talk(address: Any, *messages: bytes) -> None:
+    with socket.create_connection(address, 20) as client:
+        for message in messages[:-1]:
+            client.sendall(message)
+            assert client.recv(100) == message
+        client.sendall(messages[-1])
+        assert not client.recv(1)
+
+
+@pytest.mark.parametrize("word", ["serial", "fibers"])
+@pytest.mark.parametrize(("handler", "kind"), [(leave, SystemExit), (raise_custom, Custom)])
+@pytest.mark.parametrize(
+    ("answers", "messages"),
+    [(Answers, [b"hello\n", b"signal\n"]), (InCompiledCode, [b"%d\n" % signal.SIGUSR1])],
+)
+def test_it_ends_the_server_of_a_message_handler(
+    handler: Any, kind: type[BaseException], word: str, answers: Any, messages: list[bytes]
+) -> None:
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with server_class(word, "tcp")(("127.0.0.1", 0), answers) as server:
+            client = Background(talk, server.server_address, *messages)
+            with pytest.raises(kind):
+                server.serve_forever()
+            client.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def raise_timeout(*_arguments: Any) -> None:
+    raise TimeoutError  # as many programs do for SIGALRM
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"), [(raise_timeout, TimeoutError), (raise_custom, Custom)]
+)
+def test_it_leaves_an_accept_of_the_program(handler: Any, kind: type[BaseException]) -> None:
+    class Own(everserve.ThreadingTCPServer):
+        def get_request(self) -> Any:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().get_request()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with (
+            Own(("127.0.0.1", 0), Interrupted) as server,
+            socket.create_connection(server.server_address, 20),
+            pytest.raises(kind),
+        ):
+            server.serve_forever()
     finally:
         signal.signal(signal.SIGUSR1, before)

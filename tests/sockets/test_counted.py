@@ -46,6 +46,14 @@ def test_nothing_has_moved(ends: Ends, clock: Clock) -> None:
     assert counted.traffic() == Traffic(5.0, 0, 0, False)
 
 
+def test_a_duplicate_is_one_of_the_socket_below(ends: Ends) -> None:
+    counted, other = ends
+    with counted.dup() as duplicate:
+        duplicate.sendall(b"abc")
+        assert other.recv(3) == b"abc"
+        assert counted.traffic() == Traffic(0.0, 0, 0, False)
+
+
 def test_all_ways_to_receive(ends: Ends, clock: Clock) -> None:
     counted, other = ends
     clock.time += 5

@@ -24,7 +24,7 @@ from everserve.addresses import FORMS, Address
 from everserve.cli.configuration import use_file
 from everserve.cli.output import LOG, complain, say
 from everserve.cli.reloading import serve_with_reload
-from everserve.cli.target import find_handler, split_address
+from everserve.cli.target import find_handler, is_address, split_address
 from everserve.combos import CONCURRENCY
 from everserve.defaults import STREAMS, explain_shortage
 from everserve.errors import AddressError, EverserveError, OptionError, TLSConfigError, WorkerError
@@ -650,6 +650,13 @@ def _bind(
 def _parted(targets: tuple[str, ...], bind: tuple[str, ...]) -> list[tuple[str, str]]:
     """Each target with each address at which it is served."""
     given = [split_address(target) for target in targets]
+    for target, _ in given:
+        if is_address(target):
+            handler = next((name for name, _ in given if not is_address(name)), "module:Class")
+            raise AddressError(
+                f"{target!r} is an address, where a handler is expected: write {handler}={target},"
+                f" or --bind {target}"
+            )
     if len(given) > 1 or given[0][1] is not None:
         _must_use(bind, given)
     pairs = [

@@ -18,7 +18,7 @@ from everserve.escaping import escaped
 from everserve.lifecycle.loading import loading
 from everserve.mistakes import handler_fault
 
-__all__ = ["find_handler", "split_address"]
+__all__ = ["find_handler", "is_address", "split_address"]
 
 _WITH_ADDRESS = re.compile(r"(?P<target>.*?:[\w.]+)=(?P<address>.+)", re.DOTALL)
 
@@ -27,6 +27,11 @@ def split_address(text: str) -> tuple[str, str | None]:
     """``module:Class=address`` as the target and its address; ``None`` where there is none."""
     match = _WITH_ADDRESS.fullmatch(text)
     return (text, None) if match is None else (match["target"], match["address"])
+
+
+def is_address(text: str) -> bool:
+    """True for what stands where a target is to be, and has the form of an address."""
+    return "://" in text or re.fullmatch(r"unix\w*:.*|systemd:.*|[^/]*:\d+", text) is not None
 
 
 _FOREIGN = (

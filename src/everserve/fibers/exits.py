@@ -22,23 +22,24 @@ def began_in_signal_handler(error: BaseException) -> bool:
 
     The program means its main thread then, and not the request that happened to run there. CPython
     calls a handler with the number of the signal and the frame that it interrupts, so the traceback
-    has a frame with these two as arguments, the second of which is the frame before it. A handler
-    that is no Python function, such as `sys.exit` itself, has no frame, and is not recognised. A
-    ConnectionError is taken for the peer's, without a look: there may be one for each connection.
+    has a frame with these two as arguments. That frame need not be in the traceback: compiled code,
+    which was running, has none. A handler that is no Python function, such as `sys.exit` itself, has no
+    frame either, and is not recognised. A ConnectionError is taken for the peer's, without a look:
+    there may be one for each connection.
     """
     if isinstance(error, ConnectionError) or threading.get_ident() != threading.main_thread().ident:
         return False  # only the main thread runs signal handlers
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        if _is_handler(trace.tb_next.tb_frame, of=trace.tb_frame):
+    while trace is not None:
+        if _is_handler(trace.tb_frame):
             return True
         trace = trace.tb_next
     return False
 
 
-def _is_handler(frame: FrameType, *, of: FrameType) -> bool:
+def _is_handler(frame: FrameType) -> bool:
     return any(
-        second is of and isinstance(first, int) and first in signal.valid_signals()
+        isinstance(second, FrameType) and isinstance(first, int) and first in signal.valid_signals()
         for first, second in pairwise(_arguments(frame))
     )
 

@@ -225,8 +225,13 @@ class Connection:
         if self.key is None:
             return None
         try:
-            found = socket.socket(fileno=os.dup(self.key))
+            descriptor = os.dup(self.key)
         except OSError:
+            return None
+        try:
+            found = socket.socket(fileno=descriptor)
+        except OSError:  # it is another file by now
+            os.close(descriptor)
             return None
         if self._is_own(found):
             return found

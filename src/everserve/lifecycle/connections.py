@@ -162,6 +162,8 @@ class ConnectionTable:
             self._by_descriptor[key] = connection
             if stale is not None:
                 lost(stale)
+        elif not isinstance(request, tuple):  # a datagram
+            connection.key = _descriptor_of(request)
         self.by_request[place] = connection
         connection.table, connection.lost = self, lost
         try:
@@ -184,7 +186,8 @@ class ConnectionTable:
     def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
         """A request was freed: closed without the server's hooks, or detached for a wrapper."""
         if connection.held_by is None and connection.place in self.by_request:
-            if connection.key is not None and not _is_free(connection.key):
+            key = connection.key
+            if key is not None and self._by_descriptor.get(key) is connection and not _is_free(key):
                 self._move(connection, -connection.id)  # another may get the id of the request
             else:
                 lost(connection)
@@ -301,6 +304,18 @@ def _same(request: Any) -> Any:
 def _is_closed(request: Any, descriptor: int) -> bool:
     """True unless the socket, or a wrapper around it, still has its descriptor."""
     return (request is None or request.fileno() == -1) and _is_free(descriptor)
+
+
+def _descriptor_of(request: Any) -> int | None:
+    """The descriptor of what wraps a socket and is none itself, as pyOpenSSL's connections do.
+
+    It serves to cut the connection, and not to find it: the program may give it to several requests.
+    """
+    try:
+        number = request.fileno()
+    except Exception:
+        return None
+    return number if type(number) is int and number >= 0 else None
 
 
 def _is_free(descriptor: int) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from everserve.errors import FrameError
 from everserve.fibers.engines import FiberSocket, current
+from everserve.fibers.exits import began_in_signal_handler
 from everserve.messages.ended import ENDED
 from everserve.wire.codec import decode_many, encode_many, missing
 
@@ -113,7 +114,7 @@ class Conversation:
                     self.finish()
         except BaseException as error:
             self.host.conversation_ended(self, error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or began_in_signal_handler(error):
                 raise
         else:
             if waits:

@@ -9,6 +9,7 @@ from typing import Any
 
 from everserve.concurrency.strategy import Strategy
 from everserve.events import BackedOff
+from everserve.fibers.exits import began_in_signal_handler
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle, ServerState
 from everserve.server.balance import Balance
@@ -139,6 +140,8 @@ class Acceptor:
         except OSError as error:
             self._accept_failed(error)
         except Exception as error:
+            if began_in_signal_handler(error):
+                raise
             self._failed_early(hooks, f"{type(hooks).__name__}.get_request()", error)
         else:
             self.back_off.succeed()
@@ -201,6 +204,8 @@ class Acceptor:
         return self.listener or listener_of(hooks)
 
     def _accept_failed(self, error: OSError) -> None:
+        if error.errno is None and began_in_signal_handler(error):
+            raise error
         verdict = classify(error)
         if verdict is Verdict.FATAL and self._life.state is not ServerState.STOPPED:
             raise error

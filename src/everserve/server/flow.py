@@ -395,7 +395,7 @@ class Flow:
             try:
                 if error is not None and not isinstance(error, FiberExit):
                     self._progress.failed(connection, request, error)
-                if isinstance(error, Exception):
+                if isinstance(error, Exception) and not began_in_signal_handler(error):
                     hooks.handle_error(request, address)
             finally:
                 if ended.context is not None:

@@ -49,6 +49,10 @@ class CountedSocket(Layer):
             return None
         return Traffic(self._now() - self._moved, self._received, self._sent, self._sending > 0)
 
+    def dup(self) -> socket.socket:  # type: ignore[override]
+        """A duplicate of the socket below: bytes that bypass this one are not counted."""
+        return self._inner.dup()
+
     # --- in ------------------------------------------------------------------------------------
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
