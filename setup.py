@@ -35,10 +35,8 @@ MODULES = (
         for module in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
     ),
     *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream")),
-    *(
-        f"lifecycle/_{module}"
-        for module in ("connection", "connections", "progress", "making", "emitter")
-    ),
+    *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
+    *(f"lifecycle/_{module}" for module in ("making", "emitter", "sessionstate", "sessions")),
     "admission/_limits",
     *(f"server/_{module}" for module in ("flow", "datagramaccount")),
 )

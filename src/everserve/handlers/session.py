@@ -43,7 +43,7 @@ class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
         bytes that it has sent, as its address may be forged. Raises ``OSError``.
         """
         session: Any = self.request
-        sent: bool = session.send(data)
+        sent: bool = session.state.send(data)
         return sent
 
     def validate(self) -> None:
@@ -53,10 +53,10 @@ class DatagramSessionHandler(BaseRequestHandler[RequestT, ServerT]):
         token.
         """
         session: Any = self.request
-        session.validated = True
+        session.state.validated = True
 
     @Reading
     def validated(self) -> bool:
         """True once ``validate`` was called."""
         session: Any = self.request
-        return bool(session.validated)
+        return bool(session.state.validated)

@@ -13,7 +13,6 @@ from everserve.admission.host import Host
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Strategy, StrategyParts
 from everserve.fibers import engines
-from everserve.lifecycle.sessions import SessionTable
 from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.balance import Balance
@@ -28,11 +27,13 @@ if TYPE_CHECKING:
     from everserve.lifecycle.connections import ConnectionTable
     from everserve.lifecycle.emitter import Emitter
     from everserve.lifecycle.progress import Progress
+    from everserve.lifecycle.sessions import SessionTable
     from everserve.server.datagramaccount import DatagramAccount
     from everserve.server.flow import Flow
 else:
     ConnectionTable = engines.part("connections", "lifecycle").ConnectionTable
     Progress = engines.part("progress", "lifecycle").Progress
+    SessionTable = engines.part("sessions", "lifecycle").SessionTable
     DatagramAccount = engines.part("datagramaccount", "server").DatagramAccount
     Emitter = engines.part("emitter", "lifecycle").Emitter
     Flow = engines.part("flow", "server").Flow

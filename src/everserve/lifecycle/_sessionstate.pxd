@@ -1,0 +1,23 @@
+# The types of `sessionstate.py` where it is compiled.
+cimport cython
+
+# Not looked up by name at each use.
+cdef object monotonic, current
+
+
+cdef class SessionState:
+    cdef public object peer, current
+    cdef public Py_ssize_t received, sent, unread
+    cdef public bint validated, is_over
+    cdef object _sock, _keeper, _first, _waiting, _lock, _wake
+    cdef list _callbacks
+    cdef double _moved
+
+    @cython.locals(waiting=Py_ssize_t)
+    cpdef put(self, datagram, Py_ssize_t limit, drops)
+    cdef _wait(self)
+    @cython.locals(size=Py_ssize_t)
+    cpdef send(self, data)
+    cpdef finish(self)
+    cpdef cut(self)
+    cdef _notify(self)
