@@ -190,6 +190,26 @@ def test_a_handshake_counts_from_admission_on(control: AdmissionControl, limits:
     assert control.handshakes == 0
 
 
+def test_which_handshake_is_too_slow(
+    control: AdmissionControl, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest of the peer that has the most, after as long as others wait at most."""
+    times = iter([10.0, 11.0, 12.0, 11.25, 12.5, 12.5])
+    monkeypatch.setattr("everserve.admission.control.monotonic", lambda: next(times))
+    assert control.slowest_handshake() is None
+    other, one, two = (
+        connection(("192.0.2.8", 1)),
+        connection(),
+        connection(),
+    )
+    for each in (other, one, two):
+        control.handshake_started(each)
+    assert control.slowest_handshake() == (one, 0.75)
+    assert control.slowest_handshake() == (one, 0.0)
+    control.handshake_done(one)
+    assert control.slowest_handshake() == (other, 0.0)
+
+
 def test_below_the_limit_nothing_waits_for_a_handshake(
     control: AdmissionControl, limits: Limits
 ) -> None:

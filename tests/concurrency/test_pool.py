@@ -408,6 +408,37 @@ def test_too_many_first_steps_wait_in_the_kernels_queue(
     assert len(secure.recorder.wait_for(Refused, 3)) == 3
 
 
+def test_what_the_first_steps_refuse_needs_no_worker(
+    secure: Any, certificates: Certificates
+) -> None:
+    context = certificates.client_context()
+    with (
+        connect(secure.server_address) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as busy,
+    ):
+        busy.sendall(b"ping")
+        assert busy.recv(100) == b"ping"  # this connection keeps the only worker
+        connect(secure.server_address).close()
+        assert secure.recorder.wait_for(Refused)[0].reason == "handshake"
+
+
+def test_a_hook_of_the_program_ends_what_is_refused(
+    secure: Any, certificates: Certificates
+) -> None:
+    ended: list[str] = []
+    close = secure.shutdown_request
+
+    def shut_down(request: Any) -> None:
+        ended.append(threading.current_thread().name)
+        close(request)
+
+    secure.shutdown_request = shut_down
+    connect(secure.server_address).close()
+    secure.recorder.wait_for(Refused)
+    assert ask_securely(certificates, secure.server_address) == b"ping"
+    assert ended[0].startswith("worker")
+
+
 def test_a_stop_cuts_the_first_steps(secure: Any) -> None:
     with connect(secure.server_address) as client:
         secure.recorder.wait_for(Accepted)

@@ -15,7 +15,7 @@ from tests.engines import loaded
 
 PROGRAM = """
 import atexit, sys, threading, time
-from everserve.fibers import sleep
+from everserve.fibers import sleep, spawn
 from everserve.fibers.engines import Hub
 from everserve.fibers.finalization import halt_hubs
 
@@ -34,6 +34,17 @@ def spin():
 def block_often():
     while True:
         time.sleep(0.0001)
+
+def nap():
+    while True:
+        time.sleep(0.01)
+        sleep(0)
+
+def crowd():
+    for _ in range(400):
+        spawn(nap)
+    while True:
+        sleep(0)
 
 class Case(threading.Thread):
     def __init__(self, function):
@@ -58,7 +69,7 @@ class Case(threading.Thread):
             frame = frame.f_back
 
 atexit.unregister(halt_hubs)  # it is called here
-cases = [Case(function) for function in (idle, wait_often, spin, block_often)]
+cases = [Case(function) for function in (idle, wait_often, crowd, spin, block_often)]
 for case in cases:
     case.start()
     case.begun.wait()
@@ -80,5 +91,5 @@ def test_hubs_stand_still_outside_of_their_fibers(engine: str) -> None:
         env=os.environ | {"EVERSERVE_ENGINE": engine},
     )
     assert ended.stderr == ""
-    assert ended.stdout.splitlines() == [*["True False False"] * 2, *["True False True"] * 2]
+    assert ended.stdout.splitlines() == [*["True False False"] * 3, *["True False True"] * 2]
     assert ended.returncode == 0

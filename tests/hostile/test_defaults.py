@@ -13,6 +13,7 @@ from tests.clients import LIMIT
 from tests.hostile.conftest import Besiege, Siege, Strategy, descriptors
 
 from everserve import defaults
+from everserve.admission import control
 from everserve.server.acceptor import BATCH
 from everserve.sockets.tls import TLS
 
@@ -64,12 +65,14 @@ def test_silent_connections(besiege: Besiege, strategy: Strategy, clients: int) 
     assert siege.serves()
 
 
-def test_half_open_handshakes(besiege: Besiege, strategy: Strategy, tls: TLS) -> None:
-    if strategy.name not in ("fibers", "threads"):
-        pytest.skip("the others are bounded by their workers, and wait")
+def test_half_open_handshakes(
+    besiege: Besiege, concurrent: Strategy, tls: TLS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LONGEST_AWAITED", 0.0)  # a pool, and forks, wait
+    count = 100 if concurrent.name == "forks" else 1000
     siege = besiege(tls=tls)
-    cost, threads, opened = cost_of(lambda: hold_many(siege, 1000))
-    siege.wait_accepted(1000)
+    cost, threads, opened = cost_of(lambda: hold_many(siege, count))
+    siege.wait_accepted(count)
     server = siege.server
     # Those that were cut take a moment to end; the others are held.
     assert server._everserve.life.notifier.wait_until(
@@ -81,7 +84,7 @@ def test_half_open_handshakes(besiege: Besiege, strategy: Strategy, tls: TLS) ->
     assert threads <= PLACES + 5
     assert opened <= PLACES + BATCH + 10
     siege.attacker.release()
-    siege.wait_ends(1001)
+    siege.wait_ends(count + 1)
 
 
 def test_a_line_without_an_end(besiege: Besiege, strategy: Strategy) -> None:

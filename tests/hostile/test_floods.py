@@ -12,6 +12,7 @@ from tests.clients import LIMIT
 from tests.hostile.conftest import Besiege, Siege, Strategy
 
 import everserve
+from everserve.admission import control
 from everserve.events import Accepted, DeadlineMissed, Opened, Refused, Shed
 from everserve.sockets.tls import TLS
 
@@ -109,12 +110,15 @@ def test_shed_idle_cannot_be_used_by_one_address_against_others(
     siege.wait_ends(INSIDE + FLOOD)
 
 
-@pytest.mark.parametrize("policy", ["reset", "shed-idle"])
+@pytest.mark.parametrize("policy", ["reset", "shed-idle", "wait"])
 def test_half_open_handshakes_shut_no_one_out(
-    besiege: Besiege, concurrent: Strategy, tls: TLS, policy: str
+    besiege: Besiege,
+    concurrent: Strategy,
+    tls: TLS,
+    policy: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if concurrent.name == "forks" and policy == "reset":
-        pytest.skip("the parent has no socket of a child to cut")
+    monkeypatch.setattr(control, "LONGEST_AWAITED", 0.0)  # where others wait
     siege = besiege(tls=tls, max_handshakes=INSIDE, overload=policy, handshake_timeout=600)
     siege.attack("hold", count=INSIDE + FLOOD)
     assert siege.serves()
@@ -178,8 +182,13 @@ def test_accept_rate_delays(besiege: Besiege, strategy: Strategy) -> None:
 
 @pytest.mark.parametrize("policy", ["refuse", "wait"])
 def test_above_max_handshakes(
-    besiege: Besiege, concurrent: Strategy, tls: TLS, policy: str
+    besiege: Besiege,
+    concurrent: Strategy,
+    tls: TLS,
+    policy: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(control, "LONGEST_AWAITED", LIMIT)
     siege = besiege(tls=tls, max_handshakes=INSIDE, overload=policy, handshake_timeout=600)
     siege.attack("hold", count=INSIDE + FLOOD)
     if policy == "refuse":

@@ -15,7 +15,7 @@ from tests.parts import NotedHooks, Parts
 
 from everserve.admission.access import AccessRules
 from everserve.admission.context import Refusal
-from everserve.admission.control import OverloadPolicy
+from everserve.admission.control import LONGEST_AWAITED, OverloadPolicy
 from everserve.errors import TLSConfigError
 from everserve.events import Accepted, Failed, Finished, Opened, Refused, Shed
 from everserve.fibers.exits import FiberExit
@@ -120,6 +120,35 @@ def test_room_is_checked_only_if_the_rest_must_wait() -> None:
     assert not flow.has_room()
     parts.settings.values.overload = "refuse"
     assert flow.has_room()
+
+
+@pytest.mark.parametrize("limit", ["max_handshakes", "max_connections"])
+def test_a_slow_handshake_makes_room_for_those_that_wait(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(**{limit: 1})
+    flow = flow_of(parts)
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        flow.admit(NotedHooks(), ours, "peer")
+        (connection,) = parts.connections.view
+        parts.control.handshake_started(connection)
+        assert not flow.has_room()
+        assert 0.0 < flow.pause() <= LONGEST_AWAITED
+        monkeypatch.setattr("everserve.admission.control.LONGEST_AWAITED", 0.0)
+        # At ``max_connections`` its end makes the room.
+        assert flow.has_room() is (limit == "max_handshakes")
+        assert peers.recv(1) == b""
+        assert (connection.missed, parts.control.handshakes) == ("max_handshakes", 0)
+        assert flow.pause() == 0.0
+
+
+def test_a_slow_handshake_is_left_where_no_one_waits() -> None:
+    parts = Parts(max_handshakes=1, overload="refuse")
+    flow = flow_of(parts)
+    flow.admit(NotedHooks(), request := Request(), "peer")
+    parts.control.handshake_started(parts.connections.find(request))
+    assert (flow.has_room(), flow.pause()) == (True, 0.0)
 
 
 def test_settings_that_were_set_within_a_batch_count_from_the_next_request() -> None:

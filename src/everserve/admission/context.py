@@ -147,6 +147,11 @@ class RequestContext:
             step(self)
             self._next += 1
 
+    @property
+    def refusal(self) -> Refusal | None:
+        """That of a step which was taken early."""
+        return self._failure if isinstance(self._failure, Refusal) else None
+
     def begin_early(self) -> None:
         """Let the steps not wait, until ``end_early``. Raises ``OSError``."""
         self._plain, self._timeout = self.request, self.request.gettimeout()

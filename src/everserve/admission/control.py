@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from everserve.admission.access import AccessRules, Networks
@@ -47,6 +48,9 @@ Policy: TypeAlias = Literal["wait", "refuse", "reset", "shed-idle"]
 """What to do with a connection above a limit."""
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+LONGEST_AWAITED = 1.0
+"""Seconds that a handshake may take while connections wait for its place; then it makes room."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, on, 0 s: socket(7)
 
@@ -108,6 +112,7 @@ class AdmissionControl:
         self.peers = PeerCounter()
         self.crowd = Crowd()
         self.handshaking = Crowd()
+        self._began: dict[Any, float] = {}  # when each of these began
         self.handshakes = 0
         self.refusals: Counter[str] = Counter()
 
@@ -119,7 +124,12 @@ class AdmissionControl:
 
     def has_room(self, limits: AdmissionLimits) -> bool:
         """False if the next connection must wait in the kernel's queue because of a limit."""
-        return not (self._has_too_many_handshakes(limits) or self.pause(limits))
+        return not (self.has_too_many_handshakes(limits) or self.pause(limits))
+
+    def has_too_many_handshakes(self, limits: AdmissionLimits) -> bool:
+        """True if no further handshake may begin."""
+        limit = limits.max_handshakes
+        return limit is not None and self.handshakes >= limit
 
     def violations(
         self, limits: AdmissionLimits, request: Any, address: Any, is_full: Callable[[], bool]
@@ -139,7 +149,7 @@ class AdmissionControl:
         if limits.overload != "wait":
             if is_full():
                 found.append("max_connections")
-            if self._has_too_many_handshakes(limits):
+            if self.has_too_many_handshakes(limits):
                 found.append("max_handshakes")
         return found
 
@@ -218,6 +228,7 @@ class AdmissionControl:
             if not connection.in_handshake:
                 connection.in_handshake = True
                 self.handshakes += 1
+                self._began[connection] = monotonic()
                 self.handshaking.add(connection, connection.peer)
 
     def handshake_done(self, connection: Any) -> bool:
@@ -229,8 +240,17 @@ class AdmissionControl:
             full = limit is not None and self.handshakes >= limit
             self.handshakes -= connection.in_handshake
             connection.in_handshake = False
+            self._began.pop(connection, None)
             self.handshaking.remove(connection)
         return full
+
+    def slowest_handshake(self) -> tuple[Any, float] | None:
+        """The oldest handshake of the peer that has the most, and the seconds until it is too slow."""
+        for connection in self.handshaking.candidates(None, 1):
+            began = self._began.get(connection)
+            if began is not None:
+                return connection, max(0.0, began + LONGEST_AWAITED - monotonic())
+        return None
 
     def handshakes_left(self, limits: AdmissionLimits) -> float:
         """How many more handshakes may begin."""
@@ -241,10 +261,6 @@ class AdmissionControl:
         """Count a refusal, or ``count`` of them."""
         with self._lock:
             self.refusals[reason] += count
-
-    def _has_too_many_handshakes(self, limits: AdmissionLimits) -> bool:
-        limit = limits.max_handshakes
-        return limit is not None and self.handshakes >= limit
 
     def _has_too_many(self, limits: AdmissionLimits, address: Any) -> bool:
         most = limits.max_connections_per_peer

@@ -121,6 +121,9 @@ class ForkStrategy(Strategy):
         self.become_child()
         if self._loop is not None:
             self._loop.leave_to_parent()
+        for _, other in self._notes.values():
+            if other is not None and other.duplicate is not None:
+                other.duplicate.close()  # of another child: it would keep that connection open
         self._note = note
         listened = bool(self._emitter.subscribers)
 
@@ -152,7 +155,10 @@ class ForkStrategy(Strategy):
 
     def _keep_track(self, pid: int, request: Any, note: Note) -> None:
         connection = self._connections.find(request)
-        if connection is not None and self._settings.values.overload == "shed-idle":
+        settings = self._settings.values
+        if connection is not None and (
+            settings.overload == "shed-idle" or settings.handshakes_first
+        ):
             connection.duplicate = duplicate_of(request)  # for the deadlines and for cuts
         self._notes[pid] = note, connection
         self._unopened.add(pid)
@@ -203,8 +209,11 @@ class ForkStrategy(Strategy):
             handshaken, opened, peer = note.handshaken, note.opened, note.peer(connection.peer)
         except ValueError:
             return  # closed: a stop, in its own thread, has collected the child
-        if handshaken:
+        if handshaken and connection.in_handshake:
             self._control.handshake_done(connection)
+            if self._settings.values.overload != "shed-idle" and connection.duplicate is not None:
+                connection.duplicate.close()
+                connection.duplicate = None
         if opened:
             with suppress(KeyError):  # only one of two threads reports it
                 self._unopened.remove(pid)

@@ -42,7 +42,7 @@ class PoolStrategy(Strategy):
     one peer run in order, one after the other, unless ``ordered_peers`` is false.
 
     A connection that begins with a PROXY header or a TLS handshake gets its worker after these: one
-    thread waits for them all.
+    thread waits for them all, and ends those that are refused.
     """
 
     name: ClassVar[str] = "pool"
@@ -111,6 +111,9 @@ class PoolStrategy(Strategy):
     def _start_after_steps(self, candidate: Candidate) -> None:
         hooks, client_address = candidate.arguments
         request = candidate.request
+        if self.end_refused(hooks, request, candidate.context):
+            self._notify_room()
+            return
         try:
             self._workers().run(hooks.process_request_thread, request, client_address, wait=False)
         except RuntimeError as error:
@@ -128,6 +131,11 @@ class PoolStrategy(Strategy):
     def is_full(self) -> bool:
         """True if no place is free, or if too many connections are in their first steps."""
         return self._workers().places <= self._turns.waiting or len(self._early) >= MOST_EARLY
+
+    @property
+    def handshakes_hold_places(self) -> bool:  # type: ignore[override]
+        """Not those of workers; but not too many may be in their first steps."""
+        return len(self._early) >= MOST_EARLY
 
     def room(self, most: int) -> int:
         """As many as there are places."""

@@ -149,6 +149,13 @@ class EarlySteps(Protocol):
 BeginEarly: TypeAlias = Callable[[Any, Any, Any], tuple[EarlySteps, Any] | None]
 
 
+EndRefused: TypeAlias = Callable[[Any, Any, Any], bool]
+
+
+def _end_no_refused(hooks: Any, request: Any, context: Any) -> bool:
+    return False
+
+
 def _begin_none_early(hooks: Any, request: Any, client_address: Any) -> None:
     return None
 
@@ -169,19 +176,22 @@ class Strategy:
     ``is_carried``: ``carry`` is more than a call; ``awaits``: handlers may be coroutines.
     ``handles_batches``: ``handle_batch`` takes a batch of datagrams; ``runs_at_once``: a request has
     ended when ``start`` returns; ``takes_turns``: requests run in turns with the loop, so that
-    ``follow`` tells when. ``in_threads``: a waiting request holds a thread; ``parking``: where a
-    connection waits between messages, if it needs none. ``takes_executor``: messages may be handled
-    elsewhere meanwhile; ``execution``: there, once a run has begun.
+    ``follow`` tells when. ``handshakes_hold_places``: a handshake in progress may be why the server is
+    full. ``in_threads``: a waiting request holds a thread; ``parking``: where a connection waits
+    between messages, if it needs none. ``takes_executor``: messages may be handled elsewhere meanwhile;
+    ``execution``: there, once a run has begun.
 
     ``finish(hooks, request, client_address)`` calls ``finish_request``, after what has to come
     before it; ``begin_early`` of the same arguments returns the steps that a strategy may take before
-    it runs the request, with their context, if there are any. The flow replaces both.
+    it runs the request, with their context, if there are any. ``end_refused(hooks, request, context)``
+    ends a request that these have refused, or returns false. The flow replaces the three.
     """
 
     name: ClassVar[str] = "serial"
     accept_many: AcceptMany | None = None
     finish: Finish = staticmethod(_finish_by_hook)
     begin_early: BeginEarly = staticmethod(_begin_none_early)
+    end_refused: EndRefused = staticmethod(_end_no_refused)
     attends: ClassVar[bool] = False
     is_bounded: ClassVar[bool] = False
     is_here: ClassVar[bool] = True
@@ -190,6 +200,7 @@ class Strategy:
     handles_batches: ClassVar[bool] = True
     runs_at_once: ClassVar[bool] = True
     takes_turns: bool = False
+    handshakes_hold_places: bool = True
     in_threads: bool = True
     parking: Parking | None = None
     takes_executor: ClassVar[bool] = False
@@ -352,6 +363,7 @@ class Strategy:
         The last reference calls it, or the collector, in any thread: it waits for nothing.
         """
         self.finish, self.begin_early = _finish_by_hook, _begin_none_early
+        self.end_refused = _end_no_refused
 
     def threads(self) -> tuple[threading.Thread, ...]:
         """The threads that run requests, other than the thread of the loop."""

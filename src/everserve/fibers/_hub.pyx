@@ -228,6 +228,10 @@ cdef class Hub(Scheduler):
             fiber.kill()
         return 0
 
+    def end_round(self):
+        """Turn on after the fiber that runs, and not after all that are ready. For any thread."""
+        self.budget = 0
+
     def abandon(self):
         """Give up the parent's loop and fibers in a child of fork; neither is touched."""
         set_turning(NULL)

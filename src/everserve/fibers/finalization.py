@@ -32,10 +32,12 @@ def halt_hubs() -> None:
     waiting = [_Halt(hub) for hub in hubs() if not hub.closed and hub.thread_id in running]
     ends = monotonic() + _PATIENCE
     while waiting and monotonic() < ends:
+        for halt in waiting:
+            halt.hub.end_round()  # of thousands of ready fibers, which would run before
         until = monotonic() + _REPEAT
         waiting = [h for h in waiting if not h.done.wait(max(0.0, until - monotonic()))]
         for halt in waiting:
-            _interrupt(halt.thread_id)
+            _interrupt(halt.hub.thread_id)
 
 
 class _Halt:
@@ -43,7 +45,7 @@ class _Halt:
 
     def __init__(self, hub: LiveHub) -> None:
         self.done = threading.Event()
-        self.thread_id = hub.thread_id
+        self.hub = hub
         self._lock = threading.Lock()
         self._lock.acquire()
         hub.call_from_thread(self._stand_still)

@@ -200,6 +200,10 @@ class Hub(Scheduler):
         for fiber in tuple(self.alive):
             fiber.kill()
 
+    def end_round(self) -> None:
+        """Turn on after the fiber that runs, and not after all that are ready. For any thread."""
+        self._budget = 0
+
     def abandon(self) -> None:
         """Give up the parent's loop and fibers in a child of fork; neither is touched."""
         turning.hub = None

@@ -228,13 +228,20 @@ class Progress:
 
     def make_room_for_handshake(self, peer: Any) -> bool:
         """Cut the oldest handshake of the peer that has the most; false if there is none to cut."""
-        for connection in self._control.handshaking.candidates(peer, 1):
-            connection.missed = "max_handshakes"
-            if connection.cut():
-                self._control.handshake_done(connection)
-                return True
+        return any(map(self._cut_handshake, self._control.handshaking.candidates(peer, 1)))
+
+    def make_room_of_slow_handshake(self) -> bool:
+        """Cut a handshake that takes too long while others wait; false if there is none."""
+        connection, left = self._control.slowest_handshake() or (None, 0.0)
+        return connection is not None and not left and self._cut_handshake(connection)
+
+    def _cut_handshake(self, connection: Connection) -> bool:
+        connection.missed = "max_handshakes"
+        if not connection.cut():
             connection.missed = None
-        return False
+            return False
+        self._control.handshake_done(connection)
+        return True
 
     def client_violation(
         self,

@@ -122,8 +122,12 @@ class Flow:
         if not (settings.may_wait or self._strategy.is_bounded) or settings.overload != "wait":
             return True
         if self._is_full():
+            if self._strategy.handshakes_hold_places:
+                self._progress.make_room_of_slow_handshake()  # when it has ended, there is room
             return False
-        return not settings.may_wait or self._control.has_room(settings)
+        if not settings.may_wait or self._control.has_room(settings):
+            return True
+        return not self._control.pause(settings) and self._progress.make_room_of_slow_handshake()
 
     def room(self, most: int) -> int:
         """How many to accept at once: no more than may come in, where the rest is to wait."""
@@ -158,9 +162,16 @@ class Flow:
         return len(self._filed)
 
     def pause(self) -> float:
-        """Seconds for which the rate limit admits no one."""
-        settings = self._settings.values
-        return 0.0 if settings.accept_rate is None else self._control.pause(settings)
+        """Seconds for which no one is admitted: by the rate, or until a handshake is too slow."""
+        settings, control = self._settings.values, self._control
+        pause = 0.0 if settings.accept_rate is None else control.pause(settings)
+        if pause or not control.handshakes or settings.overload != "wait":
+            return pause
+        if control.has_too_many_handshakes(settings) or (
+            self._strategy.handshakes_hold_places and self._is_full()
+        ):
+            _, pause = control.slowest_handshake() or (None, 0.0)
+        return pause
 
     def _is_full(self) -> bool:
         """True if no more requests may be in progress: what ``overload`` is about."""
@@ -425,6 +436,24 @@ class Flow:
             return None
         connection.context = self._context(hooks, connection, request, client_address)
         return connection.context, steps
+
+    def end_refused(self, hooks: Hooks, request: Any, context: RequestContext) -> bool:
+        """End a request that its first steps have refused, where no hook of the program is asked.
+
+        False: ``finish`` is to meet what the steps have met.
+        """
+        refusal = context.refusal
+        if (
+            refusal is None
+            or refusal.reason in OF_CLIENTS
+            or not is_default(hooks.shutdown_request)
+            or not is_default(hooks.close_request)
+        ):
+            return False
+        self._progress.refused(context.connection, refusal.reason, refusal.__cause__)
+        context.leave()
+        hooks.shutdown_request(request)
+        return True
 
     def _steps_to_begin(self, hooks: Hooks) -> tuple[Step, ...]:
         settings = self._settings.values

@@ -57,6 +57,7 @@ class Runtime(Host):
         self.flow = self._make_flow()
         self.strategy.finish = self.flow.finish_by_hook
         self.strategy.begin_early = self.flow.begin_early
+        self.strategy.end_refused = self.flow.end_refused
         self.datagrams = self._make_datagram_flow()
         self.acceptor = Acceptor(
             settings=self.settings,
