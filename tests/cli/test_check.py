@@ -19,7 +19,7 @@ from everserve.cli.commands import run
 @pytest.fixture(autouse=True)
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command runs in this process: it is not to change its log."""
-    monkeypatch.setattr("everserve.cli.commands._configure_log", lambda *_: None)
+    monkeypatch.setattr("everserve.cli.plan.configure_log", lambda *_: None)
 
 
 def checked(*arguments: str) -> str | None:

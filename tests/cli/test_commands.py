@@ -17,7 +17,7 @@ import pytest
 from tests.certificates import Certificates, Pair
 
 from everserve import engine
-from everserve.cli.commands import _explain as explain
+from everserve.cli.reporting import explain
 from everserve.options import GROUPS, OPTIONS
 
 ROOT = Path(__file__).parents[2]

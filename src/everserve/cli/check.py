@@ -6,16 +6,11 @@ from typing import Any
 
 import click
 
-from everserve.cli.commands import (
-    EXAMPLES,
-    Grouped,
-    everserve,
-    one_line_errors,
-    places_of,
-    prepare,
-    run,
-)
+from everserve.cli.commands import everserve, run
+from everserve.cli.helptext import EXAMPLES, Grouped
 from everserve.cli.output import say
+from everserve.cli.plan import places_of, prepare
+from everserve.cli.reporting import one_line_errors
 from everserve.cli.target import find_handler
 from everserve.process.pidfile import check_place
 from everserve.serving import check_group

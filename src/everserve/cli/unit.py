@@ -13,8 +13,10 @@ import click
 from click.core import ParameterSource
 
 from everserve.addresses import Address
-from everserve.cli.commands import Grouped, everserve, one_line_errors, run
+from everserve.cli.commands import everserve, run
+from everserve.cli.helptext import Grouped
 from everserve.cli.output import say
+from everserve.cli.reporting import one_line_errors
 from everserve.cli.target import split_address
 from everserve.defaults import MAX_CONNECTIONS, SHARE
 from everserve.errors import AddressError

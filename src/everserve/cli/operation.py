@@ -1,0 +1,177 @@
+"""Serving by a plan: in this process, or by workers under a supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from everserve.addresses import Address
+from everserve.cli.output import complain
+from everserve.cli.plan import Plan, places_of
+from everserve.cli.reporting import (
+    report_ready,
+    report_signal,
+    report_signal_to_supervisor,
+    version_text,
+)
+from everserve.cli.target import find_handler
+from everserve.defaults import explain_shortage
+from everserve.errors import TLSConfigError
+from everserve.handlers.base import BaseRequestHandler
+from everserve.observe.logs import log_events
+from everserve.process.handover import Control, Predecessor
+from everserve.process.identity import Identity
+from everserve.process.pidfile import PidFile
+from everserve.process.run import run as run_servers
+from everserve.process.supervisor import Supervisor
+from everserve.process.workforce import Workforce
+from everserve.server.group import ServerGroup
+from everserve.server.stop import StopReport
+from everserve.server.tcp import TCPServer
+from everserve.serving import Concurrency, bind_group, give_handlers, located, make_group
+
+__all__ = ["serve_by_workers", "serve_here"]
+
+
+def serve_here(plan: Plan, grace: float, pid: str | None) -> StopReport:
+    """Serve in this process. Where it becomes another user, it loads the handlers after that."""
+    pairs = _each_socket(plan.pairs)
+    handlers, places = places_of(pairs, find_handler if plan.identity is None else _no_handler)
+    with (
+        make_group(handlers, *places, concurrency=plan.concurrency, **plan.options) as group,
+        _pid_file(pid, plan),
+    ):
+        addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
+        shortage = explain_shortage(group.servers)
+        version = version_text()  # now: the user may not be allowed to read it
+        _become(plan.identity, addresses)
+        if plan.identity is not None:
+            _load_handlers(group, pairs)
+        log_events(group)
+        return run_servers(
+            group,
+            grace=grace,
+            on_ready=lambda: report_ready(version, addresses, shortage=shortage),
+            on_signal=report_signal,
+        )
+
+
+def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | None) -> StopReport:
+    """Serve by workers. They load the handlers: this process binds without them."""
+    pairs = _each_socket(plan.pairs)
+
+    def prepare_template(group: ServerGroup[TCPServer]) -> None:
+        _load_handlers(group, pairs)
+        _reload_certificates(group, plan.identity)
+        log_events(group)
+
+    texts = [address for _, address in plan.pairs]
+    predecessor = Predecessor.find(texts) if plan.replaces else None
+    handlers, places = places_of(pairs, _no_handler)
+    with (
+        _bind(handlers, places, plan.concurrency, plan.options, predecessor) as group,
+        _pid_file(pid, plan),
+    ):
+        control = (
+            Control.open(texts) if predecessor is None else Control(predecessor.control, texts)
+        )
+        addresses = _addresses_of(group)
+        version = version_text()
+        _become(plan.identity, addresses)
+        supervisor = Supervisor(
+            group,
+            workforce,
+            grace=grace,
+            prepare=prepare_template,
+            on_ready=lambda: report_ready(version, addresses, workers=workforce.workers),
+            on_signal=report_signal_to_supervisor,
+            control=control,
+            predecessor=predecessor,
+        )
+        return supervisor.run()
+
+
+def _bind(
+    handlers: Any,
+    places: tuple[str, ...],
+    concurrency: Concurrency,
+    chosen: dict[str, Any],
+    predecessor: Predecessor | None,
+) -> ServerGroup[TCPServer]:
+    """The servers, over the listeners of the supervisor that they replace."""
+    if predecessor is None:
+        return make_group(handlers, *places, concurrency=concurrency, **chosen)
+    options: Any = chosen
+    return bind_group(handlers, places, concurrency, options, predecessor.take)
+
+
+def _no_handler(target: str) -> Any:
+    """In place of a handler that is loaded later."""
+    return BaseRequestHandler
+
+
+def _load_handlers(group: ServerGroup[TCPServer], pairs: list[tuple[str, str]]) -> None:
+    found = {target: find_handler(target) for target, _ in pairs}
+    give_handlers(group, [found[target] for target, _ in pairs])
+
+
+def _reload_certificates(group: ServerGroup[TCPServer], identity: Identity | None) -> None:
+    """Take renewed ones; those that only root may read stay as they are."""
+    try:
+        group.reload_tls()
+    except TLSConfigError as error:
+        if identity is None:
+            raise
+        logging.getLogger("everserve").error("certificates not renewed: %s", error)
+
+
+def _each_socket(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same with an address for each socket of a ``systemd:NAME``."""
+    return [
+        (target, str(place))
+        for target, address in pairs
+        for place in located(Address.parse(address))
+    ]
+
+
+@contextmanager
+def _pid_file(path: str | None, plan: Plan) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    try:
+        file = PidFile(path, replaces=plan.replaces)
+    except OSError as error:
+        raise click.ClickException(f"--pid {path}: {error.strerror}") from error
+    try:
+        if plan.identity is not None:
+            plan.identity.give([file.path])
+        yield
+    finally:
+        file.remove()
+
+
+def _become(identity: Identity | None, addresses: list[Address]) -> None:
+    """Give the socket files away, and root up."""
+    if identity is not None:
+        identity.give(a.path for a in addresses if a.is_unix and not a.path.startswith("\0"))
+        identity.assume()
+        unreadable = next((f for f in (os.__file__, __file__) if not os.access(f, os.R_OK)), None)
+        if unreadable is not None:
+            complain(f"this user cannot read {unreadable}: what is imported from now on fails")
+
+
+def _addresses_of(group: ServerGroup[TCPServer]) -> list[Address]:
+    addresses = []
+    for server in group.servers:
+        address = Address.of(server.socket)
+        if server.tls is not None and server.implicit_tls and address.scheme == "tcp":
+            address = replace(address, scheme="tls")
+        addresses.append(address)
+    return addresses
