@@ -393,6 +393,7 @@ def _make(
             f"{address}: is {1 + len(others)} sockets: one server has one, so make a group"
         )
     if found is not None:
+        where = Address.of(found) if where.scheme == "fd" else where
         configured = _configured(handler, where, concurrency, options, servers, joins=False)
         _check_transport(handler, where)
         server = configured(where.server_address, handler, bind_and_activate=False)

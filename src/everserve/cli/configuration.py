@@ -13,7 +13,10 @@ from typing import Any
 
 import click
 
-__all__ = ["use_file"]
+__all__ = ["PLACE", "use_file"]
+
+PLACE = f"{__name__}.place"
+"""Where the context keeps the full path of the file, or of the pyproject.toml that may come."""
 
 PROJECT = "pyproject.toml"
 """Read without ``--config`` too, if it is in this folder and has the table."""
@@ -27,17 +30,21 @@ def use_file(ctx: click.Context, param: click.Parameter, path: str | None) -> No
 
     Raises ``click.UsageError`` for what cannot be read, for unknown names and for bad values.
     """
-    if ctx.resilient_parsing or (path is None and not os.path.isfile(PROJECT)):
+    if ctx.resilient_parsing:
         return
-    found = _read(PROJECT if path is None else path, must_have=path is not None)
+    name = PROJECT if path is None else path
+    place = ctx.meta.setdefault(PLACE, os.path.abspath(name))  # the process may change its folder
+    if path is None and not os.path.isfile(place):
+        return
+    found = _read(name, place, must_have=path is not None)
     if found:
-        ctx.default_map = _checked(ctx, found, PROJECT if path is None else path)
+        ctx.default_map = _checked(ctx, found, name)
 
 
-def _read(path: str, *, must_have: bool) -> dict[str, Any]:
+def _read(path: str, place: str, *, must_have: bool) -> dict[str, Any]:
     """The table of options; empty for a pyproject.toml without one that need not have it."""
     try:
-        with open(path, "rb") as file:
+        with open(place, "rb") as file:
             content = tomllib.load(file)
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -13,7 +13,7 @@ from everserve.cli.parameters import OptionValue
 from everserve.defaults import STREAMS
 from everserve.options import GROUPS, OPTIONS, Option
 
-__all__ = ["EXAMPLES", "Grouped", "server_options"]
+__all__ = ["EXAMPLES", "WORDS", "Grouped", "server_options"]
 
 EXAMPLES = """\b
 Examples:
@@ -64,8 +64,16 @@ _DEFAULTS = {
 """Of the options whose default depends on the strategy or the address."""
 
 
+WORDS = f"{__name__}.words"
+"""Where the context of a ``Grouped`` command keeps the words of the command line."""
+
+
 class Grouped(click.Command):
-    """A command whose help has its options in groups."""
+    """A command whose help has its options in groups; the context keeps its words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, "Help")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import click
 from everserve.addresses import Address
 from everserve.cli.output import complain
 from everserve.cli.plan import Plan, places_of
+from everserve.cli.renewal import Renewal
 from everserve.cli.reporting import (
     report_ready,
     report_signal,
@@ -34,7 +36,7 @@ from everserve.process.workforce import Workforce
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
-from everserve.serving import Concurrency, bind_group, give_handlers, located, make_group
+from everserve.serving import bind_group, give_handlers, located, make_group
 
 __all__ = ["serve_by_workers", "serve_here"]
 
@@ -64,51 +66,69 @@ def serve_here(plan: Plan, grace: float, pid: str | None) -> StopReport:
 
 def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | None) -> StopReport:
     """Serve by workers. They load the handlers: this process binds without them."""
-    pairs = _each_socket(plan.pairs)
-
-    def prepare_template(group: ServerGroup[TCPServer]) -> None:
-        _load_handlers(group, pairs)
-        _reload_certificates(group, plan.identity)
-        log_events(group)
-
     texts = [address for _, address in plan.pairs]
     predecessor = Predecessor.find(texts) if plan.replaces else None
-    handlers, places = places_of(pairs, _no_handler)
-    with (
-        _bind(handlers, places, plan.concurrency, plan.options, predecessor) as group,
-        _pid_file(pid, plan),
-    ):
+    service = _Service(plan, Renewal(click.get_current_context(), plan))
+    with service.bind(predecessor) as group, _pid_file(pid, plan):
         control = (
             Control.open(texts) if predecessor is None else Control(predecessor.control, texts)
         )
         addresses = _addresses_of(group)
         version = version_text()
         _become(plan.identity, addresses)
-        supervisor = Supervisor(
+        return Supervisor(
             group,
             workforce,
             grace=grace,
-            prepare=prepare_template,
+            prepare=service.load,
             on_ready=lambda: report_ready(version, addresses, workers=workforce.workers),
             on_signal=report_signal_to_supervisor,
             control=control,
             predecessor=predecessor,
-        )
-        return supervisor.run()
+        ).run()
 
 
-def _bind(
-    handlers: Any,
-    places: tuple[str, ...],
-    concurrency: Concurrency,
-    chosen: dict[str, Any],
-    predecessor: Predecessor | None,
-) -> ServerGroup[TCPServer]:
-    """The servers, over the listeners of the supervisor that they replace."""
-    if predecessor is None:
-        return make_group(handlers, *places, concurrency=concurrency, **chosen)
-    options: Any = chosen
-    return bind_group(handlers, places, concurrency, options, predecessor.take)
+class _Service:
+    """The servers of a plan: bound by the supervisor, and made over its sockets by each template."""
+
+    def __init__(self, plan: Plan, renewal: Renewal) -> None:
+        self._plan = plan
+        self._renewal = renewal
+        # Now: what a service manager passes is for this process alone.
+        self._places = [_sockets_of(address) for _, address in plan.pairs]
+
+    def bind(self, predecessor: Predecessor | None) -> ServerGroup[TCPServer]:
+        """The servers, without handlers, over the listeners of the supervisor that they replace."""
+        find = _find_none if predecessor is None else predecessor.take
+        return self._make(self._plan, _no_handler, find)
+
+    def load(self, bound: ServerGroup[TCPServer]) -> ServerGroup[TCPServer]:
+        """In a template: the servers with their handlers, by the options as they are now."""
+        plan = self._renewal.read()
+        sockets = iter([server.socket for server in bound.servers])
+        group = self._make(plan, find_handler, lambda place: next(sockets))
+        _reload_certificates(group, plan.identity)
+        log_events(group)
+        return group
+
+    def _make(
+        self,
+        plan: Plan,
+        handler_of: Callable[[str], Any],
+        find: Callable[[Address], socket.socket | None],
+    ) -> ServerGroup[TCPServer]:
+        pairs = [
+            (target, place)
+            for (target, _), places in zip(plan.pairs, self._places, strict=True)
+            for place in places
+        ]
+        handlers, places = places_of(pairs, handler_of)
+        options: Any = plan.options
+        return bind_group(handlers, places, plan.concurrency, options, find)
+
+
+def _find_none(place: Address) -> None:
+    """No other process has bound it."""
 
 
 def _no_handler(target: str) -> Any:
@@ -133,11 +153,11 @@ def _reload_certificates(group: ServerGroup[TCPServer], identity: Identity | Non
 
 def _each_socket(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The same with an address for each socket of a ``systemd:NAME``."""
-    return [
-        (target, str(place))
-        for target, address in pairs
-        for place in located(Address.parse(address))
-    ]
+    return [(target, place) for target, address in pairs for place in _sockets_of(address)]
+
+
+def _sockets_of(address: str) -> list[str]:
+    return [str(place) for place in located(Address.parse(address))]
 
 
 @contextmanager

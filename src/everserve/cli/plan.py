@@ -136,6 +136,7 @@ def places_of(
 def configure_log(level: str, form: str, config: str | None) -> None:
     """Send the records of the whole program to stderr in one form, or where a file says."""
     warnings.showwarning = _log_warning
+    _forget_log()
     if config is None:
         configure(level=level, form=form, stream=LOG, name="")
         return
@@ -150,6 +151,14 @@ def configure_log(level: str, form: str, config: str | None) -> None:
             f"--log-config has the level and the form: leave out {' and '.join(given)}"
         )
     configure_from(config)
+
+
+def _forget_log() -> None:
+    """Take back what an earlier call has given the root logger: options may be read again."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is LOG:
+            root.removeHandler(handler)
 
 
 def _log_warning(

@@ -49,7 +49,7 @@ _ACTS = {
     "SIGINT": "draining (a second signal cuts)",
     "SIGTERM": "draining (a second signal cuts)",
     "SIGQUIT": "cutting",
-    "SIGHUP": "loading the code and certificates anew",
+    "SIGHUP": "loading the code, options and certificates anew",
     "SIGTTIN": "one worker more",
     "SIGTTOU": "one worker less",
     "SIGUSR1": "opening the log files anew",

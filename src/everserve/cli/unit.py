@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from everserve.addresses import Address
 from everserve.cli.commands import everserve, run
-from everserve.cli.helptext import Grouped
+from everserve.cli.helptext import WORDS, Grouped
 from everserve.cli.output import say
 from everserve.cli.reporting import one_line_errors
 from everserve.cli.target import split_address
@@ -42,19 +42,9 @@ _OF_UNITS = (
 )
 """The parameters that become lines of the units, and are left out of the command."""
 
-_WORDS = f"{__name__}.words"
-
-
-class _Unit(Grouped):
-    """Keeps the words of the command line: the unit has them as they were written."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_WORDS] = list(args)
-        return super().parse_args(ctx, args)
-
 
 @everserve.command(
-    cls=_Unit,
+    cls=Grouped,
     params=[
         click.Option(["--name"], help="The name of the units; default: that of the module."),
         click.Option(
@@ -155,7 +145,7 @@ def _program() -> tuple[str, ...]:
 
 def _words(ctx: click.Context) -> list[str]:
     """The options of the command line that the command keeps, as they were written."""
-    written, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_WORDS]))
+    written, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[WORDS]))
     words: list[str] = []
     for param in ctx.command.get_params(ctx):
         name = str(param.name)

@@ -48,7 +48,7 @@ from everserve.process.processes import TemplateProcess, WorkerProcess
 from everserve.process.servicemanager import ServiceManager, leave_to_parent
 from everserve.process.shares import check_shares
 from everserve.process.signals import STOP_SIGNALS, known, receiving
-from everserve.process.template import Plan, fork_template
+from everserve.process.template import Plan, Prepare, fork_template
 from everserve.process.whole import Whole
 from everserve.process.workforce import MOST_WORKERS, Workforce
 from everserve.server.balance import PLACES, Board
@@ -89,7 +89,8 @@ class Supervisor:
     """The servers of ``group``, served by workers.
 
     ``prepare(group)`` is called in a template, a process of its own, each time that the code is read:
-    at the start and at each SIGHUP. The group is bound, and is not served in this process. ``control``
+    at the start and at each SIGHUP. It may return other servers, in the same order over the same
+    listeners. The group is bound, and is not served in this process. ``control``
     is where another supervisor can ask for its listeners; ``predecessor`` has given this one its own.
     """
 
@@ -99,7 +100,7 @@ class Supervisor:
         workforce: Workforce,
         *,
         grace: float = 5.0,
-        prepare: Callable[[ServerGroup[Any]], object] = lambda group: None,
+        prepare: Prepare = lambda group: None,
         on_ready: Callable[[], object] = lambda: None,
         on_signal: Callable[[signal.Signals], object] = lambda number: None,
         control: Control | None = None,

@@ -15,8 +15,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, TypeAlias
 
 from everserve.errors import EverserveError
 from everserve.escaping import describe
@@ -28,7 +28,9 @@ from everserve.server.balance import Board
 from everserve.server.group import ServerGroup
 from everserve.sockets.wakeup import Wakeup
 
-__all__ = ["Plan", "fork_template"]
+__all__ = ["Plan", "Prepare", "fork_template"]
+
+Prepare: TypeAlias = Callable[[ServerGroup[Any]], ServerGroup[Any] | None]
 
 logger = logging.getLogger("everserve")
 
@@ -37,12 +39,13 @@ logger = logging.getLogger("everserve")
 class Plan:
     """What all workers have in common.
 
-    ``prepare(group)`` loads their code, and gives the servers their handlers. ``boards`` are for the
-    balance, one for each server. ``interval``: seconds between two beats of a worker.
+    ``prepare(group)`` loads their code, and gives the servers their handlers, or returns others over
+    the same listeners. ``boards`` are for the balance, one for each server. ``interval``: seconds
+    between two beats of a worker.
     """
 
     group: ServerGroup[Any]
-    prepare: Callable[[ServerGroup[Any]], object]
+    prepare: Prepare
     boards: Sequence[Board]
     grace: float
     interval: float
@@ -99,13 +102,15 @@ class _Template:
 
     def _load(self) -> bool:
         try:
-            self._plan.prepare(self._plan.group)
+            group = self._plan.prepare(self._plan.group)
         except Exception as error:
             text = str(error) if isinstance(error, EverserveError) else describe(error)
             if not isinstance(error, EverserveError):
                 logger.debug("the code cannot be loaded", exc_info=error)
             self._channel.send(Failed(text), wait=1.0)
             return False
+        if group is not None:
+            self._plan = replace(self._plan, group=group)
         gc.collect()
         gc.freeze()  # a collection in a worker writes to no page of what they share
         return self._channel.send(Ready(), wait=1.0)
