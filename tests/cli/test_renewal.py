@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import click
 import pytest
 from tests.certificates import Certificates
 from tests.cli.test_commands import UPPER
+from tests.clients import LIMIT
 from tests.process.supervised import supervised, until
 
 from everserve.cli.commands import run
@@ -144,6 +146,42 @@ def test_the_log_is_configured_again_and_not_twice(monkeypatch: pytest.MonkeyPat
         configure_log("warning", "json", None)
     assert len(logging.getLogger().handlers) == before + 1
     assert logging.getLogger().level == logging.WARNING
+
+
+SHOUT = """
+import everserve
+
+class Answer(everserve.LineRequestHandler):
+    @staticmethod
+    def handle_message(line):
+        return line.upper() + b"!"
+"""
+
+COUNT = """
+import everserve
+
+class Answer(everserve.DatagramSessionHandler):
+    def handle(self):
+        for number, datagram in enumerate(self.datagrams):
+            self.send(b"%d" % number)
+"""
+
+
+def test_workers_may_have_an_executor(tmp_path: Path) -> None:
+    with supervised(tmp_path, "--executor", "threads:1", workers=1, handler=SHOUT) as server:
+        assert server.ask() == ["WHO!"]
+        assert server.end() == 0
+
+
+def test_workers_may_have_sessions_of_datagrams(tmp_path: Path) -> None:
+    with supervised(tmp_path, "--bind", "udp://127.0.0.1:0", workers=1, handler=COUNT) as server:
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.connect(server.address)
+            for number in range(3):
+                client.send(b"datagram")
+                assert client.recv(10) == b"%d" % number
+        assert server.end() == 0
 
 
 def test_new_workers_have_the_options_of_the_file(tmp_path: Path) -> None:

@@ -272,3 +272,16 @@ def test_the_file_of_a_unix_socket_lives_as_long_as_the_server(tmp_path: Path) -
         assert path.exists()
         assert server.end() == 0
     assert not path.exists()
+
+
+def test_signals_to_all_processes_end_them_in_order(tmp_path: Path) -> None:
+    with supervised(tmp_path) as server:
+        parent = int(
+            Path(f"/proc/{server.ask()[0]}/stat").read_text().rpartition(")")[2].split()[1]
+        )
+        os.kill(parent, signal.SIGTERM)  # the template, as systemd does it too
+        os.kill(int(server.ask()[0]), signal.SIGTERM)
+        server.await_line("is replaced", errors=True)
+        until(lambda: server.ask())
+        assert not [line for line in server.errors if "loaded anew" in line]
+        assert server.end() == 0

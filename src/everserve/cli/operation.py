@@ -98,9 +98,13 @@ class _Service:
         self._places = [_sockets_of(address) for _, address in plan.pairs]
 
     def bind(self, predecessor: Predecessor | None) -> ServerGroup[TCPServer]:
-        """The servers, without handlers, over the listeners of the supervisor that they replace."""
+        """The servers, without handlers, over the listeners of the supervisor that they replace.
+
+        They run nothing, so they have no executor, which only suits handlers of messages.
+        """
         find = _find_none if predecessor is None else predecessor.take
-        return self._make(self._plan, _no_handler, find)
+        options = {name: value for name, value in self._plan.options.items() if name != "executor"}
+        return self._make(replace(self._plan, options=options), _no_handler, find)
 
     def load(self, bound: ServerGroup[TCPServer]) -> ServerGroup[TCPServer]:
         """In a template: the servers with their handlers, by the options as they are now."""

@@ -23,7 +23,7 @@ from everserve.escaping import describe
 from everserve.process.channel import Channel, Closed
 from everserve.process.orders import Born, Ended, Failed, Fork, Ready, Stop
 from everserve.process.shares import limits_of, set_shares
-from everserve.process.worker import Worker, reset_signals
+from everserve.process.worker import ENDING, Worker, reset_signals
 from everserve.server.balance import Board
 from everserve.server.group import ServerGroup
 from everserve.sockets.wakeup import Wakeup
@@ -87,6 +87,8 @@ class _Template:
                 self._serve_orders()
 
     def _serve_orders(self) -> None:
+        for number in ENDING:  # they may be sent to all processes; an order ends this one
+            signal.signal(number, signal.SIG_IGN)
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         poll.register(self._channel, select.POLLIN)

@@ -47,14 +47,15 @@ from everserve.process.signals import known
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 
-__all__ = ["IGNORED", "ORPHAN_GRACE", "Worker", "reset_signals"]
+__all__ = ["ENDING", "IGNORED", "ORPHAN_GRACE", "Worker", "reset_signals"]
 
 ORPHAN_GRACE = 0.4
 """Seconds that requests have after the death of the supervisor; the process ends within a second."""
 
 _ORPHAN_END = 0.95
 
-_STOP_SIGNALS = known("SIGTERM", "SIGQUIT")
+ENDING = known("SIGTERM", "SIGQUIT")
+"""Signals at which a worker stops."""
 
 IGNORED = known("SIGINT", "SIGHUP", "SIGTTIN", "SIGTTOU")
 """Signals that a terminal sends to all processes: the supervisor alone acts on them."""
@@ -67,7 +68,7 @@ logger = logging.getLogger("everserve")
 def reset_signals() -> None:
     """In a forked child: forget how the supervisor receives signals; dump the stacks at SIGUSR2."""
     signal.set_wakeup_fd(-1)
-    for number in (*_STOP_SIGNALS, signal.SIGUSR1, signal.SIGCHLD):
+    for number in (*ENDING, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -120,7 +121,7 @@ class Worker:
                 grace=self._grace,
                 on_ready=self._accepts,
                 on_signal=self._obey_signal,
-                stop_signals=_STOP_SIGNALS,
+                stop_signals=ENDING,
                 further_signals=(signal.SIGUSR1,),
             )
         except BaseException as error:
