@@ -38,7 +38,7 @@ MODULES = (
     *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
     *(f"lifecycle/_{module}" for module in ("making", "emitter", "sessionstate", "sessions")),
     "admission/_limits",
-    *(f"server/_{module}" for module in ("flow", "datagramaccount")),
+    *(f"server/_{module}" for module in ("flow", "datagramaccount", "datagramflow")),
 )
 DIRECTIVES = {
     "language_level": 3,

@@ -1,8 +1,10 @@
+# cython: binding=False, annotation_typing=False
 """The flow of a batch of datagrams, from the socket to their handlers.
 
 The acceptor calls it for the socket of a datagram server. Where a datagram takes no step and no hook of
 the program's own, the strategy handles the whole batch, with a ``DatagramAccount`` where there are
-limits, or someone subscribes; else each datagram takes the ``Flow``.
+limits, or someone subscribes; else each datagram takes the ``Flow``. One source for both engines:
+``_datagramflow`` is this file, compiled, with the types of ``_datagramflow.pxd``.
 """
 
 from __future__ import annotations

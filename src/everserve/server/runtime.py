@@ -17,7 +17,6 @@ from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.balance import Balance
 from everserve.server.conductor import Conductor
-from everserve.server.datagramflow import DatagramFlow
 from everserve.server.elsewhere import Elsewhere
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
@@ -29,11 +28,13 @@ if TYPE_CHECKING:
     from everserve.lifecycle.progress import Progress
     from everserve.lifecycle.sessions import SessionTable
     from everserve.server.datagramaccount import DatagramAccount
+    from everserve.server.datagramflow import DatagramFlow
     from everserve.server.flow import Flow
 else:
     ConnectionTable = engines.part("connections", "lifecycle").ConnectionTable
     Progress = engines.part("progress", "lifecycle").Progress
     SessionTable = engines.part("sessions", "lifecycle").SessionTable
+    DatagramFlow = engines.part("datagramflow", "server").DatagramFlow
     DatagramAccount = engines.part("datagramaccount", "server").DatagramAccount
     Emitter = engines.part("emitter", "lifecycle").Emitter
     Flow = engines.part("flow", "server").Flow

@@ -21,6 +21,7 @@ cdef class Exchange:
     cdef size_t stride
     cdef char *buffer
     cdef size_t room             # for what the kernel says beside the bytes
+    cdef int used                # messages to prepare for the next call
     cdef object credentials      # those of the process that sent the last datagram
     cdef object local
     cdef mmsghdr messages[BATCH]
@@ -32,6 +33,7 @@ cdef class Exchange:
     cdef PyObject *request       # of the handler that runs; borrowed
     cdef PyObject *address
     cdef unsigned int last_drops
+    cdef object calling          # of the last run, which the next may use too
     cdef readonly object drops
     cdef readonly bint cut
 

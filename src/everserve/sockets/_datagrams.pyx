@@ -69,6 +69,8 @@ cdef class Exchange:
             self.messages[i].msg_hdr.msg_iov = &self.pieces[i]
             self.messages[i].msg_hdr.msg_iovlen = 1
             self.messages[i].msg_hdr.msg_name = self.places[i].name
+            self.messages[i].msg_hdr.msg_control = self.control[i]
+        self.used = BATCH
 
     def __dealloc__(self):
         cdef int i
@@ -105,11 +107,10 @@ cdef class Exchange:
         if size != self.size:
             self.make_room(size)
         limit = min(limit, BATCH)
-        for i in range(limit):
-            header = &self.messages[i].msg_hdr
-            header.msg_namelen = NAME
-            header.msg_control = self.control[i]
-            header.msg_controllen = self.room
+        for i in range(self.used):   # those that the kernel has filled in
+            self.messages[i].msg_hdr.msg_namelen = NAME
+            self.messages[i].msg_hdr.msg_controllen = self.room
+        self.used = 0
         while True:
             n = recvmmsg(self.fd, self.messages, limit, MSG_DONTWAIT, NULL)
             if n >= 0:
@@ -118,6 +119,7 @@ cdef class Exchange:
                 return []
             if errno != EINTR:
                 raise OSError(errno, os.strerror(errno))
+        self.used = n
         received = []
         self.cut = False
         for i in range(n):

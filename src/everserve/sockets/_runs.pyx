@@ -123,7 +123,9 @@ cdef class Run:
     ):
         self.exchange = exchange
         self.batch = Batch(received)
-        self.calling = Calling(handler)
+        if exchange.calling is None or (<Calling>exchange.calling).handler is not handler:
+            exchange.calling = Calling(handler)
+        self.calling = <Calling>exchange.calling
         self.server = server
         self.on_error, self.on_end = on_error, on_end
         self.account = account
