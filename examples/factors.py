@@ -13,12 +13,12 @@ from random import randrange
 import everserve
 
 
-def is_prime(n):
+def is_prime(n: int) -> bool:
     small = all(n % d for d in range(2, min(n, 999)))
     return small and all(pow(b, n, n) == b % n for b in (2, 3, 5))
 
 
-def factors(n):
+def factors(n: int) -> list[int]:
     """Pollard's rho, with Fermat's test: some 200 ms for a product of two primes of 10 digits."""
     if n < 2 or is_prime(n):
         return [n]
@@ -36,5 +36,5 @@ class Factors(everserve.LineRequestHandler):
     idempotent = True  # where a worker dies, another one computes it
 
     @staticmethod
-    def handle_message(line):
+    def handle_message(line: bytes) -> bytes:
         return b" ".join(b"%d" % factor for factor in factors(int(line)))

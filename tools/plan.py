@@ -71,6 +71,7 @@ WORKERS = 2
 PART = (
     "tests/compat",
     "tests/contract",
+    "tests/executors/test_interpreters.py",
     "tests/fibers",
     "tests/streams",
     "tests/server",

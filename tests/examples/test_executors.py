@@ -23,15 +23,16 @@ pytestmark = pytest.mark.usefixtures("unmeasured")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PRIMES = (99_999_989, 99_999_971, 99_999_959, 99_999_941, 99_999_931)
 NUMBERS = [a * b for a, b in itertools.combinations(PRIMES, 2)]
+LISTENING = r"listening on tcp://127.0.0.1:(\d+)"
 LIMIT = 40
 
 
 @contextmanager
-def command(line: str, wanted: str) -> Iterator[tuple[int, int]]:
+def command(words: str, wanted: str) -> Iterator[tuple[int, int]]:
     """A process, once it has printed ``wanted``: its id, and the number that stands there."""
     environment = {"PYTHONPATH": f"{EXAMPLES}:{os.environ.get('PYTHONPATH', '')}"}
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", *line.split()],
+        [sys.executable, "-u", "-m", *words.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -39,7 +40,11 @@ def command(line: str, wanted: str) -> Iterator[tuple[int, int]]:
     ) as process:
         try:
             assert process.stdout is not None
-            found = next(filter(None, (re.search(wanted, line) for line in process.stdout)))
+            printed = ""
+            while (found := re.search(wanted, printed)) is None:
+                line = process.stdout.readline()
+                assert line, printed
+                printed += line
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield process.pid, int(found[1] if found.groups() else 0)
         finally:
@@ -72,7 +77,7 @@ def compute_while(port: int, disturb: Callable[[], None]) -> None:
 
 
 def test_a_process_is_killed_under_load() -> None:
-    with command(served("processes:2"), r"listening on tcp://127.0.0.1:(\d+)") as (pid, port):
+    with command(served("processes:2"), LISTENING) as (pid, port):
 
         def kill_one() -> None:
             tasks = Path(f"/proc/{pid}/task").glob("*/children")
@@ -94,10 +99,5 @@ def test_a_worker_of_a_cluster_is_killed_under_load() -> None:
         line = f"distributed.cli.dask_worker tcp://127.0.0.1:{at} --nthreads 1 --no-nanny"
         worker = f"{line} --no-dashboard"
         with command(worker, "Registered to") as (pid, _), command(worker, "Registered to"):
-            with command(
-                served(f"dask://127.0.0.1:{at}"), r"listening on tcp://127.0.0.1:(\d+)"
-            ) as (
-                _,
-                port,
-            ):
+            with command(served(f"dask://127.0.0.1:{at}"), LISTENING) as (_, port):
                 compute_while(port, lambda: os.kill(pid, signal.SIGKILL))

@@ -11,6 +11,7 @@ from tests.executors.functions import Squares
 
 import everserve
 from everserve.errors import OptionError
+from everserve.executors.checking import handler_fault_with
 from everserve.messages import LineRequestHandler
 from everserve.serving import give_handlers, make_group
 
@@ -64,6 +65,13 @@ def test_a_function_that_cannot_be_found_there() -> None:
     with pytest.raises(OptionError, match=r"Local.handle_message .* at the top of a module"):
         make(Local)
     make(Local, executor="threads:2")
+
+
+def test_an_interpreter_cannot_load_everserve() -> None:
+    assert handler_fault_with("interpreters:2", Builtin) is None
+    assert "a module that does not import everserve" in str(
+        handler_fault_with("interpreters:2", Squares)
+    )
 
 
 def test_another_handler_has_no_messages() -> None:

@@ -186,7 +186,7 @@ def test_one_of_ours_is_made_anew(monkeypatch: pytest.MonkeyPatch, reports: Repo
     assert execution.executor is made[1]
     made[1]._broken, made[1].error = "a crash", BrokenExecutor("another crash")
     future = execution.start(double, b"a")
-    made[2].futures[0].set_result(run_message(double, b"a"))
+    made[2].futures[0].set_result(b"aa")
     assert execution.result(future) == b"aa"
     execution.close(kill=False)
     assert made[2].is_shut_down

@@ -11,7 +11,13 @@ import pytest
 
 from everserve.errors import OptionError
 from everserve.executors import plan
-from everserve.executors.plan import ExecutorPlan, check_executor, forks_fault, is_out_of_process
+from everserve.executors.plan import (
+    ExecutorPlan,
+    check_executor,
+    forks_fault,
+    is_of_interpreters,
+    is_out_of_process,
+)
 from everserve.options import OPTIONS
 
 
@@ -80,6 +86,18 @@ def test_what_runs_out_of_process() -> None:
     assert is_out_of_process(OfACluster())
     assert not is_out_of_process("threads:4")
     assert is_out_of_process("processes:4")
+
+
+class InterpreterPoolExecutor(Executor):
+    """As that of Python 3.14."""
+
+
+def test_what_runs_in_interpreters() -> None:
+    assert is_out_of_process(InterpreterPoolExecutor())
+    assert is_of_interpreters(InterpreterPoolExecutor())
+    assert is_of_interpreters("interpreters:4")
+    assert not is_of_interpreters("processes:4")
+    assert not is_of_interpreters(Pickling())
 
 
 def test_workers_that_are_forked_are_refused() -> None:

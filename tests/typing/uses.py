@@ -18,6 +18,7 @@ import threading
 import wsgiref.simple_server
 import xmlrpc.server
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, reveal_type
 
 import everserve
@@ -63,6 +64,22 @@ class Lines(everserve.StreamRequestHandler[socket.socket, Counting]):
         reveal_type(self.cancelled)  # expect: CancelReason | None
         reveal_type(self.truncated)  # expect: bool
         super().finish()
+
+
+class Squares(everserve.LineRequestHandler):
+    """A handler of messages that may be handled in another process, and twice."""
+
+    idempotent = True
+
+    @staticmethod
+    def handle_message(message: bytes) -> bytes:
+        return message
+
+
+class Computing(everserve.FiberTCPServer):
+    """A server with an executor."""
+
+    executor = "processes:4"
 
 
 class Plain(everserve.BaseRequestHandler):
@@ -419,6 +436,9 @@ def use_the_short_way(context: ssl.SSLContext) -> None:
     everserve.serve(Lines, "tcp://127.0.0.1:0", overload="dorp")  # expect: error
     everserve.serve(Lines, "tcp://127.0.0.1:0", tls=True)  # expect: error
     everserve.serve(Lines, "tcp://127.0.0.1:0", dual_stack="yes")  # expect: error
+    everserve.serve(Squares, "tcp://127.0.0.1:0", executor="processes:4")
+    everserve.serve(Squares, "tcp://127.0.0.1:0", executor=ThreadPoolExecutor(4))
+    everserve.serve(Squares, "tcp://127.0.0.1:0", executor=4)  # expect: error
     everserve.serve(Lines, 9999)  # expect: error
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 from typing import Any
 
 from everserve.executors.cluster import is_dask
-from everserve.executors.plan import forks_fault, is_out_of_process
+from everserve.executors.plan import forks_fault, is_of_interpreters, is_out_of_process
 
 __all__ = ["handler_fault_with", "handles_messages"]
 
@@ -34,6 +35,20 @@ def handler_fault_with(executor: Any, handler: Any, *, strategy: Any = None) -> 
     )
 
 
+def _fault_in_interpreters(function: Any, name: str) -> str | None:
+    """A module that imports everserve cannot be loaded there: the greenlets that it needs cannot."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    values = () if module is None else tuple(vars(module).values())
+    origins = (getattr(v, "__module__", None) or getattr(v, "__name__", None) for v in values)
+    if not any(type(text) is str and text.partition(".")[0] == "everserve" for text in origins):
+        return None
+    return (
+        f"{name}.handle_message runs in an interpreter that cannot load everserve: write"
+        " handle_message = staticmethod(function), of a module that does not import everserve;"
+        " or take processes"
+    )
+
+
 def _fault_out_of_process(executor: Any, handler: Any, name: str) -> str | None:
     where = executor if isinstance(executor, str) else type(executor).__name__
     function = inspect.getattr_static(handler, "handle_message")
@@ -43,6 +58,8 @@ def _fault_out_of_process(executor: Any, handler: Any, name: str) -> str | None:
             f"{name}.handle_message runs in another process, by executor = {where}, where there is no"
             " handler object: make it a @staticmethod, which gets the message alone"
         )
+    if is_of_interpreters(executor):
+        return _fault_in_interpreters(handler.handle_message, name)
     if is_dask(executor) or str(where).startswith("dask:"):
         return None  # Dask pickles more: also what is defined in a program's own file
     try:

@@ -17,7 +17,7 @@ from everserve.errors import LostWorkerError, OptionError
 from everserve.events import WorkerLost
 from everserve.executors import cluster
 from everserve.executors.opening import close_executor, is_usable, open_executor
-from everserve.executors.plan import ExecutorPlan, is_out_of_process
+from everserve.executors.plan import ExecutorPlan, is_of_interpreters, is_out_of_process
 from everserve.executors.remote import run_message, run_packed, unpack
 from everserve.fibers.helperthreads import try_to_start
 
@@ -36,6 +36,7 @@ class Execution:
     def __init__(self, given: Any, report: Callable[[WorkerLost], object], *, once: bool) -> None:
         self.given = given
         self.out_of_process = is_out_of_process(given)
+        self._packs = self.out_of_process and not is_of_interpreters(given)
         self._plan = ExecutorPlan.parse(given) if isinstance(given, str) else None
         self._report = report
         self._once = once
@@ -76,7 +77,7 @@ class Execution:
     def start(
         self, function: Callable[..., Any], *arguments: Any, idempotent: bool = False
     ) -> Future[Any]:
-        """Run ``function(*arguments)``; out of process ``run_message(function, message)``, packed.
+        """Run ``function(*arguments)``; in another process ``run_message(function, message)``.
 
         The future raises ``LostWorkerError`` for a call that a worker did not survive, or which none
         could take. ``idempotent``: it is run again then, up to ``MOST_RUNS`` times. It may be
@@ -84,7 +85,7 @@ class Execution:
         """
         if cluster.is_dask(self._executor):
             function, arguments = run_packed, (cluster.pack(function), *arguments)
-        elif self.out_of_process:
+        elif self._packs:
             function, arguments = run_message, (function, *arguments)
         call = _Call(self, function, arguments, idempotent)
         call.run()
@@ -93,7 +94,7 @@ class Execution:
     def result(self, future: Future[Any]) -> Any:
         """What the function returned; an iterator for several replies. Raises what it raised."""
         found = future.result()
-        return unpack(found) if self.out_of_process else found
+        return unpack(found) if self._packs else found
 
     # -- for the calls -------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ __all__ = [
     "check_executor",
     "forks_fault",
     "is_executor",
+    "is_of_interpreters",
     "is_out_of_process",
 ]
 
@@ -28,7 +29,8 @@ WANTED = (
 )
 
 _COUNTED = re.compile(r"(threads|processes|interpreters):([1-9][0-9]{0,4})")
-_ELSEWHERE = ("ProcessPoolExecutor", "InterpreterPoolExecutor")
+_INTERPRETERS = "InterpreterPoolExecutor"
+_NAMES = {"ProcessPoolExecutor", _INTERPRETERS}
 """By name: to import them takes longer than all of this."""
 
 _CLUSTER = re.compile(r"dask://(\S+:[0-9]+)")
@@ -93,10 +95,17 @@ def is_out_of_process(executor: Any) -> bool:
     own = getattr(executor, "out_of_process", None)
     if type(own) is bool:
         return own
+    kinds = type(executor).__mro__
     return any(
-        kind.__name__ in _ELSEWHERE or kind.__module__.startswith("distributed.")
-        for kind in type(executor).__mro__
-    )
+        kind.__module__.startswith("distributed.") for kind in kinds
+    ) or not _NAMES.isdisjoint(kind.__name__ for kind in kinds)
+
+
+def is_of_interpreters(executor: Any) -> bool:
+    """True if functions run in interpreters of their own, which can load no module of everserve."""
+    if isinstance(executor, str):
+        return executor.startswith("interpreters:")
+    return any(kind.__name__ == _INTERPRETERS for kind in type(executor).__mro__)
 
 
 def forks_fault(executor: Any) -> str | None:
