@@ -6,6 +6,8 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -142,6 +144,34 @@ def test_datagrams_and_objects() -> None:
                 client.settimeout(LIMIT)
                 client.sendto(b'"ab"\n', address)
                 assert client.recv(100) == b'"abab"\n'
+
+
+HUNG = """
+import socket, threading
+import everserve
+
+entered = threading.Event()
+
+class Hung(everserve.LineRequestHandler):
+    def handle_message(self, line):
+        entered.set()
+        threading.Event().wait()
+
+server = everserve.make_server(Hung, "tcp://127.0.0.1:0", executor="threads:1")
+with server.running(grace=0.01) as address:
+    client = socket.create_connection(address)
+    client.sendall(b"a\\n")
+    entered.wait(20)
+print("left")
+"""
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_message_without_an_end_keeps_no_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
 
 
 # -- real processes --------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ __all__ = ["close_executor", "is_usable", "open_executor"]
 def open_executor(plan: ExecutorPlan) -> Executor:
     """The executor. Raises ``OptionError`` for a cluster that does not answer."""
     if plan.kind == "threads":
-        return OffloadPool(plan.size, name="everserve-executor")
+        # What still runs when the server has been closed has no connection any more.
+        return OffloadPool(plan.size, name="everserve-executor", daemon=True)
     if plan.kind == "processes":
         # Imported when needed: multiprocessing takes 12 ms.
         from everserve.executors.processes import ProcessExecutor  # noqa: PLC0415

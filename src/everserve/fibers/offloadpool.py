@@ -23,11 +23,15 @@ Task = tuple["Future[Any]", Callable[[], Any]]
 
 
 class OffloadPool(Executor):
-    """At most `size` threads; further calls wait. The process ends after the calls that run."""
+    """At most `size` threads; further calls wait. The process ends after the calls that run.
 
-    def __init__(self, size: int, *, name: str) -> None:
+    `daemon`: it does not wait for them.
+    """
+
+    def __init__(self, size: int, *, name: str, daemon: bool = False) -> None:
         self._size = size
         self._name = name
+        self._daemon = daemon
         self._changed = threading.Condition(threading.Lock())
         self._tasks: deque[Task] = deque()
         self._threads = 0
@@ -71,7 +75,7 @@ class OffloadPool(Executor):
 
     def _grow(self) -> bool:
         self._threads += 1
-        if try_to_start(self._work, name=self._name, daemon=False) is None:
+        if try_to_start(self._work, name=self._name, daemon=self._daemon) is None:
             self._threads -= 1
             return False
         return True

@@ -57,6 +57,13 @@ class ExecutedConversation(Conversation):
         self._calls = calls = Calls(self._execution, handler, self.connection)
         return calls
 
+    def serve(self) -> bool:
+        """As every conversation; while it is parked it keeps no calls."""
+        try:
+            return super().serve()
+        finally:
+            self._calls = None
+
     def abandon(self) -> None:
         """Wait no longer for the message that runs in the executor."""
         calls = self._calls

@@ -191,12 +191,11 @@ def _check_executor(server: BaseServer) -> None:
 
     The attribute may be the program's own, but not where there is a message handler.
     """
-    executor = attribute_of(server, "executor", None)
-    if is_executor(executor) and handles_messages(server.RequestHandlerClass):
+    handler = server.RequestHandlerClass
+    executor = attribute_of(server, "executor") if handles_messages(handler) else None
+    if is_executor(executor):
         check_executor(executor)
-        fault = handler_fault_with(
-            executor, server.RequestHandlerClass, strategy=server._everserve.strategy
-        )
+        fault = handler_fault_with(executor, handler, strategy=server._everserve.strategy)
         if fault is not None:
             raise OptionError(fault)
 
