@@ -29,12 +29,12 @@ MODULES = (
     *(f"wire/_{module}" for module in ("lengths", "lines")),
     *(f"messages/_{module}" for module in ("replies", "outbox", "conversation")),
     "sockets/tls/_records",
-    *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub")),
+    *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub", "carrying")),
     *(
         f"fibers/_{module}"
         for module in ("transfer", "sockets", "accepting", "semaphore", "tlssockets")
     ),
-    *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream")),
+    *(f"streams/_{module}" for module in ("half", "reader", "writer", "stream", "ready", "aio")),
     *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
     *(f"lifecycle/_{module}" for module in ("making", "emitter", "sessionstate", "sessions")),
     "admission/_limits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -313,3 +314,132 @@ def test_a_write_leaves_although_the_task_waits_elsewhere() -> None:
         assert client.recv(100) == b"now\n"
     server.stop(0)
     background.result()
+
+
+# -- the task ------------------------------------------------------------------------------------
+
+
+def test_the_task_of_a_handler_is_one_of_asyncio() -> None:
+    found: list[Any] = []
+
+    async def handle(handler: Any) -> None:
+        task = asyncio.current_task()
+        await handler.rfile.readline()
+        await asyncio.sleep(0)
+        found.extend((task, asyncio.current_task(), task in asyncio.all_tasks(), task.get_name()))
+        async with asyncio.TaskGroup() as group:
+            inner = group.create_task(asyncio.sleep(0, "inner"))
+        handler.wfile.write(inner.result().encode())
+
+    server = make(handle)
+    with server.running():
+        assert ask(server, b"a\n") == b"inner"
+    task, again, is_listed, name = found
+    assert isinstance(task, asyncio.Task)
+    assert again is task
+    assert is_listed
+    assert name.endswith("handle")
+    assert task.done()
+    assert not task.cancelled()
+
+
+@pytest.mark.parametrize("waits_for", ["a line", "a future", "another task", "nothing"])
+def test_a_timeout_cancels_whatever_the_task_waits_for(waits_for: str) -> None:
+    async def handle(handler: Any) -> None:
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(None) as timeout:
+                timeout.reschedule(asyncio.get_running_loop().time())
+                if waits_for == "a line":
+                    await handler.rfile.readline()
+                elif waits_for == "a future":
+                    await asyncio.get_running_loop().create_future()
+                elif waits_for == "another task":
+                    await asyncio.create_task(asyncio.sleep(3600))
+                else:
+                    while True:
+                        await asyncio.sleep(0)
+        except TimeoutError:
+            handler.wfile.write(b"timeout %d\n" % task.cancelling())
+        handler.wfile.write(await handler.rfile.readline())
+
+    server = make(handle)
+    with server.running(), connect(server) as client:
+        file = client.makefile("rb")
+        assert file.readline() == b"timeout 0\n"
+        client.sendall(b"more\n")
+        assert file.readline() == b"more\n"
+
+
+def test_a_task_that_cancels_itself_ends_at_its_next_wait() -> None:
+    found: list[Any] = []
+
+    async def handle(handler: Any) -> None:
+        found.append(asyncio.current_task())
+        found[0].cancel()
+        found.append("goes on")
+        await handler.rfile.readline()
+        found.append("never")
+
+    server = make(handle)
+    with server.running(), connect(server) as client:
+        assert client.recv(100) == b""
+    assert found[1:] == ["goes on"]
+    assert found[0].cancelled()
+
+
+def test_what_no_loop_knows_is_refused() -> None:
+    class Strange:
+        def __await__(self) -> Any:
+            yield "strange"
+
+    async def handle(handler: Any) -> None:
+        with pytest.raises(RuntimeError, match="cannot wait for 'strange'"):
+            await Strange()
+        loop = asyncio.new_event_loop()
+        with pytest.raises(RuntimeError, match="cannot wait for"):
+            await loop.create_future()
+        loop.close()
+        handler.wfile.write(b"refused")
+
+    server = make(handle)
+    with server.running():
+        assert ask(server, b"") == b"refused"
+
+
+def test_a_task_of_the_handler_reads_and_writes_for_it() -> None:
+    async def handle(handler: Any) -> None:
+        async def pump() -> None:
+            async for line in handler.rfile:
+                handler.wfile.write(line)
+
+        reading = asyncio.create_task(handler.rfile.readline())
+        await asyncio.sleep(0)
+        reading.cancel()
+        handler.wfile.write(b"cancelled\n")
+        await asyncio.create_task(pump())
+
+    server = make(handle)
+    with server.running(), connect(server) as client:
+        file = client.makefile("rb")
+        assert file.readline() == b"cancelled\n"
+        client.sendall(b"one\ntwo\n")
+        assert [file.readline(), file.readline()] == [b"one\n", b"two\n"]
+        client.shutdown(socket.SHUT_WR)
+        assert file.read() == b""
+
+
+def test_a_context_is_that_of_the_connection() -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+
+    async def handle(handler: Any) -> None:
+        async for line in handler.rfile:
+            before = variable.get()
+            variable.set(int(line))
+            await asyncio.sleep(0)
+            handler.wfile.write(b"%d %d\n" % (before, variable.get()))
+
+    server = make(handle)
+    with server.running():
+        for _ in range(2):
+            assert ask(server, b"1\n2\n") == b"0 1\n1 2\n"

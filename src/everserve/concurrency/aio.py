@@ -134,6 +134,8 @@ class GuestSelector(HubSelector):
 
     def close_hub(self) -> None:
         """Kill the fibers that are left, and let their tasks end. The host closes the hub."""
+        if self.hub.watcher is not None:
+            self.hub.watcher.leave(self.hub)
         over = monotonic() + _LAST_TURNS
         while self.hub.fibers and (left := over - monotonic()) > 0:
             for fiber in self.hub.parked_fibers():

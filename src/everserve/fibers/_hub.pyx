@@ -128,6 +128,21 @@ cdef class Hub(Scheduler):
         self.loop.idle = due > 0.0
         return due
 
+    def call_outside(self, function, argument):
+        """Call `function(argument)` in the running fiber as outside of all: nothing in it parks.
+
+        For what runs in a fiber and belongs to another loop, such as the steps of a coroutine.
+        """
+        cdef Fiber me = self.expect_fiber()
+        cdef void *outer = get_turning()
+        self.current = None
+        set_turning(NULL)
+        try:
+            return function(argument)
+        finally:
+            self.current = me
+            set_turning(outer)
+
     def spawn(self, function, *arguments):
         """Have `function(*arguments)` run as a fiber, soon. From any thread."""
         cdef Fiber fiber
@@ -142,6 +157,8 @@ cdef class Hub(Scheduler):
         self.alive.add(fiber)
         if self.is_here():
             self.loop.push(fiber)
+            if self.host is not None:
+                self.host.schedule()     # a task may have called
         else:
             self.call_from_thread(fiber.wake)
         return fiber

@@ -46,6 +46,9 @@ class Host:
         self.hub = hub
         self.loop = loop
         self.cancelled_error = asyncio.CancelledError
+        self.current_task = asyncio.current_task
+        self.enter_task: Callable[[Any, Any], object] = asyncio._enter_task
+        self.leave_task: Callable[[Any, Any], object] = asyncio._leave_task
         self.guest: Guest | None = None
         self._scheduled = False
         self._due = FOREVER
@@ -78,6 +81,13 @@ class Host:
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self.turn)
+
+    def enter_beside(self, task: Any) -> Any:
+        """Make `task` the one that runs, instead of one that closes the hub: that one."""
+        outer = self.current_task(self.loop)
+        self.leave_task(self.loop, outer)
+        self.enter_task(self.loop, task)
+        return outer
 
     def turn(self) -> None:
         """Send what tasks have written, then run what is ready."""

@@ -116,6 +116,20 @@ class Hub(Scheduler):
         self.loop.idle = due > 0.0
         return due
 
+    def call_outside(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call `function(argument)` in the running fiber as outside of all: nothing in it parks.
+
+        For what runs in a fiber and belongs to another loop, such as the steps of a coroutine.
+        """
+        me = self._expect_fiber()
+        outer, turning.hub = turning.hub, None
+        self.running = None
+        try:
+            return function(argument)
+        finally:
+            self.running = me
+            turning.hub = outer
+
     def spawn(self, function: Callable[..., object], *arguments: Any) -> Fiber:
         """Have `function(*arguments)` run as a fiber, soon. From any thread."""
         if self._closing or self.loop.closed:
@@ -123,6 +137,8 @@ class Hub(Scheduler):
         fiber = Fiber(self, function, arguments)
         self.alive.add(fiber)
         fiber.wake()
+        if self.host is not None and self.is_here():
+            self.host.schedule()  # a task may have called
         return fiber
 
     def wake(self) -> None:

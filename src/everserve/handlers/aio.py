@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from everserve.fibers import engines
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.handlers.stream import max_line_of
 from everserve.mistakes import HandlerKind, handler_base
-from everserve.streams.aio import AsyncReader, AsyncWriter
+
+if TYPE_CHECKING:
+    from everserve.streams.aio import AsyncReader, AsyncWriter, Doing
+else:
+    AsyncReader = engines.part("aio", "streams").AsyncReader
+    AsyncWriter = engines.part("aio", "streams").AsyncWriter
+    Doing = engines.part("aio", "streams").Doing
 
 __all__ = ["AsyncStreamRequestHandler"]
 
@@ -58,8 +65,8 @@ class AsyncStreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         carrier = self._everserve.carrier
         await self.wfile.flush()
         self.rfile.close()
-        secured = await carrier.call(
-            lambda: self._everserve.start_tls(self.server, self.client_address)
+        secured = await Doing(
+            carrier, lambda: self._everserve.start_tls(self.server, self.client_address)
         )
         self.wfile.close()
         self.request = self.connection = secured

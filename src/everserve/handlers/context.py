@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from everserve.admission.cancellation import CancelReason, reason_to_stop
 from everserve.admission.host import Host, host_of_server
 from everserve.admission.peer import Peer
-from everserve.errors import HandlerError, HubError, TLSConfigError
-from everserve.fibers.carrying import Carrier
+from everserve.errors import TLSConfigError
+from everserve.fibers import engines
+
+if TYPE_CHECKING:
+    from everserve.fibers.carrying import Carrier, carrier_for
+else:
+    Carrier = engines.part("carrying", "fibers").Carrier
+    carrier_for = engines.part("carrying", "fibers").carrier_for
 
 __all__ = ["ContextSlot", "HandlerContext"]
 
@@ -78,15 +84,9 @@ class HandlerContext:
         """Run what the hook of a handler returned, if that is a coroutine, to its end."""
         if not inspect.iscoroutine(result):
             return
-        try:
-            carrier = self.carrier
-        except HubError as error:
-            result.close()
-            raise HandlerError(
-                f"{hook}() is 'async def', and nothing awaits it:"
-                " use concurrency='asyncio', or AsyncMixIn"
-            ) from error
-        carrier.run(result)
+        if self._carrier is None:
+            self._carrier = carrier_for(result, hook)
+        self._carrier.run(result)
 
     def start_tls(self, server: Any, client_address: Any) -> Any:
         """Do a TLS handshake. Returns the socket to use from then on; this is its context now."""

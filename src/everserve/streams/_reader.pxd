@@ -36,3 +36,6 @@ cdef class Reader(Half):
     cdef object gather(self, Py_ssize_t size)
     cdef Py_ssize_t read_straight(self, char *target, Py_ssize_t size) except -3
     cdef object read_view(self, target, bint wholly)
+    cpdef Py_ssize_t receive(self) except -1
+    cpdef bytes take(self, Py_ssize_t size=*)
+    cpdef bytes take_line(self)

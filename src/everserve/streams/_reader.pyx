@@ -373,19 +373,19 @@ cdef class Reader(Half):
         """How many bytes are there without a wait."""
         return self.end - self.start
 
-    def receive(self):
+    cpdef Py_ssize_t receive(self) except -1:
         """Read once more into the buffer: how many bytes; 0 at the end of the stream."""
         cdef Py_ssize_t count = self.fill()
         self.shrink()                # many may receive before the first of their tasks runs
         return max(0, count)
 
-    def take(self, Py_ssize_t size=-1):
+    cpdef bytes take(self, Py_ssize_t size=-1):
         """What is in the buffer, at most `size` bytes (negative: all)."""
         cdef Py_ssize_t count = self.end - self.start
         self.check_open()
         return self.cut(count if size < 0 or size > count else size)
 
-    def take_line(self):
+    cpdef bytes take_line(self):
         """The next line if the buffer has it whole, else None; raises as `readline`."""
         cdef Py_ssize_t count = self.end - self.start
         cdef char *begin = self.buffer + self.start

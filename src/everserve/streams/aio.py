@@ -1,38 +1,88 @@
+# cython: binding=False, annotation_typing=False
 """`AsyncReader` and `AsyncWriter`: the `rfile` and `wfile` of a task of asyncio.
 
 They stand above the streams of fibers: the fiber that carries the task reads into the buffer of a
 `Reader`, so that TLS, time limits and `max_line` are those of every other stream.
+One source for both engines: `_aio` is this file, compiled, with the types of `_aio.pxd`.
 """
 
 from __future__ import annotations
 
+import importlib
 import socket
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from everserve.fibers import engines
-from everserve.fibers.carrying import Carrier
 from everserve.fibers.sockets import flat_view
-from everserve.streams import Reader
 
 if TYPE_CHECKING:
-    import asyncio
-
     from _typeshed import ReadableBuffer
 
 __all__ = ["AsyncReader", "AsyncWriter"]
+
+COMPILED = __name__ == "everserve.streams._aio"
+
+_PREFIX = "_" if COMPILED else ""
+Reader: Any = importlib.import_module(f"everserve.streams.{_PREFIX}reader").Reader
+FiberSocket: Any = importlib.import_module(f"everserve.fibers.{_PREFIX}sockets").FiberSocket
+ready: Any = importlib.import_module(f"everserve.streams.{_PREFIX}ready")
+Ready, _NOTHING = ready.Ready, ready.NOTHING
+
+_NOW: Final = int(socket.MSG_DONTWAIT)
 
 HIGH_WATER: Final = 65536
 """Bytes that may wait to be sent before `drain` waits; as in asyncio."""
 
 
-class _NoWait:
-    """What is awaited where there is nothing to wait for: 50 ns less a line than a coroutine."""
+class Doing:
+    """Awaited: `function()` is called in the fiber that carries the task; what it returns or raises."""
 
-    __await__: Any = iter(()).__iter__  # called by the interpreter without a frame of Python
+    __slots__ = ("_carrier", "_error", "_function", "_result")
+
+    def __init__(self, carrier: Any, function: Callable[[], Any]) -> None:
+        self._carrier = carrier
+        self._function = function
+        self._result: Any = None
+        self._error: Exception | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if not self._carrier.is_own():
+            raise RuntimeError("only the task of the handler can do that")
+        self._carrier.asked = self._do
+        yield self._carrier
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _do(self) -> None:
+        try:
+            self._result = self._function()
+        except Exception as error:
+            self._error = error
 
 
-_NO_WAIT: Final[Awaitable[None]] = _NoWait()
+class Filling:
+    """Awaited: more bytes are in the buffer of `reader`, or the result is 0: it is at its end."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: AsyncReader) -> None:
+        self._reader = reader
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        reader = self._reader
+        reader.check_free()
+        if reader.error is None:
+            if reader.filler is None and reader.carrier.is_own():
+                reader.is_filling = True
+                reader.carrier.asked = reader.receive
+                try:
+                    yield reader.carrier
+                finally:
+                    reader.is_filling = False
+            else:
+                yield from reader.fill_elsewhere().__await__()
+        return reader.take_count()
 
 
 class AsyncReader:
@@ -42,25 +92,28 @@ class AsyncReader:
     `max_line` (bytes; None: any number) bounds a line, newline included.
     """
 
-    def __init__(self, sock: Any, carrier: Carrier, *, max_line: int | None = None) -> None:
+    def __init__(self, sock: Any, carrier: Any, *, max_line: int | None = None) -> None:
         self._reader = Reader(sock, max_line)
-        self._take_line = self._reader.take_line
-        self._carrier = carrier
-        self._waiter: asyncio.Future[int] | None = None
-        self._is_filling = False
-        self._error: BaseException | None = None
+        self.carrier = carrier
+        self.is_filling = False
+        self.error: BaseException | None = None  # of a read, for the next that asks
+        self.filler: Any = None  # the fiber that reads for another task
+        self._count = 0
+        self._waiter: Any = None
 
     @property
     def closed(self) -> bool:
-        return self._reader.closed
+        return bool(self._reader.closed)
 
     @property
     def buffered(self) -> int:
         """How many bytes are there without a wait."""
-        return self._reader.buffered
+        return int(self._reader.buffered)
 
     def close(self) -> None:
         """Stop reading. The socket stays its owner's."""
+        if self.filler is not None:
+            self.filler.kill()
         self._reader.close()
 
     # --- lines -----------------------------------------------------------------------------------
@@ -68,23 +121,36 @@ class AsyncReader:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> bytes:
-        while (line := self._take_line()) is None:
-            if not await self._fill():
-                if not (line := self._reader.take()):
-                    raise StopAsyncIteration
+    def __anext__(self) -> Awaitable[bytes]:
+        line = self._reader.take_line()
+        if line is not None:
+            there: Awaitable[bytes] = Ready(line)
+            return there
+        return self._next_line()
+
+    async def _next_line(self) -> bytes:
+        """As `readline`, with the end; not over it, as that coroutine would cost 0.2 us a wait."""
+        while await Filling(self):
+            line: bytes | None = self._reader.take_line()
+            if line is not None:
                 return line
-        return line
+        rest: bytes = self._reader.take()
+        if not rest:
+            raise StopAsyncIteration
+        return rest
 
     async def readline(self) -> bytes:
         """Read up to a newline, included; what is left at the end of the stream, then `b""`.
 
         Raises `LineTooLong` for a line that is longer than `max_line`.
         """
-        while (line := self._take_line()) is None:
-            if not await self._fill():
-                return self._reader.take()
-        return line
+        while True:
+            line: bytes | None = self._reader.take_line()
+            if line is not None:
+                return line
+            if not await Filling(self):
+                rest: bytes = self._reader.take()
+                return rest
 
     # --- bytes -----------------------------------------------------------------------------------
 
@@ -93,19 +159,20 @@ class AsyncReader:
         parts: list[bytes] = []
         left = size
         while left:
-            part = self._reader.take(left)
+            part: bytes = self._reader.take(left)
             if part:
                 parts.append(part)
                 left -= len(part) if size > 0 else 0
-            elif not await self._fill():
+            elif not await Filling(self):
                 break
         return b"".join(parts)
 
     async def read1(self, size: int = -1) -> bytes:
         """Read what is there, at most `size` bytes (negative: any number); wait if nothing is there."""
         if size and not self._reader.buffered:
-            await self._fill()
-        return self._reader.take(size)
+            await Filling(self)
+        found: bytes = self._reader.take(size)
+        return found
 
     async def readexactly(self, size: int) -> bytes:
         """Read `size` bytes. Raises `asyncio.IncompleteReadError` if the stream ends before."""
@@ -118,36 +185,42 @@ class AsyncReader:
 
     # --- the wait --------------------------------------------------------------------------------
 
-    def _fill(self) -> asyncio.Future[int]:
-        """Ask for more bytes; the result is how many came, 0 at the end of the stream."""
-        if self._waiter is not None and not self._waiter.done():
+    def check_free(self) -> None:
+        """Raise what forbids a wait for more bytes."""
+        if self.is_filling or (self._waiter is not None and not self._waiter.done()):
             raise RuntimeError("another task is reading from this stream")
         if self._reader.closed:
             raise ValueError("I/O operation on closed file.")
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        waiter: asyncio.Future[int] = self._carrier.host.loop.create_future()
-        self._waiter = waiter
-        if not self._is_filling:
-            self._is_filling = True
-            self._carrier.ask(self._receive)
-        return waiter
 
-    def _receive(self) -> None:
-        """In the fiber: read once more. The task that asked for it may have been cancelled."""
+    def receive(self) -> None:
+        """In a fiber: read once more."""
+        self._count = 0
         try:
-            count = self._reader.receive()
+            self._count = self._reader.receive()
         except Exception as error:
-            if self._waiter is None or self._waiter.done():
-                self._error = error
-            else:
-                self._waiter.set_exception(error)
-        else:
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(count)
+            self.error = error
+
+    def take_count(self) -> int:
+        """How many bytes the read has found; raises its error."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return self._count
+
+    def fill_elsewhere(self) -> Any:
+        """Have another fiber read, for a task that has none: a future. Cancelled, it reads on."""
+        self._waiter = self.carrier.host.loop.create_future()
+        if self.filler is None:
+            self.filler = self.carrier.spawn(self._receive_elsewhere)
+        return self._waiter
+
+    def _receive_elsewhere(self) -> None:
+        try:
+            self.receive()
         finally:
-            self._is_filling = False
+            self.filler = None
+            if not self._waiter.done():
+                self._waiter.set_result(None)
 
 
 class AsyncWriter:
@@ -156,17 +229,18 @@ class AsyncWriter:
     A handler that writes much calls `await drain()`: it waits while the peer does not read.
     """
 
-    def __init__(self, sock: Any, carrier: Carrier) -> None:
+    def __init__(self, sock: Any, carrier: Any) -> None:
         self._sock = sock
         self._carrier = carrier
-        self._sends_at_once = issubclass(type(sock), engines.FiberSocket)
+        self._sends_at_once = issubclass(type(sock), FiberSocket)
         self._joins = sock.type == socket.SOCK_STREAM  # else each write is a message of its own
         self._parts: list[bytes] = []
         self._length = 0
         self._in_flight = 0
+        self._sending: bytes | None = None
         self._sender: Any = None  # the fiber that sends, where the kernel did not take all at once
         self._is_dirty = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Any] = []
         self._error: BaseException | None = None
         self.closed = False
 
@@ -181,11 +255,10 @@ class AsyncWriter:
             if self._error is not None or self.closed:
                 self._refuse()
             self._is_dirty = True
-            self._carrier.host.send_soon(self)
-        if type(data) is not bytes:
-            data = bytes(flat_view(data))
-        self._parts.append(data)
-        size = len(data)
+            self._carrier.send_soon(self)
+        part: bytes = data if type(data) is bytes else bytes(flat_view(data))
+        self._parts.append(part)
+        size = len(part)
         self._length += size
         return size
 
@@ -198,7 +271,8 @@ class AsyncWriter:
         """Wait while more than 64 KiB wait to be sent. Raises what an earlier send did."""
         if self._length + self._in_flight > HIGH_WATER or self._error is not None:
             return self.flush()
-        return _NO_WAIT
+        nothing: Awaitable[None] = _NOTHING
+        return nothing
 
     async def flush(self) -> None:
         """Wait until the kernel has taken all that was written. Raises what an earlier send did."""
@@ -238,7 +312,7 @@ class AsyncWriter:
         data: bytes | None = self._take_next()
         while data is not None and self._sends_at_once:
             try:
-                sent = self._sock.send(data, socket.MSG_DONTWAIT)
+                sent = self._sock.send(data, _NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -250,8 +324,8 @@ class AsyncWriter:
             data = self._take_next()
         if data is not None:
             self._in_flight = len(data)
-            self._sender = self._carrier.hub.spawn(self._send_all, data)
-            self._carrier.host.schedule()
+            self._sending = data
+            self._sender = self._carrier.spawn(self._send_all)
 
     def _take_next(self) -> bytes | None:
         """What is to leave next, in one piece."""
@@ -265,8 +339,9 @@ class AsyncWriter:
             self._length -= len(data)
         return data
 
-    def _send_all(self, data: bytes | None) -> None:
+    def _send_all(self) -> None:
         """The fiber: send until nothing is left."""
+        data, self._sending = self._sending, None
         try:
             while data is not None:
                 self._in_flight = len(data)
