@@ -147,7 +147,7 @@ def _fault_of_class(handler: type, awaits: bool | None) -> str | None:
     if _runs_handle(handler):
         fault = _fault_of_hooks(handler, awaits)
         if fault is None and _kind_of_base(handle) is HandlerKind.MESSAGE:
-            return _fault_of_message_handler(handler)
+            return _fault_of_message_handler(handler, awaits)
         return fault or _fault_without_handle(handler)
     if _is_own(handle) and not _may_call_handle(handler):
         return (
@@ -266,13 +266,20 @@ def _fault_without_handle(handler: type) -> str | None:
     return f"{handler.__name__} {DEFINE_IT}{hint}"
 
 
-def _fault_of_message_handler(handler: Any) -> str | None:
+def _fault_of_message_handler(handler: Any, awaits: bool | None) -> str | None:
     name = handler.__name__
     method = getattr(handler, "handle_message", None)
     if not _is_own(method):
         return f"{name} has no handle_message(): define it"
-    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
-        return f"{name}.handle_message {_kind_of(method)}"
+    for hook in ("handle_message", "on_connect", "on_bad_message", "on_disconnect"):
+        function = getattr(handler, hook, None)
+        if inspect.isasyncgenfunction(function):
+            return f"{name}.{hook} {_kind_of(function)}"
+        if inspect.iscoroutinefunction(function) and awaits is False:
+            return (
+                f"{name}.{hook} is 'async def', and nothing awaits it: write 'def' and blocking"
+                " calls, or use concurrency='asyncio'"
+            )
     codec = getattr(handler, "codec", None)
     if not all(callable(getattr(codec, method, None)) for method in ("decode", "encode")):
         return f"{name}.codec = {codec!r}: give a codec, such as everserve.Lines()"

@@ -115,3 +115,21 @@ def datagram_handler(handle: Callable[[Any], object]) -> type:
             await run(handle, self)
 
     return Handler
+
+
+def message_handler(kind: type) -> type:
+    """``kind`` with coroutines for all hooks, each of which waits once before it does what it does."""
+
+    async def after_a_wait(hook: Callable[..., Any], *arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        return hook(*arguments)
+
+    def awaited(name: str) -> Any:
+        async def hook(self: Any, *arguments: Any) -> Any:
+            return await after_a_wait(getattr(super(handler, self), name), *arguments)
+
+        return hook
+
+    names = "setup on_connect handle_message on_bad_message on_disconnect finish"
+    handler = type(kind.__name__, (kind,), {name: awaited(name) for name in names.split()})
+    return handler

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.clients import LIMIT, Background
+from tests.contract import tasks
 from tests.contract.kinds import Client, Record, Strategy, Transport, make_server_class
 from tests.scenes import EventRecorder
 
@@ -31,6 +32,8 @@ def make_server(
 
     def make(handler: type, **attributes: Any) -> Any:
         made = make_server_class(strategy, transport, **attributes)
+        if strategy.awaits:
+            handler = tasks.message_handler(handler)
         servers.append(made(transport.address(tmp_path), handler))
         # A forked child waits for its peer until it is cut.
         grace = 0.05 if strategy.in_processes else LIMIT

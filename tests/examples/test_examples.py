@@ -88,6 +88,7 @@ def program(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str],
         ("chat.py", socket.SOCK_STREAM),
         ("keyvalue.py", socket.SOCK_STREAM),
         ("web.py", socket.SOCK_STREAM),
+        ("reachable.py", socket.SOCK_STREAM),
     ],
 )
 def test_each_server_runs_as_a_program(name: str, kind: int) -> None:
@@ -266,6 +267,25 @@ def test_keyvalue() -> None:
             assert answers[6].startswith("ERROR: SET key value")
             assert answers[7] == "BYE"
             assert stream.readline() == ""
+
+
+def test_reachable() -> None:
+    with (
+        served("reachable.py", "Reachable", "tcp://127.0.0.1:0", concurrency="asyncio") as address,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as bound,
+        socket.create_connection(address, 20) as client,
+    ):
+        bound.bind(("127.0.0.1", 0))
+        listening, refusing = (f"127.0.0.1:{s.getsockname()[1]}" for s in (listener, bound))
+        client.sendall(f"{refusing} nonsense {listening}\n{listening}\n".encode())
+        lines = client.makefile()
+        assert [lines.readline().strip() for _ in range(4)] == [
+            f"{refusing} ConnectionRefusedError",
+            "nonsense ValueError",
+            f"{listening} open",
+            f"{listening} open",
+        ]
 
 
 def test_web() -> None:

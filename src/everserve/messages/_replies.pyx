@@ -4,6 +4,9 @@ from everserve.fibers._fiber cimport Buffered, Fiber
 from everserve.fibers._loop cimport monotonic
 from everserve.fibers._scheduler cimport Scheduler, running_hub
 
+from types import CoroutineType
+
+from everserve.fibers._carrying import carrier_for
 from everserve.wire.codec import is_several
 
 cdef double LONGEST_HOLD = 0.001   # seconds for which a thread holds a reply back
@@ -22,6 +25,7 @@ cdef class Replies(Buffered):
     cdef Fiber holder            # the fiber that sends them when it waits
     cdef bint is_eager
     cdef double began
+    cdef object carrier          # of coroutines
     cdef public bint stopped     # no more messages are handled
 
     def __init__(self, codec, send):
@@ -51,8 +55,10 @@ cdef class Replies(Buffered):
             self.flush()
 
     def add(self, reply):
-        """Add a reply that is no `bytes`: an object of the codec, or several messages."""
+        """Add a reply that is no `bytes`: an object of the codec, several messages, or a coroutine."""
         cdef bint at_once
+        if type(reply) is CoroutineType:
+            reply = self.run_coroutine(reply)
         if not is_several(self.codec, reply):
             if reply is not None:
                 self.waiting.append(reply)
@@ -63,6 +69,16 @@ cdef class Replies(Buffered):
             self.waiting.append(message)
             if at_once:
                 self.flush()
+
+    cdef object run_coroutine(self, coroutine):
+        if self.carrier is None:
+            self.carrier = carrier_for(coroutine, "handle_message")
+        return self.carrier.drive(coroutine)
+
+    def end(self):
+        """No more come: end the task in which coroutines ran."""
+        if self.carrier is not None:
+            self.carrier.end()
 
     cdef int hold(self) except -1:
         """Have them sent when this fiber waits."""

@@ -28,6 +28,8 @@ COMPILED = __name__ == "everserve.messages._conversation"
 _ROOM = "everserve.messages._" if COMPILED else "everserve.messages."
 Replies: Any = importlib.import_module(f"{_ROOM}replies").Replies
 Outbox: Any = importlib.import_module(f"{_ROOM}outbox").Outbox
+_CARRYING = "everserve.fibers._carrying" if COMPILED else "everserve.fibers.carrying"
+run_coroutine: Any = importlib.import_module(_CARRYING).run_coroutine
 
 READ_BYTES = 65536
 """Bytes that one read may find."""
@@ -157,7 +159,7 @@ class Conversation:
         if self.key is not None:
             self.host.forget_key(self.connection)
         try:
-            self.handler.on_disconnect()
+            run_coroutine(self.handler.on_disconnect(), "on_disconnect")
         finally:
             self.outbox.close()
 
@@ -171,7 +173,7 @@ class Conversation:
     def finish_handler(self) -> None:
         """Call the last hook; the handler refers to this no more."""
         try:
-            self.handler.finish()
+            run_coroutine(self.handler.finish(), "finish")
         finally:
             self.handler._everserve.conversation = ENDED
 
@@ -188,6 +190,7 @@ class Conversation:
             return self.serve_by(codec, replies)
         finally:
             self.replies = None
+            replies.end()
 
     def serve_by(self, codec: Any, replies: Any) -> bool:
         """As ``serve``, with what it has made."""

@@ -9,6 +9,7 @@ from everserve.errors import FrameError, NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
 from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
 from everserve.messages.ended import ENDED
+from everserve.messages.engine import run_coroutine
 from everserve.messages.executed import answer_of, conversation_of
 from everserve.mistakes import HandlerKind, handler_base
 from everserve.wire.codec import is_several
@@ -29,9 +30,9 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     The hooks, in call order: ``setup()``, ``on_connect()``, ``handle_message(message)`` for each
     message, or ``on_bad_message(error)``, ``on_disconnect()``, ``finish()``. Those of one connection
-    run one after the other, though not always in the same thread. The object lives as long as its
-    connection: its attributes are its state. A datagram is a message; each has its own object, and
-    neither ``on_connect`` nor ``on_disconnect``.
+    run one after the other, though not always in the same thread. With ``concurrency="asyncio"`` each
+    may be ``async def``. The object lives as long as its connection: its attributes are its state. A
+    datagram is a message; each has its own object, and neither ``on_connect`` nor ``on_disconnect``.
 
     Between messages, a connection in a fiber has no fiber, and one in a pool no thread. Class
     attributes:
@@ -59,19 +60,19 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         self.request = request
         self.client_address = client_address
         self.server = server
-        self.setup()
+        run_coroutine(self.setup(), "setup")
         try:
             self.handle()
         finally:
             conversation = self._everserve.conversation
             if conversation is None:
-                self.finish()
+                run_coroutine(self.finish(), "finish")
             elif not conversation.parked:
                 conversation.finish_handler()
 
     # -- hooks ---------------------------------------------------------------------------------
 
-    def on_connect(self) -> None:
+    def on_connect(self) -> Any:
         """A connection has come; called before its first message."""
 
     def handle_message(self, message: Any, /) -> Any:
@@ -89,7 +90,7 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
         """
         raise error
 
-    def on_disconnect(self) -> None:
+    def on_disconnect(self) -> Any:
         """The connection has ended, or has failed; called once if ``on_connect`` was."""
 
     # -- for the program -----------------------------------------------------------------------
@@ -144,7 +145,7 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
             self.server, lambda host, entry, parking: conversation_of(self, host, entry, parking)
         )
         try:
-            self.on_connect()
+            run_coroutine(self.on_connect(), "on_connect")
             conversation.begin()
         finally:
             if not conversation.parked:
@@ -173,9 +174,9 @@ def _answer_datagram(handler: MessageRequestHandler[Any, Any]) -> None:
     try:
         message = _message_of(handler.codec, handler.request[0])
     except FrameError as error:
-        reply = handler.on_bad_message(error)
+        reply = run_coroutine(handler.on_bad_message(error), "on_bad_message")
     else:
-        reply = answer_of(handler, message)
+        reply = run_coroutine(answer_of(handler, message), "handle_message")
     if reply is not None:
         for one in reply if is_several(handler.codec, reply) else (reply,):
             _reply_to_datagram(handler, one)

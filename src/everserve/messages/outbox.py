@@ -11,7 +11,8 @@ import threading
 from collections import deque
 from typing import Any
 
-from everserve.fibers.engines import FiberSocket
+from everserve.errors import HubError
+from everserve.fibers.engines import FiberSocket, current
 from everserve.fibers.spawning import SpawnedThread
 from everserve.fibers.sync import Event
 from everserve.sockets.genuine import RealSocket
@@ -190,6 +191,11 @@ class Outbox:
         event.clear()
         pending = self._pending
         if self._sending and pending is not None and len(pending) >= most:
+            if self._hub is not None and self._hub.is_here() and current() is None:
+                raise HubError(
+                    "the outbox is full, and only a fiber or another thread can wait for it: in a"
+                    " coroutine, await asyncio.to_thread(handler.push, message)"
+                )
             event.wait()
 
 

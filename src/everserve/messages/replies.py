@@ -5,9 +5,11 @@ A conversation makes one while it handles messages; `_replies.pyx` is the same, 
 
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
+from types import CoroutineType
 from typing import Any, Final
 
 from everserve.fibers import engines
+from everserve.fibers.carrying import Carrier, carrier_for
 from everserve.fibers.fiber import Buffered, Fiber
 from everserve.wire.codec import is_several
 
@@ -25,6 +27,7 @@ class Replies(Buffered):
 
     __slots__ = (
         "_began",
+        "_carrier",
         "_codec",
         "_error",
         "_holder",
@@ -42,6 +45,7 @@ class Replies(Buffered):
         self._holder: Fiber | None = None  # the fiber that sends them when it waits
         self._is_eager = engines.current() is None
         self._began = 0.0
+        self._carrier: Carrier | None = None  # of coroutines
         self.stopped = False  # no more messages are handled
 
     def answer(self, messages: Sequence[Any], handle: Callable[[Any], Any]) -> None:
@@ -63,12 +67,24 @@ class Replies(Buffered):
             self.flush()
 
     def add(self, reply: Any) -> None:
-        """Add a reply that is no `bytes`: an object of the codec, or several messages."""
+        """Add a reply that is no `bytes`: an object of the codec, several messages, or a coroutine."""
+        if type(reply) is CoroutineType:
+            reply = self._await(reply)
         if not is_several(self._codec, reply):
             if reply is not None:
                 self._waiting.append(reply)
             return
         self._add_several(reply, at_once=self._is_eager and hasattr(reply, "__next__"))
+
+    def _await(self, coroutine: Any) -> Any:
+        if self._carrier is None:
+            self._carrier = carrier_for(coroutine, "handle_message")
+        return self._carrier.drive(coroutine)
+
+    def end(self) -> None:
+        """No more come: end the task in which coroutines ran."""
+        if self._carrier is not None:
+            self._carrier.end()
 
     def _add_several(self, reply: Iterable[Any], *, at_once: bool) -> None:
         for message in reply:
