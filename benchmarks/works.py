@@ -174,6 +174,24 @@ def _datagrams(
     )
 
 
+def _coroutines(name: str, title: str, mode: str, arguments: tuple[str, ...], least: float) -> Work:
+    return Work(
+        f"asyncio-{name}",
+        f"{title}, 64 connections, coroutines on uvloop: processor time of the server for each",
+        mode=mode,
+        measure=measure.cost,
+        arguments=arguments,
+        peers=("everserve-asyncio", "uvloop-streams", "everserve"),
+        targets=_cheaper("everserve-asyncio", (least, "uvloop-streams")),
+        figure="cpu_us",
+        unit="us",
+        digits=2,
+        less_is_better=True,
+        columns=(Column("per_second", "replies/s", digits=0),),
+        group="asyncio",
+    )
+
+
 _ALL = (
     Work(
         "echo",
@@ -191,7 +209,7 @@ _ALL = (
         measure=measure.steady,
         arguments=SMALL,
         peers=STREAM_PEERS,
-        targets=(*_ECHO_TARGETS, *_faster((1.1, "uvloop-streams"), peer="everserve-asyncio")),
+        targets=_ECHO_TARGETS,
     ),
     Work(
         "pipelined",
@@ -202,11 +220,13 @@ _ALL = (
         peers=(*STREAM_PEERS, "uvloop-bulk"),
         targets=_faster(
             (35, "uvloop-streams"), (35, "gevent"), (35, "std-threading"), (2, "uvloop-protocol")
-        )
-        + _faster((8, "uvloop-streams"), peer="everserve-asyncio"),
+        ),
         figure="lines_per_second",
         unit="lines/s",
     ),
+    _coroutines("echo", "Echo of 128 B", "echo", SMALL, 1.1),
+    _coroutines("lines", "A line of 128 B at a time", "lines", SMALL, 1.1),
+    _coroutines("pipelined", "64 lines of 32 B in one segment", "lines", SEGMENT, 8),
     Work(
         "messages",
         "64 lines of 32 B in one segment, 64 connections, a message handler",

@@ -24,6 +24,6 @@ def test_works_are_chosen_by_name_and_by_group() -> None:
 
 def test_the_error_of_an_unknown_work_lists_all_works() -> None:
     with pytest.raises(
-        KeyError, match="no work ehco: choose from active, armed, connect, drips, echo"
+        KeyError, match="no work ehco: choose from active, armed, asyncio, asyncio-echo"
     ):
         chosen(["ehco"])
