@@ -27,7 +27,7 @@ MAX_CONNECTIONS = 10_000
 """Connections in progress: with fibers some 70 MB, before what their handlers keep."""
 
 REPLY_BUDGET = 3.0
-"""As QUIC has it (RFC 9000, section 8): who forges the address of a victim gains little."""
+"""As QUIC has it (RFC 9000, section 8): a sender that forges the address of a victim gains little."""
 
 SHARE = 0.8
 """The part of the descriptors that connections may have; the rest is for files and the program."""

@@ -394,26 +394,45 @@ def _make(
         )
     if found is not None:
         where = Address.of(found) if where.scheme == "fd" else where
-        configured = _configured(handler, where, concurrency, options, servers, joins=False)
-        _check_transport(handler, where)
-        server = configured(where.server_address, handler, bind_and_activate=False)
+        server = _unbound(handler, where, concurrency, options, servers)
         _replace_socket(server, found)
         return server
     if where.scheme == "fd":
-        inherited = _in_batches(inherit(where.descriptor))
-        where = Address.of(inherited)
-        try:
-            configured = _configured(handler, where, concurrency, options, servers, joins=False)
-            _check_transport(handler, where)
-            server = configured(where.server_address, handler, bind_and_activate=False)
-        except BaseException:
-            inherited.detach()  # it stays the caller's
-            raise
-        _take_over(server, inherited, options, where)
-        return server
+        return _make_on_inherited(handler, where.descriptor, concurrency, options, servers)
     configured = _configured(handler, where, concurrency, options, servers)
     _check_transport(handler, where)
     return configured(where.server_address, handler)
+
+
+def _make_on_inherited(
+    handler: Handler,
+    descriptor: int,
+    concurrency: Concurrency,
+    options: ServerOptions,
+    servers: int,
+) -> TCPServer:
+    inherited = _in_batches(inherit(descriptor))
+    where = Address.of(inherited)
+    try:
+        server = _unbound(handler, where, concurrency, options, servers)
+    except BaseException:
+        inherited.detach()  # it stays the caller's
+        raise
+    _take_over(server, inherited, options, where)
+    return server
+
+
+def _unbound(
+    handler: Handler,
+    where: Address,
+    concurrency: Concurrency,
+    options: ServerOptions,
+    servers: int,
+) -> TCPServer:
+    """A server that is to get a socket which is bound already."""
+    configured = _configured(handler, where, concurrency, options, servers, joins=False)
+    _check_transport(handler, where)
+    return configured(where.server_address, handler, bind_and_activate=False)
 
 
 def _in_batches(inherited: socket.socket) -> socket.socket:

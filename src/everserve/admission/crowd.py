@@ -1,4 +1,4 @@
-"""Connections in progress by peer: who has the most, so that a cut to make room hits the right one.
+"""Connections in progress by peer: which has the most, so that a cut to make room hits the right one.
 
 ``AdmissionControl`` has one of the connections (``overload = "shed-idle"``) and one of the handshakes.
 """

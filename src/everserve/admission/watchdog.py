@@ -84,7 +84,7 @@ class Watchdog:
                     heapq.heapify(self._heap)
 
     def retry(self) -> None:
-        """Start the thread that ``lacks_thread`` tells of. For who watches one thing for many."""
+        """Start the thread if it is lacking (``lacks_thread``): for what watches once for many."""
         with self._lock:
             if self._thread is None and self._watched:
                 self._start()

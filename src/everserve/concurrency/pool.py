@@ -91,7 +91,7 @@ class PoolStrategy(Strategy):
                 raise
 
     def _is_ordered(self, client_address: Any) -> bool:
-        """True where the address tells one peer from another: not that of a proxy, nor none at all."""
+        """True where the address distinguishes peers: it is not that of a proxy, and there is one."""
         settings = self._settings.values
         return settings.ordered_peers and bool(client_address) and not settings.proxy_protocol
 

@@ -16,7 +16,7 @@ from everserve.fibers.forking import LiveHub, hubs
 __all__ = ["halt_hubs"]
 
 _REPEAT: Final = 0.05
-"""Seconds for a hub to answer, until its fiber is told to end, and then told again."""
+"""Seconds that a hub has to answer before its fiber is killed, and killed again."""
 
 _PATIENCE: Final = 1.0
 """Seconds after which a hub is left alone: its fiber is in a call that does not return."""

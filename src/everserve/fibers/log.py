@@ -50,7 +50,7 @@ def _print(error: BaseException) -> None:
                 "".join(("--- Logging error ---\n", *traceback.format_exception(error)))
             )
         except Exception:
-            pass  # stderr is broken as well: no one is left to be told
+            pass  # stderr is broken as well: no one is left to be notified
 
 
 logger = Logger(logging.getLogger("everserve"))

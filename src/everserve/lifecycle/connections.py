@@ -77,13 +77,13 @@ class ConnectionTable:
     @property
     def view(self) -> Connections[Connection]:
         """What is in progress, to look at: the table itself holds none, which would hold the table."""
-        return Connections(self.by_request, self.settle, self._by_key)
+        return Connections(self.by_request, self.enter_all, self._by_key)
 
     def __len__(self) -> int:
         """How many are in progress; a batch that waits counts as one."""
         if not self.runs:
             return len(self.by_request)
-        self.settle()
+        self.enter_all()
         waiting = sum(run.request is None and run.left > 0 for run in tuple(self.runs))
         return len(self.by_request) + waiting
 
@@ -104,7 +104,7 @@ class ConnectionTable:
         self.runs.discard(run)
         self.accepted += run.count()
 
-    def settle(self) -> None:
+    def enter_all(self) -> None:
         """Give an entry to each datagram that is being handled: someone is to look at them.
 
         For any thread. If the handler ends meanwhile, its entry goes at once.

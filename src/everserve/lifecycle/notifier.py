@@ -16,7 +16,7 @@ __all__ = ["Notified", "Notifier", "Waiter"]
 
 
 class Notified(Protocol):
-    """What is told of each change."""
+    """What is notified of each change."""
 
     def put(self, item: None) -> None:
         """Note a change, and end the wait for one. From any thread."""

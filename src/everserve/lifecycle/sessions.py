@@ -54,8 +54,9 @@ class SessionTable:
     def route(self, datagram: Any, peer: Any) -> Session | None:
         """Put a datagram into the session of its peer, ``None``; or open one, and return that.
 
-        A sender without an address (an unbound Unix socket) cannot be told from others: each of its
-        datagrams has a session of its own. So it is while no accept loop runs, as no more would come.
+        A sender without an address (an unbound Unix socket) cannot be distinguished from others: each
+        of its datagrams has a session of its own. So has each datagram while no accept loop runs, as
+        no more would come.
         """
         state = self._by_peer.get(peer)
         if state is not None and self._put(state, datagram):

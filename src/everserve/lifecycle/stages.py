@@ -33,12 +33,12 @@ class Connections(Collection[ConnectionT]):
     def __init__(
         self,
         items: dict[int, ConnectionT],
-        settle: Callable[[], object] = lambda: None,
+        enter_all: Callable[[], object] = lambda: None,
         keys: Mapping[Any, ConnectionT] | None = None,
     ) -> None:
         self._items = items
         self._keys = {} if keys is None else keys
-        self._settle = settle  # has those enter that had no need of it until someone looks
+        self._enter_all = enter_all  # adds those that need no entry until someone looks
 
     def __getitem__(self, key: Any) -> ConnectionT:
         return self._keys[key]
@@ -48,11 +48,11 @@ class Connections(Collection[ConnectionT]):
         return self._keys.get(key)
 
     def __len__(self) -> int:
-        self._settle()
+        self._enter_all()
         return len(self._items)
 
     def __iter__(self) -> Iterator[ConnectionT]:
-        self._settle()
+        self._enter_all()
         return iter(tuple(self._items.values()))
 
     def __contains__(self, connection: object) -> bool:

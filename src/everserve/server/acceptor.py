@@ -24,7 +24,7 @@ from everserve.sockets.datagrams import Exchange
 __all__ = ["BATCH", "Acceptor"]
 
 MOST_SESSIONS = 10_000
-"""Sessions in progress without ``max_connections``: who forges addresses can open any number."""
+"""Sessions in progress without ``max_connections``: forged addresses can open any number."""
 
 BATCH = 100
 """Requests to take before the loop looks at anything else, as gevent does."""
@@ -192,7 +192,7 @@ class Acceptor:
                 self._datagrams.admit(hooks, exchange, received)
             if not (alone and self._life.taking and self.can_accept()):
                 return
-            # After several at once there are more, mostly: to try costs no more than to ask.
+            # After several at once more mostly wait: a try costs no more than a poll.
             if len(received) <= 1 and not exchange.wait(wakeup):
                 return
 

@@ -172,7 +172,7 @@ class BaseServer(Served):
         self._everserve.flow.log_error(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Tell the peer that nothing more comes, then ``close_request``."""
+        """End the stream to the peer, then ``close_request``."""
         self._everserve.flow.shut_down(self, request)
 
     def close_request(self, request: Any) -> None:

@@ -389,7 +389,7 @@ class Flow:
     ) -> Parking | None:
         """Where a message handler may leave its connection; ``None``: it waits where it runs.
 
-        So it is where a program overrides a hook that is left before the connection has ended.
+        It also waits there if a program overrides a hook that returns before the connection has ended.
         """
         parking = self._strategy.parking
         if parking is None or connection is None or not parking.takes(request):
@@ -468,7 +468,7 @@ class Flow:
     def finish_by_hook(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """``finish_request``; before it the handshake, where no step of admission would do it.
 
-        So it is where the listener of a server of the standard library is an ``ssl.SSLSocket``.
+        That is where the listener of a server of the standard library is an ``ssl.SSLSocket``.
         """
         tls = self._settings.values.listener_tls
         if tls is None or self._settings.reads("admission_steps"):

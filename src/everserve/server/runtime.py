@@ -203,7 +203,7 @@ class RuntimeSlot:
     """The one private attribute of a server class: it makes the ``Runtime`` when it is first asked for.
 
     The first class in the order of resolution says which strategy there is: a mix-in before a server.
-    So it is there for a server that was made oddly too (``__new__``, a patched ``__init__``).
+    A server that was made in an odd way has it too (``__new__``, a patched ``__init__``).
     """
 
     def __init__(self, strategy: type[Strategy]) -> None:

@@ -16,7 +16,7 @@ __all__ = ["is_hung_up"]
 
 def is_hung_up(sock: socket.socket) -> bool | None:
     """True after a reset, after a close by both sides, and for a closed ``sock``. ``None`` if the
-    system cannot tell.
+    system does not say.
 
     False for a peer that has only ended its own direction, as with ``shutdown``: it still reads.
     """

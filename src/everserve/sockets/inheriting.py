@@ -37,7 +37,7 @@ def inherit(descriptor: int) -> socket.socket:
 def came_non_blocking(sock: socket.socket) -> bool:
     """True if the process that opened ``sock`` has made it non-blocking: it is to stay so.
 
-    The mode itself does not tell, as another process that shares the socket may serve.
+    The mode itself does not show it, as another process that shares the socket may serve.
     """
     return sock in _non_blocking
 

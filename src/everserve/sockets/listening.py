@@ -254,7 +254,7 @@ class SocketFile:
                 os.unlink(self._path)
 
     def _is_served(self) -> bool:
-        """True if a process has the socket. A connect of another type tells, and reaches no one."""
+        """True if a process has the socket. A connect of another type shows it, and reaches no one."""
         kind = socket.SOCK_STREAM if self._kind == socket.SOCK_DGRAM else socket.SOCK_DGRAM
         with socket.socket(socket.AF_UNIX, kind) as probe:
             return probe.connect_ex(self._path) != errno.ECONNREFUSED

@@ -1,6 +1,6 @@
 """When the certificates of a PEM file are valid: `TLS` warns of one that is not, at each load.
 
-`ssl` tells that of a peer's certificate alone, so the times are read from DER (RFC 5280, 4.1).
+`ssl` gives that of a peer's certificate only, so the times are read from DER (RFC 5280, 4.1).
 """
 
 import re
