@@ -7,7 +7,7 @@ ARGS ?=
 SYSTEM ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test pytest lint format cover bench chaos programs pythons clean python
+.PHONY: help run test pytest lint format cover bench chaos fleet programs pythons clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,9 @@ pythons: python ## lay Python 3.14 and 3.15 of Debian beside the system, for mak
 
 chaos: python ## servers whose system calls fail, for five minutes; ARGS are its options
 	@exec $(TOOLS) chaos $(ARGS)
+
+fleet: python ## 5,000 connected devices, while the workers of their server are replaced 20 times
+	@exec $(TOOLS) fleet $(ARGS)
 
 programs: python ## tests of programs that stand on socketserver, here on everserve; ARGS names some of them
 	@exec $(TOOLS) programs $(ARGS)

@@ -7,29 +7,34 @@ from typing import Any
 
 from everserve.events import (
     Accepted,
+    Arrived,
     DeadlineMissed,
     Failed,
     Finished,
+    Moved,
     Opened,
     Refused,
     ServerEvent,
     Shed,
+    Stayed,
 )
 
 BEGIN: Any = None
 """The state of a connection without an event."""
 
 AFTER: dict[Any, tuple[type[ServerEvent], ...]] = {
-    BEGIN: (Accepted,),
+    BEGIN: (Accepted, Arrived),
     Accepted: (Opened, Refused, DeadlineMissed, Shed),
-    Opened: (Finished, Failed, DeadlineMissed, Shed),
+    Opened: (Finished, Failed, Moved, Stayed, DeadlineMissed, Shed),
+    Arrived: (Finished, Failed, Moved, Stayed, DeadlineMissed, Shed),
     Refused: (),
     Finished: (),
     Failed: (),
+    Moved: (),
 }
 """What may come next, by the event that changed the state."""
 
-WITHIN = (DeadlineMissed, Shed)
+WITHIN = (DeadlineMissed, Shed, Stayed)
 """Events that change no state."""
 
 

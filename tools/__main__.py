@@ -73,6 +73,10 @@ def chaos(arguments: Sequence[str]) -> int:
     return replaced_by(ready(default()).python, "-m", "tests.chaos.campaign", *arguments)
 
 
+def fleet(arguments: Sequence[str]) -> int:
+    return replaced_by(ready(default()).python, "-m", "tests.process.fleet", *arguments)
+
+
 def programs(arguments: Sequence[str]) -> int:
     return programs_command.check(arguments, ready(default("cli")).python)
 
@@ -94,6 +98,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "pythons": pythons,
     "bench": bench,
     "chaos": chaos,
+    "fleet": fleet,
     "programs": programs,
     "clean": clean,
 }

@@ -2,7 +2,8 @@
 
 A server emits them to its subscribers (``server.subscribe(callable)``); logs and metrics are only
 subscribers. The order for one connection is ``Accepted``, then either ``Refused``, or ``Opened`` and
-at the end exactly one of ``Finished`` and ``Failed``. ``DeadlineMissed`` and ``Shed`` come before it.
+at the end exactly one of ``Finished``, ``Failed`` and ``Moved``. One that has come from another worker
+begins with ``Arrived`` instead. ``DeadlineMissed``, ``Shed`` and ``Stayed`` come before the end.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from everserve.escaping import describe, escaped
 
 __all__ = [
     "Accepted",
+    "Arrived",
     "BackedOff",
     "DeadlineMissed",
     "Draining",
     "Dropped",
     "Failed",
     "Finished",
+    "Moved",
     "Opened",
     "Refused",
     "RepliesWithheld",
@@ -30,6 +33,7 @@ __all__ = [
     "SessionOverflowed",
     "Shed",
     "Stalled",
+    "Stayed",
     "Stopped",
     "Subscriber",
     "Truncated",
@@ -167,6 +171,55 @@ class Failed(ServerEvent):
 
     def __str__(self) -> str:
         return f"failed #{self.connection} from {self.peer!r}: {describe(self.error)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(ServerEvent):
+    """The connection goes on in another worker, ``seconds`` after it was accepted.
+
+    This worker has closed its copy of the socket. ``Arrived`` is the other's event.
+    """
+
+    connection: int
+    peer: Any
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"moved #{self.connection} from {self.peer!r} after {self.seconds:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(ServerEvent):
+    """A connection has come from another worker: in place of ``Accepted`` and ``Opened``.
+
+    For ``pause`` seconds no worker has read from it.
+    """
+
+    connection: int
+    peer: Any
+    pause: float
+
+    def __str__(self) -> str:
+        pause = f"{self.pause * 1000:.0f} ms"
+        return f"took over #{self.connection} from {self.peer!r} after a pause of {pause}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed(ServerEvent):
+    """A connection whose handler has ``handover`` does not move: it drains here.
+
+    ``reason`` is one word, for counting: ``"state"`` (it cannot be pickled, or restored), ``"tls"``,
+    ``"strategy"`` (it has its own thread or process), ``"busy"`` (until the grace was over),
+    ``"handler"`` (the new code has no ``handover`` there), ``"worker"`` (no worker has taken it).
+    """
+
+    connection: int
+    peer: Any
+    reason: str
+    level: ClassVar[int] = logging.INFO
+
+    def __str__(self) -> str:
+        return f"does not move #{self.connection} from {self.peer!r}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,3 +115,52 @@ def test_a_send_that_fails(make: Any, pair: Any) -> None:
         outbox.send(LARGE)
     assert outbox.is_closed
     assert not outbox.push(b"1", 1, "wait")
+
+
+def test_what_is_pushed_while_it_is_held_is_sent_at_the_release(make: Any, pair: Any) -> None:
+    outbox = make(pair[0], None)
+    assert outbox.hold(lambda: None)
+    assert outbox.push(b"a", 4, "wait")
+    assert outbox.push(b"b", 4, "wait")
+    pair[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        pair[1].recv(1)
+    pair[1].settimeout(LIMIT)
+    outbox.release()
+    assert read(pair[1], 2) == b"ab"
+    assert outbox.push(b"c", 4, "wait")
+    assert read(pair[1], 1) == b"c"
+
+
+def test_what_was_held_can_be_taken_and_given_back(make: Any, pair: Any) -> None:
+    outbox = make(pair[0], None)
+    assert outbox.hold(lambda: None)
+    assert outbox.push(b"a", 4, "wait")
+    assert outbox.take_held() == b"a"
+    assert outbox.is_closed
+    assert not outbox.push(b"late", 4, "wait")
+    outbox.hold_again(b"a")
+    assert outbox.push(b"b", 4, "wait")
+    assert outbox.take_held() == b"ab"
+    assert outbox.take_held() == b""
+
+
+def test_it_is_held_when_all_is_sent(make: Any, pair: Any) -> None:
+    outbox = make(pair[0], None)
+    sent = threading.Event()
+    assert outbox.push(LARGE, 4, "wait")
+    assert not outbox.hold(sent.set)
+    read(pair[1], len(LARGE))
+    assert sent.wait(LIMIT)
+    assert outbox.hold(sent.set)
+
+
+def test_one_that_has_failed_is_not_held(make: Any, pair: Any) -> None:
+    outbox = make(pair[0], None)
+    failed = threading.Event()
+    assert outbox.push(LARGE, 4, "wait")
+    assert not outbox.hold(failed.set)
+    pair[1].close()
+    assert failed.wait(LIMIT)
+    assert outbox.is_closed
+    assert not outbox.hold(lambda: None)

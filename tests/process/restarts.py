@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 from tests.process.supervised import Client, Supervised, start, supervised, unique
 
@@ -66,10 +67,12 @@ def restart(server: Supervised, times: int) -> None:
             sleep(0.05)
 
 
-def replace(folder: Path, server: Supervised, times: int, *arguments: str) -> Supervised:
+def replace(
+    folder: Path, server: Supervised, times: int, *arguments: str, **options: Any
+) -> Supervised:
     """Replace the supervisor so often, each time by one that takes its listeners."""
     for _ in range(times):
-        new = start(folder, *arguments, "--replace")
+        new = start(folder, *arguments, "--replace", **options)
         new.await_ready()
         server.await_line("stopped")
         assert server.wait() == 0, server.errors

@@ -101,6 +101,7 @@ class NotedAcceptor:
         self.room = True
         self.delay = 0.0
         self.taken = 0
+        self.arrivals = SimpleNamespace(waiting=())
 
     def can_accept(self) -> bool:
         return self.room

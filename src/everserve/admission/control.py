@@ -215,6 +215,15 @@ class AdmissionControl:
             self._max_handshakes = limits.max_handshakes
             self.handshake_started(connection)  # now: the next is admitted before this one runs
 
+    def enter_again(self, limits: AdmissionLimits, connection: Any) -> None:
+        """Count a connection that another process has admitted; it costs no token of a rate."""
+        if limits.max_connections_per_peer is not None:
+            connection.counted = connection.peer
+            self.peers.add(connection.peer)
+        if limits.overload == "shed-idle":
+            connection.in_crowd = True
+            self.crowd.add(connection, connection.peer)
+
     def leave(self, connection: Any) -> None:
         """Stop counting a connection: it has ended."""
         if connection.counted is not None:

@@ -159,7 +159,12 @@ def arm_deadlines(context: RequestContext) -> None:
         _count_traffic(context)
     if limits:
         miss = context.progress.deadline_missed
-        deadlines = ConnectionDeadlines(limits, connection, lambda name: miss(connection, name))
+        deadlines = ConnectionDeadlines(
+            limits,
+            connection,
+            lambda name: miss(connection, name),
+            began=None if connection.arrival is None else connection.arrival.began,
+        )
         connection.deadlines = deadlines
         context.arm(deadlines, deadlines.first_look)
 

@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.strategy import (
     Condition,
+    Departure,
     MovableDeadline,
     Parking,
     StopTimes,
     Strategy,
     StrategyParts,
 )
+from everserve.errors import HubError
 from everserve.events import Stalled
 from everserve.fibers.engines import (
     DatagramRun,
@@ -69,7 +71,7 @@ class HubStrategy(Strategy):
         # By thread: one run still lingers in its thread when the next begins in another.
         self._runs: dict[int, _Run] = {}
         self._handler: Any = None
-        self._parked = _HubParking()
+        self._parked = _HubParking(self._call)
         self._stopper: Fiber | None = None
 
     # -- where a request runs ------------------------------------------------------------------
@@ -251,8 +253,17 @@ class HubStrategy(Strategy):
     def _resume_parked(self) -> None:
         for connection in self._connections.view:
             conversation = connection.conversation
-            if conversation is not None and conversation.parked:
+            if (
+                conversation is not None
+                and conversation.parked
+                and not self._parked.keeps(conversation)
+            ):
                 conversation.request._resume_parked()
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have a fiber call ``function``, unless no hub turns any more."""
+        for run in tuple(self._runs.values())[-1:]:
+            run.selector.hub.call_from_thread(_spawn, run.selector.hub, function, *arguments)
 
     def close(self, *, wait: bool, deadline: MovableDeadline = lambda: None) -> None:
         """Wait until the serving thread has ended its fibers, or make it end them now."""
@@ -278,8 +289,14 @@ class HubStrategy(Strategy):
 class _HubParking:
     """Leaves connections to the event loop: one that is readable gets a fiber."""
 
-    def __init__(self) -> None:
+    def __init__(self, call: Callable[..., None]) -> None:
         self.draining = False
+        self.departure: Departure | None = None
+        self.call = call
+
+    def keeps(self, conversation: Any) -> bool:
+        """True for a conversation that is to move."""
+        return self.departure is not None and self.departure.keeps(conversation)
 
     def takes(self, request: Any) -> bool:
         """True for a socket of the event loop itself; TLS and what counts bytes keep their fiber."""
@@ -287,9 +304,29 @@ class _HubParking:
 
     def park(self, conversation: Any) -> None:
         """Have a fiber resume it when something comes; at once if something may be there."""
-        is_over = self.draining and not conversation.fresh
+        departure = self.departure
+        if departure is not None and departure.keeps(conversation):
+            is_over = False
+            if departure.is_next(conversation):
+                departure.take(conversation)
+                return
+        else:
+            is_over = self.draining and not conversation.fresh
         if is_over or not conversation.request._park(conversation):
             conversation.request._resume_soon(conversation)
+
+    def claim(self, conversation: Any) -> bool:
+        """Take it from the event loop; false if it runs."""
+        claimed: bool = conversation.request._unpark()
+        return claimed
+
+    def resume(self, conversation: Any) -> None:
+        """Have a fiber resume it. In a fiber."""
+        conversation.request._resume_soon(conversation)
+
+    def forget(self, conversation: Any) -> None:
+        """Have the kernel watch the descriptor no more: closing a copy of it does not suffice."""
+        conversation.request._mark_duplicated()
 
 
 class _Run:
@@ -302,6 +339,11 @@ class _Run:
 
     def put(self, item: None) -> None:
         self.selector.wake()
+
+
+def _spawn(hub: Any, function: Callable[..., object], *arguments: Any) -> None:
+    with suppress(HubError):  # it has closed meanwhile
+        hub.spawn(function, *arguments)
 
 
 def report_failure(fiber: Fiber, error: BaseException) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from everserve.concurrency.strategy import Departure
 from everserve.fibers.log import logger
 from everserve.sockets.genuine import RealSocket
 from everserve.sockets.wakeup import Wakeup
@@ -36,6 +38,7 @@ class ThreadParking:
         self, run: Callable[[Any], object], is_needed: Callable[[], bool] = lambda: True
     ) -> None:
         self.draining = False
+        self.departure: Departure | None = None
         self._run = run
         self._is_needed = is_needed
         self._conversations: dict[int, Any] = {}
@@ -84,24 +87,54 @@ class ThreadParking:
         except BaseException:
             if self._conversations.pop(descriptor, None) is not None:
                 raise
-        if self._closed or (
-            self.draining and not conversation.fresh
-        ):  # ``drain`` may have looked before
+        self._look_again(conversation, descriptor)
+
+    def _look_again(self, conversation: Any, descriptor: int) -> None:
+        """Do what ``drain``, or a departure, may have looked for before the conversation was here."""
+        departure = self.departure
+        if departure is not None and departure.keeps(conversation) and not self._closed:
+            if departure.is_next(conversation) and self.claim(conversation):
+                departure.take(conversation)
+        elif self._closed or (self.draining and not conversation.fresh):
             self._resume(descriptor)
 
-    def resume(self, session: Any) -> None:
-        """Have a session run that waits for something else than its peer."""
-        self._run(session)
+    def resume(self, conversation: Any) -> None:
+        """Have a conversation run that was claimed, or waits for something else than its peer."""
+        self._run(conversation)
 
     def drain(self) -> None:
-        """Have all of them run now: they find nothing, and end."""
+        """Have all of them run now, but those that are to move: they find nothing, and end."""
         self.draining = True
-        for descriptor in tuple(self._conversations):
-            self._resume(descriptor)
+        for descriptor, conversation in tuple(self._conversations.items()):
+            if not self.keeps(conversation):
+                self._resume(descriptor)
+
+    # -- moving to another process ---------------------------------------------------------------
+
+    def keeps(self, conversation: Any) -> bool:
+        """True for a conversation that is to move."""
+        return self.departure is not None and self.departure.keeps(conversation)
+
+    def claim(self, conversation: Any) -> bool:
+        """Forget a conversation that waits; false if it runs."""
+        descriptor = conversation.request.fileno()
+        if self._conversations.get(descriptor) is not conversation:
+            return False
+        return self._conversations.pop(descriptor, None) is not None
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call it here: a conversation that was claimed is in no other thread."""
+        function(*arguments)
+
+    def forget(self, conversation: Any) -> None:
+        """Have the kernel watch the descriptor no more: closing a copy of it does not suffice."""
+        with suppress(OSError, ValueError):
+            self._epoll.unregister(conversation.request.fileno())
 
     def close(self) -> None:
         """Watch nothing any more."""
         self._closed = True
+        self.departure = None
         self.drain()
         with self._lock:
             if self._wakeup is not None:

@@ -29,6 +29,7 @@ from everserve.sockets.tls import TLS, TLSSocket
 __all__ = [
     "Condition",
     "Conversation",
+    "Departure",
     "EarlySteps",
     "MovableDeadline",
     "Order",
@@ -88,6 +89,19 @@ class StrategyParts:
     progress: Progress
 
 
+class Departure(Protocol):
+    """What has connections move to another process: see ``server.departure``."""
+
+    def keeps(self, conversation: Any) -> bool:
+        """True for one that is to move: while the server drains it is parked, and served, as before."""
+
+    def is_next(self, conversation: Any) -> bool:
+        """True to have a conversation that has just been parked ``claimed``."""
+
+    def take(self, conversation: Any) -> None:
+        """Have a conversation that was claimed move."""
+
+
 class Conversation(Protocol):
     """A message handler and its connection, as what parks and ends it sees them."""
 
@@ -98,12 +112,16 @@ class Conversation(Protocol):
     context: Any
     parked: bool
     fresh: bool
+    outbox: Any
 
     @property
     def client_address(self) -> Any: ...
     @property
     def is_between_messages(self) -> bool:
         """True unless the first part of a message has come, and not yet all of it."""
+
+    def move_away(self) -> None:
+        """It goes on in another process: no one finds it here any more."""
 
     def resume(self) -> None:
         """Go on. It ends, or is parked again, before this returns."""
@@ -116,15 +134,37 @@ class Conversation(Protocol):
 
 
 class Parking(Protocol):
-    """Where connections wait between messages. ``draining``: those that have had one end instead."""
+    """Where connections wait between messages. ``draining``: those that have had one end instead.
+
+    ``departure`` is set while connections move to another process.
+    """
 
     draining: bool
+    departure: Departure | None
 
     def takes(self, request: Any) -> bool:
         """True if a connection with this socket may wait here."""
 
+    def keeps(self, conversation: Any) -> bool:
+        """True for a conversation that is to move: it does not end while the server drains."""
+
     def park(self, conversation: Any) -> None:
         """Have a thread or a fiber call ``conversation.resume()`` when something has come."""
+
+    def claim(self, conversation: Any) -> bool:
+        """Wait for nothing any more on behalf of a conversation; false if it runs, or soon does.
+
+        Where ``call`` calls.
+        """
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call ``function`` where conversations may be claimed and taken back. From any thread."""
+
+    def resume(self, conversation: Any) -> None:
+        """Have a conversation run that was claimed. Where ``call`` calls."""
+
+    def forget(self, conversation: Any) -> None:
+        """Forget a conversation that was claimed, before its copy of the socket is closed."""
 
 
 Condition: TypeAlias = Callable[[], bool]

@@ -253,6 +253,13 @@ def resume_parked(self):
         watch.loop.awaken(watch)
 
 
+def unpark(self):
+    """Take away what is parked; false if it runs, or soon does. In the thread of the hub."""
+    cdef Watch watch = watch_of(self)
+    parked, watch.parked = watch.parked, None
+    return parked is not None
+
+
 def checkpoint(self):
     """Count an operation, so that a fiber that never waits gives way to the others."""
     cdef Scheduler hub = running_hub()
@@ -345,6 +352,7 @@ class FiberSocket(reference.FiberSocket):
     _park = park
     _resume_parked = resume_parked
     _resume_soon = resume_soon
+    _unpark = unpark
     _release = release
     _set_timeout = set_timeout
     _mark_duplicated = mark_duplicated

@@ -264,6 +264,11 @@ class FiberSocket(RealSocket):
         if self._watch.parked is not None and self._watch.loop is not None:
             self._watch.loop.awaken(self._watch)
 
+    def _unpark(self) -> bool:
+        """Take away what is parked; false if it runs, or soon does. In the thread of the hub."""
+        parked, self._watch.parked = self._watch.parked, None
+        return parked is not None
+
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         self._flush_buffered()
         return self._retry(True, flags, _c_send, data, flags | _AT_ONCE)

@@ -9,7 +9,7 @@ cdef class Connection:
     cdef public object reference, table, lost, key, runner
     cdef public bint unbegun, failed, gone, in_crowd, in_handshake
     cdef public object counted, origin, held_by, duplicate, missed
-    cdef public object deadlines, proxy, tls, context, worker, counter, conversation
+    cdef public object deadlines, proxy, tls, context, worker, counter, conversation, arrival
     cdef dict __dict__
 
     cpdef close(self)

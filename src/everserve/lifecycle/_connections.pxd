@@ -14,7 +14,7 @@ cdef class ConnectionTable:
     cdef readonly dict _by_descriptor
     cdef readonly set _shed
     cdef object _numbers
-    cdef public object accepted
+    cdef public object accepted, moved
     cdef readonly set runs
     cdef readonly dict _by_key
 

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from everserve.admission.deadlines import ConnectionDeadlines
+from everserve.lifecycle.arrival import Arrival
 from everserve.lifecycle.emitter import EventOrder
 from everserve.lifecycle.session import Session
 from everserve.lifecycle.stages import ConnectionState
@@ -51,6 +52,7 @@ class Connection:
 
     __slots__ = (
         "__dict__",
+        "arrival",
         "context",
         "conversation",
         "counted",
@@ -109,6 +111,7 @@ class Connection:
         self.worker: int | None = None  # the process that has it, where this is a copy for another
         self.counter: Counter | None = None  # set where the kernel does not count
         self.conversation: Any = None  # that of a message handler
+        self.arrival: Arrival | None = None  # set where it has come from another process
 
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
@@ -124,6 +127,11 @@ class Connection:
     def age(self) -> float:
         """Seconds since it was accepted."""
         return monotonic() - self.started
+
+    @property
+    def limited_since(self) -> float:
+        """The time (monotonic) from which the limits of its handler count: in any process."""
+        return self.opened if self.arrival is None else self.arrival.began
 
     @property
     def has_begun(self) -> bool:

@@ -71,6 +71,7 @@ class ConnectionTable:
         self._shed: set[int] = set()  # the ids of those cut to make room
         self._numbers = itertools.count(1)
         self.accepted = 0
+        self.moved = 0  # to other processes
         self.runs: set[RunInProgress] = set()
         self._by_key: dict[Any, Connection] = {}
 

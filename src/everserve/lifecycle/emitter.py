@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from everserve.escaping import mark_traceback
-from everserve.events import Failed, Finished, Refused, ServerEvent, Subscriber
+from everserve.events import Failed, Finished, Moved, Refused, ServerEvent, Subscriber
 from everserve.fibers.log import concerns_program, logger
 
 __all__ = ["Emitter", "EventOrder"]
@@ -77,7 +77,7 @@ class Emitter:
         object.__setattr__(event, "server", self.name)  # it is frozen for its readers
 
 
-_ENDS = (Refused, Finished, Failed)
+_ENDS = (Refused, Finished, Failed, Moved)
 
 
 class EventOrder:

@@ -5,10 +5,11 @@ The flow of a request, the deadlines and the strategies report to it. It emits t
 this order:
 
     Accepted -> Refused
-    Accepted -> Opened -> Finished or Failed
+    Accepted -> Opened -> Finished or Failed or Moved
+    Arrived -> Finished or Failed or Moved
 
-``DeadlineMissed`` and ``Shed`` may come between two of these. A request that ends with an error
-before its handler has begun is refused. Where the program makes its handlers itself
+``DeadlineMissed``, ``Shed`` and ``Stayed`` may come between two of these. A request that ends with an
+error before its handler has begun is refused. Where the program makes its handlers itself
 (``finish_request``), it is noted as opened when it ends.
 """
 
@@ -24,15 +25,18 @@ from everserve.admission.control import AdmissionControl, AdmissionLimits
 from everserve.errors import RemoteError
 from everserve.events import (
     Accepted,
+    Arrived,
     DeadlineMissed,
     Dropped,
     Failed,
     Finished,
+    Moved,
     Opened,
     Refused,
     ServerEvent,
     SessionOverflowed,
     Shed,
+    Stayed,
     Truncated,
 )
 from everserve.lifecycle.connection import Connection
@@ -119,6 +123,35 @@ class Progress:
         if self._emitter.subscribers:
             self._emit(connection, Opened(connection.id, peer))
         return True
+
+    def arrived(self, request: Any, peer: Any, age: float, pause: float) -> Connection:
+        """Add a connection that another process has accepted, ``age`` seconds ago, and opened.
+
+        It does not count as accepted here.
+        """
+        connection = self._connections.add(request, peer, self.ended)
+        self._connections.accepted -= 1
+        assert connection is not None  # a socket that was made just now
+        connection.started -= age
+        self._begins(connection)
+        self._emit(connection, Arrived(connection.id, peer, pause))
+        return connection
+
+    def resumed(self, connection: Connection, here: Callable[[], int]) -> None:
+        """Note that the handler of a connection that has arrived goes on, in ``here()``."""
+        if connection.runner is None:
+            connection.runner = here()
+        connection.opened = monotonic()
+        connection.state = _HANDLING
+
+    def moved(self, connection: Connection) -> None:
+        """Note that a connection goes on in another process, before its copy here is closed."""
+        self._connections.moved += 1
+        self._emit(connection, Moved(connection.id, connection.peer, connection.age))
+
+    def stayed(self, connection: Connection, reason: str) -> None:
+        """Report a connection that was to move, and does not."""
+        self._emit(connection, Stayed(connection.id, connection.peer, reason))
 
     def opened_elsewhere(self, connection: Connection, peer: Any) -> None:
         """Note that the handler has begun in another process, which reports the peer's address."""

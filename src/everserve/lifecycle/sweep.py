@@ -86,7 +86,7 @@ class Sweep:
             self._limits,
             connection,
             lambda name: self._miss(connection, name),
-            began=connection.opened,
+            began=connection.limited_since,
         )
         return deadlines, deadlines.first_look
 

@@ -9,6 +9,7 @@ cdef class Outbox:
     cdef bint _closed
     cdef object _pending
     cdef object _room
+    cdef object _then
 
     cpdef send(self, bytes data)
     cdef int _send_all(self, data) except -1

@@ -153,11 +153,7 @@ class Conversation:
 
     def leave(self) -> None:
         """The stream is over, or has failed: send what is left, and take nothing more."""
-        for channel in self.channels or ():
-            channel.remove(self)
-        self.channels = None
-        if self.key is not None:
-            self.host.forget_key(self.connection)
+        self.withdraw()
         try:
             run_coroutine(self.handler.on_disconnect(), "on_disconnect")
         finally:
@@ -176,6 +172,28 @@ class Conversation:
             run_coroutine(self.handler.finish(), "finish")
         finally:
             self.handler._everserve.conversation = ENDED
+
+    def withdraw(self) -> None:
+        """Be found by no one any more: neither in a channel nor by its key."""
+        for channel in self.channels or ():
+            channel.remove(self)
+        self.channels = None
+        if self.key is not None:
+            self.host.forget_key(self.connection)
+
+    def move_away(self) -> None:
+        """It goes on in another process; the handler refers to this no more."""
+        self.withdraw()
+        self.handler._everserve.conversation = ENDED
+
+    def unread(self) -> tuple[bytes | None, int]:
+        """The part of a message that has come, and how many bytes are missing at least."""
+        return None if self.rest is None else b"".join(self.rest), self.needed
+
+    def take_unread(self, rest: bytes | None, needed: int) -> None:
+        """Go on with what ``unread`` of another conversation has returned."""
+        self.rest = None if rest is None else [rest]
+        self.needed = needed
 
     def call_of(self, handler: Any) -> Callable[[Any], Any]:
         """What is called with each message, and returns the reply: here ``handle_message`` runs."""
@@ -199,7 +217,10 @@ class Conversation:
         while True:
             data = self.receive()
             if data is None:
-                return not self.parking.draining or (self.fresh and not served)
+                if not self.parking.draining or (self.fresh and not served):
+                    return True
+                departs: bool = self.parking.keeps(self)
+                return departs
             if not data:
                 if self.rest is not None:
                     self.refuse(FrameError("the stream ended inside a message"), replies)

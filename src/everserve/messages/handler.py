@@ -11,6 +11,7 @@ from everserve.messages.codecs import Codec, JSONLines, Lengths, Lines
 from everserve.messages.ended import ENDED
 from everserve.messages.engine import run_coroutine
 from everserve.messages.executed import answer_of, conversation_of
+from everserve.messages.moving import MovableSlot, state_of, take_state
 from everserve.mistakes import HandlerKind, handler_base
 from everserve.wire.codec import is_several
 
@@ -45,16 +46,22 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
       ``"drop-newest"``, or ``"disconnect"``
     - ``idempotent`` (default ``False``): a message may be handled twice, so that it is when the worker
       of an ``executor`` has died with it; else that ends the connection
+    - ``handover`` (default ``False``): where a worker is replaced, its connections go on in another
+      one: a handler made there gets what ``__getstate__`` returns, and ``on_moved`` is called in place
+      of ``setup`` and ``on_connect``
 
     With the server's ``executor``, ``handle_message`` runs there, and nothing else does. Out of process
     it is a static method, which gets the message alone.
     """
+
+    _everserve = MovableSlot()
 
     codec: ClassVar[Any]
     pipeline_depth: int = 64
     outbox: int = 256
     outbox_policy: OutboxPolicy = "wait"
     idempotent: bool = False
+    handover: bool = False
 
     def __init__(self, request: RequestT, client_address: Any, server: ServerT) -> None:
         self.request = request
@@ -92,6 +99,20 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def on_disconnect(self) -> Any:
         """The connection has ended, or has failed; called once if ``on_connect`` was."""
+
+    def on_moved(self) -> None:
+        """The connection has come from another worker; called before its next message.
+
+        It is in no channel here. What cannot be pickled is made anew.
+        """
+
+    def __getstate__(self) -> Any:
+        """What goes to another worker, by ``pickle``: by default all attributes of the program."""
+        return state_of(self)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take what ``__getstate__`` has returned. ``request`` is not there before ``on_moved``."""
+        take_state(self, state)
 
     # -- for the program -----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from everserve.errors import HubError
@@ -33,7 +34,7 @@ class Outbox:
     Whoever sends goes on with what others add meanwhile. ``hub``: that of a ``FiberSocket``, else None.
     """
 
-    __slots__ = ("_closed", "_hub", "_pending", "_room", "_sending", "_sock")
+    __slots__ = ("_closed", "_hub", "_pending", "_room", "_sending", "_sock", "_then")
 
     def __init__(self, sock: Any, hub: Any) -> None:
         self._sock = sock
@@ -42,6 +43,7 @@ class Outbox:
         self._closed = False  # nothing more is sent
         self._pending: deque[bytes] | None = None
         self._room: Event | None = None  # set whenever there may be room, or nothing left to send
+        self._then: Callable[[], object] | None = None  # called once nothing is left to send
 
     # -- for the conversation -----------------------------------------------------------------------
 
@@ -58,6 +60,45 @@ class Outbox:
         self._closed = True
         while self._sending:
             self._wait_while_sending()
+
+    # -- while its connection moves --------------------------------------------------------------
+
+    def hold(self, then: Callable[[], object]) -> bool:
+        """Have what others push wait, until ``release`` or ``take_held``. False if it is closed.
+
+        Also false if someone sends: when that is over ``then()`` is called, in any thread. It may also
+        be called though this has returned true.
+        """
+        while not self._claim():
+            if self._closed:
+                return False
+            self._then = then
+            if self._sending:
+                return False
+            self._then = None
+        return True
+
+    def release(self) -> None:
+        """Undo ``hold``: what was pushed meanwhile is sent."""
+        data = self._next()
+        if data is not None:
+            self._spawn_sender(data)
+
+    def take_held(self) -> bytes:
+        """Take nothing more. Returns what was pushed while it was held."""
+        self._closed = True
+        with _LOCK:
+            pending, self._pending = self._pending, None
+        self._sending = False
+        if self._room is not None:
+            self._room.set()
+        return b"".join(pending or ())
+
+    def hold_again(self, data: bytes) -> None:
+        """Undo ``take_held``, which has returned ``data``."""
+        self._sending = True
+        self._pending = deque([data] if data else [])
+        self._closed = False
 
     # -- for anyone ----------------------------------------------------------------------------
 
@@ -157,7 +198,14 @@ class Outbox:
                 data = _next(self)
         if self._room is not None:
             self._room.set()
+        if data is None and self._then is not None:
+            self._call_then()
         return data
+
+    def _call_then(self) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then()
 
     def _drop_oldest(self) -> None:
         with _LOCK:
@@ -171,6 +219,8 @@ class Outbox:
         self._sending = False
         if self._room is not None:
             self._room.set()
+        if self._then is not None:
+            self._call_then()
 
     # -- waits ---------------------------------------------------------------------------------
 

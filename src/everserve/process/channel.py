@@ -94,6 +94,8 @@ class Channel:
             )
         except BlockingIOError:
             return None
+        except ConnectionResetError:  # it left messages unread; those that it sent are still here
+            return self.receive()
         except OSError:
             raise Closed from None
         if not data:

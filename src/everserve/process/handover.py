@@ -2,7 +2,8 @@
 
 A supervisor listens on a socket whose name follows from its addresses. The next one asks there for the
 listeners, has its workers accept from them, and only then has the first one drain: no connection is
-refused meanwhile, as both have the same listeners.
+refused meanwhile, as both have the same listeners. Connections that move go from the workers of the
+first one to those of the next, over channels which the first one makes and sends along here.
 """
 
 from __future__ import annotations
@@ -42,7 +43,16 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _Accepting:
-    """Of the next supervisor: its workers accept, drain."""
+    """Of the next supervisor: its workers accept, drain. To so many of them connections may move."""
+
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopt:
+    """The channel from one of the workers to the one that has the ``number`` comes along."""
+
+    number: int
 
 
 def _name_of(addresses: Sequence[str]) -> bytes:
@@ -105,9 +115,29 @@ class Predecessor:
         *listeners, control = [socket.socket(fileno=one) for one in descriptors]
         return cls(channel, zip(given.addresses, listeners, strict=True), control)
 
-    def release(self) -> None:
-        """Have it drain: the successor accepts."""
-        self._channel.send(_Accepting(), wait=_PATIENCE)
+    def release(self, workers: int) -> None:
+        """Have it drain: the successor accepts. To so many of its workers connections may move."""
+        self._channel.send(_Accepting(workers), wait=_PATIENCE)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on, for ``read``."""
+        return self._channel.fileno()
+
+    def read(self, adopt: Callable[[int, int], object]) -> bool:
+        """Call ``adopt(number, descriptor)`` for each channel of a worker that has come.
+
+        The descriptor is closed after that. False if nothing more comes.
+        """
+        try:
+            while (received := self._channel.receive()) is not None:
+                message, descriptors = received
+                if isinstance(message, _Adopt):
+                    adopt(message.number, descriptors[0])
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        except Closed:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connection to it. Without ``release``, it goes on."""
@@ -131,7 +161,7 @@ def _await(channel: Channel) -> tuple[_Given, list[int]]:
 class Control:
     """The socket at which a supervisor can be asked. *Ownership*: it owns its sockets.
 
-    ``watch`` and ``unwatch`` are those of the supervisor's loop; ``release()`` has it drain.
+    ``watch`` and ``unwatch`` are those of the supervisor's loop; ``release(workers)`` has it drain.
     """
 
     def __init__(self, sock: socket.socket, addresses: Sequence[str]) -> None:
@@ -157,7 +187,7 @@ class Control:
         listeners: Sequence[socket.socket],
         watch: Callable[[object, Callable[[], object]], object],
         unwatch: Callable[[object], object],
-        release: Callable[[], object],
+        release: Callable[[int], object],
     ) -> None:
         """Answer from now on."""
         self._listeners = listeners
@@ -196,7 +226,11 @@ class Control:
         elif isinstance(message, _Accepting):
             self._unwatch(self._socket)
             self._socket.close()
-            self._release()
+            self._release(message.workers)
+
+    def pass_on(self, number: int, descriptor: int) -> bool:
+        """Send the next supervisor a channel from a worker, to its own that has the ``number``."""
+        return self._next is not None and self._next.send(_Adopt(number), descriptor, wait=1.0)
 
     def close(self) -> None:
         """Close all sockets."""

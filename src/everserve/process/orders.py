@@ -12,6 +12,7 @@ from everserve.server.stop import StopReport
 
 __all__ = [
     "Accepting",
+    "Adopt",
     "Ask",
     "Beat",
     "Born",
@@ -20,6 +21,7 @@ __all__ = [
     "Fork",
     "Forward",
     "Happened",
+    "Move",
     "Order",
     "Ready",
     "Reopen",
@@ -84,12 +86,29 @@ class Ask:
     number: int
 
 
-Order: TypeAlias = Share | Stop | Suspend | Reopen | Forward | Ask
+@dataclass(frozen=True, slots=True)
+class Move:
+    """For a worker: have connections move over the channel that comes along, when it stops.
+
+    The worker at its other end has ``load`` connections.
+    """
+
+    load: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """For a worker: go on with the connections that come over the channel that comes along."""
+
+
+Order: TypeAlias = Share | Stop | Suspend | Reopen | Forward | Ask | Move | Adopt
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Of a template: the code is loaded."""
+    """Of a template: the code is loaded. ``moves``: a handler has ``handover``."""
+
+    moves: bool
 
 
 @dataclass(frozen=True, slots=True)

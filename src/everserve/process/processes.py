@@ -22,6 +22,7 @@ class TemplateProcess:
     channel: Channel
     watched: int
     is_ready: bool = False
+    moves: bool = False  # its connections may go to other workers
     has_accepted: bool = False  # one of its workers has
     failures: int = 0  # workers that ended before one has accepted
     is_ending: bool = False
@@ -62,6 +63,7 @@ class WorkerProcess:
     is_accepting: bool = False
     is_retiring: bool = False  # it stops once its successor accepts
     is_stopping: bool = False  # it has the order
+    is_moving: bool = False  # meanwhile its connections go to those that serve
     is_stalled: bool = False
     deadline: float | None = None
     report: Reported | None = None
@@ -72,9 +74,9 @@ class WorkerProcess:
         """True if it counts no more."""
         return self.is_retiring or self.is_stopping or self.is_stalled
 
-    def order(self, order: Order) -> None:
-        """Send an order. A worker that reads none is found by its beats."""
-        self.channel.send(order)
+    def order(self, order: Order, *descriptors: int) -> bool:
+        """Send an order; false if it is lost. A worker that reads none is found by its beats."""
+        return self.channel.send(order, *descriptors)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, to no other process."""

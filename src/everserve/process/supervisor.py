@@ -29,12 +29,14 @@ from everserve.process.handover import Control, Predecessor
 from everserve.process.logfiles import reopen_log_files
 from everserve.process.orders import (
     Accepting,
+    Adopt,
     Beat,
     Born,
     Ended,
     Failed,
     Fork,
     Happened,
+    Move,
     Order,
     Ready,
     Reopen,
@@ -360,8 +362,8 @@ class Supervisor:
         self, template: TemplateProcess, message: Any, descriptors: list[int]
     ) -> None:
         match message:
-            case Ready():
-                template.is_ready = True
+            case Ready(moves):
+                template.is_ready, template.moves = True, moves
                 self._take_over(template)
             case Failed(text):
                 self._give_up(template, text)
@@ -462,6 +464,8 @@ class Supervisor:
             return
         own = self._own()
         for worker in own[self._wanted :]:
+            worker.is_retiring = True
+            self._let_move(worker)
             self._stop_worker(worker, self._grace)
         for _ in range(self._wanted - len(own)):
             self._start_worker(self._current)
@@ -518,6 +522,9 @@ class Supervisor:
 
     def _accepts(self, worker: WorkerProcess) -> None:
         worker.is_accepting = worker.template.has_accepted = True
+        for old in self.workers():
+            if worker.template is self._current and old is not worker:
+                self._connect(old, worker)
         self._settle()
 
     def _settle(self) -> None:
@@ -526,6 +533,7 @@ class Supervisor:
             return
         for old in self.workers():
             if old.is_retiring and not old.is_stopping:
+                self._let_move(old)
                 self._stop_worker(old, self._grace)
         self._previous = None
         for template in self._templates:
@@ -535,11 +543,40 @@ class Supervisor:
             self.has_served = True
             if self._predecessor is not None:
                 self._group.adopt_files()  # not before: until now they are those of the other
-                self._predecessor.release()
+                self._predecessor.release(sum(new.template.moves for new in self._own()))
+                self._watch(self._predecessor, self._read_predecessor)
             self._guard(self._announce)
         if self._next is None:
             self._manager.ready(self._status())
         self._renew_again_if_asked()
+
+    def _let_move(self, old: WorkerProcess) -> None:
+        """Have the connections of a worker that is to stop go to those that serve."""
+        old.is_moving = old.template.moves
+        for new in self._own():
+            if new.is_accepting:
+                self._connect(old, new)
+
+    def _connect(self, old: WorkerProcess, new: WorkerProcess) -> None:
+        """Have connections of ``old`` go to ``new``, if both have handlers for that."""
+        if not (old.is_moving and new.template.moves):
+            return
+        first, second = Channel.pair()
+        if new.order(Adopt(), second.fileno()):
+            load = sum(board.count(new.place) for board in self._boards)
+            old.order(Move(load), first.fileno())
+        first.close()
+        second.close()
+
+    def _read_predecessor(self) -> None:
+        """Have workers go on with connections of the supervisor that this one has replaced."""
+        if self._predecessor is not None and not self._predecessor.read(self._adopt):
+            self._unwatch(self._predecessor)
+
+    def _adopt(self, number: int, channel: int) -> None:
+        own = self._own()
+        if own:
+            own[number % len(own)].order(Adopt(), channel)
 
     def _announce(self) -> None:
         self.whole.serving(self._group)
@@ -645,11 +682,24 @@ class Supervisor:
         for worker in self.workers():
             self._stop_worker(worker, grace)
 
-    def _hand_over(self) -> None:
-        """The workers of another supervisor accept from the listeners."""
+    def _hand_over(self, workers: int) -> None:
+        """So many workers of another supervisor accept from the listeners."""
         logger.info("another process serves from now on")
         self._group.leave_files()
+        if self._control is not None:
+            for old in self.workers():
+                if old.template.moves and not old.is_leaving:
+                    self._let_move_over(self._control, old, workers)
         self._begin_stop(self._grace)
+
+    def _let_move_over(self, control: Control, old: WorkerProcess, workers: int) -> None:
+        """Have the connections of a worker go to those of another supervisor."""
+        for number in range(workers):
+            first, second = Channel.pair()
+            if control.pass_on(number, second.fileno()):
+                old.order(Move(), first.fileno())
+            first.close()
+            second.close()
 
     def _sum(self) -> StopReport:
         known = [reported.report for reported in self._reports if reported is not None]

@@ -115,7 +115,7 @@ class _Template:
             self._plan = replace(self._plan, group=group)
         gc.collect()
         gc.freeze()  # a collection in a worker writes to no page of what they share
-        return self._channel.send(Ready(), wait=1.0)
+        return self._channel.send(Ready(self._plan.group.moves_connections()), wait=1.0)
 
     def _obey(self, order: Fork | Stop, descriptors: list[int]) -> None:
         if isinstance(order, Stop):

@@ -27,12 +27,15 @@ from everserve.events import Draining, Failed, Refused, ServerEvent, Serving, St
 from everserve.lifecycle.connection import plain
 from everserve.process.channel import Channel, Closed
 from everserve.process.logfiles import reopen_log_files
+from everserve.process.moving import Mover, Reception, Way
 from everserve.process.orders import (
     Accepting,
+    Adopt,
     Ask,
     Beat,
     Forward,
     Happened,
+    Move,
     Order,
     Reopen,
     Reported,
@@ -53,6 +56,12 @@ ORPHAN_GRACE = 0.4
 """Seconds that requests have after the death of the supervisor; the process ends within a second."""
 
 _ORPHAN_END = 0.95
+
+_MOVING = 0.9
+"""The part of the grace in which connections move; what is left then has the rest of it to end."""
+
+_DECISION = 1.0
+"""Seconds for which a stop waits for connections that are on their way here: milliseconds, mostly."""
 
 ENDING = known("SIGTERM", "SIGQUIT")
 """Signals at which a worker stops."""
@@ -110,6 +119,9 @@ class Worker:
         self._is_asked = False  # the supervisor, or a signal, has asked for the stop
         self._has_reported = False
         self._forwards = False
+        self._ways: list[Way] = []  # to the workers that go on with the connections of this one
+        self._mover: Mover | None = None
+        self._receptions: list[Reception] = []
         if forwards:
             self._forward()
 
@@ -128,6 +140,8 @@ class Worker:
             logger.error("worker %d ended by an error", os.getpid(), exc_info=error)
             self._report(StopReport(complete=False), describe(error))
             return 1
+        if self._mover is not None:
+            self._mover.finish()
         self._report(report)
         return 0 if report.complete and not report.unfinished else 1
 
@@ -167,7 +181,7 @@ class Worker:
                 continue
             try:
                 while (received := self._channel.receive()) is not None:
-                    self._obey(received[0])
+                    self._obey(*received)
             except Closed:
                 self._end_alone()
                 return
@@ -176,8 +190,13 @@ class Worker:
         if self._group.is_turning():
             self._send(Beat(self._group.accepted(), _memory(), self._refusals()))
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: Order, descriptors: list[int]) -> None:
         match order:
+            case Move(load):
+                self._add(Way(Channel.of(descriptors[0]), load))
+            case Adopt():
+                self._receptions = [one for one in self._receptions if not one.is_over]
+                self._receptions.append(Reception(self._group, Channel.of(descriptors[0])))
             case Stop(grace):
                 self._is_asked = True
                 self._stop(grace)
@@ -193,6 +212,12 @@ class Worker:
                 self._forward()
             case Ask(number):
                 self._tell(number)
+
+    def _add(self, way: Way) -> None:
+        if self._mover is None:
+            self._ways.append(way)
+        else:
+            self._mover.add(way)
 
     def _tell(self, number: int) -> None:
         connections = tuple(tuple(server.connections) for server in self._group.servers)
@@ -213,6 +238,14 @@ class Worker:
 
     def _stop(self, grace: float) -> None:
         """Begin a stop, in a thread that waits for it: it may be the second one, which hurries."""
+        end = monotonic() + min(grace, _DECISION)
+        for reception in self._receptions:
+            reception.refuse(max(0.0, end - monotonic()))
+        seconds = _MOVING * grace
+        if self._mover is not None:
+            self._mover.hurry(seconds)
+        elif self._ways and seconds:
+            self._mover = Mover(self._group, self._ways, seconds)
         threading.Thread(target=self._group.stop, args=(grace,), daemon=True).start()
 
     # -- events ----------------------------------------------------------------------------------

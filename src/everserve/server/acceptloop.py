@@ -96,6 +96,11 @@ class Port:
         elif self.life.taking:
             self._acceptor.take_many(self.hooks)
 
+    def take_arrivals(self) -> None:
+        """Go on with the connections that have come from another process."""
+        if self._acceptor.arrivals.waiting:
+            self._acceptor.take_arrivals(self.hooks)
+
     def attend(self) -> None:
         """Do what is due after each turn, but not once the run is to end."""
         self.strategy.attend()
@@ -180,6 +185,7 @@ class AcceptLoop:
                 port.life.turns += 1
                 port.settings.read()  # once a turn, not for each request
                 port.take(one=serviced)
+                port.take_arrivals()
                 if port.life.accepting:
                     if port.strategy.attends:
                         port.attend()

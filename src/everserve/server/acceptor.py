@@ -5,6 +5,7 @@ The accept loop calls it when a request waits; ``Flow.admit`` is what comes next
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from everserve.concurrency.strategy import Strategy
@@ -12,6 +13,7 @@ from everserve.events import BackedOff
 from everserve.fibers.exits import began_in_signal_handler
 from everserve.lifecycle.emitter import Emitter
 from everserve.lifecycle.state import LifeCycle, ServerState
+from everserve.server.arrivals import Arrivals
 from everserve.server.balance import Balance
 from everserve.server.datagramflow import DatagramFlow
 from everserve.server.flow import Flow
@@ -53,6 +55,7 @@ class Acceptor:
         self._life = life
         self._emitter = emitter
         self.back_off = BackOff()
+        self.arrivals = Arrivals(life.wake)
         self.listener: Listener | None = None
         self.balance: Balance | None = None
         self._is_overridden = False
@@ -61,6 +64,7 @@ class Acceptor:
     def begin(self, hooks: Hooks, listener: Listener) -> None:
         """Note the listener of a run."""
         self.listener = listener
+        self.arrivals.open()
         self.is_alone = False
         # While sessions are open the loop must go on: what comes may be for one of them.
         has_sessions = listener.has_datagrams and self._datagrams.sessions is not None
@@ -77,6 +81,11 @@ class Acceptor:
         self.listener = None
         if self._datagrams.sessions is not None:
             self._datagrams.sessions.finish_all()
+        self.arrivals.close()
+
+    def take_arrivals(self, hooks: Hooks) -> None:
+        """Go on with the connections that have come from another process."""
+        self.arrivals.admit(partial(self._flow.admit_again, hooks))
 
     def can_accept(self) -> bool:
         """False where the next request is to wait in the kernel's queue."""

@@ -44,6 +44,10 @@ class Board:
         if place > self._counts[0]:
             self._counts[0] = place  # the highest place
 
+    def count(self, place: int) -> int:
+        """The connections of a worker, as it has noted them."""
+        return max(0, self._counts[place] - 1)
+
     def leave(self, place: int) -> None:
         """Note that no one accepts at this place any more."""
         self._counts[place] = 0

@@ -22,13 +22,14 @@ from everserve.admission.control import (
     send_and_leave,
 )
 from everserve.admission.deadlines import TimeLimits
-from everserve.admission.steps import WAITING, handshake_with, secure
+from everserve.admission.steps import WAITING, arm_deadlines, handshake_with, secure
 from everserve.admission.watchdog import Watchdog
 from everserve.concurrency.strategy import Conversation, Parking, Strategy
 from everserve.errors import HandshakeError
 from everserve.fibers import threadwaits
 from everserve.fibers.exits import FiberExit, began_in_signal_handler
 from everserve.fibers.log import logger
+from everserve.lifecycle.arrival import Arrival
 from everserve.lifecycle.connection import Connection
 from everserve.lifecycle.connections import ConnectionTable
 from everserve.lifecycle.faults import peer_is_gone
@@ -241,6 +242,21 @@ class Flow:
             self._control.enter(settings, connection)
         hooks.process_request(request, client_address)
 
+    def admit_again(self, hooks: Hooks, arrival: Arrival) -> None:
+        """Go on with a connection that another process has admitted: no limit is asked about it."""
+        request, client_address = arrival.request, arrival.client_address
+        connection = self._progress.arrived(request, arrival.peer, arrival.age, arrival.pause())
+        connection.arrival = arrival
+        connection.origin, connection.proxy = arrival.origin, arrival.proxy
+        try:
+            self._control.enter_again(self._settings.read(), connection)
+            hooks.process_request(request, client_address)
+        except Exception as error:
+            self._contain(hooks, connection, request, client_address, error)
+        except BaseException:
+            self._abandon(hooks, connection, request)
+            raise
+
     def drop(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Close a request that was accepted with others, one of which has ended the run."""
         self._abandon(hooks, self._progress.accepted(request, client_address), request)
@@ -417,6 +433,19 @@ class Flow:
         finally:
             self.end(hooks, connection)
 
+    def leave_to_other(self, hooks: Hooks, conversation: Conversation) -> None:
+        """Close this process's copy of a connection that goes on in another one."""
+        connection, request = conversation.connection, conversation.request
+        self._progress.moved(connection)
+        try:
+            if conversation.context is not None:
+                conversation.context.leave()
+            hooks.close_request(request)
+        except Exception:
+            hooks.handle_error(request, conversation.client_address)
+        finally:
+            self.end(hooks, connection)
+
     def begin_early(
         self, hooks: Hooks, request: Any, client_address: Any
     ) -> tuple[RequestContext, tuple[Step, ...]] | None:
@@ -430,6 +459,7 @@ class Flow:
         if (
             not steps
             or connection is None
+            or connection.arrival is not None
             or type(request) is not socket.socket
             or not is_default(thread_hook(hooks))
         ):
@@ -488,6 +518,9 @@ class Flow:
     def finish(self, hooks: Hooks, request: Any, client_address: Any) -> None:
         """Take the steps of admission, then make the handler; its constructor handles the request."""
         connection = self._filed.get(id(request)) or self._connections.find(request)
+        if connection is not None and connection.arrival is not None:
+            self._finish_again(hooks, connection, connection.arrival, request, client_address)
+            return
         context = None if connection is None else connection.context
         begun = False
         try:
@@ -543,6 +576,44 @@ class Flow:
             self._progress.failed(connection, request, error)
         else:
             self._progress.refused(connection, "error", error)
+
+    def _finish_again(
+        self,
+        hooks: Hooks,
+        connection: Connection,
+        arrival: Arrival,
+        request: Any,
+        client_address: Any,
+    ) -> None:
+        """Go on with the handler of a connection that has arrived: only its deadlines are set here."""
+        context = None
+        settings = self._settings.values
+        if settings is not self._noted:
+            self._note(settings)
+        try:
+            if arm_deadlines in settings.admission_steps and not (
+                self._deadlines_alone
+                and type(client_address) is tuple
+                and self._is_swept(settings, connection, client_address)
+            ):
+                context = self._context(hooks, connection, request, client_address)
+                arm_deadlines(context)
+                request = context.request
+            self._progress.resumed(connection, self._strategy.here)
+            if self._strategy.in_threads:
+                threadwaits.serve(request)
+            arrival.begin(request)
+        except FiberExit:
+            raise
+        except BaseException as error:
+            self._progress.failed(connection, request, error)
+            raise
+        finally:
+            if context is not None:
+                if _is_parked(connection):
+                    connection.conversation.context = context
+                else:
+                    context.leave()
 
     def _is_swept(
         self, settings: Settings, connection: Connection | None, client_address: Any

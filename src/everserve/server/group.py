@@ -10,10 +10,13 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from everserve.events import Subscriber
+from everserve.lifecycle.arrival import Arrival
 from everserve.lifecycle.connection import Connection
 from everserve.options import check_grace
+from everserve.server.arrivals import Arrivals, NotMovable, slot_of
 from everserve.server.balance import Balance, Board
 from everserve.server.conductor import Conductor, serve_together
+from everserve.server.departure import Departing, Departure, Parcel
 from everserve.server.elsewhere import Elsewhere
 from everserve.server.served import Served
 from everserve.server.servingthread import ServingThread
@@ -126,6 +129,37 @@ class ServerGroup(Generic[ServerT]):
         for server, board in zip(self.servers, boards, strict=True):
             server._everserve.share(Balance(board, place))
 
+    def moves_connections(self) -> bool:
+        """True if the connections of a server may move to another process."""
+        return any(slot_of(server.RequestHandlerClass) is not None for _, server in self._members)
+
+    def depart(
+        self, counts: Departing, on_ready: Callable[[Sequence[Parcel]], object]
+    ) -> tuple[Departure, ...]:
+        """Have connections move: before a stop, while all servers serve."""
+        departures = tuple(
+            server._everserve.depart(server, place_of(server), counts, on_ready)
+            for _, server in self._members
+        )
+        for departure in departures:
+            departure.begin()
+        return departures
+
+    def unpack(self, place: str, data: bytes, descriptor: int) -> tuple[Arrivals, Arrival]:
+        """A connection of another process, and where to put it. Raises ``NotMovable``.
+
+        *Ownership*: the descriptor is the result's; the caller's if this raises.
+        """
+        for conductor, server in self._members:
+            slot = slot_of(server.RequestHandlerClass)
+            if slot is None or place_of(server) != place:
+                continue
+            if not conductor.life.accepting:
+                raise NotMovable("worker")
+            arrival = slot.unpack(server.RequestHandlerClass, server, data, descriptor)
+            return server._everserve.acceptor.arrivals, arrival
+        raise NotMovable("handler")
+
     def represent(self, elsewhere: Sequence[Elsewhere | None]) -> None:
         """Have each server say what its workers know; ``None``: it is served in this process."""
         for server, one in zip(self.servers, elsewhere, strict=True):
@@ -186,3 +220,8 @@ class ServerGroup(Generic[ServerT]):
         traceback: TracebackType | None,
     ) -> None:
         self.server_close()
+
+
+def place_of(server: Any) -> str:
+    """What another process that serves at the same address knows a server by."""
+    return f"{int(server.address_family)} {server.server_address!r}"

@@ -6,6 +6,7 @@ attribute. Nothing here keeps the server alive.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from everserve.admission.control import AdmissionControl
@@ -17,6 +18,7 @@ from everserve.lifecycle.state import LifeCycle
 from everserve.server.acceptor import Acceptor
 from everserve.server.balance import Balance
 from everserve.server.conductor import Conductor
+from everserve.server.departure import Departing, Departure, Parcel
 from everserve.server.elsewhere import Elsewhere
 from everserve.server.listener import remember
 from everserve.settings import SettingsReader
@@ -170,6 +172,25 @@ class Runtime(Host):
         self.acceptor.balance = balance
         connections = self.connections  # not ``self``, which the server alone keeps alive
         self.progress.on_ended = lambda: balance.note(len(connections))
+
+    def depart(
+        self,
+        server: Any,
+        place: str,
+        counts: Departing,
+        on_ready: Callable[[Sequence[Parcel]], object],
+    ) -> Departure:
+        """What has connections of this server move to another process, which knows it by ``place``."""
+        return Departure(
+            server,
+            place=place,
+            flow=self.flow,
+            progress=self.progress,
+            connections=self.connections,
+            strategy=self.strategy,
+            counts=counts,
+            on_ready=on_ready,
+        )
 
     def suspend(self, suspended: bool) -> None:
         if self.elsewhere is None:

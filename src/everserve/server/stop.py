@@ -33,7 +33,8 @@ class StopReport:
 
     ``finished`` requests ended by themselves during the stop; those in ``cut`` were shut down after
     the grace; those in ``unfinished`` still run (a handler that does not look at its connection, or
-    the one that called ``stop``); ``seconds`` is how long it took. ``complete`` is false if the report
+    the one that called ``stop``); ``seconds`` is how long it took; ``moved`` connections go on in
+    another worker. ``complete`` is false if the report
     is not the last word: the stop still goes on, in another thread or process, or the accept loop did
     not end.
     """
@@ -43,9 +44,12 @@ class StopReport:
     unfinished: tuple[Connection, ...] = ()
     seconds: float = 0.0
     complete: bool = True
+    moved: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.finished} finished", f"{len(self.cut)} cut"]
+        if self.moved:
+            parts.append(f"{self.moved} moved")
         if self.unfinished:
             parts.append(f"{len(self.unfinished)} still running")
         ended = "" if self.complete else ", not complete"
@@ -60,6 +64,7 @@ def sum_of(reports: list[StopReport]) -> StopReport:
         unfinished=tuple(connection for report in reports for connection in report.unfinished),
         seconds=max((report.seconds for report in reports), default=0.0),
         complete=all(report.complete for report in reports),
+        moved=sum(report.moved for report in reports),
     )
 
 
@@ -188,11 +193,12 @@ class Stop:
         requests = self._requests + self._connections.accepted
         self._reported = monotonic()
         self.report = StopReport(
-            finished=max(0, requests - len({*cut, *left})),
+            finished=max(0, requests - len({*cut, *left}) - self._connections.moved),
             cut=cut,
             unfinished=left,
             seconds=self._reported - self._began,
             complete=not self._life.serving_elsewhere(),
+            moved=self._connections.moved,
         )
         self._close_early(hooks)
         # A request of this very thread replies through the listener of datagrams: its end closes it.
