@@ -303,7 +303,7 @@ class Loop:
         self._order = itertools.count()
         self._stale = 0
         self._postponed: list[Watch] = []  # readers that could not be registered yet
-        self._wakeup = Wakeup()
+        self._wakeup: Wakeup | None = Wakeup()  # closes with the last reference
         self._notified_fd = self._wakeup.fileno()
         self.poller.add(self._notified_fd, level=True)
 
@@ -312,6 +312,7 @@ class Loop:
         if self.closed:
             return
         self.closed = True
+        self._wakeup = None
         self.poller.close()
         for watch in self.watches.values():
             watch.loop = None
@@ -512,13 +513,15 @@ class Loop:
         return min(max(0.0, limit - time.monotonic()), _LONGEST_WAIT)
 
     def _drain(self) -> None:
-        self._wakeup.clear()
+        if self._wakeup is not None:
+            self._wakeup.clear()
         self._notifying = False  # not earlier: the byte of a wake-up in between would be lost
         self.notified = True
 
     def wake(self) -> None:
         """End the wait that runs or comes next. For any thread and for signal handlers."""
-        if self._notifying or self.closed:
+        wakeup = self._wakeup
+        if self._notifying or wakeup is None:
             return
         self._notifying = True
-        self._wakeup.wake()
+        wakeup.wake()
