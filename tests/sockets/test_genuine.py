@@ -27,6 +27,11 @@ class Green:
         sock, address = self._sock.accept()
         return Green(sock=sock), address
 
+    def recvmsg(self, size, room=0, flags=0):
+        if flags and self._sock.gettimeout() != 0:
+            raise AssertionError("that of gevent waits, whatever the flags say")
+        return self._sock.recvmsg(size, room, flags)
+
     def makefile(self, *arguments):
         return self._sock.makefile(*arguments)
 
@@ -43,6 +48,8 @@ socket.socket = Green
 """,
 }
 
+WORDS = ("serial", "threads", "pool")
+
 PROGRAM = """
 import socket
 import everserve
@@ -52,11 +59,25 @@ class Upper(everserve.StreamRequestHandler):
         for line in self.rfile:
             self.wfile.write(line.upper())
 
+class Shout(everserve.DatagramRequestHandler):
+    def handle(self):
+        self.wfile.write(self.packet.upper())
+
 for word in ("serial", "threads", "pool"):
     with everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency=word).running() as address:
         with socket.create_connection(address, timeout=20) as client:
             client.sendall(b"hello\\n")
             print(word, client.recv(100).decode().strip())
+    server = everserve.make_server(Upper, "tcp://127.0.0.1:0", concurrency=word, idle_timeout=0.1)
+    with server.running() as address:
+        with socket.create_connection(address, timeout=20) as client:
+            print(word, "was idle", client.recv(100))
+    with everserve.make_server(Shout, "udp://127.0.0.1:0", concurrency=word).running() as address:
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.settimeout(20)
+        client.sendto(b"hello", address)
+        print(word, client.recv(100).decode())
+        client.close()
 """
 
 
@@ -76,4 +97,5 @@ def test_it_serves_after_socket_was_patched(patch: str) -> None:
         text=True,
         check=True,
     )
-    assert answer.stdout == "serial HELLO\nthreads HELLO\npool HELLO\n"
+    seen = "".join(f"{word} HELLO\n{word} was idle b''\n{word} HELLO\n" for word in WORDS)
+    assert answer.stdout == seen

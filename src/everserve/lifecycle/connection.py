@@ -20,7 +20,7 @@ from everserve.lifecycle.arrival import Arrival
 from everserve.lifecycle.emitter import EventOrder
 from everserve.lifecycle.session import Session
 from everserve.lifecycle.stages import ConnectionState
-from everserve.sockets.genuine import is_socket
+from everserve.sockets.genuine import RealSocket, is_socket
 from everserve.sockets.tcpinfo import Traffic, traffic_of
 from everserve.sockets.tls import TLSSocket
 from everserve.wire.proxy import ProxyHeader
@@ -164,8 +164,7 @@ class Connection:
             before(sock is not None)
             if sock is not None:
                 with suppress(OSError):
-                    # The plain method: SSLSocket's would drop the session while its thread uses it.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    _shut_down(sock, socket.SHUT_RDWR)
             conversation = self.conversation
             if conversation is not None:
                 conversation.abandon()
@@ -176,7 +175,7 @@ class Connection:
         with self._reach() as sock:
             if sock is not None:
                 with suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RD)
+                    _shut_down(sock, socket.SHUT_RD)
 
     def push(self, message: Any) -> bool:
         """Send ``message`` to the peer, from anywhere, as ``push`` of its message handler does.
@@ -237,7 +236,7 @@ class Connection:
         except OSError:
             return None
         try:
-            found = socket.socket(fileno=descriptor)
+            found = RealSocket(fileno=descriptor)
         except OSError:  # it is another file by now
             os.close(descriptor)
             return None
@@ -271,6 +270,18 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection #{self.id} {self.peer!r} {self.state.value} {self.age:.3f} s>"
+
+
+def _shut_down(sock: Any, how: int) -> None:
+    """By the plain method: that of SSLSocket would drop the session while its thread uses it.
+
+    That of a green socket would raise in what waits for it, instead of showing it the end.
+    """
+    if issubclass(type(sock), RealSocket):
+        RealSocket.shutdown(sock, how)
+    else:
+        with RealSocket(fileno=os.dup(sock.fileno())) as duplicate:
+            duplicate.shutdown(how)
 
 
 def plain(value: Any) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from everserve.sockets.genuine import RealSocket
+from everserve.sockets.genuine import RealSocket, is_socket
 
 if TYPE_CHECKING:
     from everserve.wire.proxy import ProxyHeader
@@ -223,6 +223,9 @@ def receive(
     ``credentials``: take those of the sender too, if the kernel passes them. Raises
     ``BlockingIOError`` if there is none and ``wait`` is false, and ``OSError`` for other errors.
     """
+    if not (wait or issubclass(type(sock), RealSocket)) and is_socket(sock):
+        with _without_waiting(sock):
+            return receive(sock, size, wait=True, credentials=credentials)
     flags = 0 if wait else _MSG_DONTWAIT
     control: list[tuple[int, int, bytes]] = []
     if hasattr(sock, "recvmsg"):
@@ -243,6 +246,17 @@ def receive(
         if level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS:
             datagram.credentials = value
     return datagram, address
+
+
+@contextmanager
+def _without_waiting(sock: socket.socket) -> Iterator[None]:
+    """Have a green socket not wait, whatever the flags of a call say: gevent waits all the same."""
+    timeout = sock.gettimeout()
+    sock.settimeout(0.0)
+    try:
+        yield
+    finally:
+        sock.settimeout(timeout)
 
 
 # -- what the kernel says beside a datagram ----------------------------------------------------
