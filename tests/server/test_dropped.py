@@ -19,6 +19,7 @@ from tests.clients import LIMIT, Background
 
 import everserve
 from everserve.combos import CONCURRENCY
+from everserve.events import Accepted
 from everserve.server.tcp import TCPServer
 
 pytestmark = [
@@ -190,6 +191,43 @@ def assert_leaves_nothing(life: Callable[[Make, Talk], Any], make: Make, talk: T
 
 def is_ours(found: object) -> bool:
     return type(found).__module__.startswith("everserve") or isinstance(found, socket.socket)
+
+
+@pytest.mark.skipif("forks" not in CONCURRENCY, reason="the system cannot fork")
+def test_children_go_on_without_it(certificates: Certificates) -> None:
+    context = certificates.client_context()
+
+    def serve() -> tuple[socket.socket, set[int], weakref.ref[TCPServer]]:
+        server: Any = everserve.make_server(
+            Stream,
+            "tls://127.0.0.1:0",
+            concurrency="forks",
+            tls=everserve.TLS(*certificates.server),
+        )
+        accepted = threading.Event()
+        server.subscribe(lambda event: accepted.set() if isinstance(event, Accepted) else None)
+        thread = Background(server.serve_forever)
+        client = socket.create_connection(server.server_address, LIMIT)
+        assert accepted.wait(LIMIT)
+        server.shutdown()  # the handshake is still counted as one in progress
+        thread.result()
+        return client, set(server.active_children), weakref.ref(server)
+
+    before, threads = descriptors(), set(threading.enumerate())
+    client, children, server = serve()
+    assert join_others(threads) == []
+    assert server() is None
+    assert descriptors() - before == {str(client.fileno())}
+    with context.wrap_socket(client, server_hostname="localhost") as client:
+        client.sendall(b"more\n")
+        assert client.recv(100) == b"more\n"
+        client.shutdown(socket.SHUT_WR)
+    for child in children:
+        os.waitpid(child, 0)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    assert [found for found in gc.garbage if is_ours(found)] == []
 
 
 def serve_in_a_cycle(concurrency: Any, end: str) -> None:

@@ -287,6 +287,8 @@ class ConnectionTable:
 
     def forget_all(self) -> None:
         """Drop all: the server was dropped, and what is left is in processes that go on without it."""
+        for connection in self.view:
+            connection.table = connection.lost = None  # what counts it may have it too
         self.by_request.clear()
         self._by_descriptor.clear()
         self._by_key.clear()
