@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import everserve
 from everserve.errors import OptionError
 from everserve.process.orders import Share
 from everserve.process.shares import check_shares, limits_of, set_shares, share_of
@@ -36,6 +37,17 @@ def test_only_limits_are_set() -> None:
         "accept_rate": "mine",
         "tls": 1,
     }
+
+
+def test_sessions_of_datagrams_need_one_worker() -> None:
+    class Handler(everserve.DatagramSessionHandler):
+        def handle(self) -> None:
+            """Nothing comes."""
+
+    with everserve.make_server(Handler, "udp://127.0.0.1:0") as server:
+        check_shares([server], 1)
+        with pytest.raises(OptionError, match="workers = 2: a handler with sessions"):
+            check_shares([server], 2)
 
 
 def test_a_limit_that_is_too_small_for_all() -> None:

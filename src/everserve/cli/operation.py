@@ -31,6 +31,7 @@ from everserve.process.handover import Control, Predecessor
 from everserve.process.identity import Identity
 from everserve.process.pidfile import PidFile
 from everserve.process.run import run as run_servers
+from everserve.process.shares import check_shares
 from everserve.process.supervisor import Supervisor
 from everserve.process.workforce import Workforce
 from everserve.server.group import ServerGroup
@@ -111,6 +112,8 @@ class _Service:
         plan = self._renewal.read()
         sockets = iter([server.socket for server in bound.servers])
         group = self._make(plan, find_handler, lambda place: next(sockets))
+        if plan.workforce is not None:
+            check_shares(group.servers, plan.workforce.workers)
         _reload_certificates(group, plan.identity)
         log_events(group)
         return group

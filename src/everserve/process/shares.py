@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from everserve.errors import OptionError
+from everserve.mixins import DatagramSessionMixIn
 from everserve.process.orders import Share
 
 __all__ = ["check_shares", "limits_of", "set_shares", "share_of"]
@@ -34,8 +35,16 @@ def limits_of(server: Any) -> Limits:
 
 
 def check_shares(servers: Iterable[Any], workers: int) -> None:
-    """Raise ``OptionError`` for a limit that is too small for each worker to have a part of it."""
+    """Raise ``OptionError`` for a limit that is too small for each worker to have a part of it.
+
+    Also for sessions of datagrams: any worker receives what a peer sends.
+    """
     for server in servers:
+        if workers > 1 and isinstance(server, DatagramSessionMixIn):
+            raise OptionError(
+                f"workers = {workers}: a handler with sessions of datagrams needs one, as a peer would"
+                " have a session in each"
+            )
         for name, value in limits_of(server).items():
             if name in _WHOLE and value < workers:
                 raise OptionError(
