@@ -17,6 +17,7 @@ from tests.clients import LIMIT
 from tests.process.supervised import supervised, until
 
 from everserve.cli.commands import run
+from everserve.cli.operation import _Service
 from everserve.cli.plan import Plan, configure_log, prepare
 from everserve.cli.renewal import Renewal
 from everserve.errors import OptionError
@@ -126,6 +127,19 @@ def test_a_file_that_only_root_may_read_changes_nothing(
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert again.read() is before
     assert "options not read anew" in caplog.text
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_first_template_reads_nothing_anew() -> None:
+    write(bind="tcp://127.0.0.1:0")
+    plan, again = renewal()
+    write(bind="tcp://127.0.0.1:0", max_conections=3)
+    service = _Service(plan, again)
+    with service.bind(None) as bound:
+        assert service.load(bound).addresses == bound.addresses
+        service.has_served = True
+        with pytest.raises(OptionError, match="max_conections"):
+            service.load(bound)
 
 
 @pytest.fixture

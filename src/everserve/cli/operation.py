@@ -77,12 +77,17 @@ def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | 
         addresses = _addresses_of(group)
         version = version_text()
         _become(plan.identity, addresses)
+
+        def report() -> None:
+            service.has_served = True
+            report_ready(version, addresses, workers=workforce.workers)
+
         return Supervisor(
             group,
             workforce,
             grace=grace,
             prepare=service.load,
-            on_ready=lambda: report_ready(version, addresses, workers=workforce.workers),
+            on_ready=report,
             on_signal=report_signal_to_supervisor,
             control=control,
             predecessor=predecessor,
@@ -95,6 +100,7 @@ class _Service:
     def __init__(self, plan: Plan, renewal: Renewal) -> None:
         self._plan = plan
         self._renewal = renewal
+        self.has_served = False  # until then the options are as they were read
         # Now: what a service manager passes is for this process alone.
         self._places = [_sockets_of(address) for _, address in plan.pairs]
 
@@ -109,7 +115,7 @@ class _Service:
 
     def load(self, bound: ServerGroup[TCPServer]) -> ServerGroup[TCPServer]:
         """In a template: the servers with their handlers, by the options as they are now."""
-        plan = self._renewal.read()
+        plan = self._renewal.read() if self.has_served else self._plan
         sockets = iter([server.socket for server in bound.servers])
         group = self._make(plan, find_handler, lambda place: next(sockets))
         if plan.workforce is not None:
