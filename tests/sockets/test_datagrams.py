@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -147,3 +148,24 @@ def test_after_the_close_nothing_is_sent(batches: Any, peer: socket.socket) -> N
     batches.close()
     with pytest.raises(OSError):
         batches.sendto(b"reply", address)
+
+
+def test_many_peers_get_their_own_replies(batches: Any) -> None:
+    exchange = batches.exchange(start)
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            for _ in range(400)
+        ]
+        for _ in range(2):
+            for number, peer in enumerate(peers):
+                peer.settimeout(LIMIT)
+                peer.connect(batches.getsockname())
+                peer.send(b"%d" % number)
+                if number % 50 == 49:
+                    received = exchange.receive(batches, LARGEST, 64)
+                    exchange.hold(len(received))
+                    for (data, sock), address in received:
+                        sock.sendto(data, address)
+                    assert list(exchange.release()) == []
+            assert [int(peer.recv(100)) for peer in peers] == list(range(400))

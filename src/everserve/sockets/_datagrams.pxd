@@ -5,7 +5,7 @@ from everserve.sockets._outbox cimport Outbox
 
 
 cdef enum:
-    ENTRIES = 4096               # of the cache of addresses
+    ENTRIES = 8192               # of the cache of addresses
 
 
 cdef struct Entry:
@@ -40,5 +40,8 @@ cdef class Exchange:
     cdef int make_room(self, Py_ssize_t size) except -1
     cdef int read_control(self, Place *place, msghdr *message) except -1
     cdef object address_of(self, Place *place, socklen_t size)
+    cdef Entry **slot_of(self, Place *place) noexcept
+    cdef void file(self, Entry *entry) noexcept
+    cdef void forget(self, Entry *entry) noexcept
     cdef Entry *entry_of(self, PyObject *address) noexcept
     cdef object send(self, data, Entry *entry)

@@ -167,7 +167,7 @@ cdef class Exchange:
     cdef object address_of(self, Place *place, socklen_t size):
         """The address in Python: the same object as long as the cache has it."""
         cdef Entry *entry
-        cdef unsigned int number
+        cdef Entry **kept
         place.size = size
         if size < 2:
             return None
@@ -175,8 +175,8 @@ cdef class Exchange:
         place.hash = hash_of(place.name, size)
         if place.local:
             place.hash ^= hash_of(place.info, place.local)
-        number = place.hash & (ENTRIES - 1)
-        entry = self.entries[number]
+        kept = self.slot_of(place)
+        entry = kept[0]
         if entry is not NULL and is_same_place(&entry.place, place):
             return <object>entry.address
         address = address_in(place, self.local)
@@ -186,19 +186,46 @@ cdef class Exchange:
             entry = <Entry *>calloc(1, sizeof(Entry))
             if entry is NULL:
                 raise MemoryError
-            self.entries[number] = entry
+            kept[0] = entry
         else:
-            self.found[place_in_found(entry.address)] = NULL
+            self.forget(entry)
             Py_XDECREF(entry.address)
         note_place(&entry.place, place)
         entry.address = <PyObject *>address
         Py_INCREF(address)
-        self.found[place_in_found(entry.address)] = entry
+        self.file(entry)
         return address
+
+    cdef void file(self, Entry *entry) noexcept:
+        """Have `entry_of` find it by the address of its Python object."""
+        cdef unsigned int number = place_in_found(entry.address)
+        if self.found[number] is not NULL and self.found[number ^ 1] is NULL:
+            number ^= 1
+        self.found[number] = entry
+
+    cdef void forget(self, Entry *entry) noexcept:
+        cdef unsigned int number = place_in_found(entry.address)
+        if self.found[number] is not entry:
+            number ^= 1
+        if self.found[number] is entry:
+            self.found[number] = NULL
+
+    cdef Entry **slot_of(self, Place *place) noexcept:
+        """Where the entry of a place is, or is to be: one of two slots."""
+        cdef Entry **first = &self.entries[place.hash & (ENTRIES - 1)]
+        cdef Entry **second = &self.entries[(place.hash & (ENTRIES - 1)) ^ 1]
+        if first[0] is not NULL and is_same_place(&first[0].place, place):
+            return first
+        if second[0] is not NULL and is_same_place(&second[0].place, place):
+            return second
+        return second if first[0] is not NULL and second[0] is NULL else first
 
     cdef Entry *entry_of(self, PyObject *address) noexcept:
         """The entry of an address that came from here; NULL if the cache has dropped it."""
-        cdef Entry *entry = self.found[place_in_found(address)]
+        cdef unsigned int number = place_in_found(address)
+        cdef Entry *entry = self.found[number]
+        if entry is NULL or entry.address is not address:
+            entry = self.found[number ^ 1]
         return entry if entry is not NULL and entry.address is address else NULL
 
     cdef object send(self, data, Entry *entry):
