@@ -485,3 +485,24 @@ def test_an_offer_to_one_that_has_no_descriptors_left(begin: Any) -> None:
     here.send(Offer(((1, "2 ('127.0.0.1', 1)", b""), (2, "", b""))))
     assert wait_for_message(here)[0] == Answer((), ((1, "worker"), (2, "worker")))
     here.close()
+
+
+@pytest.mark.parametrize("concurrency", ["asyncio"])
+def test_hooks_that_are_coroutines_are_awaited(begin: Any) -> None:
+    class Awaited(everserve.LineRequestHandler[Any, Any]):
+        handover = True
+        count = 0
+
+        async def on_moved(self) -> None:
+            self.count += 100
+
+        async def handle_message(self, line: bytes) -> bytes:
+            self.count += 1
+            return b"%s %d" % (line, self.count)
+
+    scene = begin(Awaited, Awaited)
+    client = scene.client()
+    assert client.ask(b"a") == b"a 1\n"
+    scene.move()
+    assert scene.report().moved == 1
+    assert client.ask(b"b") == b"b 102\n"

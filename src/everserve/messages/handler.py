@@ -100,7 +100,7 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     def on_disconnect(self) -> Any:
         """The connection has ended, or has failed; called once if ``on_connect`` was."""
 
-    def on_moved(self) -> None:
+    def on_moved(self) -> Any:
         """The connection has come from another worker; called before its next message.
 
         It is in no channel here. What cannot be pickled is made anew.

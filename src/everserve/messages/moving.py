@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from everserve.handlers.context import ContextSlot
+from everserve.messages.engine import run_coroutine
 from everserve.messages.executed import conversation_of
 from everserve.server.arrivals import NotMovable
 
@@ -89,7 +90,7 @@ class Moving:
             conversation.host.give_key(conversation.connection, self._key)
         if self.late:
             conversation.outbox.push(self.late, 1, "wait")
-        handler.on_moved()
+        run_coroutine(handler.on_moved(), "on_moved")
         conversation.begin()
 
 
