@@ -7,7 +7,7 @@ ARGS ?=
 SYSTEM ?= yes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test pytest lint format cover bench chaos fleet programs pythons clean python
+.PHONY: help run test pytest lint format cover bench chaos fleet fuzz programs pythons clean python
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -41,6 +41,9 @@ chaos: python ## servers whose system calls fail, for five minutes; ARGS are its
 
 fleet: python ## 5,000 connected devices, while the workers of their server are replaced 20 times
 	@exec $(TOOLS) fleet $(ARGS)
+
+fuzz: python ## bytes that no one would write, for the codecs, for five minutes; ARGS are its options
+	@exec $(TOOLS) fuzz $(ARGS)
 
 programs: python ## tests of programs that stand on socketserver, here on everserve; ARGS names some of them
 	@exec $(TOOLS) programs $(ARGS)

@@ -77,6 +77,15 @@ def fleet(arguments: Sequence[str]) -> int:
     return replaced_by(ready(default()).python, "-m", "tests.process.fleet", *arguments)
 
 
+def fuzz(arguments: Sequence[str]) -> int:
+    """Give the codecs strange bytes, by atheris where there is one for this Python."""
+    python = plan.for_fuzzing(interpreters.find()[0])
+    if subprocess.call(python.setup(), cwd=ROOT, stdin=subprocess.DEVNULL) != 0:
+        print("atheris cannot be installed for this Python: fuzzing goes on without it", flush=True)
+        python = ready(default("cli"))
+    return replaced_by(python.python, "-m", "tests.fuzz.campaign", *arguments)
+
+
 def programs(arguments: Sequence[str]) -> int:
     return programs_command.check(arguments, ready(default("cli")).python)
 
@@ -99,6 +108,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bench": bench,
     "chaos": chaos,
     "fleet": fleet,
+    "fuzz": fuzz,
     "programs": programs,
     "clean": clean,
 }

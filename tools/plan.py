@@ -26,6 +26,12 @@ def for_benchmarks(python: Interpreter) -> Environment:
     )
 
 
+def for_fuzzing(python: Interpreter) -> Environment:
+    return Environment(
+        f"{python.minor}-fuzz", python.path, "cli", requirements="tests/fuzz/requirements.txt"
+    )
+
+
 def setup(python: Environment) -> Step:
     return Step(f"environment {python.name}", [python.setup()])
 
@@ -61,7 +67,7 @@ HEAVY = (
 )
 """Tests that run on the newest Python only: they start many processes, or are of no one Python."""
 
-NO_ENGINE = (*HEAVY, "tests/compat", "tests/wire")
+NO_ENGINE = (*HEAVY, "tests/compat", "tests/fuzz", "tests/wire")
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 
