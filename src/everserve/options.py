@@ -509,7 +509,7 @@ def attribute_fault(name: str, value: Any) -> str | None:
         meant = intended(name, OPTIONS)
         return None if meant is None else f"{name} is no option: did you mean {meant!r}?"
     if (
-        not isinstance(value, str | list | tuple)
+        not (value and isinstance(value, str | list | tuple))
         or option.read in (_interface, _message, _policy, check_executor)
         or isinstance(option.default, str)
         or (name in TYPES and TYPES[name](value))
@@ -519,6 +519,8 @@ def attribute_fault(name: str, value: Any) -> str | None:
         wanted = option.check(value)
     except EverserveError:
         return None
+    if isinstance(wanted, tuple):
+        return None  # such as admission_steps, which count as they are, or are the program's own
     if option.read is _mode:
         meant = oct(wanted)
     else:
