@@ -275,6 +275,11 @@ class HubStrategy(Strategy):
             run.hurried = True
             run.selector.wake()
 
+    def abandon(self) -> None:
+        """Nothing is parked any more: the parking is not to keep this alive."""
+        super().abandon()
+        self._parked.call = _call_nothing
+
     # -- what the hub reports ------------------------------------------------------------------
 
     def _report_stall(self, fiber: Fiber, stack: str) -> None:
@@ -284,6 +289,10 @@ class HubStrategy(Strategy):
             if name.endswith(("process_request_thread", "_handle_datagrams", "resume_parked")):
                 name = getattr(self._handler, "__name__", repr(self._handler))
             self._emitter.log(Stalled(name, threshold, stack))
+
+
+def _call_nothing(*arguments: object) -> None:
+    """No hub runs any more."""
 
 
 class _HubParking:
