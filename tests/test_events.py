@@ -11,12 +11,14 @@ import pytest
 from everserve import events
 from everserve.events import (
     Accepted,
+    Arrived,
     BackedOff,
     DeadlineMissed,
     Draining,
     Dropped,
     Failed,
     Finished,
+    Moved,
     Opened,
     Refused,
     RepliesWithheld,
@@ -25,6 +27,7 @@ from everserve.events import (
     SessionOverflowed,
     Shed,
     Stalled,
+    Stayed,
     Stopped,
     Truncated,
     WorkerLost,
@@ -90,6 +93,13 @@ LOGGED: list[tuple[ServerEvent, int, str]] = [
         logging.WARNING,
         "processes:4: OSError('killed'): its message runs again",
     ),
+    (Moved(7, PEER, 1.5), logging.DEBUG, "moved #7 from ('127.0.0.1', 9) after 1.500 s"),
+    (
+        Arrived(7, PEER, 0.02),
+        logging.DEBUG,
+        "took over #7 from ('127.0.0.1', 9) after a pause of 20 ms",
+    ),
+    (Stayed(7, PEER, "tls"), logging.INFO, "does not move #7 from ('127.0.0.1', 9): tls"),
     (Draining(2.5), logging.INFO, "draining, at most 2.5 s"),
     (Stopped("1 finished"), logging.INFO, "stopped: 1 finished"),
 ]

@@ -356,7 +356,7 @@ def test_a_value_of_another_type_is_not_an_option(
 
 
 def test_above_the_rate_the_next_waits_until_it_is_raised(recorder: EventRecorder) -> None:
-    server = make_server(Upper, "tcp://127.0.0.1:0", concurrency="threads")
+    server = make_server(Upper, "tcp://127.0.0.1:0", concurrency="threads", overload="wait")
     server.subscribe(recorder)
     server.accept_rate, server.accept_burst = 0.001, 1
     with server.running() as address:
@@ -367,6 +367,12 @@ def test_above_the_rate_the_next_waits_until_it_is_raised(recorder: EventRecorde
             assert len(recorder.of(Accepted)) == 1
             server.accept_rate = None
             assert read_all(waiting) == b"LATER\n"
+
+
+def test_a_stop_does_not_wait_for_the_rate_where_no_one_waits(serve: Any) -> None:
+    server = serve(Upper, "tcp://127.0.0.1:0", accept_rate=0.001, accept_burst=1, overload="wait")
+    assert ask(server.server_address, b"line\n") == b"LINE\n"
+    assert server.stop(3600).complete
 
 
 def test_a_policy_is_called_for_each_limit(

@@ -82,7 +82,7 @@ def test_half_open_handshakes(
     assert siege.server._everserve.control.handshakes <= HANDSHAKES
     assert cost < 60 << 20
     assert threads <= PLACES + 5
-    assert opened <= PLACES + BATCH + 10
+    assert opened <= 2 * (PLACES + BATCH) + 10  # a connection that is being cut may have two
     siege.attacker.release()
     siege.wait_ends(count + 1)
 

@@ -16,6 +16,7 @@ from everserve.concurrency.strategy import Order, Strategy
 from everserve.errors import AlreadyServingError, ServerClosedError
 from everserve.events import Draining, Serving, Stopped
 from everserve.lifecycle.state import ServerState
+from everserve.server.arrivals import Arrivals
 from everserve.server.conductor import Conductor, serve_together
 from everserve.sockets.listening import SocketFile
 
@@ -48,6 +49,9 @@ class NotedAcceptor:
     """A fake ``Acceptor``: accepts only what a test gives."""
 
     listener: Any = None
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals(lambda: None)
 
     def begin(self, hooks: Any, listener: Any) -> None:
         self.listener = listener

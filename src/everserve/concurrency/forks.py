@@ -122,8 +122,7 @@ class ForkStrategy(Strategy):
         if self._loop is not None:
             self._loop.leave_to_parent()
         for _, other in self._notes.values():
-            if other is not None and other.duplicate is not None:
-                other.duplicate.close()  # of another child: it would keep that connection open
+            _drop_duplicate(other)  # of another child: it would keep that connection open
         self._note = note
         listened = bool(self._emitter.subscribers)
 
@@ -211,9 +210,8 @@ class ForkStrategy(Strategy):
             return  # closed: a stop, in its own thread, has collected the child
         if handshaken and connection.in_handshake:
             self._control.handshake_done(connection)
-            if self._settings.values.overload != "shed-idle" and connection.duplicate is not None:
-                connection.duplicate.close()
-                connection.duplicate = None
+            if self._settings.values.overload != "shed-idle":
+                _drop_duplicate(connection)
         if opened:
             with suppress(KeyError):  # only one of two threads reports it
                 self._unopened.remove(pid)
@@ -325,8 +323,9 @@ class ForkStrategy(Strategy):
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
-        for note, _ in self._notes.values():
+        for note, connection in self._notes.values():
             note.close()
+            _drop_duplicate(connection)
         self._notes.clear()
 
     def _signal_children(self, number: signal.Signals) -> None:
@@ -387,3 +386,9 @@ def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+
+
+def _drop_duplicate(connection: Connection | None) -> None:
+    if connection is not None and connection.duplicate is not None:
+        connection.duplicate.close()
+        connection.duplicate = None

@@ -215,6 +215,10 @@ class HubStrategy(Strategy):
         try:
             if run.owns_hub:
                 run.selector.close_hub()
+            if self._hub is None:
+                self._handler = (
+                    None  # by it the thread of the deadlines would hold a program's server
+                )
         finally:
             del self._runs[threading.get_ident()]
             self._life.notifier.notify()

@@ -117,6 +117,13 @@ class Execution:
             isinstance(error, BrokenExecutor | CancelledError) or cluster.is_lost(error)
         )
 
+    def is_over(self, error: BaseException) -> bool:
+        """True if the program's own executor is broken: it takes nothing more.
+
+        Not even a call that would fail: it reports this while it holds the lock of ``submit``.
+        """
+        return self._plan is None and type(error).__name__ == "BrokenProcessPool"
+
     def lost(self, executor: Executor | None, error: BaseException, *, again: bool) -> None:
         """Report the loss of a worker; make the executor anew where it is broken, and ours."""
         if self.closed:
@@ -197,7 +204,7 @@ class _Call:
         else:
             may_run = self.idempotent or not getattr(error, "begun", True)
             error = cluster.plain(error)
-            again = may_run and self._runs < MOST_RUNS
+            again = may_run and self._runs < MOST_RUNS and not self._execution.is_over(error)
             self._execution.lost(executor, error, again=again)
             if again:
                 self.run()

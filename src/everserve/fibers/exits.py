@@ -46,7 +46,10 @@ def _is_handler(frame: FrameType) -> bool:
 
 def _arguments(frame: FrameType) -> list[Any]:
     """The positional arguments of a call, those of `*arguments` included."""
-    code, values = frame.f_code, frame.f_locals
+    code = frame.f_code
+    if code.co_argcount < 2 and not code.co_flags & inspect.CO_VARARGS:
+        return []  # a look at the locals of who has caught the error would keep it there, in a cycle
+    values = frame.f_locals
     found = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & inspect.CO_VARARGS:
         found.extend(values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, ClassVar, Literal, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from everserve.errors import FrameError, NoReplyAddressError
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
@@ -82,12 +83,16 @@ class MessageRequestHandler(BaseRequestHandler[RequestT, ServerT]):
     def on_connect(self) -> Any:
         """A connection has come; called before its first message."""
 
-    def handle_message(self, message: Any, /) -> Any:
-        """Handle a message. Returns the reply; ``None`` for none; an iterator for several.
+    if TYPE_CHECKING:  # a method, a ``staticmethod``, a function: what may run elsewhere
+        handle_message: Callable[..., Any]
+    else:
 
-        Where messages are bytes, a list or a tuple is several replies too.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
+        def handle_message(self, message: Any, /) -> Any:
+            """Handle a message. Returns the reply; ``None`` for none; an iterator for several.
+
+            Where messages are bytes, a list or a tuple is several replies too.
+            """
+            raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
 
     def on_bad_message(self, error: FrameError) -> Any:
         """Bytes came that are no message, or one that is too long. By default ``error`` is raised.

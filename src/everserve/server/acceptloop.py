@@ -24,6 +24,10 @@ from everserve.settings import SettingsReader
 __all__ = ["AcceptLoop", "Port"]
 
 
+# poll(2) takes no descriptor of its own; the fallback is for Windows.
+_PROBE: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+
 class Port:
     """One server in a loop: its hooks and parts, and how far its stop is.
 
@@ -126,7 +130,17 @@ class Port:
             self._left_to_drain = max(0, backlog) + 1  # listen(2): one more than asked
         elif self._left_to_drain == 0 or (self.is_listened_to and not self.is_ready):
             return True
-        return stop.is_over() or self.hooks.fileno() < 0
+        if stop.is_over() or self.hooks.fileno() < 0:
+            return True
+        # During a pause, such as that of a rate, only what waits already is a reason to go on.
+        return not self.is_listened_to and not _has_waiting(self.hooks)
+
+
+def _has_waiting(hooks: Hooks) -> bool:
+    """True if a connection, or a datagram, waits in the kernel's queue."""
+    with _PROBE() as probe:
+        probe.register(hooks.fileno(), selectors.EVENT_READ)
+        return bool(probe.select(0))
 
 
 class AcceptLoop:

@@ -80,10 +80,10 @@ class Runtime(Host):
         """
         if hasattr(self, "elsewhere"):  # else it was not made
             self.strategy.abandon()
-            self.watchdog.close()
             self.flow.forget_sweep()
             self.life.forget_stop()
             self.connections.forget_all()
+            self.watchdog.close()  # last: it looks whether deadlines are left
 
     def _make(self, strategy: type[Strategy]) -> Strategy:
         return strategy(
