@@ -177,3 +177,12 @@ def test_it_works_on_the_standard_librarys_server() -> None:
     with serving(server, 0.01) as address:
         assert ask(address) == b"ping"
     assert not server._threads
+
+
+def test_a_close_does_not_wait_for_threads_that_only_the_parent_has() -> None:
+    """In a child of fork the threads of the parent have ended, without their last step."""
+    server = ThreadingTCPServer(LOOPBACK, Echo)
+    gone = Background(lambda: None)
+    gone.result()
+    server._everserve.strategy.running[gone] = None  # type: ignore[attr-defined]
+    server.server_close()

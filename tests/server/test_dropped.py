@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import subprocess
 import sys
 import threading
 import weakref
@@ -267,3 +268,20 @@ def test_it_may_be_in_a_cycle_of_the_program(
     gc.collect()
     assert descriptors() == before
     assert failures == []
+
+
+AT_THE_END = """
+import everserve
+
+server = everserve.make_server(everserve.BaseRequestHandler, "tcp://127.0.0.1:0")
+lock = server._everserve.watchdog._lock
+import threading
+holder = threading.Thread(target=lock.acquire, daemon=True)
+holder.start()
+holder.join()  # as a daemon that the end of the interpreter has stopped
+server.socket.close()
+"""
+
+
+def test_the_end_of_the_interpreter_waits_for_no_lock() -> None:
+    subprocess.run([sys.executable, "-c", AT_THE_END], check=True, timeout=LIMIT)

@@ -39,7 +39,7 @@ class ThreadStrategy(Strategy):
         if not wait:
             return
         own = threading.current_thread()
-        others = [t for t in tuple(self.running) if not t.daemon and t is not own]
+        others = [t for t in tuple(self.running) if not (t.daemon or t is own or _has_gone(t))]
         self.wait_until(lambda: not any(thread in self.running for thread in others), deadline)
         for thread in others:
             if thread not in self.running:
@@ -48,6 +48,11 @@ class ThreadStrategy(Strategy):
     def threads(self) -> tuple[threading.Thread, ...]:
         """The threads of the requests, daemons included."""
         return tuple(self.running)
+
+
+def _has_gone(thread: threading.Thread) -> bool:
+    """True for a thread of the process that has forked this one: here it never ends."""
+    return thread.ident is not None and not thread.is_alive()
 
 
 class _RequestThread(threading.Thread):

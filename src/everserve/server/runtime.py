@@ -6,6 +6,7 @@ attribute. Nothing here keeps the server alive.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -73,12 +74,13 @@ class Runtime(Host):
         self.conductor = self._make_conductor()
         self.elsewhere: Elsewhere | None = None  # where workers serve
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """The server was dropped: end its threads, and undo what keeps the parts alive.
 
-        None of the parts refers to this: so they go with the server, without the collector.
+        None of the parts refers to this: so they go with the server, without the collector. At the end
+        of the interpreter the threads have ended already, perhaps with a lock that this would take.
         """
-        if hasattr(self, "elsewhere"):  # else it was not made
+        if hasattr(self, "elsewhere") and not is_finalizing():  # else it was not made
             self.strategy.abandon()
             self.flow.forget_sweep()
             self.life.forget_stop()
