@@ -39,6 +39,7 @@ class Environment:
     extra: str = "test"
     native: str = ""
     requirements: str = ""
+    cflags: str = ""
 
     @property
     def python(self) -> str:
@@ -52,6 +53,7 @@ class Environment:
         command = [sys.executable, "-m", "tools.environments", self.name, self.interpreter]
         command += ["--extra", self.extra]
         command += ["--native", self.native] if self.native else []
+        command += [f"--cflags={self.cflags}"] if self.cflags else []
         return command + (["--requirements", self.requirements] if self.requirements else [])
 
     def make(self) -> None:
@@ -104,7 +106,7 @@ class Environment:
         listed = (ROOT / self.requirements).read_text("utf-8") if self.requirements else ""
         needs = json.dumps([project(), listed])
         variables = [os.environ.get(name, "") for name in ("CC", "CFLAGS", "EVERSERVE_NATIVE")]
-        package = hashlib.sha256(json.dumps([needs, self.native, variables]).encode())
+        package = hashlib.sha256(json.dumps([needs, self.native, self.cflags, variables]).encode())
         for path in source_files():
             package.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
         return {
@@ -115,7 +117,7 @@ class Environment:
 
     def pip(self, *arguments: str) -> None:
         # Debug information does not change the code, and takes a third of the compiler's time.
-        extra = {"CFLAGS": f"-g0 {os.environ.get('CFLAGS', '')}".strip()}
+        extra = {"CFLAGS": f"-g0 {self.cflags} {os.environ.get('CFLAGS', '')}".strip()}
         extra["EVERSERVE_C"] = str(translated())
         if self.native:
             extra["EVERSERVE_NATIVE"] = self.native
@@ -195,6 +197,7 @@ def main() -> int:
     parser.add_argument("--extra", default="test")
     parser.add_argument("--native", default="")
     parser.add_argument("--requirements", default="")
+    parser.add_argument("--cflags", default="")
     try:
         Environment(**vars(parser.parse_args())).make()
     except subprocess.CalledProcessError as error:
