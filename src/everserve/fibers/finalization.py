@@ -15,7 +15,7 @@ from everserve.fibers.forking import LiveHub, hubs
 
 __all__ = ["halt_hubs"]
 
-_REPEAT: Final = 0.05
+_REPEAT: Final = 0.2
 """Seconds that a hub has to answer before its fiber is killed, and killed again."""
 
 _PATIENCE: Final = 1.0
