@@ -14,8 +14,8 @@ class Arrival(Protocol):
     """A connection with its handler, which another process has begun.
 
     ``request``: its socket; ``client_address``: that of the handler; ``peer``, ``origin`` and
-    ``proxy``: those of the ``Connection``; ``age``: in seconds since it was accepted; ``began``: when
-    its handler began (``time.monotonic``); ``late``: what is still to be sent, as it was pushed there.
+    ``proxy``: those of the ``Connection``; ``accepted``: when it was accepted; ``began``: when its
+    handler began (both ``time.monotonic``); ``late``: what is still to be sent, as it was pushed there.
     """
 
     request: Any
@@ -23,7 +23,7 @@ class Arrival(Protocol):
     peer: Any
     origin: Any
     proxy: Any
-    age: float
+    accepted: float
     began: float
     late: bytes
 

@@ -131,6 +131,8 @@ class Connection:
     @property
     def limited_since(self) -> float:
         """The time (monotonic) from which the limits of its handler count: in any process."""
+        if self.deadlines is not None:
+            return self.deadlines.began
         return self.opened if self.arrival is None else self.arrival.began
 
     @property

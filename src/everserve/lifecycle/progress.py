@@ -124,15 +124,15 @@ class Progress:
             self._emit(connection, Opened(connection.id, peer))
         return True
 
-    def arrived(self, request: Any, peer: Any, age: float, pause: float) -> Connection:
-        """Add a connection that another process has accepted, ``age`` seconds ago, and opened.
+    def arrived(self, request: Any, peer: Any, accepted: float, pause: float) -> Connection:
+        """Add a connection that another process has ``accepted`` (monotonic), and opened.
 
         It does not count as accepted here.
         """
         connection = self._connections.add(request, peer, self.ended)
         self._connections.accepted -= 1
         assert connection is not None  # a socket that was made just now
-        connection.started -= age
+        connection.started = accepted
         self._begins(connection)
         self._emit(connection, Arrived(connection.id, peer, pause))
         return connection

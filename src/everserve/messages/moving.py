@@ -29,7 +29,7 @@ _OWN = ("_everserve", "request", "client_address", "server")
 
 
 class _Contents(NamedTuple):
-    """What is packed. Times are in seconds: since the accept, since the handler began."""
+    """What is packed. Times are those of ``time.monotonic``, a clock of the whole machine."""
 
     state: Any
     client_address: Any
@@ -39,9 +39,9 @@ class _Contents(NamedTuple):
     peer: Any
     origin: Any
     proxy: Any
-    age: float
-    limited: float
-    packed: float  # by the clock of the machine
+    accepted: float
+    began: float
+    packed: float
 
 
 class Moving:
@@ -54,8 +54,7 @@ class Moving:
         self.request: Any = request
         self.client_address = contents.client_address
         self.peer, self.origin, self.proxy = contents.peer, contents.origin, contents.proxy
-        self.age = contents.age
-        self.began = monotonic() - contents.limited
+        self.accepted, self.began = contents.accepted, contents.began
         self.late = b""
         self._handler = handler
         self._key = contents.key
@@ -103,7 +102,7 @@ class MovableSlot(ContextSlot):
 
     def pack(self, conversation: Any) -> bytes:
         """The handler of a conversation, and what is known of its connection. Raises ``NotMovable``."""
-        handler, connection, now = conversation.handler, conversation.connection, monotonic()
+        handler, connection = conversation.handler, conversation.connection
         rest, needed = conversation.unread()
         try:
             contents = _Contents(
@@ -115,9 +114,9 @@ class MovableSlot(ContextSlot):
                 connection.peer,
                 connection.origin,
                 connection.proxy,
-                now - connection.started,
-                now - connection.limited_since,
-                now,
+                connection.started,
+                connection.limited_since,
+                monotonic(),
             )
             return pickle.dumps((FORMAT, tuple(contents)), _PROTOCOL)
         except Exception as error:  # whatever the program's own method raises

@@ -245,7 +245,9 @@ class Flow:
     def admit_again(self, hooks: Hooks, arrival: Arrival) -> None:
         """Go on with a connection that another process has admitted: no limit is asked about it."""
         request, client_address = arrival.request, arrival.client_address
-        connection = self._progress.arrived(request, arrival.peer, arrival.age, arrival.pause())
+        connection = self._progress.arrived(
+            request, arrival.peer, arrival.accepted, arrival.pause()
+        )
         connection.arrival = arrival
         connection.origin, connection.proxy = arrival.origin, arrival.proxy
         try:
