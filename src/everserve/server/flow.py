@@ -593,10 +593,8 @@ class Flow:
         if settings is not self._noted:
             self._note(settings)
         try:
-            if arm_deadlines in settings.admission_steps and not (
-                self._deadlines_alone
-                and type(client_address) is tuple
-                and self._is_swept(settings, connection, client_address)
+            if arm_deadlines in settings.admission_steps and self._needs_steps(
+                settings, connection, client_address
             ):
                 context = self._context(hooks, connection, request, client_address)
                 arm_deadlines(context)
@@ -612,10 +610,7 @@ class Flow:
             raise
         finally:
             if context is not None:
-                if _is_parked(connection):
-                    connection.conversation.context = context
-                else:
-                    context.leave()
+                _leave(context, connection)
 
     def _is_swept(
         self, settings: Settings, connection: Connection | None, client_address: Any
