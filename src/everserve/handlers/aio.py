@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
 from everserve.fibers import engines
 from everserve.handlers.base import BaseRequestHandler, RequestT, ServerT
-from everserve.handlers.stream import max_line_of
+from everserve.handlers.stream import max_line_of, set_connection
 from everserve.mistakes import HandlerKind, handler_base
 
 if TYPE_CHECKING:
@@ -52,12 +51,8 @@ class AsyncStreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def setup(self) -> Any:
         """Set the socket's options and open the files."""
-        connection: Any = self.request
-        self.connection: Any = connection
-        if self.timeout is not None:
-            connection.settimeout(self.timeout)
-        if self.disable_nagle_algorithm:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.connection: Any = self.request
+        set_connection(self)
         _open_files(self)
 
     async def start_tls(self) -> None:

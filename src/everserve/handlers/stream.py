@@ -12,7 +12,7 @@ from everserve.reading import DefaultInt, attribute_of
 from everserve.sockets.genuine import RealSocket
 from everserve.streams import Writer, open_stream
 
-__all__ = ["StreamRequestHandler", "max_line_of"]
+__all__ = ["StreamRequestHandler", "max_line_of", "set_connection"]
 
 _EACH_WRITE = DefaultInt(0)
 _makefile = RealSocket.makefile
@@ -46,12 +46,8 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
 
     def setup(self) -> None:
         """Set the socket's options and open the files."""
-        connection: Any = self.request
-        self.connection: Any = connection
-        if self.timeout is not None:
-            connection.settimeout(self.timeout)
-        if self.disable_nagle_algorithm:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.connection: Any = self.request
+        set_connection(self)
         _open_files(self)
 
     def start_tls(self) -> None:
@@ -78,6 +74,15 @@ class StreamRequestHandler(BaseRequestHandler[RequestT, ServerT]):
                 pass  # the peer may have disconnected before the last bytes
         self.wfile.close()
         self.rfile.close()
+
+
+def set_connection(handler: Any) -> None:
+    """Set the options of ``handler.connection`` that the class attributes name."""
+    connection = handler.connection
+    if handler.timeout is not None:
+        connection.settimeout(handler.timeout)
+    if handler.disable_nagle_algorithm:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
 
 def _open_files(handler: StreamRequestHandler[Any, Any]) -> None:
