@@ -10,7 +10,7 @@ cdef class Batch:
 cdef class Calling:
     cdef object handler
     cdef unsigned int version    # of the class; 0: unknown
-    cdef bint is_usual, has_setup, has_finish
+    cdef bint is_usual, has_setup
 
     cdef int look(self) except -1
     cdef int call(self, request, address, server) except -1

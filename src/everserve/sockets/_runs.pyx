@@ -63,7 +63,6 @@ cdef class Calling:
         self.is_usual = is_plain(handler) and handler.__init__ in CONSTRUCTORS
         if self.is_usual:
             self.has_setup = handler.setup not in NO_OPS
-            self.has_finish = handler.finish not in NO_OPS
             self.version = version_of(<PyObject *>handler)
         return 0
 
