@@ -18,7 +18,7 @@ from everserve.wire.codec import is_several
 if TYPE_CHECKING:
     from everserve.executors.execution import Execution
 
-__all__ = ["ExecutedConversation", "MovingConversation", "answer_of", "conversation_of"]
+__all__ = ["ExecutedConversation", "ThreadlessConversation", "answer_of", "conversation_of"]
 
 
 def conversation_of(handler: Any, host: Host | None, connection: Any, parking: Any) -> Conversation:
@@ -26,8 +26,8 @@ def conversation_of(handler: Any, host: Host | None, connection: Any, parking: A
     execution = None if host is None else host.execution
     if execution is None:
         return Conversation(handler, host, connection, parking)
-    is_moving = parking is not None and current() is None
-    kind = MovingConversation if is_moving else ExecutedConversation
+    is_threadless = parking is not None and current() is None
+    kind = ThreadlessConversation if is_threadless else ExecutedConversation
     return kind(handler, host, connection, parking, execution)
 
 
@@ -71,7 +71,7 @@ class ExecutedConversation(Conversation):
             calls.abandon()
 
 
-class MovingConversation(ExecutedConversation):
+class ThreadlessConversation(ExecutedConversation):
     """Has no thread while a message is in the executor; a thread of the pool goes on after it."""
 
     __slots__ = ()
