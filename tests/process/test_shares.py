@@ -51,5 +51,5 @@ def test_sessions_of_datagrams_need_one_worker() -> None:
 
 
 def test_a_limit_that_is_too_small_for_all() -> None:
-    with pytest.raises(OptionError, match="max_handshakes = 3 is shared out among 4 workers"):
+    with pytest.raises(OptionError, match="workers = 4: max_handshakes = 3 is shared out"):
         check_shares([SimpleNamespace(max_connections=4, max_handshakes=3)], 4)

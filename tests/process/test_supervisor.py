@@ -97,6 +97,16 @@ def test_the_workers_end_soon_after_their_supervisor(tmp_path: Path) -> None:
             client.close()
 
 
+SESSIONS = """
+import everserve
+
+class Answer(everserve.DatagramSessionHandler):
+    def handle(self):
+        for datagram in self.datagrams:
+            self.send(datagram)
+"""
+
+
 def test_a_handler_may_stop_the_whole_server(tmp_path: Path) -> None:
     with supervised(tmp_path, "--concurrency", "threads") as server:
         server.ask("stop")
@@ -137,6 +147,25 @@ def test_the_number_of_workers_follows_ttin_and_ttou(tmp_path: Path) -> None:
             server.send(signal.SIGTTOU)
             until(lambda: sum("SIGTTOU" in line for line in server.lines) == lines)  # noqa: B023
         until(lambda: server.ask()[2] == "12")
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("handler", "arguments", "workers", "reason"),
+    [
+        (HANDLER, ("--max-connections", "2"), 2, "max_connections = 2"),
+        (SESSIONS, ("--bind", "udp://127.0.0.1:0"), 1, "sessions of datagrams"),
+    ],
+    ids=["limit", "sessions"],
+)
+def test_ttin_makes_no_more_workers_than_suit(
+    tmp_path: Path, handler: str, arguments: tuple[str, ...], workers: int, reason: str
+) -> None:
+    with supervised(tmp_path, *arguments, workers=workers, handler=handler) as server:
+        server.send(signal.SIGTTIN)
+        line = server.await_line("there are no more workers", errors=True)
+        assert f"than {workers}: " in line
+        assert reason in line
         assert server.end() == 0
 
 

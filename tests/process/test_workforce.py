@@ -58,7 +58,7 @@ def test_serve_checks_them_before_it_binds() -> None:
 
     with pytest.raises(OptionError, match="workers = 0"):
         everserve.serve(Handler, "tcp://127.0.0.1:0", workers=0)
-    with pytest.raises(OptionError, match="max_connections = 1 is shared out among 2"):
+    with pytest.raises(OptionError, match="workers = 2: max_connections = 1 is shared out"):
         everserve.serve(Handler, "tcp://127.0.0.1:0", workers=2, max_connections=1)
 
 

@@ -106,9 +106,13 @@ Order: TypeAlias = Share | Stop | Suspend | Reopen | Forward | Ask | Move | Adop
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Of a template: the code is loaded. ``moves``: a handler has ``handover``."""
+    """Of a template: the code is loaded.
+
+    ``moves``: a handler has ``handover``; ``most``: so many workers may serve, and what to say of more.
+    """
 
     moves: bool
+    most: tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)

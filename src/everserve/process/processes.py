@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from everserve.process.channel import Channel
 from everserve.process.orders import Order, Reported, Share, Stop
+from everserve.process.workforce import MOST_WORKERS
 
 __all__ = ["TemplateProcess", "WorkerProcess"]
 
@@ -23,6 +24,7 @@ class TemplateProcess:
     watched: int
     is_ready: bool = False
     moves: bool = False  # its connections may go to other workers
+    most: tuple[int, str] = (MOST_WORKERS, "")  # workers that its servers suit, and why no more
     has_accepted: bool = False  # one of its workers has
     failures: int = 0  # workers that ended before one has accepted
     is_ending: bool = False

@@ -12,8 +12,9 @@ from typing import Any
 from everserve.errors import OptionError
 from everserve.mixins import DatagramSessionMixIn
 from everserve.process.orders import Share
+from everserve.process.workforce import MOST_WORKERS
 
-__all__ = ["check_shares", "limits_of", "set_shares", "share_of"]
+__all__ = ["check_shares", "limits_of", "most_workers", "set_shares", "share_of"]
 
 _WHOLE = ("max_connections", "max_handshakes")
 """Counts that are shared out without a remainder."""
@@ -25,6 +26,10 @@ _RATES = ("accept_rate", "accept_rate_per_peer", "accept_burst")
 
 _NAMES = (*_WHOLE, _PER_PEER, *_RATES)
 
+_ONE_FOR_SESSIONS = (
+    "a handler with sessions of datagrams needs one, as a peer would have a session in each"
+)
+
 Limits = Mapping[str, Any]
 
 
@@ -35,21 +40,27 @@ def limits_of(server: Any) -> Limits:
 
 
 def check_shares(servers: Iterable[Any], workers: int) -> None:
-    """Raise ``OptionError`` for a limit that is too small for each worker to have a part of it.
+    """Raise ``OptionError`` if the servers do not suit so many workers."""
+    most, why = most_workers(servers)
+    if workers > most:
+        raise OptionError(f"workers = {workers}: {why}")
 
-    Also for sessions of datagrams: any worker receives what a peer sends.
+
+def most_workers(servers: Iterable[Any]) -> tuple[int, str]:
+    """How many workers the servers suit, and what to say of more.
+
+    Each needs a part of each limit. For sessions of datagrams there may be one.
     """
+    found = [(MOST_WORKERS, f"there may be {MOST_WORKERS}")]
     for server in servers:
-        if workers > 1 and isinstance(server, DatagramSessionMixIn):
-            raise OptionError(
-                f"workers = {workers}: a handler with sessions of datagrams needs one, as a peer would"
-                " have a session in each"
-            )
+        if isinstance(server, DatagramSessionMixIn):
+            found.append((1, _ONE_FOR_SESSIONS))
         for name, value in limits_of(server).items():
-            if name in _WHOLE and value < workers:
-                raise OptionError(
-                    f"{name} = {value} is shared out among {workers} workers: each needs one at least"
+            if name in _WHOLE:
+                found.append(
+                    (value, f"{name} = {value} is shared out, and each needs one at least")
                 )
+    return min(found, key=lambda one: one[0])
 
 
 def share_of(name: str, value: Any, share: Share) -> Any:

@@ -48,11 +48,11 @@ from everserve.process.orders import (
 )
 from everserve.process.processes import TemplateProcess, WorkerProcess
 from everserve.process.servicemanager import ServiceManager, leave_to_parent
-from everserve.process.shares import check_shares
+from everserve.process.shares import check_shares, most_workers
 from everserve.process.signals import STOP_SIGNALS, known, receiving
 from everserve.process.template import Plan, Prepare, fork_template
 from everserve.process.whole import Whole
-from everserve.process.workforce import MOST_WORKERS, Workforce
+from everserve.process.workforce import Workforce
 from everserve.server.balance import PLACES, Board
 from everserve.server.group import ServerGroup
 from everserve.server.naming import name_of
@@ -314,11 +314,11 @@ class Supervisor:
 
     def _want(self, number: int) -> None:
         """Have that many workers from now on, if each can have a share of the limits."""
-        number = min(max(1, number), MOST_WORKERS)
-        try:
-            check_shares(self._group.servers, number)
-        except ValueError as error:
-            logger.error("there are no more workers: %s", error)
+        number = max(1, number)
+        current = self._current
+        most, why = most_workers(self._group.servers) if current is None else current.most
+        if number > most:
+            logger.error("there are no more workers than %d: %s", self._wanted, why)
             return
         self._wanted = number
         logger.info("%d workers from now on", number)
@@ -362,8 +362,11 @@ class Supervisor:
         self, template: TemplateProcess, message: Any, descriptors: list[int]
     ) -> None:
         match message:
-            case Ready(moves):
-                template.is_ready, template.moves = True, moves
+            case Ready(moves, most):
+                template.is_ready, template.moves, template.most = True, moves, most
+                if self._wanted > most[0]:  # there were more by SIGTTIN, and other limits since
+                    self._wanted = most[0]
+                    logger.warning("%d workers from now on: %s", *most)
                 self._take_over(template)
             case Failed(text):
                 self._give_up(template, text)

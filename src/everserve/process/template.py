@@ -22,7 +22,7 @@ from everserve.errors import EverserveError
 from everserve.escaping import describe
 from everserve.process.channel import Channel, Closed
 from everserve.process.orders import Born, Ended, Failed, Fork, Ready, Stop
-from everserve.process.shares import limits_of, set_shares
+from everserve.process.shares import limits_of, most_workers, set_shares
 from everserve.process.worker import ENDING, Worker, reset_signals
 from everserve.server.balance import Board
 from everserve.server.group import ServerGroup
@@ -115,7 +115,9 @@ class _Template:
             self._plan = replace(self._plan, group=group)
         gc.collect()
         gc.freeze()  # a collection in a worker writes to no page of what they share
-        return self._channel.send(Ready(self._plan.group.moves_connections()), wait=1.0)
+        group = self._plan.group
+        ready = Ready(group.moves_connections(), most_workers(group.servers))
+        return self._channel.send(ready, wait=1.0)
 
     def _obey(self, order: Fork | Stop, descriptors: list[int]) -> None:
         if isinstance(order, Stop):
