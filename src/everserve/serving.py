@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
@@ -27,7 +27,6 @@ from everserve.fibers.log import logger
 from everserve.handlers.session import DatagramSessionHandler
 from everserve.lifecycle.loading import refuse_while_loading
 from everserve.mistakes import handler_fault, transport_fault
-from everserve.mixins import AsyncMixIn
 from everserve.options import check, check_grace
 from everserve.process.run import run
 from everserve.process.supervisor import Supervisor
@@ -52,7 +51,6 @@ __all__ = [
     "ServerOptions",
     "bind_group",
     "check_group",
-    "give_handlers",
     "located",
     "make_group",
     "make_server",
@@ -490,18 +488,6 @@ def _refuse_bound(inherited: socket.socket, options: ServerOptions, address: Add
             f"{address}: is bound already, with dual_stack={not both}: "
             "set IPV6_V6ONLY where it is opened"
         )
-
-
-def give_handlers(group: ServerGroup[TCPServer], handlers: Sequence[Handler]) -> None:
-    """Have the servers of ``group``, one after the other, serve with these handlers from now on.
-
-    Raises ``HandlerError`` for one that cannot be served there.
-    """
-    for server, handler in zip(group.servers, handlers, strict=True):
-        _check_handler(handler, awaits=isinstance(server, AsyncMixIn))
-        _check_transport(handler, Address.of(server.socket))
-        _check_executor(handler, getattr(server, "executor", None))
-        server.RequestHandlerClass = handler
 
 
 def _check_handler(handler: Any, *, awaits: bool) -> None:

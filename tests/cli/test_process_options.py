@@ -23,6 +23,14 @@ class Who(everserve.StreamRequestHandler):
     def handle(self):
         status = dict(l.split(":", 1) for l in open("/proc/self/status"))
         self.wfile.write(repr((os.getresuid(), os.getcwd(), status["CapPrm"].strip())).encode())
+class Lines(everserve.LineRequestHandler):
+    @staticmethod
+    def handle_message(line):
+        return b"%d %s" % (os.getuid(), line)
+class Session(everserve.DatagramSessionHandler):
+    def handle(self):
+        for number, datagram in enumerate(self.datagrams):
+            self.send(b"%d %s" % (number, datagram))
 """
 
 
@@ -61,6 +69,28 @@ def test_root_is_given_up_once_all_is_bound(
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT) == 0
     assert pid.read_text() == ""  # the folder is of root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_another_user_serves_what_the_handler_needs(open_folder: Path, workers: list[str]) -> None:
+    """The servers are those of the handler, which is loaded after they were bound."""
+    path, user = open_folder / "s", pwd.getpwnam("nobody").pw_uid
+    options = ["--chdir", str(open_folder), "--user", "nobody", "--executor", "threads:1", *workers]
+    with serving("who:Lines", *options, "-b", "unix:s"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(LIMIT)
+            client.connect(str(path))
+            client.sendall(b"line\n")
+            assert client.recv(100) == b"%d line\n" % user
+    options = ["--chdir", str(open_folder), "--user", "nobody", *workers]
+    with serving("who:Session", *options, "-b", "udp://127.0.0.1:0") as (_, output):
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(LIMIT)
+            client.connect(("127.0.0.1", port_of(output[0])))
+            for number in range(2):
+                client.send(b"a")
+                assert client.recv(100) == b"%d a" % number
 
 
 def test_the_pid_file_is_removed(open_folder: Path) -> None:

@@ -134,10 +134,10 @@ def test_the_first_template_reads_nothing_anew() -> None:
     write(bind="tcp://127.0.0.1:0")
     plan, again = renewal()
     write(bind="tcp://127.0.0.1:0", max_conections=3)
-    service = _Service(plan, again)
+    service = _Service(plan)
     with service.bind(None) as bound:
         assert service.load(bound).addresses == bound.addresses
-        service.has_served = True
+        service.renewal = again
         with pytest.raises(OptionError, match="max_conections"):
             service.load(bound)
 

@@ -13,7 +13,6 @@ import everserve
 from everserve.errors import OptionError
 from everserve.executors.checking import handler_fault_with
 from everserve.messages import LineRequestHandler
-from everserve.serving import give_handlers, make_group
 
 
 class Method(LineRequestHandler[Any, Any]):
@@ -77,12 +76,6 @@ def test_an_interpreter_cannot_load_everserve() -> None:
 def test_another_handler_has_no_messages() -> None:
     with pytest.raises(OptionError, match=r"executor runs handle_message, and Plain has none"):
         make(Plain)
-
-
-def test_a_new_handler_is_checked_too() -> None:
-    with make_group(Squares, "tcp://127.0.0.1:0", executor="processes:2") as group:
-        with pytest.raises(OptionError, match="staticmethod"):
-            give_handlers(group, [Method])
 
 
 def test_the_attribute_of_a_class_is_checked() -> None:

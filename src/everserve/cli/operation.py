@@ -37,39 +37,41 @@ from everserve.process.workforce import Workforce
 from everserve.server.group import ServerGroup
 from everserve.server.stop import StopReport
 from everserve.server.tcp import TCPServer
-from everserve.serving import bind_group, give_handlers, located, make_group
+from everserve.serving import bind_group, located, make_group
 
 __all__ = ["serve_by_workers", "serve_here"]
 
 
 def serve_here(plan: Plan, grace: float, pid: str | None) -> StopReport:
     """Serve in this process. Where it becomes another user, it loads the handlers after that."""
-    pairs = _each_socket(plan.pairs)
-    handlers, places = places_of(pairs, find_handler if plan.identity is None else _no_handler)
-    with (
-        make_group(handlers, *places, concurrency=plan.concurrency, **plan.options) as group,
-        _pid_file(pid, plan),
-    ):
-        addresses = _addresses_of(group)  # now: a signal may stop the servers as they begin
-        shortage = explain_shortage(group.servers)
+    if plan.identity is None:
+        handlers, places = places_of(plan.pairs, find_handler)
+        bound = make_group(handlers, *places, concurrency=plan.concurrency, **plan.options)
+    else:
+        service = _Service(plan)
+        bound = service.bind(None)
+    with bound, _pid_file(pid, plan):
+        addresses = _addresses_of(bound)  # now: a signal may stop the servers as they begin
+        shortage = explain_shortage(bound.servers)
         version = version_text()  # now: the user may not be allowed to read it
         _become(plan.identity, addresses)
-        if plan.identity is not None:
-            _load_handlers(group, pairs)
-        log_events(group)
-        return run_servers(
-            group,
-            grace=grace,
-            on_ready=lambda: report_ready(version, addresses, shortage=shortage),
-            on_signal=report_signal,
-        )
+        group = bound if plan.identity is None else service.make_over(bound, plan)
+        with group:
+            log_events(group)
+            return run_servers(
+                group,
+                grace=grace,
+                on_ready=lambda: report_ready(version, addresses, shortage=shortage),
+                on_signal=report_signal,
+            )
 
 
 def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | None) -> StopReport:
     """Serve by workers. They load the handlers: this process binds without them."""
     texts = [address for _, address in plan.pairs]
     predecessor = Predecessor.find(texts) if plan.replaces else None
-    service = _Service(plan, Renewal(click.get_current_context(), plan))
+    service = _Service(plan)
+    renewal = Renewal(click.get_current_context(), plan)
     with service.bind(predecessor) as group, _pid_file(pid, plan):
         control = (
             Control.open(texts) if predecessor is None else Control(predecessor.control, texts)
@@ -79,7 +81,7 @@ def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | 
         _become(plan.identity, addresses)
 
         def report() -> None:
-            service.has_served = True
+            service.renewal = renewal
             report_ready(version, addresses, workers=workforce.workers)
 
         return Supervisor(
@@ -95,12 +97,16 @@ def serve_by_workers(plan: Plan, workforce: Workforce, grace: float, pid: str | 
 
 
 class _Service:
-    """The servers of a plan: bound by the supervisor, and made over its sockets by each template."""
+    """The servers of a plan: bound at the start, and made over these sockets once the code is loaded.
 
-    def __init__(self, plan: Plan, renewal: Renewal) -> None:
+    That is in each template, or in this process when it is another user.
+    """
+
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._renewal = renewal
-        self.has_served = False  # until then the options are as they were read
+        self.renewal: Renewal | None = (
+            None  # once it has served: until then the options are as read
+        )
         # Now: what a service manager passes is for this process alone.
         self._places = [_sockets_of(address) for _, address in plan.pairs]
 
@@ -115,14 +121,18 @@ class _Service:
 
     def load(self, bound: ServerGroup[TCPServer]) -> ServerGroup[TCPServer]:
         """In a template: the servers with their handlers, by the options as they are now."""
-        plan = self._renewal.read() if self.has_served else self._plan
-        sockets = iter([server.socket for server in bound.servers])
-        group = self._make(plan, find_handler, lambda place: next(sockets))
+        plan = self._plan if self.renewal is None else self.renewal.read()
+        group = self.make_over(bound, plan)
         if plan.workforce is not None:
             check_shares(group.servers, plan.workforce.workers)
         _reload_certificates(group, plan.identity)
         log_events(group)
         return group
+
+    def make_over(self, bound: ServerGroup[TCPServer], plan: Plan) -> ServerGroup[TCPServer]:
+        """The servers with their handlers, over the sockets of those that were bound."""
+        sockets = iter([server.socket for server in bound.servers])
+        return self._make(plan, find_handler, lambda place: next(sockets))
 
     def _make(
         self,
@@ -149,11 +159,6 @@ def _no_handler(target: str) -> Any:
     return BaseRequestHandler
 
 
-def _load_handlers(group: ServerGroup[TCPServer], pairs: list[tuple[str, str]]) -> None:
-    found = {target: find_handler(target) for target, _ in pairs}
-    give_handlers(group, [found[target] for target, _ in pairs])
-
-
 def _reload_certificates(group: ServerGroup[TCPServer], identity: Identity | None) -> None:
     """Take renewed ones; those that only root may read stay as they are."""
     try:
@@ -162,11 +167,6 @@ def _reload_certificates(group: ServerGroup[TCPServer], identity: Identity | Non
         if identity is None:
             raise
         logging.getLogger("everserve").error("certificates not renewed: %s", error)
-
-
-def _each_socket(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same with an address for each socket of a ``systemd:NAME``."""
-    return [(target, place) for target, address in pairs for place in _sockets_of(address)]
 
 
 def _sockets_of(address: str) -> list[str]:
