@@ -348,6 +348,7 @@ def test_a_web_server(mix_in: Any) -> None:
         for _ in range(2):  # the connection is reused
             client.request("GET", "/")
             assert client.getresponse().read() == b"page"
+        client.sock.shutdown(socket.SHUT_RDWR)  # a forked child has a copy of this very socket
         client.close()
 
 

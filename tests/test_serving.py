@@ -476,7 +476,9 @@ def ask_securely(address: Any, certificates: Certificates) -> bytes:
     with socket.create_connection(address[:2]) as raw:
         with context.wrap_socket(raw, server_hostname="localhost") as client:
             client.sendall(b"hello\n")
-            return client.makefile("rb").readline()
+            line = client.makefile("rb").readline()
+            client.shutdown(socket.SHUT_RDWR)  # a forked child has a copy of this very socket
+            return line
 
 
 @pytest.mark.parametrize("concurrency", CONCURRENCIES)

@@ -425,6 +425,8 @@ def test_a_peer_above_its_limit_costs_the_others_no_rate(serve: Any, concurrency
         with connect_from("127.0.0.7", server.server_address) as other:
             other.sendall(b"other\n")
             assert other.recv(6) == b"OTHER\n"
+            other.shutdown(socket.SHUT_WR)
+            assert read_all(other) == b""
         held.shutdown(socket.SHUT_WR)  # a forked child has a copy of this very socket
         assert read_all(held) == b""
 
