@@ -287,8 +287,8 @@ class Progress:
         return self._control.client_violation(limits, connection, address, waived)
 
     def handshake_started(self, connection: Connection | None) -> None:
-        """Count a TLS handshake in progress."""
-        if connection is not None and not connection.in_handshake:
+        """Count a TLS handshake in progress, but none of a connection that was cut before it began."""
+        if connection is not None and not connection.in_handshake and connection.missed is None:
             self._control.handshake_started(connection)
 
     def handshake_done(self, connection: Connection | None) -> None:
