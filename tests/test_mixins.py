@@ -127,7 +127,8 @@ def _worker(server: Any) -> tuple[int, int]:
         status = 1
         try:
             thread = Background(server.serve_forever)
-            server._everserve.life.notifier.wait_until(lambda: server._everserve.life.announced)
+            life = server._everserve.life
+            life.notifier.wait_until(lambda: life.announcements)
             os.write(serves, b"x")
             os.read(told, 1)
             server.shutdown()

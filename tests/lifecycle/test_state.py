@@ -183,14 +183,14 @@ def test_the_end_notifies() -> None:
     assert waiter.result() is True
 
 
-def test_an_announcement_notifies_and_lasts_for_the_run() -> None:
+def test_an_announcement_notifies_and_is_counted() -> None:
     life = LifeCycle()
-    waiter = Background(life.notifier.wait_until, lambda: life.announced)
+    waiter = Background(life.notifier.wait_until, lambda: life.announcements)
     life.begin()
     life.announce()
-    assert waiter.result() is True
+    assert waiter.result()
     life.end()
-    assert not life.announced
+    assert life.announcements == 1
 
 
 def test_taking_is_false_while_suspended() -> None:

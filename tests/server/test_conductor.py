@@ -107,8 +107,11 @@ class Scene:
 
     def serve(self) -> Background:
         """Serve in a thread, until the run is announced."""
+        before = self.life.announcements
         thread = Background(self.conductor.serve, self.hooks, 3600.0)
-        self.life.notifier.wait_until(lambda: self.life.announced or not thread.is_alive())
+        self.life.notifier.wait_until(
+            lambda: self.life.announcements > before or not thread.is_alive()
+        )
         return thread
 
 
@@ -334,7 +337,7 @@ def test_several_are_served_by_one_thread_until_the_last_has_ended() -> None:
         scene.on_request = lambda: threads.add(threading.get_ident())
     members = [(scene.conductor, scene.hooks) for scene in (one, other)]
     thread = Background(serve_together, members, 3600.0)
-    other.life.notifier.wait_until(lambda: other.life.announced)
+    other.life.notifier.wait_until(lambda: other.life.announcements)
     one.request()
     one.conductor.shutdown()  # after the turn in which the request is taken, or before it
     assert thread.is_alive()
@@ -362,7 +365,7 @@ def test_a_server_that_was_shut_down_before_does_not_serve() -> None:
     one.conductor.shutdown()
     members = [(scene.conductor, scene.hooks) for scene in (one, other)]
     thread = Background(serve_together, members, 3600.0)
-    other.life.notifier.wait_until(lambda: other.life.announced)
+    other.life.notifier.wait_until(lambda: other.life.announcements)
     assert one.life.session is None
     other.conductor.shutdown()
     thread.result()

@@ -75,6 +75,25 @@ def test_a_later_error_is_raised_at_the_end(kind: type[BaseException]) -> None:
         thread.join_and_raise(LIMIT)
 
 
+def test_an_error_of_a_server_that_was_up_is_raised_at_the_end_even_if_it_came_at_once() -> None:
+    life = LifeCycle()
+
+    def serve() -> None:
+        life.announce()
+        life.end()
+        raise ZeroDivisionError
+
+    class Slow(ServingThread):
+        def start(self) -> None:
+            super().start()
+            self.join(LIMIT)
+
+    thread = Slow(serve, [life], "fails at once")
+    thread.start_serving()
+    with pytest.raises(ZeroDivisionError):
+        thread.join_and_raise(LIMIT)
+
+
 def test_a_thread_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("everserve.server.servingthread.LAST_WAIT", 0.0)
     life, end = LifeCycle(), threading.Event()

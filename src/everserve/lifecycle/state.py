@@ -47,7 +47,7 @@ class LifeCycle:
         self.session: object | None = None
         self.ended = 0  # how many runs have ended
         self.turns = 0  # of the accept loop, so that others see that it goes on
-        self.announced = False  # the run accepts, and the event was emitted
+        self.announcements = 0  # how many runs have accepted, and emitted the event
         self.suspended = False
         self.gated = False
         self.keeps_listener = False  # a stop leaves it open for requests that reply through it
@@ -128,7 +128,7 @@ class LifeCycle:
     def end(self) -> None:
         """End the run, and wake a caller that waits for its end."""
         self.shutdown_requested = False
-        self.announced = self.gated = False
+        self.gated = False
         self.ended += 1
         self.session = self._serving = None
         if self.state in (ServerState.SERVING, ServerState.SUSPENDED):
@@ -137,7 +137,7 @@ class LifeCycle:
 
     def announce(self) -> None:
         """Note that the run accepts, and that the event was emitted."""
-        self.announced = True
+        self.announcements += 1
         self.notifier.notify()
 
     def move(self, state: ServerState) -> None:

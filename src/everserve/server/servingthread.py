@@ -22,6 +22,7 @@ class ServingThread(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._serve = serve
         self._lives = lives
+        self._before = [life.announcements for life in lives]
         self._error: BaseException | None = None
         self._ended = False
 
@@ -36,14 +37,22 @@ class ServingThread(threading.Thread):
                 life.notifier.notify()
 
     def start_serving(self) -> None:
-        """Start, and return when every server accepts. Raises what prevented it."""
-        self.start()
-        for life in self._lives:
-            life.notifier.wait_until(partial(self._is_up, life))
-        self._raise()
+        """Start, and return when every server accepts. Raises what prevented it.
 
-    def _is_up(self, life: LifeCycle) -> bool:
-        return life.announced or self._ended
+        What a server raises after that, be it at once, is for `join_and_raise`.
+        """
+        self.start()
+        for life, before in zip(self._lives, self._before, strict=True):
+            life.notifier.wait_until(partial(self._is_over, life, before))
+        if not all(map(self._was_up, self._lives, self._before)):
+            self._raise()
+
+    def _is_over(self, life: LifeCycle, before: int) -> bool:
+        return self._ended or self._was_up(life, before)
+
+    @staticmethod
+    def _was_up(life: LifeCycle, before: int) -> bool:
+        return life.announcements > before
 
     def join_and_raise(self, grace: float) -> None:
         """Wait for the end (a bounded time: the handler of a serial server may never return)."""
