@@ -64,7 +64,7 @@ def bench(arguments: Sequence[str]) -> int:
 
 def pythons(arguments: Sequence[str]) -> int:
     """Lay Pythons of Debian's archive beside the system; says which cannot be had, and why."""
-    for minor in arguments or map(interpreters.dotted, interpreters.IN_PART):
+    for minor in arguments or map(interpreters.dotted, interpreters.BESIDE):
         print(archive.lay(minor), flush=True)
     return 0
 

@@ -20,8 +20,8 @@ PYTHONS = Path(__file__).resolve().parent.parent / ".cache/pythons"
 """Where `archive` lays those that the system lacks."""
 
 OLDEST = (3, 11)
-IN_PART = ((3, 14), (3, 15))
-"""The newest versions, on which a part of the tests runs; see `plan.PART`."""
+BESIDE = ((3, 14), (3, 15))
+"""The versions that `archive` lays beside the system."""
 
 PROBE = """
 import importlib.util, json, os, platform, sys, sysconfig
@@ -100,7 +100,7 @@ def candidates() -> Iterator[str]:
             yield from (str(home / "bin/python") for home in homes)
     yield from map(str, sorted(PYTHONS.glob("*/usr/bin/python3.*[0-9]")))
     for folder in os.get_exec_path():
-        for minor in range(OLDEST[1], IN_PART[-1][1] + 1):
+        for minor in range(OLDEST[1], BESIDE[-1][1] + 1):
             found = shutil.which(f"python3.{minor}", path=folder)
             if found:
                 yield found

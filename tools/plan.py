@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from tools.environments import ROOT, Environment
-from tools.interpreters import IN_PART, Interpreter
+from tools.interpreters import BESIDE, Interpreter
 from tools.steps import RECORDS, Step
 
 TYPED = ("-p", "tools", "-p", "tests.compat", "-m", "tests.conftest")
@@ -17,8 +17,8 @@ def environment(python: Interpreter, extra: str = "test") -> Environment:
 
 
 def quickly_built(python: Interpreter) -> Environment:
-    """For tests alone: as users have it, but compiled in half the time."""
-    return Environment(python.minor, python.path, "test", cflags="-O1")
+    """For tests alone: as users have it, but compiled in a quarter of the time."""
+    return Environment(python.minor, python.path, "test", cflags="-O0")
 
 
 def without_compiler(python: Interpreter) -> Environment:
@@ -73,7 +73,10 @@ HEAVY = (
     "tests/typing",
     "tests/wire",
 )
-"""Tests that run on the newest Python only: they start many processes, or are of no one Python."""
+"""Tests that run on the newest Python only: they start many processes, or are of no one Python.
+
+That is the newest of the machine itself: what lies beside it may lack what programs need.
+"""
 
 NO_ENGINE = (*HEAVY, "tests/compat", "tests/fuzz", "tests/wire")
 """Tests that do not depend on the engine, and need no run in the environment without a compiler."""
@@ -92,7 +95,7 @@ PART = (
     "tests/sockets/test_attaching.py",
     "tests/test_exports.py",
 )
-"""The tests that run on the Pythons of `IN_PART`: those in which one Python differs from another."""
+"""The tests in which one Python differs from another: on all but the first and that of `HEAVY`."""
 
 
 def suite(
@@ -130,29 +133,21 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     Several run at a time: a long step must not be last, where it would run alone.
     """
     first, *others = pythons
-    whole = [one for one in others if one.version[:2] not in IN_PART]
-    newest = whole[-1] if whole else first
+    newest = next((one for one in reversed(others) if one.version[:2] not in BESIDE), first)
     pure = without_compiler(first)
-    last = [
-        step
-        for one in [*reversed(whole), *(one for one in others if one not in whole)]
-        for step in (
-            setup(quickly_built(one)),
-            matching_suite(one, newest, in_part=one not in whole),
-        )
-    ]
+    others.sort(key=lambda one: one is not newest)
     return [
         setup(environment(first)),
-        matching_suite(first, newest),
-        *last,
+        suite(environment(first), f"tests {first.minor}", leaving=() if newest is first else HEAVY),
+        *(
+            step
+            for one in others
+            for step in (
+                setup(quickly_built(one)),
+                suite(environment(one), f"tests {one.minor}", only=() if one is newest else PART),
+            )
+        ),
         setup(pure),
         suite(pure, f"tests {first.minor} without compiler", leaving=NO_ENGINE),
         *lint(environment(first)),
     ]
-
-
-def matching_suite(python: Interpreter, newest: Interpreter, *, in_part: bool = False) -> Step:
-    """The tests on that Python: those of `HEAVY` on the ``newest`` only, and some ``in_part``."""
-    leaving = () if python is newest or in_part else HEAVY
-    only = PART if in_part else ()
-    return suite(environment(python), f"tests {python.minor}", leaving=leaving, only=only)
