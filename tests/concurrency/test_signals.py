@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -78,10 +79,17 @@ class Answers(everserve.LineRequestHandler):
         return message
 
 
-class InCompiledCode(everserve.JSONRequestHandler):
-    """A message, the number of a signal, raises that where the innermost code may be compiled."""
+class Number(int):
+    """The number of a signal, with an attribute that raises it, and no code in Python."""
 
-    handle_message = staticmethod(signal.raise_signal)  # type: ignore[assignment]
+    hello = "hello"
+    signal = property(signal.raise_signal)
+
+
+class InCompiledCode(everserve.JSONRequestHandler):
+    """A message raises the signal where nothing that runs, down to the fiber, need be Python."""
+
+    handle_message: Any = staticmethod(partial(getattr, Number(signal.SIGUSR1)))
 
 
 def talk(address: Any, *messages: bytes) -> None:
@@ -97,7 +105,11 @@ def talk(address: Any, *messages: bytes) -> None:
 @pytest.mark.parametrize(("handler", "kind"), [(leave, SystemExit), (raise_custom, Custom)])
 @pytest.mark.parametrize(
     ("answers", "messages"),
-    [(Answers, [b"hello\n", b"signal\n"]), (InCompiledCode, [b"%d\n" % signal.SIGUSR1])],
+    [
+        (Answers, [b"hello\n", b"signal\n"]),
+        (InCompiledCode, [b'"hello"\n', b'"signal"\n']),
+        (InCompiledCode, [b'"signal"\n']),
+    ],
 )
 def test_it_ends_the_server_of_a_message_handler(
     handler: Any, kind: type[BaseException], word: str, answers: Any, messages: list[bytes]

@@ -71,7 +71,11 @@ def nested() -> None:
         str(1)
 
 
-@pytest.mark.parametrize("function", [busy, nested])
+without_frame = functools.partial(signal.raise_signal, signal.SIGUSR1)
+"""With the compiled engine, the signal handler then has no frame that it interrupts."""
+
+
+@pytest.mark.parametrize("function", [busy, nested, without_frame])
 @pytest.mark.parametrize(("handler", "kind"), HANDLERS)
 def test_what_a_signal_handler_raises_leaves_the_turn(
     hub: Any,
@@ -103,5 +107,6 @@ def test_what_a_fiber_raises_itself_ends_it_alone(
 
     assert hub.spawn(leave).join(10)
     assert hub.spawn(calls_a_function_like_a_handler).join(10)
-    assert [type(error) for error in errors] == [Custom]
+    assert hub.spawn(fails, signal.SIGUSR1, None).join(10)
+    assert [type(error) for error in errors] == [Custom, Custom]
     errors.clear()

@@ -6,8 +6,9 @@ It stands below both engines, which raise the first and ask for the second.
 import inspect
 import signal
 import threading
+from functools import partial
 from itertools import pairwise
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 __all__ = ["FiberExit", "began_in_signal_handler"]
@@ -22,10 +23,12 @@ def began_in_signal_handler(error: BaseException) -> bool:
 
     The program means its main thread then, and not the request that happened to run there. CPython
     calls a handler with the number of the signal and the frame that it interrupts, so the traceback
-    has a frame with these two as arguments. That frame need not be in the traceback: compiled code,
-    which was running, has none. A handler that is no Python function, such as `sys.exit` itself, has no
-    frame either, and is not recognised. A ConnectionError is taken for the peer's, without a look:
-    there may be one for each connection.
+    has a frame with these two as arguments. The interrupted frame need not be in the traceback:
+    compiled code, which was running, has none. In a fiber that is compiled down to its start there is
+    none at all, and the second argument is None; only the function that is set as the handler of the
+    signal counts then, as anyone may pass a number and None. A handler that is no Python function, such
+    as `sys.exit` itself, has no frame either, and is not recognised. A ConnectionError is taken for the
+    peer's, without a look: there may be one for each connection.
     """
     if isinstance(error, ConnectionError) or threading.get_ident() != threading.main_thread().ident:
         return False  # only the main thread runs signal handlers
@@ -38,10 +41,24 @@ def began_in_signal_handler(error: BaseException) -> bool:
 
 
 def _is_handler(frame: FrameType) -> bool:
-    return any(
-        isinstance(second, FrameType) and isinstance(first, int) and first in signal.valid_signals()
-        for first, second in pairwise(_arguments(frame))
-    )
+    for number, interrupted in pairwise(_arguments(frame)):
+        if isinstance(number, int) and number in signal.valid_signals():
+            if isinstance(interrupted, FrameType):
+                return True
+            is_lowest = interrupted is None and frame.f_back is None
+            if is_lowest and _code_of(signal.getsignal(number)) is frame.f_code:
+                return True
+    return False
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """The code that runs when `handler` is called, if that is Python."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__"):  # a method has that of its function
+        handler = getattr(handler, "__call__", None)  # noqa: B004
+    code = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def _arguments(frame: FrameType) -> list[Any]:
