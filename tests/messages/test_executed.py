@@ -118,6 +118,24 @@ def test_a_message_may_stop_its_server(concurrency: Any, gated: type[Gated]) -> 
         assert client.recv(100) == b"1 left\n"
 
 
+def test_a_reply_after_the_stop_is_waited_for() -> None:
+    class Stops(LineRequestHandler[Any, Any]):
+        def handle_message(self, message: bytes) -> Any:
+            report = self.server.stop(LIMIT)
+            serving.join(0.2)  # it would end in half of that
+            return b"%d left, serving: %d" % (len(report.unfinished), serving.is_alive())
+
+    server = make(Stops, "fibers", "threads:1")
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    with socket.create_connection(server.server_address, LIMIT) as client:
+        client.sendall(b"stop\n")
+        assert client.recv(100) == b"1 left, serving: 1\n"
+        assert client.recv(100) == b""
+    serving.join(LIMIT)
+    assert not serving.is_alive()
+
+
 @WORDS
 def test_an_executor_of_the_program_is_left_open(concurrency: Any, gated: type[Gated]) -> None:
     with ThreadPoolExecutor(1) as executor:

@@ -275,6 +275,9 @@ class HubStrategy(Strategy):
             return
         if wait and not self._settings.read().daemon_threads:
             self.wait_until(lambda: not self._runs, deadline)
+        stop: StopTimes | None = self._life.stop
+        if stop is not None and stop.is_of_request:
+            return  # one whose message runs in an executor: a fiber is still to send its reply
         for run in tuple(self._runs.values()):
             run.hurried = True
             run.selector.wake()

@@ -76,6 +76,10 @@ class StopTimes(Protocol):
     def ends(self) -> float:
         """After this time the stop waits for nothing."""
 
+    @property
+    def is_of_request(self) -> bool:
+        """True if a request of the server has asked for it: its reply comes after the stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class StrategyParts:

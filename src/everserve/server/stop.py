@@ -106,6 +106,11 @@ class Stop:
         return self.deadline + (0.0 if self.report is not None else LAST_WAIT)
 
     @property
+    def is_of_request(self) -> bool:
+        """True if a request of the server has asked for it: its reply comes after the stop."""
+        return bool(self._own)
+
+    @property
     def gave_up(self) -> bool:
         """True if requests were left that would not end."""
         return self.report is not None and bool(self.report.unfinished)
