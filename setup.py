@@ -26,8 +26,8 @@ except ImportError:  # `missing` says it
 
 MODULES = (
     *(f"sockets/_{module}" for module in ("outbox", "datagrams", "runs")),
-    *(f"wire/_{module}" for module in ("lengths", "lines")),
-    *(f"messages/_{module}" for module in ("replies", "outbox", "conversation")),
+    *(f"wire/_{module}" for module in ("pieces", "lengths", "lines", "codec")),
+    *(f"messages/_{module}" for module in ("outbox", "replies", "inbox", "conversation")),
     "sockets/tls/_records",
     *(f"fibers/_{module}" for module in ("loop", "fiber", "scheduler", "hub", "carrying")),
     *(
@@ -38,6 +38,7 @@ MODULES = (
     *(f"lifecycle/_{module}" for module in ("connection", "connections", "progress")),
     *(f"lifecycle/_{module}" for module in ("making", "emitter", "sessionstate", "sessions")),
     "admission/_limits",
+    "concurrency/_hubparking",
     *(f"server/_{module}" for module in ("flow", "datagramaccount", "datagramflow")),
 )
 DIRECTIVES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 from typing import Any
@@ -155,6 +156,51 @@ def test_both_engines_agree_on_frames(data: bytes, most: int, limit: int) -> Non
             except FrameError as error:
                 results.append(str(error))
         assert results[0] == results[1]
+
+
+LINES = st.lists(
+    st.sampled_from([b"a", b"ab", b"\n", b"\r", b"\r\n", b"aab", b"0123456789"]), max_size=12
+).map(b"".join)
+
+
+@few
+@given(
+    data=LINES,
+    start=st.integers(0, 3),
+    ending=st.sampled_from([b"\n", b"\r\n", b"aab"]),
+    most=st.integers(1, 5),
+    limit=st.integers(1, 12),
+)
+def test_both_engines_agree_on_lines(
+    data: bytes, start: int, ending: bytes, most: int, limit: int
+) -> None:
+    start = min(start, len(data))
+    expected = pieces_of("python").cut_lines(data, start, ending, most, limit)
+    assert pieces_of("native").cut_lines(data, start, ending, most, limit) == expected
+
+
+@few
+@given(
+    messages=st.lists(st.one_of(LINES, LINES.map(bytearray)), max_size=4),
+    ending=st.sampled_from([b"\n", b"\r\n", b"aab"]),
+)
+def test_both_engines_join_the_same(messages: list[Any], ending: bytes) -> None:
+    joined = [join(pieces_of(name), messages, ending) for name in ("python", "native")]
+    assert joined[0] == joined[1]
+
+
+def join(pieces: Any, messages: list[Any], ending: bytes) -> list[Any]:
+    try:
+        lines = pieces.join_lines(messages, ending)
+    except ValueError as error:
+        lines = str(error)
+    kinds = [(1, False), (4, False), (8, True), (0, False)]
+    return [lines, *(pieces.join_frames(messages, *kind) for kind in kinds)]
+
+
+def pieces_of(name: str) -> Any:
+    loaded(name)
+    return importlib.import_module(f"everserve.wire.{'_' if name == 'native' else ''}pieces")
 
 
 # -- limits ------------------------------------------------------------------------------------

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from everserve.concurrency.hubselector import HubSelector
 from everserve.concurrency.strategy import (
     Condition,
-    Departure,
     MovableDeadline,
     Parking,
     StopTimes,
@@ -36,6 +35,7 @@ from everserve.fibers.engines import (
     Records,
     accept_many,
     current,
+    engine,
     here,
 )
 from everserve.fibers.log import logger
@@ -43,6 +43,11 @@ from everserve.fibers.stalls import watch_stalls
 from everserve.fibers.sync import Semaphore
 from everserve.sockets.genuine import is_patched
 from everserve.sockets.tls import TLS, TLSSocket
+
+if TYPE_CHECKING or engine == "python":
+    from everserve.concurrency.hubparking import HubParking
+else:
+    from everserve.concurrency._hubparking import HubParking
 
 __all__ = ["HubStrategy", "report_failure"]
 
@@ -71,7 +76,7 @@ class HubStrategy(Strategy):
         # By thread: one run still lingers in its thread when the next begins in another.
         self._runs: dict[int, _Run] = {}
         self._handler: Any = None
-        self._parked = _HubParking(self._call)
+        self._parked = HubParking(self._call)
         self._stopper: Fiber | None = None
 
     # -- where a request runs ------------------------------------------------------------------
@@ -300,49 +305,6 @@ class HubStrategy(Strategy):
 
 def _call_nothing(*arguments: object) -> None:
     """No hub runs any more."""
-
-
-class _HubParking:
-    """Leaves connections to the event loop: one that is readable gets a fiber."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self.draining = False
-        self.departure: Departure | None = None
-        self.call = call
-
-    def keeps(self, conversation: Any) -> bool:
-        """True for a conversation that is to move."""
-        return self.departure is not None and self.departure.keeps(conversation)
-
-    def takes(self, request: Any) -> bool:
-        """True for a socket of the event loop itself; TLS and what counts bytes keep their fiber."""
-        return type(request) is FiberSocket
-
-    def park(self, conversation: Any) -> None:
-        """Have a fiber resume it when something comes; at once if something may be there."""
-        departure = self.departure
-        if departure is not None and departure.keeps(conversation):
-            is_over = False
-            if departure.is_next(conversation):
-                departure.take(conversation)
-                return
-        else:
-            is_over = self.draining and not conversation.fresh
-        if is_over or not conversation.request._park(conversation):
-            conversation.request._resume_soon(conversation)
-
-    def claim(self, conversation: Any) -> bool:
-        """Take it from the event loop; false if it runs."""
-        claimed: bool = conversation.request._unpark()
-        return claimed
-
-    def resume(self, conversation: Any) -> None:
-        """Have a fiber resume it. In a fiber."""
-        conversation.request._resume_soon(conversation)
-
-    def forget(self, conversation: Any) -> None:
-        """Have the kernel watch the descriptor no more: closing a copy of it does not suffice."""
-        conversation.request._mark_duplicated()
 
 
 class _Run:

@@ -49,6 +49,7 @@ cdef class Fiber(Task):
     cdef void *chunk             # where its Python frames begin, if that memory is ours
 
     cdef int add_buffered(self, Buffered writer) except -1
+    cdef int drop_buffered(self, Buffered writer) except -1
     cdef int flush_buffered(self) except -1
     cdef int finish(self) except -1
     cdef int execute(self) except -1

@@ -96,6 +96,16 @@ cdef class Fiber(Task):
             self.buffered = [self.buffered, writer]
         return 0
 
+    cdef int drop_buffered(self, Buffered writer) except -1:
+        """Undo `add_buffered`, where it has nothing left to send."""
+        if self.buffered is writer:
+            self.buffered = None
+        elif type(self.buffered) is list and writer in <list>self.buffered:
+            (<list>self.buffered).remove(writer)
+            if not self.buffered:
+                self.buffered = None
+        return 0
+
     cdef int flush_buffered(self) except -1:
         """Send what it has buffered; 1 when that had to wait."""
         cdef Buffered writer

@@ -22,6 +22,8 @@ cdef extern from "greenlet/greenlet.h":
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
     void PyErr_SetObject(object kind, object value)
     void PyErr_WriteUnraisable(object where)
 
@@ -360,7 +362,7 @@ cdef class Hub(Scheduler):
         """
         awakened = self.loop.awakened
         while awakened:
-            PyContext_CopyCurrent().run(awakened.popleft())
+            run_in_copy(awakened.popleft())
 
     cdef int run_calls(self) except -1:
         cdef Py_ssize_t left = len(self.calls)
@@ -416,6 +418,17 @@ def join_from_outside(fiber, timeout):
     if fiber.dead:
         return True          # its hub may have closed, which calls no one back
     return ended.wait(timeout, current()) or fiber.dead
+
+
+cdef int run_in_copy(function) except -1:
+    """Call it in a copy of the current context."""
+    context = PyContext_CopyCurrent()
+    PyContext_Enter(context)
+    try:
+        function()
+    finally:
+        PyContext_Exit(context)
+    return 0
 
 
 def current():

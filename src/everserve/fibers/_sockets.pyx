@@ -192,6 +192,17 @@ def sendall(self, data, int flags=0):
         send_view(watch, data, flags)
 
 
+cdef class Sender:
+    """Sends over a `FiberSocket`: from compiled code, a call in C."""
+
+    cpdef int send_all(self, sock, bytes data) except -1:
+        """As `sendall`."""
+        return transmit_all(watch_of(sock), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0)
+
+
+sender = Sender()
+
+
 cdef int send_view(Watch watch, data, int flags) except -1:
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -215,7 +226,7 @@ def wait(self, bint writing, limit):
     check_open(watch)
 
 
-def receive_now(self, Py_ssize_t bufsize):
+cpdef object receive_now(self, Py_ssize_t bufsize):
     """Receive what is there, at most `bufsize` bytes; None if nothing is."""
     cdef Watch watch = watch_of(self)
     cdef Scheduler hub = running_hub()

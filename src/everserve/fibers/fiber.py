@@ -125,6 +125,11 @@ class Fiber(Task):
         """Have `writer` flushed when this fiber next waits."""
         self.buffered.append(writer)
 
+    def drop_buffered(self, writer: Buffered) -> None:
+        """Undo `add_buffered`, where it has nothing left to send."""
+        if writer in self.buffered:
+            self.buffered.remove(writer)
+
     def flush_buffered(self) -> bool:
         """Send what it has buffered; True when that had to wait."""
         waited = False

@@ -1,4 +1,10 @@
 # The types of `conversation.py` where it is compiled.
+cimport cython
+from everserve.messages._inbox cimport Inbox as In
+from everserve.messages._outbox cimport Outbox as Out
+from everserve.messages._replies cimport Replies as Held
+
+
 cdef class Conversation:
     cdef readonly object handler
     cdef readonly object host
@@ -6,10 +12,9 @@ cdef class Conversation:
     cdef readonly object parking
     cdef readonly object sock
     cdef readonly object hub
-    cdef readonly object outbox
+    cdef readonly In inbox
+    cdef readonly Out outbox
     cdef public object replies
-    cdef readonly list rest
-    cdef Py_ssize_t needed
     cdef public bint parked
     cdef readonly bint fresh
     cdef public object key
@@ -17,12 +22,9 @@ cdef class Conversation:
     cdef public object request
     cdef public object context
 
+    @cython.locals(replies=Held)
     cpdef bint serve(self) except -1
     cpdef resume(self)
     cpdef park(self)
     cpdef call_of(self, handler)
-    cpdef send(self, messages)
-    cpdef bint serve_by(self, codec, replies) except -1
-    cdef object receive(self)
-    cpdef bint take(self, bytes data, codec, replies, handle) except -1
-    cdef object refuse(self, error, replies)
+    cpdef bint waits_after(self, served) except -1

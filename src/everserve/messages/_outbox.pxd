@@ -1,5 +1,8 @@
 # The types of `outbox.py` where it is compiled.
+from everserve.fibers._sockets cimport Sender
+
 cdef bint COMPILED
+cdef Sender _SENDER
 
 
 cdef class Outbox:

@@ -11,31 +11,23 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from everserve.errors import FrameError
 from everserve.fibers.engines import FiberSocket, current
 from everserve.fibers.exits import began_in_signal_handler
 from everserve.messages.ended import ENDED
-from everserve.wire.codec import decode_many, encode_many, missing
 
 __all__ = ["Conversation"]
 
 COMPILED = __name__ == "everserve.messages._conversation"
 
 _ROOM = "everserve.messages._" if COMPILED else "everserve.messages."
-Replies: Any = importlib.import_module(f"{_ROOM}replies").Replies
+Inbox: Any = importlib.import_module(f"{_ROOM}inbox").Inbox
 Outbox: Any = importlib.import_module(f"{_ROOM}outbox").Outbox
 _CARRYING = "everserve.fibers._carrying" if COMPILED else "everserve.fibers.carrying"
 run_coroutine: Any = importlib.import_module(_CARRYING).run_coroutine
-
-READ_BYTES = 65536
-"""Bytes that one read may find."""
-
-LONGEST_READ = 1 << 20
-"""Bytes of a read of a long message, of which so many are missing at least."""
 
 
 class Conversation:
@@ -44,9 +36,8 @@ class Conversation:
     ``parked``: nothing runs it now; ``fresh``: it began while the server drains, and may still wait for
     its first message.
 
-    ``key``: that of the connection; ``channels``: those that it has joined; ``rest``: the parts of a
-    message that is not whole, of which ``needed`` bytes are missing; ``replies``: those of the messages
-    in progress. ``request`` and ``context`` are kept for the flow while it is parked.
+    ``key``: that of the connection; ``channels``: those that it has joined; ``replies``: those of the
+    messages in progress. ``request`` and ``context`` are kept for the flow while it is parked.
     """
 
     __slots__ = (
@@ -57,14 +48,13 @@ class Conversation:
         "handler",
         "host",
         "hub",
+        "inbox",
         "key",
-        "needed",
         "outbox",
         "parked",
         "parking",
         "replies",
         "request",
-        "rest",
         "sock",
     )
 
@@ -76,8 +66,7 @@ class Conversation:
         self.sock = handler.request
         fiber = current() if type(self.sock) is FiberSocket else None
         self.hub = None if fiber is None else fiber.hub
-        self.rest: list[bytes] | None = None
-        self.needed = 0
+        self.inbox = Inbox(self.sock, self.hub, parking)
         self.outbox = Outbox(self.sock, self.hub)
         self.parked = False
         self.fresh = parking is not None and bool(parking.draining)
@@ -95,7 +84,7 @@ class Conversation:
     @property
     def is_between_messages(self) -> bool:
         """True unless the first part of a message has come, and not yet all of it."""
-        return self.rest is None
+        return self.inbox.rest is None
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -129,7 +118,7 @@ class Conversation:
         self.parked = True
         self.connection.runner = None
         try:
-            self.parking.park(self)
+            self.inbox.park(self)
         except OSError as error:  # the kernel has no memory to watch it
             self.finish()
             self.host.conversation_ended(self, error)
@@ -186,15 +175,6 @@ class Conversation:
         self.withdraw()
         self.handler._everserve.conversation = ENDED
 
-    def unread(self) -> tuple[bytes | None, int]:
-        """The part of a message that has come, and how many bytes are missing at least."""
-        return None if self.rest is None else b"".join(self.rest), self.needed
-
-    def take_unread(self, rest: bytes | None, needed: int) -> None:
-        """Go on with what ``unread`` of another conversation has returned."""
-        self.rest = None if rest is None else [rest]
-        self.needed = needed
-
     def call_of(self, handler: Any) -> Callable[[Any], Any]:
         """What is called with each message, and returns the reply: here ``handle_message`` runs."""
         call: Callable[[Any], Any] = handler.handle_message
@@ -202,91 +182,24 @@ class Conversation:
 
     def serve(self) -> bool:
         """Handle what comes. False at the end of the stream; true if nothing is there now."""
-        codec = self.handler.codec
-        self.replies = replies = Replies(codec, self.send)
+        handler = self.handler
+        self.replies = replies = self.inbox.replies_for(handler.codec, self.outbox)
         try:
-            return self.serve_by(codec, replies)
+            return self.waits_after(self.inbox.serve(handler, replies, self.call_of(handler)))
         finally:
             self.replies = None
             replies.end()
 
-    def serve_by(self, codec: Any, replies: Any) -> bool:
-        """As ``serve``, with what it has made."""
-        handle = self.call_of(self.handler)
-        served = False
-        while True:
-            data = self.receive()
-            if data is None:
-                if not self.parking.draining or (self.fresh and not served):
-                    return True
-                departs: bool = self.parking.keeps(self)
-                return departs
-            if not data:
-                if self.rest is not None:
-                    self.refuse(FrameError("the stream ended inside a message"), replies)
-                return False
-            if not self.take(data, codec, replies, handle):
-                return False
-            served = True
-
-    def receive(self) -> bytes | None:
-        """What has come, ``b""`` at the end; ``None`` if it can be parked, and nothing is there."""
-        size = READ_BYTES if self.needed < READ_BYTES else min(self.needed, LONGEST_READ)
-        data: bytes | None
-        if self.parking is None:
-            data = self.sock.recv(size)
-        elif self.hub is not None:
-            data = self.sock._receive_now(size)
-        else:
-            try:
-                data = self.sock.recv(size, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                data = self.sock.recv(size) if self.parking.linger(self.sock) else None
-        return data
-
-    def take(self, data: bytes, codec: Any, replies: Any, handle: Callable[[Any], Any]) -> bool:
-        """Handle the messages that are whole. False if the rest of the stream cannot be read."""
-        if self.rest is not None:
-            self.rest.append(data)
-            self.needed -= len(data)
-            if self.needed > 0:
-                return True
-            data = b"".join(self.rest)
-            self.rest = None
-            self.needed = 0
-        start = 0
-        depth = self.handler.pipeline_depth
-        while start < len(data):
-            try:
-                messages, end = decode_many(codec, data, start, depth)
-            except FrameError as error:
-                resumes_at = self.refuse(error, replies)
-                if resumes_at is None:
-                    return False
-                start = resumes_at
-                continue
-            if not messages:
-                self.rest = [data[start:] if start else data]
-                self.needed = missing(codec, data, start)
-                return True
-            start = end
-            replies.answer(messages, handle)
-            if replies.stopped:
-                self.rest = [data[start:]]  # where it goes on later, this is next
-                return False
-        return True
-
-    def refuse(self, error: FrameError, replies: Any) -> int | None:
-        """Have the handler decide about bytes that are no message."""
-        replies.add(self.handler.on_bad_message(error))
-        replies.flush()
-        return error.resumes_at
+    def waits_after(self, served: bool | None) -> bool:
+        """True if it waits for more, by what ``Inbox.serve`` has returned."""
+        if served is False:
+            return False
+        if not self.inbox.is_draining() or (self.fresh and not served):
+            return True
+        departs: bool = self.parking.keeps(self)
+        return departs
 
     # -- out -------------------------------------------------------------------------------------
-
-    def send(self, messages: Sequence[Any]) -> None:
-        """Send replies, after what was pushed before them, and wait until they are sent."""
-        self.outbox.send(encode_many(self.handler.codec, messages))
 
     def push(self, data: bytes) -> bool:
         """Send encoded bytes soon, or as the policy of the handler says. False if they are not sent."""

@@ -13,7 +13,7 @@ from everserve.admission.host import Host, host_of_server
 from everserve.fibers.engines import current
 from everserve.messages.calls import END, Calls
 from everserve.messages.engine import Conversation
-from everserve.wire.codec import is_several
+from everserve.wire.codec import encode_many, is_several
 
 if TYPE_CHECKING:
     from everserve.executors.execution import Execution
@@ -82,13 +82,12 @@ class ThreadlessConversation(ExecutedConversation):
 
     def serve(self) -> bool:
         """As every conversation; true also while a message runs."""
-        codec = self.handler.codec
         replies = self.replies
         if replies is None:
             calls = self.call_of(self.handler)
-            self.replies = replies = _RepliesToCome(codec, self.send, calls)
+            self.replies = replies = _RepliesToCome(self.handler.codec, self.outbox, calls)
         try:
-            waits = self._go_on(codec, replies) or replies.future is not None
+            waits = self._go_on(replies) or replies.future is not None
         except BaseException:
             self.replies = self._calls = None
             raise
@@ -96,13 +95,14 @@ class ThreadlessConversation(ExecutedConversation):
             self.replies = self._calls = None
         return waits
 
-    def _go_on(self, codec: Any, replies: _RepliesToCome) -> bool:
+    def _go_on(self, replies: _RepliesToCome) -> bool:
         """Go on where it was left. True if nothing is there now."""
+        handler, calls = self.handler, self.call_of(self.handler)
         if replies.future is not None:
             replies.go_on()
-            if replies.stopped or not self.take(b"", codec, replies, self.call_of(self.handler)):
+            if replies.stopped or not self.inbox.take(b"", handler, replies, calls):
                 return False
-        return self.serve_by(codec, replies)
+        return self.waits_after(self.inbox.serve(handler, replies, calls))
 
     def park(self) -> None:
         """Leave it until its message has been handled, or something comes."""
@@ -121,11 +121,11 @@ class _RepliesToCome:
     ``future``: that of the message in progress, for which no thread waits.
     """
 
-    __slots__ = ("_calls", "_codec", "_is_over", "_left", "_send", "_steps", "future")
+    __slots__ = ("_calls", "_codec", "_is_over", "_left", "_outbox", "_steps", "future")
 
-    def __init__(self, codec: Any, send: Callable[[list[Any]], object], calls: Any) -> None:
+    def __init__(self, codec: Any, outbox: Any, calls: Any) -> None:
         self._codec = codec
-        self._send = send
+        self._outbox = outbox
         self._calls: Calls = calls
         self._left: Iterator[Any] = iter(())  # the messages that wait for the one in progress
         self._steps: Iterator[Any] | None = None  # the replies of the one in progress
@@ -180,6 +180,9 @@ class _RepliesToCome:
         replies = list(reply) if is_several(self._codec, reply) else [reply]
         if reply is not None and replies:
             self._send(replies)
+
+    def _send(self, messages: list[Any]) -> None:
+        self._outbox.send(encode_many(self._codec, messages))
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -84,7 +84,7 @@ class Moving:
                 conversation.finish()
 
     def _begin(self, handler: Any, conversation: Any) -> None:
-        conversation.take_unread(self._rest, self._needed)
+        conversation.inbox.take_unread(self._rest, self._needed)
         if self._key is not None:
             conversation.host.give_key(conversation.connection, self._key)
         if self.late:
@@ -103,7 +103,7 @@ class MovableSlot(ContextSlot):
     def pack(self, conversation: Any) -> bytes:
         """The handler of a conversation, and what is known of its connection. Raises ``NotMovable``."""
         handler, connection = conversation.handler, conversation.connection
-        rest, needed = conversation.unread()
+        rest, needed = conversation.inbox.unread()
         try:
             contents = _Contents(
                 handler.__getstate__(),

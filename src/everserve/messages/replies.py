@@ -3,15 +3,20 @@
 A conversation makes one while it handles messages; `_replies.pyx` is the same, compiled.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from types import CoroutineType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everserve.fibers import engines
 from everserve.fibers.carrying import Carrier, carrier_for
 from everserve.fibers.fiber import Buffered, Fiber
-from everserve.wire.codec import is_several
+from everserve.wire.codec import encode_many, is_several
+
+if TYPE_CHECKING:
+    from everserve.messages.outbox import Outbox
 
 __all__ = ["Replies"]
 
@@ -19,7 +24,7 @@ LONGEST_HOLD: Final = 0.001  # seconds for which a thread holds a reply back whi
 
 
 class Replies(Buffered):
-    """Replies, in order. `send(messages)` sends them; an error of it in a wait is raised at the next.
+    """Replies, in order, for an outbox; an error of it in a wait is raised at the next.
 
     In a fiber they are sent before it waits for anything. A thread sends them after a millisecond, and
     each message of an iterator at once, as it cannot know how long the next one takes.
@@ -32,14 +37,14 @@ class Replies(Buffered):
         "_error",
         "_holder",
         "_is_eager",
-        "_send",
+        "_outbox",
         "_waiting",
         "stopped",
     )
 
-    def __init__(self, codec: Any, send: Callable[[list[Any]], object]) -> None:
+    def __init__(self, codec: Any, outbox: Outbox) -> None:
         self._codec = codec
-        self._send = send
+        self._outbox = outbox
         self._waiting: list[Any] = []
         self._error: OSError | None = None
         self._holder: Fiber | None = None  # the fiber that sends them when it waits
@@ -65,6 +70,9 @@ class Replies(Buffered):
                     break
         finally:
             self.flush()
+            if self._holder is not None:
+                self._holder.drop_buffered(self)
+                self._holder = None
 
     def add(self, reply: Any) -> None:
         """Add a reply that is no `bytes`: an object of the codec, several messages, or a coroutine."""
@@ -108,7 +116,7 @@ class Replies(Buffered):
             raise error
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self._send(waiting)
+            self._outbox.send(encode_many(self._codec, waiting))
 
     def flush_quietly(self) -> bool:
         """Send them before the fiber waits; True if that waited itself."""

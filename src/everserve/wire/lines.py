@@ -6,11 +6,19 @@ One source for both engines: `_lines` is this file, compiled, with the types of 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from everserve.errors import FrameError, OptionError
 
 __all__ = ["MAX_LINE", "Lines"]
+
+COMPILED = __name__ == "everserve.wire._lines"
+
+_PIECES = importlib.import_module("everserve.wire._pieces" if COMPILED else "everserve.wire.pieces")
+cut_lines: Any = _PIECES.cut_lines
+join_lines: Any = _PIECES.join_lines
 
 MAX_LINE = 65_536
 """Bytes of a line, by default: 64 KiB."""
@@ -41,26 +49,10 @@ class Lines:
 
     def decode_many(self, data: bytes, start: int, most: int, /) -> tuple[list[bytes], int]:
         """All whole lines from ``start`` on, at most so many."""
-        ending = self.ending
-        lines = data[start:].split(ending, most) if start else data.split(ending, most)
-        rest = lines.pop()
-        if len(data) - start > self.max_length:
-            lines = self._within(lines, rest)
-            return lines, start + sum(map(len, lines)) + len(ending) * len(lines)
-        return lines, len(data) - len(rest)
-
-    def _within(self, lines: list[bytes], rest: bytes) -> list[bytes]:
-        """The lines before the first that is too long. Raises if that is the first of all."""
-        most = self.max_length
-        for index, line in enumerate(lines):
-            if len(line) > most:
-                if index:
-                    return lines[:index]
-                raise self._too_long()
-        # The rest may end with a part of its ending.
-        if not lines and len(rest) >= most + len(self.ending):
+        lines, end = cut_lines(data, start, self.ending, most, self.max_length)
+        if end < 0:
             raise self._too_long()
-        return lines
+        return lines, end
 
     def _too_long(self) -> FrameError:
         return FrameError(f"a line of more than {self.max_length} bytes: raise max_length if meant")
@@ -71,10 +63,5 @@ class Lines:
 
     def encode_many(self, messages: Sequence[bytes], /) -> bytes:
         """The lines, each with its ending."""
-        encoded = self.ending.join([*messages, b""])
-        is_found = encoded.count(self.ending) == len(messages)
-        if is_found and len(self.ending) > 1:  # its first bytes may be the last ones of a message
-            is_found = encoded.split(self.ending) == [*messages, b""]
-        if not is_found:
-            raise ValueError(f"a line must not contain its ending, {self.ending!r}")
+        encoded: bytes = join_lines(messages, self.ending)
         return encoded
