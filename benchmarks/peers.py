@@ -11,6 +11,7 @@ STREAMS = {"echo": "echo", "lines": "lines"}
 DATAGRAMS = {"udp": "udp", "collect": "collect"}
 WITHOUT_SESSIONS = {**DATAGRAMS, "sessions": "udp"}
 SECURE = {**STREAMS, "tls": "echo"}
+FRAMED = {**SECURE, "frames": "frames"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def _everserve(name: str, title: str, *arguments: str, udp: bool = True) -> Peer
 
 def _messages(name: str, title: str, concurrency: str) -> Peer:
     arguments = ("--concurrency", concurrency)
-    return Peer(name, title, "everserve_server.py", arguments, {"lines": "messages"}, "everserve")
+    modes = {"lines": "messages", "frames": "frames"}
+    return Peer(name, title, "everserve_server.py", arguments, modes, "everserve")
 
 
 def _set(**options: object) -> list[str]:
@@ -123,7 +125,7 @@ _ALL = (
         "uvloop-protocol",
         "uvloop Protocol",
         "uvloop_protocol.py",
-        modes=SECURE,
+        modes=FRAMED,
         package="uvloop",
     ),
     Peer(
@@ -134,8 +136,14 @@ _ALL = (
         package="uvloop",
     ),
     Peer("uvloop-streams", "uvloop streams", "uvloop_streams.py", package="uvloop"),
+    Peer("go-stream", "Go, bufio", "go_stream.go", modes={"lines": "lines"}),
     Peer("asyncio-protocol", "asyncio Protocol", "asyncio_protocol.py", modes=SECURE),
-    Peer("asyncio-streams", "asyncio streams", "asyncio_streams.py"),
+    Peer(
+        "asyncio-streams",
+        "asyncio streams",
+        "asyncio_streams.py",
+        modes={**STREAMS, "frames": "frames"},
+    ),
     Peer("gevent", "gevent", "gevent_server.py", modes=SECURE, package="gevent"),
     Peer(
         "gevent-plain",

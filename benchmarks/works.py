@@ -192,6 +192,32 @@ def _coroutines(name: str, title: str, mode: str, arguments: tuple[str, ...], le
     )
 
 
+def _messages(
+    name: str,
+    title: str,
+    arguments: tuple[str, ...],
+    *,
+    peers: tuple[str, ...],
+    targets: tuple[tuple[float, str], ...],
+    mode: str = "lines",
+) -> Work:
+    return Work(
+        name,
+        f"{title}, 64 connections, a message handler: processor time of the server for each",
+        mode=mode,
+        measure=measure.cost,
+        arguments=arguments,
+        peers=peers,
+        targets=_cheaper("everserve-messages", *targets),
+        figure="cpu_us",
+        unit="us",
+        digits=2,
+        less_is_better=True,
+        columns=(Column("per_second", "segments/s", digits=0),),
+        group="message-handlers",
+    )
+
+
 _ALL = (
     Work(
         "echo",
@@ -227,27 +253,27 @@ _ALL = (
     _coroutines("echo", "Echo of 128 B", "echo", SMALL, 1.1),
     _coroutines("lines", "A line of 128 B at a time", "lines", SMALL, 1.1),
     _coroutines("pipelined", "64 lines of 32 B in one segment", "lines", SEGMENT, 8),
-    Work(
+    _messages(
         "messages",
-        "64 lines of 32 B in one segment, 64 connections, a message handler",
-        mode="lines",
-        measure=measure.steady,
-        arguments=SEGMENT,
-        peers=("everserve-messages", "everserve", "uvloop-protocol"),
-        targets=_faster((1.1, "everserve"), (3, "uvloop-protocol"), peer="everserve-messages"),
-        figure="lines_per_second",
-        unit="lines/s",
-        group="message-handlers",
+        "64 lines of 32 B in one segment",
+        SEGMENT,
+        peers=("everserve-messages", "everserve", "uvloop-protocol", "go-stream"),
+        targets=((1.1, "everserve"), (3, "uvloop-protocol"), (0.8, "go-stream")),
     ),
-    Work(
+    _messages(
         "messages-single",
-        "A line of 128 B at a time, 64 connections, a message handler",
-        mode="lines",
-        measure=measure.steady,
-        arguments=SMALL,
-        peers=("everserve-messages", "everserve", "uvloop-protocol"),
-        targets=_faster((1, "uvloop-protocol"), peer="everserve-messages"),
-        group="message-handlers",
+        "A line of 128 B at a time",
+        SMALL,
+        peers=("everserve-messages", "everserve", "uvloop-protocol", "go-stream"),
+        targets=((1, "uvloop-protocol"),),
+    ),
+    _messages(
+        "messages-frames",
+        "32 frames of 100 B in one segment",
+        ("echo", "--connections", "64", "--bytes", "104", "--lines", "32", "--framed", "1"),
+        mode="frames",
+        peers=("everserve-messages", "uvloop-protocol", "asyncio-streams"),
+        targets=((15, "asyncio-streams"), (2, "uvloop-protocol")),
     ),
     Work(
         "messages-pool",

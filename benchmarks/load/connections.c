@@ -12,21 +12,32 @@ char received[RECEIVE_BYTES];
 
 /* ------------------------------------------------------------------ messages */
 
-/* Lines of letters, so that every server mode can echo them: the last byte of each is LF. */
+enum { HEADER_BYTES = 4 };
+
+/* Lines of letters, so that every server mode can echo them: the last byte of each is LF. With --framed
+ * each begins with the length of what follows it, in network order, instead. */
 char *new_message(int of) {
     char *message = malloc(message_bytes);
     if (!message)
         give_up("malloc");
     for (size_t i = 0; i < message_bytes; i++)
         message[i] = (char)('a' + (i + i / 4093 + (size_t)of) % 26);
-    for (int line = 1; line <= options.lines; line++)
-        message[options.bytes * (size_t)line - 1] = '\n';
+    for (int line = 0; line < options.lines; line++) {
+        char *first = message + options.bytes * (size_t)line;
+        if (options.framed) {
+            uint32_t length = htonl((uint32_t)(options.bytes - HEADER_BYTES));
+            memcpy(first, &length, HEADER_BYTES);
+        } else
+            first[options.bytes - 1] = '\n';
+    }
     return message;
 }
 
 /* Make each message differ from the previous one, so that a late or doubled reply is noticed. */
 void stamp(char *message, uint64_t serial) {
-    for (size_t i = 0; i < 8 && i + 1 < options.bytes; i++, serial >>= 4)
+    if (options.framed)
+        message += HEADER_BYTES;
+    for (size_t i = 0; i < 8 && i + 1 < options.bytes - (options.framed ? HEADER_BYTES : 0); i++, serial >>= 4)
         message[i] = "0123456789ABCDEF"[serial & 15];
 }
 

@@ -33,7 +33,7 @@ enum {
 
 struct options {
     const char *mode, *host, *tls;
-    int port, connections, idle, drips, lines, window;
+    int port, connections, idle, drips, lines, window, framed;
     size_t bytes;
     double seconds, warmup, due;
 };

@@ -3,7 +3,8 @@
  *   load echo     N connections; each sends a message of B bytes and waits for its echo, over and
  *                 over. It sends and receives at the same time, so B may exceed all socket buffers.
  *                 With --lines K a message is K lines of B bytes each, sent in one segment
- *                 (ping-pong, pipelined and large are this mode with different sizes). With --idle M,
+ *                 (ping-pong, pipelined and large are this mode with different sizes); with --framed 1
+ *                 each is a frame, which begins with the four bytes of its length. With --idle M,
  *                 M connections are first opened, used once, and kept open the whole time.
  *   load drip     as echo, among --drips D connections that send a byte a second each, of a line that
  *                 never ends, until the server cuts them, --due S seconds after they were opened.
@@ -45,17 +46,19 @@ static double number(const char *name, const char *text, double least, double mo
 }
 
 static void read_options(int count, char **arguments) {
-    enum { HOST, TLS, PORT, CONNECTIONS, IDLE, DRIPS, BYTES, LINES, WINDOW, SECONDS, WARMUP, DUE };
+    enum { HOST, TLS, PORT, CONNECTIONS, IDLE, DRIPS, BYTES, LINES, WINDOW, SECONDS, WARMUP, DUE,
+           FRAMED };
     static const struct {
         double least, most;
     } bounds[] = {{0, 0}, {0, 0}, {1, 65535}, {1, MAX_CONNECTIONS}, {0, MAX_CONNECTIONS},
                   {0, MAX_CONNECTIONS}, {2, MAX_MESSAGE_BYTES}, {1, 10000}, {1, MAX_WINDOW},
-                  {0.01, MAX_SECONDS}, {0, 60}, {0.1, 60}};
+                  {0.01, MAX_SECONDS}, {0, 60}, {0.1, 60}, {0, 1}};
     static const struct option known[] = {
         {"host", 1, 0, HOST}, {"tls", 1, 0, TLS}, {"port", 1, 0, PORT},
         {"connections", 1, 0, CONNECTIONS}, {"idle", 1, 0, IDLE}, {"drips", 1, 0, DRIPS},
         {"bytes", 1, 0, BYTES}, {"lines", 1, 0, LINES}, {"window", 1, 0, WINDOW},
-        {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP}, {"due", 1, 0, DUE}, {0}};
+        {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP}, {"due", 1, 0, DUE},
+        {"framed", 1, 0, FRAMED}, {0}};
     int which;
     while ((which = getopt_long(count, arguments, "", known, NULL)) != -1) {
         if (which == '?')
@@ -76,6 +79,7 @@ static void read_options(int count, char **arguments) {
         case SECONDS: options.seconds = value; break;
         case WARMUP: options.warmup = value; break;
         case DUE: options.due = value; break;
+        case FRAMED: options.framed = (int)value; break;
         }
     }
     options.mode = optind == count - 1 ? arguments[optind] : "";
@@ -84,6 +88,10 @@ static void read_options(int count, char **arguments) {
         message_bytes > MAX_MESSAGE_BYTES) {
         fprintf(stderr, "load: at most %d connections and %d bytes a message\n", MAX_CONNECTIONS,
                 MAX_MESSAGE_BYTES);
+        exit(2);
+    }
+    if (options.framed && options.bytes < 6) {
+        fprintf(stderr, "load: a frame has at least 6 bytes\n");
         exit(2);
     }
     server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};

@@ -27,10 +27,23 @@ async def lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
+async def frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            header = await reader.readexactly(4)
+            message = await reader.readexactly(int.from_bytes(header))
+            writer.write(len(message).to_bytes(4) + message)
+            await writer.drain()
+    except (ConnectionResetError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()
+
+
 async def serve() -> None:
-    options = parser().parse_args()
+    options = parser(modes=("echo", "lines", "frames")).parse_args()
     warm_allocator()
-    handler = {"echo": echo, "lines": lines}[options.mode]
+    handler = {"echo": echo, "lines": lines, "frames": frames}[options.mode]
     server = await asyncio.start_server(handler, HOST, options.port, backlog=BACKLOG)
     announce(server.sockets[0].getsockname()[1])
     await server.serve_forever()

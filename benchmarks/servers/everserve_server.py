@@ -32,7 +32,7 @@ SERVERS = {"udp": DATAGRAM_SERVERS, "collect": DATAGRAM_SERVERS, "sessions": SES
 
 
 def read_options() -> argparse.Namespace:
-    options = parser(modes=("echo", "lines", "messages", "sleep", *SERVERS))
+    options = parser(modes=("echo", "lines", "messages", "frames", "sleep", *SERVERS))
     options.add_argument("--concurrency", choices=STREAM_SERVERS, default="fibers")
     options.add_argument("--engine", choices=("auto", "native", "python"), default="auto")
     options.add_argument("--tickets", type=int, help="session tickets, instead of the default")
@@ -78,6 +78,11 @@ class Lines(everserve.StreamRequestHandler):
 class Messages(everserve.LineRequestHandler):
     def handle_message(self, line: bytes) -> bytes:
         return line
+
+
+class Frames(everserve.FrameRequestHandler):
+    def handle_message(self, message: bytes) -> bytes:
+        return message
 
 
 class Sleep(everserve.LineRequestHandler):
@@ -151,6 +156,7 @@ def main() -> None:
         "echo": echo,
         "lines": Lines,
         "messages": Messages,
+        "frames": Frames,
         "sleep": Sleep,
         "udp": Datagrams,
         "collect": Collect,

@@ -143,6 +143,7 @@ def test_notices_a_wrong_datagram(mode: str, answer: bytes, fault: str) -> None:
         ("echo", ("echo", "--connections", "2", "--bytes", "3000000")),
         ("echo", ("connect", *SMALL)),
         ("lines", ("echo", *SMALL, "--lines", "64")),
+        ("echo", ("echo", *SMALL, "--lines", "64", "--framed", "1")),
         ("udp", ("udp", *SMALL, "--window", "8")),
         ("collect", ("collect", *SMALL, "--window", "8")),
     ],
