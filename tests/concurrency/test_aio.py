@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -132,6 +133,51 @@ def test_the_loop_is_that_of_the_option() -> None:
     with server.running():
         assert ask(server, b"one\n") == b"one\n"
     assert [loop.is_closed() for loop in made] == [True]
+
+
+def test_shutdown_returns_when_the_run_is_over() -> None:
+    steps: list[str] = []
+    called, returned = threading.Event(), threading.Event()
+
+    class Loop(asyncio.SelectorEventLoop):
+        def close(self) -> None:
+            returned.wait(0.05)  # it must not be so early
+            steps.append("closed")
+            super().close()
+
+    def new_loop() -> asyncio.AbstractEventLoop:
+        assert called.wait(LIMIT)
+        returned.wait(0.05)
+        steps.append("made")
+        return Loop()
+
+    with make(echo, loop_factory=everserve.LoopFactory(new_loop)) as server:
+        serving = Background(server.serve_forever)
+        waiting = Background(lambda: (called.set(), server.shutdown(), returned.set()))
+        waiting.result()
+        steps.append("returned")
+        serving.result()
+    assert steps == ["made", "closed", "returned"]
+
+
+def test_a_generator_that_will_not_end_keeps_no_loop_open() -> None:
+    async def stubborn() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.Event().wait()
+
+    generators = []
+
+    async def handle(handler: Any) -> None:
+        generators.append(stubborn())
+        await anext(generators[-1])
+        handler.wfile.write(b"done")
+
+    server = make(handle)
+    with server.running():
+        assert ask(server, b"") == b"done"
+    assert server.state is everserve.ServerState.STOPPED
 
 
 def test_a_group_with_fibers() -> None:

@@ -25,7 +25,7 @@ __all__ = ["Guest", "Host", "current_guest", "run_loop"]
 T = TypeVar("T")
 
 _LAST_STEPS = 0.1
-"""Seconds that tasks which are left may take to end when a loop of everserve's own is closed."""
+"""Seconds that tasks, and then generators, may take to end when a loop of everserve's own is closed."""
 
 
 class Dirty(Protocol):
@@ -278,6 +278,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=_LAST_STEPS))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        generators = loop.create_task(loop.shutdown_asyncgens())
+        loop.run_until_complete(asyncio.wait([generators], timeout=_LAST_STEPS))
     finally:
         loop.close()

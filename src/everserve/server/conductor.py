@@ -330,12 +330,18 @@ def _shut_down_event(hooks: Any) -> Any:
 def serve_together(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
     """Serve with all ``members`` in this thread, over one accept loop, until they have all ended."""
     refuse_while_loading("serve_forever()")
-    # One loop carries all: what another strategy has is served there too.
-    strategies = sorted((c.strategy for c, _ in members), key=_is_not_carried)
-    if strategies and strategies[0].is_carried:
-        strategies[0].carry(lambda: _serve(members, poll_interval))
-    else:
-        _serve(members, poll_interval)
+    with ExitStack() as last:  # the run ends after all that carries it
+        begun: list[tuple[Conductor, Hooks]] = []
+        for conductor, hooks in members:
+            if conductor.begin(hooks):
+                begun.append((conductor, hooks))
+                last.callback(conductor.end, hooks)
+        # One loop carries all: what another strategy has is served there too.
+        carrier = next((c.strategy for c, _ in begun if c.strategy.is_carried), None)
+        if carrier is not None:
+            carrier.carry(lambda: _serve(begun, poll_interval))
+        elif begun:
+            _serve(begun, poll_interval)
 
 
 def _is_not_carried(strategy: Strategy) -> bool:
@@ -343,20 +349,15 @@ def _is_not_carried(strategy: Strategy) -> bool:
 
 
 def _serve(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
-    begun: list[tuple[Conductor, Hooks]] = []
     try:
-        for conductor, hooks in members:
-            if conductor.begin(hooks):
-                begun.append((conductor, hooks))
-        if begun:
-            _run(begun, poll_interval)
+        _run(members, poll_interval)
     except BaseException:
-        for conductor, hooks in begun:
+        for conductor, hooks in members:
             conductor.strategy.hurry()
             conductor.strategy.drop(hooks)
         raise
     finally:
-        _end(begun)
+        _leave(members)
 
 
 def _run(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> None:
@@ -384,11 +385,9 @@ def _run(members: Sequence[tuple[Conductor, Hooks]], poll_interval: float) -> No
         loop.run(poll_interval, retire)
 
 
-def _end(members: Sequence[tuple[Conductor, Hooks]]) -> None:
-    """End the run of each; those whose requests live on this thread go on for them."""
+def _leave(members: Sequence[tuple[Conductor, Hooks]]) -> None:
+    """Leave the loop; a run whose requests live on this thread ends before these."""
     with ExitStack() as steps:  # from the last to the first: each is taken, whatever another raises
-        for conductor, hooks in members:
-            steps.callback(conductor.end, hooks)
         for conductor, hooks in members:
             steps.callback(conductor.strategy.leave)
             steps.callback(conductor.strategy.drop, hooks)
