@@ -20,6 +20,11 @@ from everserve.sockets.tcpinfo import Traffic
 
 __all__ = ["Keeper", "SessionState"]
 
+COMPILED = __name__ == "everserve.lifecycle._sessionstate"
+
+_LOCK = threading.Lock()
+"""Held by a step, in Python. In C a step is complete before another thread runs."""
+
 
 class Keeper(Protocol):
     """What a session needs of the table that it is in."""
@@ -50,7 +55,7 @@ class SessionState:
         self._moved = monotonic()
         self._first = datagram
         self._waiting: deque[Any] = deque([datagram])
-        self._lock = threading.Lock()
+        self._is_first = False  # what was put in last: its handler may wait for it
         self._wake: Callable[[], object] | None = None  # of the fiber that waits
         self._callbacks: list[Callable[[], object]] = []  # of a thread that waits
 
@@ -61,22 +66,30 @@ class SessionState:
 
         If ``limit`` datagrams wait, one is dropped, and returned: the ``"newest"`` or the ``"oldest"``.
         """
-        with self._lock:
-            if self.is_over:
-                return False
-            self.received += len(datagram[0])
-            self._moved = monotonic()
-            waiting, dropped = len(self._waiting), None
-            if waiting < limit:
-                self._waiting.append(datagram)
-            elif drops == "newest":
-                dropped = datagram
-            else:
-                self._waiting.append(datagram)
-                dropped = self._waiting.popleft()
-        if not waiting:  # else its handler knows already
+        self._is_first = False
+        if COMPILED:
+            result = self._add(datagram, limit, drops)
+        else:
+            with _LOCK:
+                result = self._add(datagram, limit, drops)
+        if self._is_first:
             self._notify()
-        return True if dropped is None else dropped
+        return result
+
+    def _add(self, datagram: Any, limit: int, drops: str) -> Any:
+        if self.is_over:
+            return False
+        self.received += len(datagram[0])
+        self._moved = monotonic()
+        waiting = len(self._waiting)
+        if waiting < limit:
+            self._waiting.append(datagram)
+            self._is_first = waiting == 0  # else its handler knows already
+            return True
+        if drops == "newest":
+            return datagram
+        self._waiting.append(datagram)
+        return self._waiting.popleft()
 
     # -- for the handler -----------------------------------------------------------------------
 
@@ -131,19 +144,25 @@ class SessionState:
 
     def finish(self) -> None:
         """Take nothing more in; the handler still gets what waits."""
-        with self._lock:
+        with _LOCK:  # after what is just put in
             self.is_over = True
         self._notify()
 
     def cut(self) -> None:
         """End at once: the handler does not get what waits."""
-        with self._lock:
-            self.is_over = True
-            for datagram in self._waiting:
-                if datagram is not self._first:  # which is the request itself, and counts as such
-                    self.unread += 1
-            self._waiting.clear()
+        if COMPILED:
+            self._take_all()
+        else:
+            with _LOCK:
+                self._take_all()
         self._notify()
+
+    def _take_all(self) -> None:
+        self.is_over = True
+        for datagram in self._waiting:
+            if datagram is not self._first:  # which is the request itself, and counts as such
+                self.unread += 1
+        self._waiting.clear()
 
     def traffic(self) -> Traffic:
         """The bytes that have moved, as those of a connection."""
