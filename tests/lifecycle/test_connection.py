@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_rare_fields_are_not_set_before_use() -> None:
 def test_it_keeps_no_request_alive(pair: Pair) -> None:
     died: list[Any] = []
     sock = socket.socket(fileno=pair[0].detach())
-    connection = ConnectionTable().add(sock, "peer", died.append)
+    connection = ConnectionTable().add(sock, "peer", SimpleNamespace(ended=died.append))
     assert connection.request is sock
     sock.close()
     del sock
@@ -137,7 +138,10 @@ def test_it_keeps_no_request_alive(pair: Pair) -> None:
 
 def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
     request = (b"data", None)
-    assert ConnectionTable().add(request, "peer", pytest.fail).request is request
+    assert (
+        ConnectionTable().add(request, "peer", SimpleNamespace(ended=pytest.fail)).request
+        is request
+    )
 
 
 def test_a_view_of_nothing() -> None:

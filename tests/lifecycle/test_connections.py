@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,10 +161,10 @@ def test_a_reused_descriptor_reports_the_end_of_the_old_connection() -> None:
     lost: list[Any] = []
     table = ConnectionTable()
     first, peer = socket.socketpair()
-    old = table.add(first, "old", lost.append)
+    old = table.add(first, "old", SimpleNamespace(ended=lost.append))
     again = socket.socket(fileno=first.detach())
     with again, peer:
-        table.add(again, "new", lost.append)
+        table.add(again, "new", SimpleNamespace(ended=lost.append))
     assert lost == [old]
 
 
@@ -174,7 +175,7 @@ def test_a_connection_whose_request_was_freed_is_dropped(pair: Pair) -> None:
     lost: list[Any] = []
     table = ConnectionTable()
     sock = socket.socket(fileno=pair[0].detach())
-    connection = table.add(sock, "peer", lost.append)
+    connection = table.add(sock, "peer", SimpleNamespace(ended=lost.append))
     sock.close()
     del sock
     assert lost == [connection]
@@ -184,7 +185,7 @@ def test_a_connection_whose_request_was_freed_is_dropped(pair: Pair) -> None:
 def test_a_connection_detached_for_a_wrapper_stays(pair: Pair) -> None:
     table = ConnectionTable()
     sock = socket.socket(fileno=pair[0].detach())
-    connection = table.add(sock, "peer", pytest.fail)
+    connection = table.add(sock, "peer", SimpleNamespace(ended=pytest.fail))
     wrapper = socket.socket(fileno=sock.detach())
     with wrapper:
         del sock
@@ -201,11 +202,11 @@ def test_a_connection_whose_socket_is_replaced(pair: Pair) -> None:
     ours, peers = pair
     table = ConnectionTable()
     connection = table.add(ours, "peer")
-    table.replace(connection, peers, table.remove)
+    table.replace(connection, peers, table)
     assert connection.request is peers
     assert table.find(peers) is connection
     assert table.remove(connection) is True
-    table.replace(connection, ours, table.remove)  # it has ended, and is not added again
+    table.replace(connection, ours, table)  # it has ended, and is not added again
     assert len(table) == 0
 
 

@@ -136,7 +136,7 @@ class HubStrategy(Strategy):
         connection = self._connections.find(request)
         adopted = FiberSocket.adopt(request)
         if connection is not None:
-            self._connections.replace(connection, adopted, self._progress.ended)
+            self._connections.replace(connection, adopted, self._progress)
         return adopted
 
     @property

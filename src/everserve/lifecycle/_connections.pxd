@@ -19,9 +19,9 @@ cdef class ConnectionTable:
     cdef readonly dict _by_key
 
     @cython.locals(connection=Entry)
-    cpdef Entry add(self, request, peer, lost=*)
-    cpdef replace(self, Entry connection, request, lost)
-    cpdef note_freed(self, Entry connection, lost)
+    cpdef Entry add(self, request, peer, owner=*)
+    cpdef replace(self, Entry connection, request, owner)
+    cpdef note_freed(self, Entry connection, owner)
     @cython.locals(connection=Entry)
     cpdef Entry find(self, request)
     @cython.locals(connection=Entry)

@@ -37,10 +37,16 @@ class Counter(Protocol):
         """The bytes that have moved; ``None`` if that is not known yet."""
 
 
+class Owner(Protocol):
+    """Who is told of a connection that ends without the hooks: ``Progress``, or the table alone."""
+
+    def ended(self, connection: Any) -> None: ...
+
+
 class Table(Protocol):
     """The table that a connection is in."""
 
-    def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None: ...
+    def note_freed(self, connection: Connection, owner: Owner) -> None: ...
 
 
 class Connection:
@@ -66,10 +72,10 @@ class Connection:
         "in_crowd",
         "in_handshake",
         "key",
-        "lost",
         "missed",
         "opened",
         "origin",
+        "owner",
         "peer",
         "place",
         "proxy",
@@ -91,7 +97,7 @@ class Connection:
         self.place = place  # its key in the table: the id of its request
         self.reference: Callable[[], Any] = _nothing
         self.table: Table | None = None  # the table that it is in
-        self.lost: Any = None  # what to call where it ends without the hooks
+        self.owner: Any = None  # whom to tell where it ends without the hooks
         self.key: int | None = None  # its second key: the descriptor
         self.runner: int | None = None  # the thread or fiber of its handler
         self.unbegun = True  # it is neither opened nor refused
@@ -116,7 +122,7 @@ class Connection:
     def __call__(self, reference: object) -> None:
         """Note that its request was freed: the weak reference to it calls the connection itself."""
         if self.table is not None:
-            self.table.note_freed(self, self.lost)
+            self.table.note_freed(self, self.owner)
 
     @property
     def request(self) -> Any:

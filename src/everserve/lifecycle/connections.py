@@ -12,7 +12,7 @@ import importlib
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
@@ -25,6 +25,9 @@ if TYPE_CHECKING or not COMPILED:
     from everserve.lifecycle.connection import Connection
 else:
     Connection = importlib.import_module("everserve.lifecycle._connection").Connection
+
+if TYPE_CHECKING:
+    from everserve.lifecycle.connection import Owner
 
 __all__ = ["LOOKED_AT", "ConnectionTable", "RunInProgress"]
 
@@ -144,14 +147,13 @@ class ConnectionTable:
         """The number of the next connection."""
         return next(self._numbers)
 
-    def add(
-        self, request: Any, peer: Any, lost: Callable[[Connection], object] | None = None
-    ) -> Connection | None:
+    def add(self, request: Any, peer: Any, owner: Owner | None = None) -> Connection | None:
         """Add a request; ``None`` if it is in progress already. For the accept loop alone.
 
-        ``lost(connection)`` is called for a connection that ended without the hooks, and removes it.
+        ``owner.ended(connection)`` is called where it ends without the hooks, and removes it. A bound
+        method would be one for each connection.
         """
-        lost = lost or self._lose
+        owner = owner or self
         place = id(request)
         self.accepted += 1
         if place in self.by_request:
@@ -162,36 +164,35 @@ class ConnectionTable:
             stale = self._by_descriptor.get(key)
             self._by_descriptor[key] = connection
             if stale is not None:
-                lost(stale)
+                owner.ended(stale)
         elif not isinstance(request, tuple):  # a datagram
             connection.key = _descriptor_of(request)
         self.by_request[place] = connection
-        connection.table, connection.lost = self, lost
+        connection.table, connection.owner = self, owner
         try:
             connection.reference = ref(request, connection)  # which is called at its end
         except TypeError:  # a tuple (a datagram): it owns no descriptor to close
             connection.reference = partial(_same, request)
         return connection
 
-    def _lose(self, connection: Connection) -> None:
+    def ended(self, connection: Connection) -> None:
+        """Remove it: the table is its own ``Owner`` where it has no other."""
         self.remove(connection)
 
-    def replace(
-        self, connection: Connection, request: Any, lost: Callable[[Connection], object]
-    ) -> None:
+    def replace(self, connection: Connection, request: Any, owner: Owner) -> None:
         """Note that another object, ``request``, replaces the socket of a connection."""
         self._move(connection, id(request))
-        connection.table, connection.lost = self, lost
+        connection.table, connection.owner = self, owner
         connection.reference = ref(request, connection)
 
-    def note_freed(self, connection: Connection, lost: Callable[[Connection], object]) -> None:
+    def note_freed(self, connection: Connection, owner: Owner) -> None:
         """A request was freed: closed without the server's hooks, or detached for a wrapper."""
         if connection.held_by is None and connection.place in self.by_request:
             key = connection.key
             if key is not None and self._by_descriptor.get(key) is connection and not _is_free(key):
                 self._move(connection, -connection.id)  # another may get the id of the request
             else:
-                lost(connection)
+                owner.ended(connection)
 
     def _move(self, connection: Connection, place: int) -> None:
         if self.by_request.pop(connection.place, None) is not None:
@@ -288,7 +289,7 @@ class ConnectionTable:
     def forget_all(self) -> None:
         """Drop all: the server was dropped, and what is left is in processes that go on without it."""
         for connection in self.view:
-            connection.table = connection.lost = None  # what counts it may have it too
+            connection.table = connection.owner = None  # what counts it may have it too
         self.by_request.clear()
         self._by_descriptor.clear()
         self._by_key.clear()

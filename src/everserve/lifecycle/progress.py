@@ -85,7 +85,7 @@ class Progress:
 
     def accepted(self, request: Any, peer: Any) -> Connection | None:
         """Add a request that was accepted from the kernel."""
-        connection = self._connections.add(request, peer, self.ended)
+        connection = self._connections.add(request, peer, self)
         if connection is not None and self._emitter.subscribers:
             self._emit(connection, Accepted(connection.id, peer))
         return connection
@@ -129,7 +129,7 @@ class Progress:
 
         It does not count as accepted here.
         """
-        connection = self._connections.add(request, peer, self.ended)
+        connection = self._connections.add(request, peer, self)
         self._connections.accepted -= 1
         assert connection is not None  # a socket that was made just now
         connection.started = accepted

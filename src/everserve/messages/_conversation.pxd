@@ -9,9 +9,6 @@ cdef class Conversation:
     cdef readonly object handler
     cdef readonly object host
     cdef readonly object connection
-    cdef readonly object parking
-    cdef readonly object sock
-    cdef readonly object hub
     cdef readonly In inbox
     cdef readonly Out outbox
     cdef public object replies

@@ -47,27 +47,23 @@ class Conversation:
         "fresh",
         "handler",
         "host",
-        "hub",
         "inbox",
         "key",
         "outbox",
         "parked",
-        "parking",
         "replies",
         "request",
-        "sock",
     )
 
     def __init__(self, handler: Any, host: Any, connection: Any, parking: Any) -> None:
         self.handler = handler
         self.host = host
         self.connection = connection
-        self.parking = parking  # None: a thread or fiber waits with it
-        self.sock = handler.request
-        fiber = current() if type(self.sock) is FiberSocket else None
-        self.hub = None if fiber is None else fiber.hub
-        self.inbox = Inbox(self.sock, self.hub, parking)
-        self.outbox = Outbox(self.sock, self.hub)
+        sock = handler.request
+        fiber = current() if type(sock) is FiberSocket else None
+        hub = None if fiber is None else fiber.hub
+        self.inbox = Inbox(sock, hub, parking)
+        self.outbox = Outbox(sock, hub)
         self.parked = False
         self.fresh = parking is not None and bool(parking.draining)
         self.key: Any = None
@@ -80,6 +76,11 @@ class Conversation:
     def client_address(self) -> Any:
         """The peer's address, as the handler has it."""
         return self.handler.client_address
+
+    @property
+    def parking(self) -> Any:
+        """Where it waits between messages; None if a thread or fiber waits with it."""
+        return self.inbox.parking
 
     @property
     def is_between_messages(self) -> bool:
@@ -95,7 +96,7 @@ class Conversation:
     def resume(self) -> None:
         """Go on after it was parked: something has come, or the server drains."""
         self.parked = False
-        self.connection.runner = get_ident() if self.hub is None else id(current())
+        self.connection.runner = get_ident() if self.inbox.hub is None else id(current())
         waits = False
         try:
             try:
@@ -131,7 +132,7 @@ class Conversation:
         if self.connection is not None:
             self.connection.end_reading()
         else:
-            self.sock.shutdown(socket.SHUT_RD)
+            self.inbox.sock.shutdown(socket.SHUT_RD)
 
     def abandon(self) -> None:
         """The connection was cut: wait for nothing but the peer, which has gone. From anywhere."""
@@ -196,7 +197,7 @@ class Conversation:
             return False
         if not self.inbox.is_draining() or (self.fresh and not served):
             return True
-        departs: bool = self.parking.keeps(self)
+        departs: bool = self.inbox.parking.keeps(self)
         return departs
 
     # -- out -------------------------------------------------------------------------------------
@@ -215,4 +216,4 @@ class Conversation:
         if self.connection is not None:
             self.connection.cut()
         else:
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self.inbox.sock.shutdown(socket.SHUT_RDWR)
