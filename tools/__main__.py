@@ -123,7 +123,7 @@ def check(steps: Sequence[Step], left_out: Sequence[str] = ()) -> int:
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
-def default(extra: str = "test") -> Environment:
+def default(extra: str = "check") -> Environment:
     return plan.environment(interpreters.find()[0], extra)
 
 

@@ -123,7 +123,9 @@ class Environment:
             extra["EVERSERVE_NATIVE"] = self.native
         if self.native == "no":
             extra["CC"] = "false"  # a build that calls a compiler fails
-        call(self.python, "-m", "pip", "install", "--quiet", *arguments, **extra)
+        # No bytecode: most of those files are never imported, and an import makes that of the others.
+        install = ["-m", "pip", "install", "--quiet", "--no-compile"]
+        call(self.python, *install, *arguments, **extra)
 
 
 def translated() -> Path:

@@ -12,7 +12,8 @@ from tools.steps import RECORDS, Step
 TYPED = ("-p", "tools", "-p", "tests.compat", "-m", "tests.conftest")
 
 
-def environment(python: Interpreter, extra: str = "test") -> Environment:
+def environment(python: Interpreter, extra: str = "check") -> Environment:
+    """That of the default Python: compiled as users have it, with what checks the source code."""
     return Environment(python.minor, python.path, extra)
 
 
@@ -67,10 +68,8 @@ HEAVY = (
     "tests/examples",
     "tests/fuzz",
     "tests/hostile",
-    "tests/process",
     "tests/programs",
     "tests/proxy",
-    "tests/typing",
     "tests/wire",
 )
 """Tests that run on the newest Python only: they start many processes, or are of no one Python.
@@ -78,9 +77,11 @@ HEAVY = (
 That is the newest of the machine itself: what lies beside it may lack what programs need.
 """
 
-NO_ENGINE = (*HEAVY, "tests/compat", "tests/fuzz", "tests/wire")
-"""Tests that do not depend on the engine, and need no run in the environment without a compiler."""
+CHECKERS = ("tests/typing",)
+"""Tests of what type checkers say: on the first Python only, which has them."""
 
+NO_ENGINE = (*HEAVY, *CHECKERS, "tests/compat", "tests/process")
+"""Tests that do not depend on the engine, and need no run in the environment without a compiler."""
 
 WORKERS = 2
 """The processes that share the tests of one Python: many tests wait, and the others fill that time."""
@@ -97,6 +98,9 @@ PART = (
 )
 """The tests in which one Python differs from another: on all but the first and that of `HEAVY`."""
 
+COLLISIONS = ("tests/collisions",)
+"""With `PART` on the Pythons of the machine itself: what programs may name differs a little."""
+
 
 def suite(
     python: Environment,
@@ -105,7 +109,11 @@ def suite(
     leaving: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> Step:
-    """Run the tests, ``leaving`` out some folders, or ``only`` some of them."""
+    """Run the tests, ``leaving`` out some folders, or ``only`` some of them.
+
+    Python's development mode checks the memory of the compiled engine, among others. Without that
+    engine it has little to find, and takes a fifth of the time.
+    """
     label = name.replace(" ", "-")
     xml = RECORDS / f"{label}.xml"
     cache = ROOT / ".cache/pytest" / python.name
@@ -115,8 +123,9 @@ def suite(
         [python.python, "-m", "coverage", "erase"],
         [python.python, "-m", "coverage", "run", *pytest],
     ]
-    workers = f"{WORKERS}*popen//python={shlex.quote(python.python)} -X dev"
-    plain = [[python.python, "-X", "dev", *pytest, "--dist", "loadfile", "--tx", workers]]
+    run = [python.python] if python.native == "no" else [python.python, "-X", "dev"]
+    workers = f"{WORKERS}*popen//python={shlex.join(run)}"
+    plain = [[*run, *pytest, "--dist", "loadfile", "--tx", workers]]
     needs = f"environment {python.name}"
     return Step(name, measured if covered else plain, needs=needs, xml=xml)
 
@@ -133,21 +142,28 @@ def everything(pythons: Sequence[Interpreter]) -> list[Step]:
     Several run at a time: a long step must not be last, where it would run alone.
     """
     first, *others = pythons
-    newest = next((one for one in reversed(others) if one.version[:2] not in BESIDE), first)
-    pure = without_compiler(first)
+    of_machine = [one for one in others if one.version[:2] not in BESIDE]
+    newest = of_machine[-1] if of_machine else first
     others.sort(key=lambda one: one is not newest)
+    pure = without_compiler(first)
     return [
         setup(environment(first)),
         suite(environment(first), f"tests {first.minor}", leaving=() if newest is first else HEAVY),
         *(
             step
             for one in others
-            for step in (
-                setup(quickly_built(one)),
-                suite(environment(one), f"tests {one.minor}", only=() if one is newest else PART),
-            )
+            for step in (setup(quickly_built(one)), tests_of(one, newest, of_machine))
         ),
         setup(pure),
         suite(pure, f"tests {first.minor} without compiler", leaving=NO_ENGINE),
         *lint(environment(first)),
     ]
+
+
+def tests_of(python: Interpreter, newest: Interpreter, of_machine: Sequence[Interpreter]) -> Step:
+    """The tests of a Python that is not the first."""
+    name = f"tests {python.minor}"
+    if python is newest:
+        return suite(quickly_built(python), name, leaving=CHECKERS)
+    only = (*PART, *COLLISIONS) if python in of_machine else PART
+    return suite(quickly_built(python), name, only=only)
