@@ -190,12 +190,16 @@ def verdict(outcome: Outcome) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """During the block, SIGTERM and SIGHUP end the checks as Ctrl-C does."""
+    """During the block, SIGTERM and SIGHUP end the checks as Ctrl-C does.
+
+    SIGINT is caught as well: a shell starts what is to run in the background with that ignored, and
+    so it would be in the programs that tests interrupt.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

@@ -12,6 +12,7 @@ from tests.clients import LIMIT, Background
 from tests.sockets.tls.peers import MemorySocket, connection
 from tests.sockets.tls.test_records import ALL, Peer, handshake
 
+from everserve.fibers.sync import Event
 from everserve.sockets.tls import TLS
 from everserve.sockets.tls.records import _DATALESS_EFFORT, DATALESS, HOLD
 
@@ -201,6 +202,7 @@ def test_the_other_fibers_run_meanwhile(
     )
     client = MemorySocket(certificates.client_context())
     hub = parts.Hub()
+    fed = Event()
     turns: list[int] = []
 
     def feed() -> None:
@@ -210,9 +212,12 @@ def test_the_other_fibers_run_meanwhile(
             client.send(raw.recv(65_536))
             raw.sendall(client.recv(0))
         raw.sendall(client.encrypt([b"x"] * MANY, end=True))
+        fed.set()
 
     def work() -> None:
         server.do_handshake()
+        fed.wait()
+        turns.append(counted.uses)
         if use == "close_notify":
             server.close_notify(LIMIT, wait=True)
         while use != "close_notify" and server.recv(65_536):
@@ -220,6 +225,7 @@ def test_the_other_fibers_run_meanwhile(
                 server.pending()
 
     def watch(worker: Any) -> None:
+        fed.wait()
         while not worker.dead:
             turns.append(counted.uses)
             hub.yield_turn()
