@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.clients import Background
 
 from everserve.errors import FiberTimeout
 from everserve.fibers.exits import FiberExit
@@ -155,6 +156,31 @@ def test_what_a_thread_writes_beside_the_fibers_is_sent_at_once(fiber_ends: Any,
             assert receive(fiber_ends.peer, 5) == b"fiber"
 
     assert hub.spawn(handler).join(20)
+
+
+def test_a_thread_may_write_as_a_fiber_begins_to_send(
+    parts: Any, hub: Any, fiber_ends: Any
+) -> None:
+    class Interrupted(parts.FiberSocket):  # type: ignore[misc, name-defined]
+        def sendall(self, data: Any, flags: int = 0) -> None:
+            if not threads:
+                threads.append(Background(writer.write, b"thread,"))
+                threads[0].result()
+            super().sendall(data, flags)
+
+    threads: list[Background] = []
+    sock = Interrupted(fileno=fiber_ends.ours.detach())
+    reader, writer = fiber_ends.open(sock, coalesce=True)
+
+    def handler() -> None:
+        writer.write(b"fiber,")
+        writer.flush()
+
+    fiber = hub.spawn(handler)
+    assert fiber.join(20)
+    assert receive(fiber_ends.peer, 13) == b"fiber,thread,"
+    for half in (reader, writer, sock):
+        half.close()
 
 
 @pytest.mark.parametrize("error", [FiberExit, SystemExit, LookupError])

@@ -49,6 +49,7 @@ class Writer(Half, Buffered):
         self._lock = threading.RLock()  # so that two threads do not send parts of one buffer
         self._step = threading.Lock()  # for a change of what follows; never held over a wait
         self._sending = False
+        self._sender: Fiber | None = None  # the one that is sending, unless that is a thread
         self._waiting: list[Fiber] = []  # fibers that wait until the sender has sent
 
     @property
@@ -171,6 +172,8 @@ class Writer(Half, Buffered):
                     self._send_alone()
             return  # a fiber that is sending does so until nothing is left
         while not self._begin_sending(fiber):
+            if self._sender is fiber:
+                return  # its `sendall` has found what a thread has just written: that comes next
             fiber.hub.park()
         self._send_alone()
 
@@ -178,9 +181,9 @@ class Writer(Half, Buffered):
         """Become the one that sends, or have `fiber` woken when the other has done so."""
         with self._step:
             if not self._sending:
-                self._sending = True
+                self._sending, self._sender = True, fiber
                 return True
-            if fiber is not None:
+            if fiber is not None and fiber is not self._sender:
                 self._waiting.append(fiber)
             return False
 
@@ -190,7 +193,7 @@ class Writer(Half, Buffered):
             self._send_buffered()
         finally:
             with self._step:
-                self._sending = False
+                self._sending, self._sender = False, None
                 waiting, self._waiting = self._waiting, []
             for other in waiting:
                 other.wake()
