@@ -48,7 +48,7 @@ def test_a_client_that_drips_under_tls(besiege: Besiege, concurrent: Strategy, t
 
 
 def test_a_client_that_falls_silent(besiege: Besiege, strategy: Strategy, scheme: str) -> None:
-    siege = besiege(scheme=scheme, idle_timeout=0.15)
+    siege = besiege(scheme=scheme, idle_timeout=0.5)
     count = crowd_of(strategy)
     siege.attack("hold", count=count, payload=b"hello\n")
     assert {e.deadline for e in siege.recorder.wait_for(DeadlineMissed, count)} == {"idle_timeout"}
