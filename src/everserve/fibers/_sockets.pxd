@@ -7,7 +7,3 @@ cdef Watch watch_of(object sock)
 cdef object receive_bytes(Watch watch, Py_ssize_t size, int flags)
 cpdef object adopt(cls, int fd, int family, int kind, int proto)
 cpdef object receive_now(self, Py_ssize_t bufsize)
-
-
-cdef class Sender:
-    cpdef int send_all(self, sock, bytes data) except -1

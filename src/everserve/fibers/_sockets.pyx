@@ -192,17 +192,6 @@ def sendall(self, data, int flags=0):
         send_view(watch, data, flags)
 
 
-cdef class Sender:
-    """Sends over a `FiberSocket`: from compiled code, a call in C."""
-
-    cpdef int send_all(self, sock, bytes data) except -1:
-        """As `sendall`."""
-        return transmit_all(watch_of(sock), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0)
-
-
-sender = Sender()
-
-
 cdef int send_view(Watch watch, data, int flags) except -1:
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)

@@ -487,14 +487,3 @@ def _rebuild(cls: type[FiberSocket], duplicate: Any, timeout: float | None) -> F
     sock = cls.adopt(int(duplicate.detach()))
     sock.settimeout(timeout)
     return sock
-
-
-class Sender:
-    """Sends over a `FiberSocket`: from compiled code, a call in C."""
-
-    def send_all(self, sock: FiberSocket, data: bytes) -> None:
-        """As ``sendall``."""
-        sock.sendall(data)
-
-
-sender = Sender()

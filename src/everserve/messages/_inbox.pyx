@@ -1,8 +1,6 @@
 # cython: binding=False
 """The compiled inbox of a connection; `inbox.py` is its reference."""
-from everserve.concurrency._hubparking cimport HubParking
 from everserve.fibers._sockets cimport receive_now
-from everserve.messages._outbox cimport Outbox
 from everserve.messages._replies cimport Replies
 from everserve.wire._codec cimport decode_many
 
@@ -34,23 +32,6 @@ cdef class Inbox:
         """Go on with what `unread` of another inbox has returned."""
         self.rest = None if rest is None else [rest]
         self.needed = needed
-
-    cpdef Replies replies_for(self, codec, Outbox outbox):
-        """What takes the replies to the messages that come next."""
-        return Replies(codec, outbox)
-
-    cpdef bint is_draining(self) except -1:
-        """True if what waits for nothing but a message is to end."""
-        if type(self.parking) is HubParking:
-            return (<HubParking>self.parking).draining
-        return self.parking.draining
-
-    cpdef park(self, conversation):
-        """Leave the connection until something comes."""
-        if type(self.parking) is HubParking:
-            (<HubParking>self.parking).park(conversation)
-        else:
-            self.parking.park(conversation)
 
     cpdef object serve(self, handler, replies, handle):
         """Handle what comes: see the reference."""

@@ -1,8 +1,5 @@
 # The types of `outbox.py` where it is compiled.
-from everserve.fibers._sockets cimport Sender
-
 cdef bint COMPILED
-cdef Sender _SENDER
 
 
 cdef class Outbox:

@@ -26,6 +26,7 @@ COMPILED = __name__ == "everserve.messages._conversation"
 _ROOM = "everserve.messages._" if COMPILED else "everserve.messages."
 Inbox: Any = importlib.import_module(f"{_ROOM}inbox").Inbox
 Outbox: Any = importlib.import_module(f"{_ROOM}outbox").Outbox
+Replies: Any = importlib.import_module(f"{_ROOM}replies").Replies
 _CARRYING = "everserve.fibers._carrying" if COMPILED else "everserve.fibers.carrying"
 run_coroutine: Any = importlib.import_module(_CARRYING).run_coroutine
 
@@ -119,7 +120,7 @@ class Conversation:
         self.parked = True
         self.connection.runner = None
         try:
-            self.inbox.park(self)
+            self.inbox.parking.park(self)
         except OSError as error:  # the kernel has no memory to watch it
             self.finish()
             self.host.conversation_ended(self, error)
@@ -184,7 +185,7 @@ class Conversation:
     def serve(self) -> bool:
         """Handle what comes. False at the end of the stream; true if nothing is there now."""
         handler = self.handler
-        self.replies = replies = self.inbox.replies_for(handler.codec, self.outbox)
+        self.replies = replies = Replies(handler.codec, self.outbox)
         try:
             return self.waits_after(self.inbox.serve(handler, replies, self.call_of(handler)))
         finally:
@@ -195,7 +196,7 @@ class Conversation:
         """True if it waits for more, by what ``Inbox.serve`` has returned."""
         if served is False:
             return False
-        if not self.inbox.is_draining() or (self.fresh and not served):
+        if not self.inbox.parking.draining or (self.fresh and not served):
             return True
         departs: bool = self.inbox.parking.keeps(self)
         return departs

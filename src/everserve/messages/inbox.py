@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from everserve.errors import FrameError
-from everserve.messages.outbox import Outbox
-from everserve.messages.replies import Replies
 from everserve.wire.codec import decode_many, missing
 
 __all__ = ["Inbox"]
@@ -48,19 +46,6 @@ class Inbox:
         """Go on with what ``unread`` of another inbox has returned."""
         self.rest = None if rest is None else [rest]
         self.needed = needed
-
-    def replies_for(self, codec: Any, outbox: Outbox) -> Replies:
-        """What takes the replies to the messages that come next."""
-        return Replies(codec, outbox)
-
-    def is_draining(self) -> bool:
-        """True if what waits for nothing but a message is to end."""
-        draining: bool = self.parking.draining
-        return draining
-
-    def park(self, conversation: Any) -> None:
-        """Leave the connection until something comes. Raises ``OSError`` if it cannot be watched."""
-        self.parking.park(conversation)
 
     def serve(self, handler: Any, replies: Any, handle: Callable[[Any], Any]) -> bool | None:
         """Handle what comes. False at the end of the stream.

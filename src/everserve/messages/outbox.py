@@ -6,7 +6,6 @@ One source for both engines: `_outbox` is this file, compiled, with the types of
 
 from __future__ import annotations
 
-import importlib
 import socket
 import threading
 from collections import deque
@@ -22,10 +21,6 @@ from everserve.sockets.genuine import RealSocket
 __all__ = ["Outbox"]
 
 COMPILED = __name__ == "everserve.messages._outbox"
-
-_SENDER: Any = importlib.import_module(
-    "everserve.fibers._sockets" if COMPILED else "everserve.fibers.sockets"
-).sender
 
 CLOSED, FULL, QUEUED, MINE = range(4)
 
@@ -135,10 +130,7 @@ class Outbox:
     def _send_all(self, data: bytes | None) -> None:
         try:
             while data is not None:
-                if self._hub is None:
-                    self._sock.sendall(data)
-                else:
-                    _SENDER.send_all(self._sock, data)
+                self._sock.sendall(data)
                 data = self._next()
         except BaseException:
             self._give_up()
