@@ -356,6 +356,23 @@ def test_connections_that_wait_hold_no_thread(
                 assert client.ask(b"a\n") == b"%d a\n" % turn
 
 
+def test_a_timeout_of_the_request_holds_no_thread_either(
+    make_server: Any, make_client: MakeClient, stream: Transport, parking: Strategy
+) -> None:
+    class Patient(Counting):
+        def on_connect(self) -> None:
+            super().on_connect()
+            self.request.settimeout(3600)
+
+    limits = {"max_workers": 1} if parking.name == "pool" else {}
+    server = make_server(Patient, **limits)
+    with server.serving():
+        clients = [make_client(server) for _ in range(3)]
+        for turn in range(1, 4):
+            for client in clients:
+                assert client.ask(b"a\n") == b"%d a\n" % turn
+
+
 def test_no_context_leaks_into_another_connection(
     make_server: Any, make_client: MakeClient, stream: Transport, parking: Strategy
 ) -> None:

@@ -68,9 +68,13 @@ class ThreadParking:
         """
         if self.draining or self._closed or self._is_needed():
             return False
+        return self.has_news(request, _MOMENT)
+
+    def has_news(self, request: Any, milliseconds: int = 0) -> bool:
+        """True if something has come within that time."""
         poller = select.poll()
         poller.register(request.fileno(), select.POLLIN)
-        return bool(poller.poll(_MOMENT))
+        return bool(poller.poll(milliseconds))
 
     def park(self, conversation: Any) -> None:
         """Have it run when something comes. Raises ``OSError`` if it cannot be watched."""

@@ -58,6 +58,8 @@ cdef class Inbox:
         if self.hub is not None:
             return receive_now(self.sock, size)
         try:
+            if self.sock.gettimeout() is not None and not self.parking.has_news(self.sock):
+                raise BlockingIOError
             return self.sock.recv(size, DONTWAIT)
         except BlockingIOError:
             return self.sock.recv(size) if self.parking.linger(self.sock) else None

@@ -76,6 +76,9 @@ class Inbox:
             data = self.sock._receive_now(size)
         else:
             try:
+                # With a timeout, Python waits for it before the call, whatever its flags say.
+                if self.sock.gettimeout() is not None and not self.parking.has_news(self.sock):
+                    raise BlockingIOError
                 data = self.sock.recv(size, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 data = self.sock.recv(size) if self.parking.linger(self.sock) else None
