@@ -148,6 +148,35 @@ def _cheaper(peer: str, *ratios: tuple[float, str]) -> tuple[Target, ...]:
     return tuple(Target(peer, against, most=1 / ratio) for ratio, against in ratios)
 
 
+def _cost(
+    name: str,
+    title: str,
+    *,
+    mode: str,
+    arguments: tuple[str, ...],
+    peers: tuple[str, ...],
+    targets: tuple[Target, ...],
+    group: str,
+    unit: str = "replies/s",
+) -> Work:
+    """A work whose figure is the processor time of the server for each reply, in microseconds."""
+    return Work(
+        name,
+        f"{title}: processor time of the server for each",
+        mode=mode,
+        measure=measure.cost,
+        arguments=arguments,
+        peers=peers,
+        targets=targets,
+        figure="cpu_us",
+        unit="us",
+        digits=2,
+        less_is_better=True,
+        columns=(Column("per_second", unit, digits=0),),
+        group=group,
+    )
+
+
 def _datagrams(
     name: str,
     title: str,
@@ -157,37 +186,25 @@ def _datagrams(
     load: str = "udp",
     peers: tuple[str, ...] = DATAGRAM_PEERS,
 ) -> Work:
-    return Work(
+    return _cost(
         name,
-        f"{title}: processor time of the server for each",
+        title,
         mode=mode,
-        measure=measure.cost,
         arguments=(load, *arguments),
         peers=peers,
         targets=targets,
-        figure="cpu_us",
-        unit="us",
-        digits=2,
-        less_is_better=True,
-        columns=(Column("per_second", "replies/s", digits=0),),
         group="packets",
     )
 
 
 def _coroutines(name: str, title: str, mode: str, arguments: tuple[str, ...], least: float) -> Work:
-    return Work(
+    return _cost(
         f"asyncio-{name}",
-        f"{title}, 64 connections, coroutines on uvloop: processor time of the server for each",
+        f"{title}, 64 connections, coroutines on uvloop",
         mode=mode,
-        measure=measure.cost,
         arguments=arguments,
         peers=("everserve-asyncio", "uvloop-streams", "everserve"),
         targets=_cheaper("everserve-asyncio", (least, "uvloop-streams")),
-        figure="cpu_us",
-        unit="us",
-        digits=2,
-        less_is_better=True,
-        columns=(Column("per_second", "replies/s", digits=0),),
         group="asyncio",
     )
 
@@ -201,20 +218,15 @@ def _messages(
     targets: tuple[tuple[float, str], ...],
     mode: str = "lines",
 ) -> Work:
-    return Work(
+    return _cost(
         name,
-        f"{title}, 64 connections, a message handler: processor time of the server for each",
+        f"{title}, 64 connections, a message handler",
         mode=mode,
-        measure=measure.cost,
         arguments=arguments,
-        peers=peers,
+        peers=("everserve-messages", *peers),
         targets=_cheaper("everserve-messages", *targets),
-        figure="cpu_us",
-        unit="us",
-        digits=2,
-        less_is_better=True,
-        columns=(Column("per_second", "segments/s", digits=0),),
         group="message-handlers",
+        unit="segments/s",
     )
 
 
@@ -257,14 +269,14 @@ _ALL = (
         "messages",
         "64 lines of 32 B in one segment",
         SEGMENT,
-        peers=("everserve-messages", "everserve", "uvloop-protocol", "go-stream"),
+        peers=("everserve", "uvloop-protocol", "go-stream"),
         targets=((1.1, "everserve"), (3, "uvloop-protocol"), (0.8, "go-stream")),
     ),
     _messages(
         "messages-single",
         "A line of 128 B at a time",
         SMALL,
-        peers=("everserve-messages", "everserve", "uvloop-protocol", "go-stream"),
+        peers=("everserve", "uvloop-protocol", "go-stream"),
         targets=((1, "uvloop-protocol"),),
     ),
     _messages(
@@ -272,7 +284,7 @@ _ALL = (
         "32 frames of 100 B in one segment",
         ("echo", "--connections", "64", "--bytes", "104", "--lines", "32", "--framed", "1"),
         mode="frames",
-        peers=("everserve-messages", "uvloop-protocol", "asyncio-streams"),
+        peers=("uvloop-protocol", "asyncio-streams"),
         targets=((15, "asyncio-streams"), (2, "uvloop-protocol")),
     ),
     Work(

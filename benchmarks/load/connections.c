@@ -35,9 +35,8 @@ char *new_message(int of) {
 
 /* Make each message differ from the previous one, so that a late or doubled reply is noticed. */
 void stamp(char *message, uint64_t serial) {
-    if (options.framed)
-        message += HEADER_BYTES;
-    for (size_t i = 0; i < 8 && i + 1 < options.bytes - (options.framed ? HEADER_BYTES : 0); i++, serial >>= 4)
+    size_t header = options.framed ? HEADER_BYTES : 0;
+    for (size_t i = header; i < header + 8 && i + 1 < options.bytes; i++, serial >>= 4)
         message[i] = "0123456789ABCDEF"[serial & 15];
 }
 
