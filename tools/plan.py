@@ -18,7 +18,7 @@ def environment(python: Interpreter, extra: str = "check") -> Environment:
 
 
 def quickly_built(python: Interpreter) -> Environment:
-    """For tests alone: as users have it, but compiled in a quarter of the time."""
+    """For tests alone: as users have it, but compiled without optimisation, which takes less time."""
     return Environment(python.minor, python.path, "test", cflags="-O0")
 
 
@@ -70,7 +70,9 @@ HEAVY = (
     "tests/hostile",
     "tests/programs",
     "tests/proxy",
-    "tests/wire",
+    "tests/wire/test_proxy.py",
+    "tests/wire/test_proxyv2.py",
+    "tests/wire/test_tlvs.py",
 )
 """Tests that run on the newest Python only: they start many processes, or are of no one Python.
 
