@@ -1,12 +1,10 @@
 # cython: binding=False
 """The compiled pieces of a stream: each message is copied once.
 
-What is not all `bytes` is left to `pieces.py`, the reference. 64 lines of 32 bytes are cut with half of
-the instructions of `bytes.split`, and joined with a third of those of `bytes.join` and `bytes.count`.
+What is not all `bytes` is left to `pieces.py`, the reference. `bytes.split` looks at each byte by
+itself, and what `bytes.join` makes has to be searched for endings once more.
 """
-from cpython.bytes cimport (
-    PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
-)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.string cimport memchr, memcpy
 
